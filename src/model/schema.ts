@@ -17,9 +17,15 @@ export class Schema {
   readonly blocks: SchemaBlock[] = [];
   readonly #families = new Map<string, Family>();
   #seriesCount = 0;
+  #bytes = 0;
 
   get seriesCount(): number {
     return this.#seriesCount;
+  }
+
+  /** About what it takes in memory. */
+  get bytes(): number {
+    return this.#bytes;
   }
 
   family(name: string): Family | undefined {
@@ -29,7 +35,10 @@ export class Schema {
   /** Appends series of a family. A family that is named again must be the same object or equal in every field. */
   append(family: Family, seriesCount: number, labelValues: readonly string[]): SchemaBlock {
     const known = this.#families.get(family.name);
-    if (known === undefined) this.#families.set(family.name, family);
+    if (known === undefined) {
+      this.#families.set(family.name, family);
+      this.#bytes += familyBytes + family.help.length;
+    }
     const block: SchemaBlock = {
       family: known ?? family,
       firstSeries: this.#seriesCount,
@@ -38,6 +47,92 @@ export class Schema {
     };
     this.blocks.push(block);
     this.#seriesCount += seriesCount;
+    this.#bytes += blockBytes;
+    for (const value of labelValues) this.#bytes += stringBytes + value.length;
     return block;
   }
+
+  /**
+   * Whether `other` says the same as this one from `fromSeries` on, as far as both go. If so, what `other` has beyond the
+   * end of this one is appended here, so that this one can stand for both: an agent that dials again declares what it
+   * declared before, and a server that kept each declaration would soon hold hundreds of equal ones.
+   */
+  adopt(other: Schema, fromSeries = 0): boolean {
+    const theirs = seriesFrom(other, fromSeries);
+    for (const own of seriesFrom(this, fromSeries)) {
+      const next = theirs.next();
+      if (next.done === true) return true;
+      if (!sameFamily(own.family, next.value.family) || !sameLabels(own, next.value)) return false;
+    }
+    if (other.seriesCount <= this.#seriesCount) return true;
+    const from = this.#seriesCount;
+    const added = other.blocks.slice(blockOf(other, from));
+    for (const { family } of added) {
+      const known = this.#families.get(family.name);
+      if (known !== undefined && !sameFamily(known, family)) return false;
+    }
+    for (const block of added) {
+      const skip = Math.max(0, from - block.firstSeries);
+      const labelValues = block.labelValues.slice(skip * block.family.labelNames.length);
+      this.append(block.family, block.seriesCount - skip, labelValues);
+    }
+    return true;
+  }
+}
+
+// Rough sizes of what the engine allocates beside the characters.
+const familyBytes = 200;
+const blockBytes = 100;
+const stringBytes = 24;
+
+interface SeriesPlace {
+  readonly family: Family;
+  readonly block: SchemaBlock;
+  /** Which of the block's series. */
+  readonly index: number;
+}
+
+/** The place in `blocks` of the block that holds this series, or would: `blocks.length` past the end. */
+function blockOf(schema: Schema, series: number): number {
+  let low = 0;
+  let high = schema.blocks.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    const block = schema.blocks[middle]!;
+    if (block.firstSeries + block.seriesCount > series) high = middle;
+    else low = middle + 1;
+  }
+  return low;
+}
+
+function* seriesFrom(schema: Schema, fromSeries: number): Generator<SeriesPlace, undefined> {
+  for (let at = blockOf(schema, fromSeries); at < schema.blocks.length; at++) {
+    const block = schema.blocks[at]!;
+    for (let index = Math.max(0, fromSeries - block.firstSeries); index < block.seriesCount; index++) {
+      yield { family: block.family, block, index };
+    }
+  }
+  return undefined;
+}
+
+/** Equal in every field that Prometheus or the arithmetic sees. */
+export function sameFamily(a: Family, b: Family): boolean {
+  return (
+    a === b ||
+    (a.name === b.name &&
+      a.type === b.type &&
+      a.help === b.help &&
+      a.unit === b.unit &&
+      a.divisor === b.divisor &&
+      a.labelNames.length === b.labelNames.length &&
+      a.labelNames.every((name, at) => name === b.labelNames[at]))
+  );
+}
+
+function sameLabels(a: SeriesPlace, b: SeriesPlace): boolean {
+  const width = a.family.labelNames.length;
+  for (let at = 0; at < width; at++) {
+    if (a.block.labelValues[a.index * width + at] !== b.block.labelValues[b.index * width + at]) return false;
+  }
+  return true;
 }

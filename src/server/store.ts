@@ -1,0 +1,222 @@
+import type { AgentId } from '../model/agent-id.ts';
+import type { Schema } from '../model/schema.ts';
+import { encodeMessage } from '../protocol/codec.ts';
+import { encodeKey } from '../protocol/delta.ts';
+import { limits } from '../protocol/limits.ts';
+import type { Hello, SessionSeq } from '../protocol/message.ts';
+import type { Clock } from '../runtime/clock.ts';
+import { Window } from './window.ts';
+
+/** What became of a report. Only `stored` reaches a scraper; the others are acknowledged too, or they would come for ever. */
+export const outcomes = ['stored', 'duplicate', 'not_newer', 'too_old', 'too_far_ahead'] as const;
+export type Outcome = (typeof outcomes)[number];
+
+export type EvictionReason = 'age' | 'memory';
+
+export interface StoreOptions {
+  readonly clock: Clock;
+  readonly windowMs: number;
+  /** Bytes of all windows and schemas together. */
+  readonly memoryBytesMax: number;
+  /** An agent without a report for so long is forgotten. */
+  readonly forgetAfterMs: number;
+  /** Up to which time every known scraper has this agent's reports; Infinity where nobody scrapes. */
+  committedMs(agent: AgentId): number;
+  onReport(outcome: Outcome): void;
+  /** `unscraped`: some known scraper had not had the report. That is what is lost. */
+  onEvict(reason: EvictionReason, unscraped: boolean): void;
+  /** What an ack may say for this agent has changed, or may have. */
+  onReceived(agent: AgentRecord): void;
+}
+
+/** All that is known of one agent, connected or not. */
+export class AgentRecord {
+  readonly id: AgentId;
+  readonly window = new Window();
+  /** The last report received of each session, in the order in which they were last begun; at most 8. */
+  readonly sessions = new Map<number, number>();
+  labels: Hello['labels'] = [];
+  hostId = '';
+  intervalMs = 0;
+  offsetMs = 0;
+  schema: Schema | undefined;
+  /** The address of the live connection, undefined while there is none. */
+  peer: string | undefined;
+  connectedAtMs: number | undefined;
+  /** Newest time stored so far, also before a restart: nothing at or before it is stored again. */
+  newestMs = -Infinity;
+  /** When a report last came in, whatever became of it: on the wall clock, for people and for the file. */
+  reportAtMs: number;
+  /** The same on the monotonic clock; undefined before the first report since this server started. */
+  reportAtMonotonicMs: number | undefined;
+  /** The last report received, and the last one evicted, for acks. */
+  received: SessionSeq | undefined;
+  evicted: SessionSeq | undefined;
+
+  constructor(id: AgentId, nowMs: number) {
+    this.id = id;
+    this.reportAtMs = nowMs;
+  }
+
+  /** What is to be acknowledged when everything up to `committedMs` is where it belongs. */
+  ack(committedMs: number): SessionSeq | undefined {
+    const newestMs = this.window.newestMs;
+    if (newestMs === undefined || newestMs <= committedMs) return this.received ?? this.evicted;
+    return this.window.receipt(committedMs) ?? this.evicted;
+  }
+
+  /** No report for three intervals and 5 s. One that was never heard since the start is down. */
+  up(monotonicMs: number): boolean {
+    const at = this.reportAtMonotonicMs;
+    return at !== undefined && monotonicMs - at <= 3 * this.intervalMs + 5000;
+  }
+}
+
+/** A report as its session has decoded it. `sums` and `present` are as long as the schema; they are copied. */
+export interface ReceivedReport {
+  readonly schema: Schema;
+  readonly session: number;
+  readonly seq: number;
+  /** On the server's clock: the session's offset has been added. */
+  readonly timeMs: number;
+  readonly key: boolean;
+  /** The frame's payload; copied. */
+  readonly payload: Uint8Array;
+  readonly sums: Float64Array;
+  readonly present: Uint8Array;
+  /** The report before it in the same stream is the newest one that is stored, so that a delta can follow it. */
+  readonly follows: boolean;
+}
+
+/** AgentId → what is known of it; bounds over the fleet; forgetting. */
+export class Store {
+  readonly #options: StoreOptions;
+  readonly #agents = new Map<AgentId, AgentRecord>();
+  readonly #evictions: { [reason in EvictionReason]: (agent: AgentRecord) => (timeMs: number) => void };
+  #windowBytes = 0;
+
+  constructor(options: StoreOptions) {
+    this.#options = options;
+    const counting = (reason: EvictionReason) => (agent: AgentRecord) => {
+      const committedMs = options.committedMs(agent.id);
+      return (timeMs: number) => options.onEvict(reason, timeMs > committedMs && committedMs !== Infinity);
+    };
+    this.#evictions = { age: counting('age'), memory: counting('memory') };
+  }
+
+  get agents(): ReadonlyMap<AgentId, AgentRecord> {
+    return this.#agents;
+  }
+
+  /** Bytes of all windows: what `--memory-max` bounds. */
+  get windowBytes(): number {
+    return this.#windowBytes;
+  }
+
+  /** The agent of this name, made if there was none. */
+  agent(id: AgentId): AgentRecord {
+    let agent = this.#agents.get(id);
+    if (agent === undefined) {
+      agent = new AgentRecord(id, this.#options.clock.nowMs());
+      this.#agents.set(id, agent);
+    }
+    return agent;
+  }
+
+  /** A session is begun, perhaps again. The one begun longest ago is forgotten when there are more than 8. */
+  begin(agent: AgentRecord, session: number, offsetMs: number): void {
+    const seq = agent.sessions.get(session) ?? 0;
+    agent.sessions.delete(session);
+    agent.sessions.set(session, seq);
+    agent.offsetMs = offsetMs;
+    if (agent.sessions.size > limits.sessionsRememberedMax) {
+      const oldest = agent.sessions.keys().next();
+      if (oldest.done !== true) agent.sessions.delete(oldest.value);
+    }
+  }
+
+  /** Stores a report, or says why not. */
+  receive(agent: AgentRecord, report: ReceivedReport): Outcome {
+    const outcome = this.#accept(agent, report);
+    this.#options.onReport(outcome);
+    this.#options.onReceived(agent);
+    return outcome;
+  }
+
+  #accept(agent: AgentRecord, report: ReceivedReport): Outcome {
+    const { clock, windowMs, memoryBytesMax } = this.#options;
+    const nowMs = clock.nowMs();
+    agent.reportAtMs = nowMs;
+    agent.reportAtMonotonicMs = clock.monotonicMs();
+    if (report.seq <= (agent.sessions.get(report.session) ?? 0)) return 'duplicate';
+    agent.sessions.set(report.session, report.seq);
+    agent.received = { session: report.session, seq: report.seq };
+    if (report.timeMs > nowMs + limits.futureMsMax) return 'too_far_ahead';
+    if (report.timeMs <= agent.newestMs) return 'not_newer';
+    if (report.timeMs < nowMs - windowMs) return 'too_old';
+    const { window } = agent;
+    const before = window.bytes;
+    const isKey = report.key || !report.follows || window.needsKey(report);
+    window.append({
+      ...report,
+      key: isKey,
+      payload: isKey && !report.key ? keyPayload(report) : report.payload,
+    });
+    agent.newestMs = report.timeMs;
+    agent.schema = report.schema;
+    this.#windowBytes += window.bytes - before;
+    if (this.#windowBytes > memoryBytesMax) this.#evictForMemory();
+    return 'stored';
+  }
+
+  /** Forgets the agent's reports that have left the window. Called before a scrape reads it, and by housekeeping. */
+  evictByAge(agent: AgentRecord, nowMs = this.#options.clock.nowMs()): void {
+    const { window } = agent;
+    const beforeMs = nowMs - this.#options.windowMs;
+    if ((window.oldestMs ?? Infinity) >= beforeMs) return;
+    const before = window.bytes;
+    agent.evicted = window.evictBefore(beforeMs, this.#evictions.age(agent)) ?? agent.evicted;
+    this.#windowBytes += window.bytes - before;
+    this.#options.onReceived(agent);
+  }
+
+  /** Gives back the oldest chunks of the whole fleet until the windows are within their bound again. */
+  #evictForMemory(): void {
+    while (this.#windowBytes > this.#options.memoryBytesMax) {
+      let oldest: AgentRecord | undefined;
+      for (const agent of this.#agents.values()) {
+        if ((agent.window.oldestMs ?? Infinity) < (oldest?.window.oldestMs ?? Infinity)) oldest = agent;
+      }
+      if (oldest === undefined) return;
+      const before = oldest.window.bytes;
+      oldest.evicted = oldest.window.evictOldestChunk(this.#evictions.memory(oldest)) ?? oldest.evicted;
+      this.#windowBytes += oldest.window.bytes - before;
+      this.#options.onReceived(oldest);
+    }
+  }
+
+  /** What has left the windows, and the agents of which nothing was heard for a day. Returns the forgotten. */
+  tidy(): AgentId[] {
+    const nowMs = this.#options.clock.nowMs();
+    const forgotten: AgentId[] = [];
+    for (const agent of this.#agents.values()) {
+      this.evictByAge(agent, nowMs);
+      if (agent.peer === undefined && nowMs - agent.reportAtMs > this.#options.forgetAfterMs) forgotten.push(agent.id);
+    }
+    for (const id of forgotten) this.forget(id);
+    return forgotten;
+  }
+
+  forget(id: AgentId): void {
+    const agent = this.#agents.get(id);
+    if (agent === undefined) return;
+    this.#windowBytes -= agent.window.bytes;
+    this.#agents.delete(id);
+  }
+}
+
+/** The same report as a key, which a window needs where the agent's own chain of deltas is broken. */
+function keyPayload(report: ReceivedReport): Uint8Array {
+  const pairs = encodeKey({ sums: report.sums, present: report.present });
+  return encodeMessage({ kind: 'report', key: true, seq: report.seq, timeMs: report.timeMs, pairs });
+}
