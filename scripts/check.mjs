@@ -1,0 +1,26 @@
+// Types, format, lint: what needs no running program.
+import { spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { compile } from './build.mjs';
+import { ci, fail, filesBelow, isMain, root, run, tool } from './lib.mjs';
+import { setup } from './setup.mjs';
+
+export function check() {
+  compile();
+  run(tool('biome'), ['ci', '--error-on-warnings', '.']);
+  checkShell();
+}
+
+function checkShell() {
+  const fixed = ['install.sh', '.ci/run'].filter((file) => existsSync(join(root, file)));
+  const scripts = [...fixed, ...filesBelow('test', (file) => file.endsWith('.sh'))];
+  if (spawnSync('shellcheck', ['--version']).status === 0) run('shellcheck', scripts);
+  else if (ci) fail("'shellcheck' is missing: apt-get install shellcheck");
+  else console.log('shell scripts are not checked: apt-get install shellcheck');
+}
+
+if (isMain(import.meta)) {
+  setup();
+  check();
+}

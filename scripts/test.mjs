@@ -1,0 +1,57 @@
+// npm test [-- FILTER …]: set-up, build, check, then the tests whose path contains a filter (all without one).
+//   --long   instead of the others, those that take minutes (*.long.test.ts)
+//   --lab    instead of the others, those that boot hosts and need root (test/lab/)
+//   --only   no check: while working on one file
+import { spawnSync } from 'node:child_process';
+import { bundle, compile } from './build.mjs';
+import { check } from './check.mjs';
+import { fail, filesBelow, root } from './lib.mjs';
+import { setup } from './setup.mjs';
+
+const flags = process.argv.slice(2).filter((argument) => argument.startsWith('--'));
+const filters = process.argv.slice(2).filter((argument) => !argument.startsWith('--'));
+const unknown = flags.find((flag) => !['--long', '--lab', '--only'].includes(flag));
+if (unknown) fail(`unknown option '${unknown}': --long, --lab, --only or parts of file names are expected`);
+const kind = flags.includes('--lab') ? 'lab' : flags.includes('--long') ? 'long' : 'usual';
+
+// A test that hangs must end the run, and say which it was. The whole of `npm test` has five minutes.
+const timeoutMs = { usual: 240_000, long: 3_600_000, lab: 3_600_000 }[kind];
+
+const files = testFiles();
+if (files.length === 0) {
+  fail(
+    `no test file of the kind '${kind}' ${filters.length > 0 ? `has '${filters.join("' or '")}' in its path` : 'is there'}`,
+  );
+}
+setup();
+if (flags.includes('--only')) compile();
+else check();
+await bundle();
+const { status, signal } = spawnSync(
+  process.execPath,
+  [
+    '--test',
+    '--enable-source-maps',
+    '--test-concurrency=2',
+    '--test-reporter=spec',
+    `--test-timeout=${timeoutMs}`,
+    ...files,
+  ],
+  { cwd: root, stdio: 'inherit' },
+);
+if (signal) fail(`the tests were ended by ${signal}`);
+process.exit(status);
+
+// From the sources, not from build/: what was deleted is still there. A list, because `node --test FOLDER` fails on
+// Node 24 and a glob on 20.
+function testFiles() {
+  return filesBelow('test', (file) => file.endsWith('.test.ts'))
+    .filter((file) => kindOf(file) === kind)
+    .filter((file) => filters.length === 0 || filters.some((filter) => file.includes(filter)))
+    .map((file) => `build/${file.replace(/\.ts$/, '.js')}`);
+}
+
+function kindOf(file) {
+  if (file.startsWith('test/lab/')) return 'lab';
+  return file.endsWith('.long.test.ts') ? 'long' : 'usual';
+}
