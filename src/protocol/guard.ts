@@ -1,0 +1,286 @@
+import { FrameError, ProtocolError } from './errors.ts';
+import { limits } from './limits.ts';
+
+/** What one kind of message may hold. */
+export interface KindBounds {
+  /** For error messages: `hello`, `report`. */
+  readonly name: string;
+  readonly payloadBytesMax: number;
+  /** The bytes of one string; `undefined` where the kind has none at all. */
+  readonly stringBytesMax: number | undefined;
+}
+
+/** Bounds by kind: index 1 is kind 1. Any other kind has the bounds of `unknown`. */
+export interface GuardBounds {
+  readonly kinds: readonly (KindBounds | undefined)[];
+  readonly unknown: KindBounds;
+}
+
+const report: KindBounds = {
+  name: 'report',
+  payloadBytesMax: limits.reportFrameBytesMax,
+  stringBytesMax: undefined,
+};
+
+/** What a server takes from an agent. */
+export const agentMessageBounds: GuardBounds = {
+  kinds: [
+    undefined,
+    { name: 'hello', payloadBytesMax: limits.helloBytesMax, stringBytesMax: limits.helloBytesMax },
+    // Text is legal in the fields that a later version may add to a begin or a ping.
+    { name: 'begin', payloadBytesMax: limits.smallFrameBytesMax, stringBytesMax: limits.stringBytesMax },
+    { name: 'schema', payloadBytesMax: limits.schemaFrameBytesMax, stringBytesMax: limits.stringBytesMax },
+    report,
+    { ...report, name: 'key report' },
+    { name: 'ping', payloadBytesMax: limits.smallFrameBytesMax, stringBytesMax: limits.stringBytesMax },
+  ],
+  unknown: {
+    name: 'unknown kind',
+    payloadBytesMax: limits.unknownFrameBytesMax,
+    stringBytesMax: limits.stringBytesMax,
+  },
+};
+
+/** What an agent takes from a server. */
+export const serverMessageBounds: GuardBounds = {
+  kinds: [],
+  unknown: {
+    name: 'message to an agent',
+    payloadBytesMax: limits.agentBoundFrameBytesMax,
+    stringBytesMax: limits.agentBoundFrameBytesMax,
+  },
+};
+
+/** What the guard has seen of a payload that passed. */
+export interface Guarded {
+  readonly kind: number;
+  /** Where strings start that a `TextDecoder` would take a byte order mark off: see codec.ts. Almost always empty. */
+  readonly byteOrderMarks: readonly number[];
+}
+
+/**
+ * Reads a payload once, before anything decodes it, and throws unless it is one array of nil, booleans, integers, doubles,
+ * strings and arrays, within the bounds of its kind, and ends where the payload ends.
+ *
+ * No setting of the decoder makes it safe alone: it obeys records, extensions and references in any payload, and a few
+ * hundred bytes can hold it for seconds. This pass is a loop, holds {@link limits.depthMax} counters, reads each byte at
+ * most once, and allocates next to nothing.
+ */
+export function guard(payload: Uint8Array, bounds: GuardBounds): Guarded {
+  const length = payload.length;
+  // counts[d]: values still to come in the array at depth d; depth 0 holds the one array that a payload is.
+  let depth = 0;
+  counts[0] = 1;
+  let valuesLeft: number = limits.frameValuesMax;
+  let kind: number | undefined;
+  let kindBounds = bounds.unknown;
+  let byteOrderMarks: number[] = none;
+  let at = 0;
+
+  while (true) {
+    while (counts[depth] === 0) {
+      if (depth === 0) {
+        if (at !== length) throw badFrame(at, `${length - at} bytes behind the end of the message`);
+        if (kind === undefined)
+          throw new ProtocolError('bad-message', 'message kind: was missing, expected an integer');
+        return { kind, byteOrderMarks };
+      }
+      depth--;
+    }
+    counts[depth]!--;
+    if (at >= length) throw cut(at);
+    if (--valuesLeft < 0) throw tooMany(kindBounds);
+
+    const start = at;
+    const token = payload[at++]!;
+    // One jump for the commonest: what a report is made of.
+    const shape = shapes[token]!;
+    const headerEnd = at + (shape & sizeMask);
+    if (headerEnd > length) throw cut(at);
+
+    if ((shape & isNumber) !== 0) {
+      if (depth === 0) throw badFrame(start, 'a number, expected an array');
+      if (kind === undefined) {
+        kind = integerAt(payload, token, at);
+        if (kind === undefined) throw badKind('a number without a whole value');
+        kindBounds = bounds.kinds[kind] ?? bounds.unknown;
+        if (length > kindBounds.payloadBytesMax) throw tooLong(kindBounds, length);
+      }
+      at = headerEnd;
+      continue;
+    }
+    if (kind === undefined && depth > 0) {
+      throw (shape & isRefused) !== 0 ? refused(start, token) : badKind(nameOf(token));
+    }
+    if ((shape & isPlain) !== 0) {
+      if (depth === 0) throw badFrame(start, `${nameOf(token)}, expected an array`);
+      continue;
+    }
+    if ((shape & isRefused) !== 0) throw refused(start, token);
+
+    // An array or a string: how much there is of it stands in the token, or in the 1, 2 or 4 bytes behind it.
+    let count = token < 0xa0 ? token & 0x0f : token & 0x1f;
+    if (headerEnd > at) {
+      count = 0;
+      while (at < headerEnd) count = count * 256 + payload[at++]!;
+    }
+    if ((shape & isArray) !== 0) {
+      if (depth === limits.depthMax) {
+        throw new ProtocolError('limit', `${kindBounds.name}: arrays more than ${limits.depthMax} deep`);
+      }
+      if (count > valuesLeft) throw tooMany(kindBounds);
+      if (count > length - at) throw cut(at);
+      counts[++depth] = count;
+      continue;
+    }
+    if (depth === 0) throw badFrame(start, 'a string, expected an array');
+    if (kindBounds.stringBytesMax === undefined) {
+      throw badFrame(start, `a string, expected none in a ${kindBounds.name}`);
+    }
+    if (count > kindBounds.stringBytesMax) {
+      const bound = kindBounds.stringBytesMax;
+      throw new ProtocolError('limit', `${kindBounds.name}: a string of ${count} bytes, at most ${bound} are allowed`);
+    }
+    if (count > length - at) throw cut(at);
+    at += count;
+    if (startsWithMark(payload, at - count, at) && count > bytesWithMarkMin) {
+      if (byteOrderMarks === none) byteOrderMarks = [];
+      byteOrderMarks.push(start);
+    }
+  }
+}
+
+const counts = new Int32Array(limits.depthMax + 1);
+const none: number[] = [];
+
+/** The decoder reads shorter strings itself, and leaves the mark where it is. */
+const bytesWithMarkMin = 64;
+
+// What each first byte of a value announces. https://github.com/msgpack/msgpack/blob/master/spec.md#formats
+const sizeMask = 0x0f; // bytes behind the token: the number, or the length of the string or array
+const isNumber = 0x10;
+const isPlain = 0x20; // nil or a boolean: the token is all of it
+const isArray = 0x40;
+const isRefused = 0x80;
+const isString = 0;
+
+const shapes = new Uint8Array(256).map((_, token) => {
+  if (token <= 0x7f || token >= 0xe0) return isNumber;
+  if (token >= 0x90 && token <= 0x9f) return isArray;
+  if (token >= 0xa0 && token <= 0xbf) return isString;
+  switch (token) {
+    case 0xc0: // nil
+    case 0xc2: // false
+    case 0xc3: // true
+      return isPlain;
+    case 0xcc: // uint 8
+    case 0xd0: // int 8
+      return isNumber | 1;
+    case 0xcd: // uint 16
+    case 0xd1: // int 16
+      return isNumber | 2;
+    case 0xce: // uint 32
+    case 0xd2: // int 32
+      return isNumber | 4;
+    case 0xcb: // float 64
+    case 0xcf: // uint 64
+    case 0xd3: // int 64
+      return isNumber | 8;
+    case 0xd9: // str 8
+      return isString | 1;
+    case 0xda: // str 16
+      return isString | 2;
+    case 0xdb: // str 32
+      return isString | 4;
+    case 0xdc: // array 16
+      return isArray | 2;
+    case 0xdd: // array 32
+      return isArray | 4;
+    default: // maps, bin, ext, float 32, and 0xc1, which means nothing
+      return isRefused;
+  }
+});
+
+/** The number at a token, if it is whole and exact. Called once a payload, for its kind. */
+function integerAt(payload: Uint8Array, token: number, at: number): number | undefined {
+  if (token <= 0x7f) return token;
+  if (token >= 0xe0) return token - 0x100;
+  const size = shapes[token]! & sizeMask;
+  const bytes = new DataView(new ArrayBuffer(8));
+  for (let i = 0; i < size; i++) bytes.setUint8(8 - size + i, payload[at + i]!);
+  const number = token === 0xcb ? bytes.getFloat64(0) : Number(wholeOf(bytes, size, token >= 0xd0));
+  return Number.isSafeInteger(number) ? number : undefined;
+}
+
+function wholeOf(bytes: DataView, size: number, signed: boolean): bigint {
+  const unsigned = bytes.getBigUint64(0);
+  return signed ? BigInt.asIntN(size * 8, unsigned) : unsigned;
+}
+
+/**
+ * Throws unless the bytes are UTF-8 as https://www.rfc-editor.org/rfc/rfc3629#section-4 has it: no overlong forms, no
+ * surrogates, nothing above U+10FFFF. Returns whether they start with U+FEFF, the byte order mark.
+ */
+function startsWithMark(payload: Uint8Array, start: number, end: number): boolean {
+  let marked = false;
+  for (let at = start; at < end; ) {
+    const lead = payload[at++]!;
+    if (lead < 0x80) continue;
+    const more = lead >= 0xf0 ? 3 : lead >= 0xe0 ? 2 : 1;
+    if (lead < 0xc2 || lead > 0xf4 || end - at < more) throw badUtf8(at - 1);
+    // Only the second byte's range depends on the first.
+    const second = payload[at++]!;
+    const low = lead === 0xe0 ? 0xa0 : lead === 0xf0 ? 0x90 : 0x80;
+    const high = lead === 0xed ? 0x9f : lead === 0xf4 ? 0x8f : 0xbf;
+    if (second < low || second > high) throw badUtf8(at - 2);
+    let last = second;
+    for (let i = 1; i < more; i++) {
+      last = payload[at++]!;
+      if ((last & 0xc0) !== 0x80) throw badUtf8(at - 2 - i);
+    }
+    if (lead === 0xef && second === 0xbb && last === 0xbf && at === start + 3) marked = true;
+  }
+  return marked;
+}
+
+function badFrame(at: number, was: string): FrameError {
+  return new FrameError('bad-frame', `payload byte ${at}: was ${was}`);
+}
+
+function cut(at: number): FrameError {
+  return new FrameError('bad-frame', `payload byte ${at}: the payload ends inside a value`);
+}
+
+function badUtf8(at: number): FrameError {
+  return badFrame(at, 'not UTF-8');
+}
+
+function refused(at: number, token: number): FrameError {
+  return badFrame(at, `${nameOf(token)}, expected nil, a boolean, an integer, a double, a string or an array`);
+}
+
+function badKind(was: string): ProtocolError {
+  return new ProtocolError('bad-message', `message kind: was ${was}, expected an integer`);
+}
+
+function tooLong(bounds: KindBounds, bytes: number): ProtocolError {
+  return new ProtocolError('limit', `${bounds.name}: ${bytes} bytes, at most ${bounds.payloadBytesMax} are allowed`);
+}
+
+function tooMany(bounds: KindBounds): ProtocolError {
+  return new ProtocolError('limit', `${bounds.name}: more than ${limits.frameValuesMax} values`);
+}
+
+function nameOf(token: number): string {
+  if (token <= 0x7f || token >= 0xe0) return 'an integer';
+  if (token <= 0x8f || token === 0xde || token === 0xdf) return 'a map';
+  if (token <= 0x9f || token === 0xdc || token === 0xdd) return 'an array';
+  if (token <= 0xbf || (token >= 0xd9 && token <= 0xdb)) return 'a string';
+  if (token === 0xc0) return 'nil';
+  if (token === 0xc2 || token === 0xc3) return 'a boolean';
+  if (token >= 0xc4 && token <= 0xc6) return 'bin';
+  if ((token >= 0xc7 && token <= 0xc9) || (token >= 0xd4 && token <= 0xd8)) return 'an extension';
+  if (token === 0xca) return 'a float32';
+  if (token === 0xc1) return 'the unused 0xc1';
+  return 'a number';
+}

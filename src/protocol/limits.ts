@@ -1,0 +1,62 @@
+/**
+ * Every bound on what a peer may send, and every span of time that both sides have to agree on. Beyond one of the bounds
+ * the connection ends with the error `limit`, unless the comment names another.
+ */
+export const limits = {
+  /** A hello is names and labels. Until it has come nobody is known, so no more than this is ever held for a peer. */
+  helloBytesMax: 4096,
+  /** The kinds of a few numbers, begin and ping, with room for the fields of later versions. */
+  smallFrameBytesMax: 4096,
+  /** Any frame to an agent. An agent has few megabytes and no reason to hold much for its server. */
+  agentBoundFrameBytesMax: 4096,
+  /** The dearest frame that passes the guard is one of many strings: 256 KiB of them take some 15 ms to decode. */
+  schemaFrameBytesMax: 256 * 1024,
+  unknownFrameBytesMax: 256 * 1024,
+  /** All series of the biggest schema, each with a skip and a double, are 720 KB. */
+  reportFrameBytesMax: 1024 * 1024,
+  /** The bytes of one string of a schema. Prometheus has no bound of its own; HELP and mount points stay well below. */
+  stringBytesMax: 1024,
+  /** MessagePack values in one frame, arrays too: four for each series of the biggest schema. */
+  frameValuesMax: 262_144,
+  /** A schema is three deep: the message, a family, its label names. */
+  depthMax: 4,
+
+  /** Since the last begin. A host of 256 CPUs, 500 interfaces, 200 disks and 1000 mounts has some 36 000. */
+  seriesMax: 65_536,
+  /** Payload bytes of the schema frames since the last begin: 128 bytes for each of the most series. */
+  schemaBytesMax: 8 * 1024 * 1024,
+  /** Beyond it: `schema`. A divisor fits 32 bits, so that dividing loses no more than the last bit. */
+  divisorMax: 2 ** 31,
+
+  /** Beyond it: `bad-message`. */
+  agentNameCharactersMax: 128,
+  /** Beyond it: `bad-message`. A machine-id is 32 bytes, a SHA-256 in hex 64. */
+  hostIdBytesMax: 64,
+  /** Pairs of a hello's labels: each is on every series, so each costs the database once a series. */
+  labelsMax: 32,
+  /** Below it: `bad-message`. Ten reports a second. */
+  intervalMsMin: 100,
+
+  /** TCP to TLS; no message of the wire can say so. */
+  tlsHandshakeTimeoutMs: 5_000,
+  /** From the connection, or its TLS handshake, to a whole hello. Beyond it: `hello-timeout`. */
+  helloTimeoutMs: 5_000,
+  /** One key among this many reports, so that a reader starts at most this far back. Beyond it: `order`. */
+  reportsPerKeyMax: 60,
+  /** An agent that has heard or said nothing for so long pings; no frame within as long again ends the connection. */
+  pingAfterMs: 10_000,
+  pongTimeoutMs: 10_000,
+  /** Three times the longest that an agent keeps quiet. Beyond it: `silent`. */
+  silenceMs: 30_000,
+  acksPerSecondMax: 5,
+  /** Sessions of one agent whose last report the server knows: those last begun. */
+  sessionsRememberedMax: 8,
+  /** A report further ahead of the server's clock is dropped and acked: Prometheus refuses 10 min ahead. */
+  futureMsMax: 10_000,
+  /** An offset no larger than this is taken for 0: NTP keeps hosts well within it. */
+  clockOffsetIgnoredMs: 2_000,
+  /** A round trip that took longer says too little about the clock: half of it is the error. */
+  roundTripMsMax: 1_000,
+  /** Pings that measure again after such a round trip. After the last, the offset is 0. */
+  clockMeasurementsMax: 3,
+} as const;
