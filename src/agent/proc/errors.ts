@@ -1,0 +1,25 @@
+/** `no-data`: there is nothing of the kind on this host. `unreadable`: it is there. `format`: it was read. */
+export type CollectErrorCode = 'no-data' | 'unreadable' | 'format';
+
+/** Why a collector has nothing to give at this instant. The words name the file. */
+export abstract class CollectError extends Error {
+  abstract readonly code: CollectErrorCode;
+}
+
+/** Nothing here: the file is missing, so the kernel or the hardware has no such thing. */
+export class NoDataError extends CollectError {
+  override readonly name = 'NoDataError';
+  readonly code = 'no-data';
+}
+
+/** The file is there and cannot be read: no permission, too many open files, an error of the driver. */
+export class UnreadableError extends CollectError {
+  override readonly name = 'UnreadableError';
+  readonly code = 'unreadable';
+}
+
+/** The file was read and does not say what its format promises. */
+export class FormatError extends CollectError {
+  override readonly name = 'FormatError';
+  readonly code = 'format';
+}

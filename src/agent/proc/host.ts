@@ -1,0 +1,192 @@
+import { closeSync, openSync, readdirSync, readSync } from 'node:fs';
+import { join } from 'node:path';
+import { NoDataError, UnreadableError } from './errors.ts';
+import { KernelText, Words } from './text.ts';
+
+/** Where the four trees are: elsewhere in a container, and a fixture in tests. */
+export interface HostRoots {
+  readonly procfs: string;
+  readonly sysfs: string;
+  readonly rootfs: string;
+  readonly udev: string;
+}
+
+export const hostRoots: HostRoots = { procfs: '/proc', sysfs: '/sys', rootfs: '/', udev: '/run/udev/data' };
+
+interface KernelFile {
+  readonly text: KernelText;
+  readonly root: string;
+  /** Undefined where the file is not open. */
+  fd: number | undefined;
+  readInPeriod: boolean;
+}
+
+/**
+ * What the kernel says: files are named `proc/…`, `sys/…`, `root/…`, `udev/…`, wherever those trees are.
+ *
+ * Files are read synchronously and stay open, because that is what costs: a pread of a small file takes 6 to 15 µs, to
+ * open, read and close it two or three times as long, and through the promise API a hundred times. Kept descriptors of
+ * /proc and /sys are never stale, with one exception: that of a removed device says ENODEV for ever, also when
+ * the device is back. It is opened again then.
+ */
+export class Host {
+  readonly #roots: Readonly<Record<string, string>>;
+  readonly #files = new Map<string, KernelFile>();
+  readonly #words = new Words();
+  #openCount = 0;
+  // One for all files; each keeps a copy of what was read, so that a collector may hold two files at a time.
+  #buffer = new Uint8Array(bufferBytesFirst);
+
+  constructor(roots: HostRoots = hostRoots) {
+    this.#roots = { proc: roots.procfs, sys: roots.sysfs, root: roots.rootfs, udev: roots.udev };
+  }
+
+  /** The file's content, valid until it is read again. Throws NoDataError where it is missing, or UnreadableError. */
+  read(path: string): KernelText {
+    const text = this.readIfThere(path);
+    if (text === undefined) throw new NoDataError(`'${this.path(path)}' does not exist`);
+    return text;
+  }
+
+  /** The same, but undefined where the file is missing. */
+  readIfThere(path: string): KernelText | undefined {
+    const file = this.#fileOf(path);
+    file.readInPeriod = true;
+    try {
+      const length = this.#readFile(file);
+      file.text.fill(this.#buffer, length);
+      return file.text;
+    } catch (error) {
+      this.#close(file);
+      if (isMissing(error)) return undefined;
+      throw this.#unreadable(file.text.path, error);
+    }
+  }
+
+  /** The names in a folder, sorted. Throws NoDataError where it is missing, or UnreadableError. */
+  list(path: string): string[] {
+    const real = this.path(path);
+    try {
+      return readdirSync(real).sort();
+    } catch (error) {
+      if (isMissing(error)) throw new NoDataError(`'${real}' does not exist`, { cause: error });
+      throw this.#unreadable(real, error);
+    }
+  }
+
+  /** `proc/stat` as an error message should say it: `/proc/stat`. */
+  path(path: string): string {
+    const slash = path.indexOf('/');
+    const root = this.#roots[slash < 0 ? path : path.slice(0, slash)];
+    if (root === undefined) throw new TypeError(`a path starts with proc, sys, root or udev, '${path}' does not`);
+    return slash < 0 ? root : join(root, path.slice(slash + 1));
+  }
+
+  /** Closes what was not read since the last call: the files of devices that are gone. */
+  closeUnread(): void {
+    for (const [path, file] of this.#files) {
+      if (file.readInPeriod) {
+        file.readInPeriod = false;
+      } else {
+        this.#close(file);
+        this.#files.delete(path);
+      }
+    }
+  }
+
+  /** Closes all; the next read opens again. */
+  close(): void {
+    for (const file of this.#files.values()) this.#close(file);
+    this.#files.clear();
+  }
+
+  #fileOf(path: string): KernelFile {
+    let file = this.#files.get(path);
+    if (file === undefined) {
+      const root = path.slice(0, path.indexOf('/'));
+      file = { text: new KernelText(this.path(path), this.#words), root, fd: undefined, readInPeriod: true };
+      this.#files.set(path, file);
+    }
+    return file;
+  }
+
+  #readFile(file: KernelFile): number {
+    if (file.fd === undefined) return this.#readFresh(file);
+    try {
+      return this.#readOpen(file.fd, file.root);
+    } catch (error) {
+      if (codeOf(error) !== 'ENODEV') throw error;
+      this.#close(file);
+      return this.#readFresh(file);
+    }
+  }
+
+  #readFresh(file: KernelFile): number {
+    const fd = openSync(file.text.path, 'r');
+    file.fd = fd;
+    this.#openCount++;
+    const length = this.#readOpen(fd, file.root);
+    if (this.#openCount > filesKeptMax) this.#close(file);
+    return length;
+  }
+
+  #readOpen(fd: number, root: string): number {
+    let length = 0;
+    for (;;) {
+      if (length === this.#buffer.length) this.#grow();
+      const count = readSync(fd, this.#buffer, length, this.#buffer.length - length, length);
+      length += count;
+      // Files made of records (net/dev, diskstats, mountinfo) give at most a page a read, however large the buffer: only
+      // a read of nothing is the end. An attribute of sysfs is at most a page and comes whole.
+      if (count === 0 || (root === 'sys' && length < pageBytes)) return length;
+      if (length > fileBytesMax) throw new Error(`it is longer than ${fileBytesMax} bytes`);
+    }
+  }
+
+  #grow(): void {
+    const larger = new Uint8Array(this.#buffer.length * 2);
+    larger.set(this.#buffer);
+    this.#buffer = larger;
+  }
+
+  #close(file: KernelFile): void {
+    if (file.fd === undefined) return;
+    const fd = file.fd;
+    file.fd = undefined;
+    this.#openCount--;
+    try {
+      closeSync(fd);
+    } catch {
+      // It was open for reading only: nothing can be lost, and the descriptor is gone whatever close says.
+    }
+  }
+
+  #unreadable(path: string, error: unknown): UnreadableError {
+    return new UnreadableError(`cannot read '${path}': ${reasonOf(error)}`, { cause: error });
+  }
+}
+
+const bufferBytesFirst = 16 * 1024;
+const pageBytes = 4096;
+// No file of the kernel that is read here comes near; what does is not one, and must not fill the memory.
+const fileBytesMax = 32 * 1024 * 1024;
+// Node raises the soft limit of open files to the hard one, 4096 on the smallest systems. Beyond this many, a file is
+// opened for each read.
+const filesKeptMax = 2048;
+
+/** ENODEV and ENXIO: the device went away between the listing and the read. */
+function isMissing(error: unknown): boolean {
+  const code = codeOf(error);
+  return code === 'ENOENT' || code === 'ENOTDIR' || code === 'ENODEV' || code === 'ENXIO';
+}
+
+function codeOf(error: unknown): string | undefined {
+  return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined;
+}
+
+/** Node's messages repeat the path: `EACCES: permission denied, open '/proc/…'`. */
+function reasonOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  const comma = codeOf(error) === undefined ? -1 : error.message.lastIndexOf(', ');
+  return comma < 0 ? error.message : error.message.slice(0, comma);
+}

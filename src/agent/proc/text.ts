@@ -1,0 +1,272 @@
+import { FormatError } from './errors.ts';
+
+const newline = 0x0a;
+const space = 0x20;
+const tab = 0x09;
+const zero = 0x30;
+const colon = 0x3a;
+
+/**
+ * The bytes of one kernel file, with a position that goes over them once: lines, and in a line words and numbers. Bytes
+ * are looked at where they are and a word that was seen before is the same string again, so that a tick on a host where
+ * nothing came or went allocates nothing here. The only place that parses a number.
+ *
+ * The content stays valid until its file is read again.
+ */
+export class KernelText {
+  /** The path as error messages show it. */
+  readonly path: string;
+  readonly #words: Words;
+  #bytes: Uint8Array = new Uint8Array(0);
+  #length = 0;
+  #at = 0;
+  #lineNumber = 0;
+  #lineEnd = 0;
+
+  constructor(path: string, words = new Words()) {
+    this.path = path;
+    this.#words = words;
+  }
+
+  /** Takes a copy: the buffer that a file is read into is shared by all. */
+  fill(bytes: Uint8Array, length: number): void {
+    if (length > this.#bytes.length) this.#bytes = new Uint8Array(roomFor(length));
+    this.#bytes.set(bytes.subarray(0, length));
+    this.#length = length;
+    this.rewind();
+  }
+
+  rewind(): void {
+    this.#at = 0;
+    this.#lineNumber = 0;
+    this.#lineEnd = 0;
+  }
+
+  /** Goes to the start of the next line; false after the last. A file without any line is a FormatError. */
+  nextLine(): boolean {
+    const bytes = this.#bytes;
+    const length = this.#length;
+    const start = this.#lineNumber === 0 ? 0 : this.#lineEnd + 1;
+    if (start >= length) {
+      if (length === 0) throw new FormatError(`'${this.path}' is empty`);
+      return false;
+    }
+    let end = start;
+    while (end < length && bytes[end] !== newline) end++;
+    this.#lineNumber++;
+    // The kernel ends every line. Without this, a number that was cut in half would be taken for a smaller number.
+    if (end === length) {
+      throw new FormatError(`'${this.path}' ends in the middle of line ${this.#lineNumber}`);
+    }
+    this.#at = start;
+    this.#lineEnd = end;
+    return true;
+  }
+
+  /** Whether the rest of the line starts with these ASCII characters; if so, goes behind them. */
+  skip(prefix: string): boolean {
+    const bytes = this.#bytes;
+    const at = this.#at;
+    if (at + prefix.length > this.#lineEnd) return false;
+    for (let index = 0; index < prefix.length; index++) {
+      if (bytes[at + index] !== prefix.charCodeAt(index)) return false;
+    }
+    this.#at = at + prefix.length;
+    return true;
+  }
+
+  /** Goes to the next byte that is neither space nor tab; false where the line has no more. */
+  more(): boolean {
+    const bytes = this.#bytes;
+    const end = this.#lineEnd;
+    let at = this.#at;
+    while (at < end && (bytes[at] === space || bytes[at] === tab)) at++;
+    this.#at = at;
+    return at < end;
+  }
+
+  /** The characters up to the next space, tab or end of line. `what` is for the error where there are none. */
+  word(what: string): string {
+    if (!this.more()) throw this.error(`${what} is missing`);
+    const start = this.#at;
+    const end = this.#wordEnd();
+    this.#at = end;
+    return this.#words.of(this.#bytes, start, end);
+  }
+
+  /** The characters before the next colon, which is passed over. */
+  key(what: string): string {
+    this.more();
+    const start = this.#at;
+    const bytes = this.#bytes;
+    let end = start;
+    while (end < this.#lineEnd && bytes[end] !== colon) end++;
+    return this.#until(start, end, what);
+  }
+
+  /** The characters before the line's last colon, which is passed over. */
+  keyToLastColon(what: string): string {
+    this.more();
+    const start = this.#at;
+    const bytes = this.#bytes;
+    let end = this.#lineEnd - 1;
+    while (end > start && bytes[end] !== colon) end--;
+    return this.#until(start, bytes[end] === colon ? end : this.#lineEnd, what);
+  }
+
+  #until(start: number, end: number, what: string): string {
+    if (end >= this.#lineEnd) throw this.error(`${what} should end with a colon and does not`);
+    this.#at = end + 1;
+    return this.#words.of(this.#bytes, start, end);
+  }
+
+  /**
+   * A whole number from 0 to 2^64-1 in decimal digits, up to the next space or the end of the line. Above 2^53 it is the
+   * nearest double.
+   */
+  unsigned(what: string): number {
+    if (!this.more()) throw this.error(`${what} is missing`);
+    const bytes = this.#bytes;
+    const start = this.#at;
+    const end = this.#wordEnd();
+    let value = 0;
+    for (let at = start; at < end; at++) {
+      const digit = bytes[at]! - zero;
+      if (digit < 0 || digit > 9) throw this.error(`${what} is ${this.#shown(start, end)}, expected a whole number`);
+      value = value * 10 + digit;
+    }
+    if (end - start > exactDigits) value = this.#long(what, start, end);
+    this.#at = end;
+    return value;
+  }
+
+  // Digit after digit would round again and again; Number() rounds once.
+  #long(what: string, start: number, end: number): number {
+    const value = Number(ascii(this.#bytes, start, end));
+    if (value > 2 ** 64) throw this.error(`${what} is ${this.#shown(start, end)}, expected at most 2^64-1`);
+    return value;
+  }
+
+  /** A number with two digits behind its point, as the kernel prints load averages, in hundredths: `0.12` is 12. */
+  hundredths(what: string): number {
+    if (!this.more()) throw this.error(`${what} is missing`);
+    const bytes = this.#bytes;
+    const start = this.#at;
+    const end = this.#wordEnd();
+    const point = end - 3;
+    let value = 0;
+    for (let at = start; at < end; at++) {
+      const digit = bytes[at]! - zero;
+      const isDigit = digit >= 0 && digit <= 9;
+      if (point <= start || end - start > exactDigits || (at === point ? bytes[at] !== 0x2e : !isDigit)) {
+        throw this.error(`${what} is ${this.#shown(start, end)}, expected a number with two digits behind its point`);
+      }
+      if (at !== point) value = value * 10 + digit;
+    }
+    this.#at = end;
+    return value;
+  }
+
+  /** What is left of the line, without spaces around it. */
+  rest(): string {
+    this.more();
+    let end = this.#lineEnd;
+    while (end > this.#at && (this.#bytes[end - 1] === space || this.#bytes[end - 1] === tab)) end--;
+    const text = this.#words.of(this.#bytes, this.#at, end);
+    this.#at = this.#lineEnd;
+    return text;
+  }
+
+  /** The whole content without white space around it: an attribute of sysfs. Not every one ends with a newline. */
+  whole(): string {
+    let start = 0;
+    let end = this.#length;
+    while (end > start && this.#bytes[end - 1]! <= space) end--;
+    while (start < end && this.#bytes[start]! <= space) start++;
+    return this.#words.of(this.#bytes, start, end);
+  }
+
+  /** The whole content as a whole number: an attribute of sysfs. */
+  wholeUnsigned(what: string): number {
+    let end = this.#length;
+    while (end > 0 && this.#bytes[end - 1]! <= space) end--;
+    this.#at = 0;
+    this.#lineNumber = 1;
+    this.#lineEnd = end;
+    return this.unsigned(what);
+  }
+
+  /** A FormatError that names the file and the line. */
+  error(what: string): FormatError {
+    return new FormatError(`'${this.path}', line ${this.#lineNumber}: ${what}`);
+  }
+
+  #wordEnd(): number {
+    const bytes = this.#bytes;
+    const end = this.#lineEnd;
+    let at = this.#at;
+    while (at < end && bytes[at] !== space && bytes[at] !== tab) at++;
+    return at;
+  }
+
+  #shown(start: number, end: number): string {
+    const cut = Math.min(end, start + shownBytesMax);
+    return `${JSON.stringify(decode(this.#bytes, start, cut))}${cut < end ? '…' : ''}`;
+  }
+}
+
+/**
+ * Strings that were read before, found by their bytes. Two strings with one hash are no error: the later one is simply
+ * made anew each time.
+ */
+export class Words {
+  readonly #byHash = new Map<number, string>();
+
+  of(bytes: Uint8Array, start: number, end: number): string {
+    let hash = 0;
+    for (let at = start; at < end; at++) hash = (Math.imul(hash, 31) + bytes[at]!) & 0x3fffffff;
+    const known = this.#byHash.get(hash);
+    if (known !== undefined && isAscii(known, bytes, start, end)) return known;
+    const word = decode(bytes, start, end);
+    if (known === undefined && word.length <= rememberedCharactersMax) {
+      // Names come and go (containers): rather than to find out which are gone, it starts again.
+      if (this.#byHash.size >= wordsMax) this.#byHash.clear();
+      this.#byHash.set(hash, word);
+    }
+    return word;
+  }
+}
+
+// 999 999 999 999 999 is below 2^53.
+const exactDigits = 15;
+const shownBytesMax = 40;
+const wordsMax = 8192;
+const rememberedCharactersMax = 256;
+
+/** Equal byte for byte: a word beyond ASCII is never equal and is decoded each time. */
+function isAscii(word: string, bytes: Uint8Array, start: number, end: number): boolean {
+  if (word.length !== end - start) return false;
+  for (let index = 0; index < word.length; index++) {
+    const byte = bytes[start + index]!;
+    if (byte > 0x7f || word.charCodeAt(index) !== byte) return false;
+  }
+  return true;
+}
+
+const utf8 = new TextDecoder('utf-8', { ignoreBOM: true });
+
+/** Invalid UTF-8 becomes U+FFFD: the name of a device is whatever bytes somebody chose. */
+function decode(bytes: Uint8Array, start: number, end: number): string {
+  return utf8.decode(bytes.subarray(start, end));
+}
+
+function ascii(bytes: Uint8Array, start: number, end: number): string {
+  let text = '';
+  for (let at = start; at < end; at++) text += String.fromCharCode(bytes[at]!);
+  return text;
+}
+
+/** Grows in steps, so that a file that grows by a digit does not reallocate. */
+function roomFor(length: number): number {
+  return length + (length >> 2) + 16;
+}
