@@ -5,7 +5,7 @@ import { encodeKey } from '../protocol/delta.ts';
 import { limits } from '../protocol/limits.ts';
 import type { Hello, SessionSeq } from '../protocol/message.ts';
 import type { Clock } from '../runtime/clock.ts';
-import { Window } from './window.ts';
+import { type Receipt, Window } from './window.ts';
 
 /** What became of a report. Only `stored` reaches a scraper; the others are acknowledged too, or they would come for ever. */
 export const outcomes = ['stored', 'duplicate', 'not_newer', 'too_old', 'too_far_ahead'] as const;
@@ -51,7 +51,7 @@ export class AgentRecord {
   reportAtMonotonicMs: number | undefined;
   /** The last report received, and the last one evicted, for acks. */
   received: SessionSeq | undefined;
-  evicted: SessionSeq | undefined;
+  evicted: Receipt | undefined;
 
   constructor(id: AgentId, nowMs: number) {
     this.id = id;

@@ -109,6 +109,12 @@ export class Window {
     return count;
   }
 
+  /** The time of the oldest report after `afterMs`. */
+  timeAfter(afterMs: number): number | undefined {
+    const chunk = this.#chunks[this.#chunkAfter(afterMs)];
+    return chunk?.timesMs[Math.max(chunk.first, firstAfter(chunk.timesMs, afterMs))];
+  }
+
   /** The oldest `reportsMax` reports with `afterMs < time ≤ untilMs`, decoded, in runs that share a schema. */
   read(afterMs: number, untilMs: number, reportsMax: number): WindowRun[] {
     const runs: WindowRun[] = [];

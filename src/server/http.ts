@@ -1,0 +1,352 @@
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import type { AddressInfo, Socket } from 'node:net';
+import { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import { constants, createGzip } from 'node:zlib';
+import { agentId } from '../model/agent-id.ts';
+import type { Clock } from '../runtime/clock.ts';
+import type { Log } from '../runtime/log.ts';
+import type { Scrape, ScrapeConnection } from './cursors.ts';
+import type { Delivery } from './delivery.ts';
+import type { AgentBatch, Exposition } from './exposition.ts';
+import { pageHtml, pagePolicy } from './page.ts';
+import { type Taken, takeNew, takeNewest } from './scrape.ts';
+import type { ServerMetrics } from './self.ts';
+import { agentsStatus, type StatusSources, serverStatus } from './status.ts';
+import type { AgentRecord } from './store.ts';
+
+export interface HttpOptions {
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly delivery: Delivery;
+  readonly exposition: Exposition;
+  readonly metrics: ServerMetrics;
+  readonly status: StatusSources;
+  readonly windowMs: number;
+  /** Agents are taken without keys on an address that is not loopback: the page says so. */
+  readonly plaintext: boolean;
+  /** A warning that comes again and again: at most one a minute for each key. */
+  warn(key: string, line: string): void;
+  /** Ready: the ports are open and the state is read. */
+  isReady(): boolean;
+}
+
+export interface HttpServer {
+  readonly port: number;
+  /** Takes no more requests and lets those under way end, for `graceMs` at the most. */
+  close(graceMs: number): Promise<void>;
+}
+
+/** Opens the HTTP port. Rejects with the error of `listen`: an address in use, or not of this host. */
+export async function serveHttp(
+  options: HttpOptions,
+  address: { host: string | undefined; port: number },
+): Promise<HttpServer> {
+  const connections = new WeakMap<Socket, HttpConnection>();
+  const server = createServer(serverLimits, (request, response) => {
+    const connection = connections.get(request.socket);
+    if (connection === undefined) return void response.destroy();
+    // One after the other where a client sends its next request before the answer to its last.
+    connection.tail = connection.tail.then(() => answer(options, connection, request, response));
+  });
+  server.maxConnections = connectionsMax;
+  // A Prometheus keeps its connection for 5 min between scrapes. If we closed first, each scrape would look lost.
+  server.keepAliveTimeout = keepAliveMs;
+  server.on('connection', (socket) => {
+    const connection: HttpConnection = { socket, scraper: { closed: false }, tail: Promise.resolve() };
+    connections.set(socket, connection);
+    const gone = () => options.delivery.cursors.closed(connection.scraper);
+    // Whichever comes first: with 'close' alone, a FIN and the next connection's request could be seen in one turn.
+    for (const event of ['end', 'error', 'close']) socket.once(event, gone);
+  });
+  server.on('clientError', (_error, socket) => {
+    if (socket.writable) socket.end('HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n');
+    else socket.destroy();
+  });
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(address.port, address.host, resolve);
+  });
+  // Of a server that listens on a TCP port, never a pipe.
+  const { port } = server.address() as AddressInfo;
+  return { port, close: (graceMs) => closeServer(options.clock, server, graceMs) };
+}
+
+interface HttpConnection {
+  readonly socket: Socket;
+  readonly scraper: ScrapeConnection & { socket?: Socket };
+  tail: Promise<void>;
+}
+
+const connectionsMax = 512;
+const keepAliveMs = 310_000;
+const serverLimits = {
+  headersTimeout: 10_000,
+  requestTimeout: 15_000,
+  connectionsCheckingInterval: 5_000,
+  maxHeaderSize: 16 * 1024,
+};
+
+interface Route {
+  readonly path: string;
+  answer(context: Context): Promise<void> | void;
+}
+
+interface Context {
+  readonly options: HttpOptions;
+  readonly connection: HttpConnection;
+  readonly request: IncomingMessage;
+  readonly response: ServerResponse;
+  readonly query: URLSearchParams;
+}
+
+const routes: readonly Route[] = [
+  { path: '/', answer: page },
+  { path: '/metrics', answer: metrics },
+  { path: '/api/v1/agents', answer: agentsJson },
+  { path: '/-/healthy', answer: (context) => text(context, 200, 'healthy\n') },
+  {
+    path: '/-/ready',
+    answer: (context) =>
+      context.options.isReady() ? text(context, 200, 'ready\n') : text(context, 503, 'not ready yet\n'),
+  },
+];
+
+async function answer(
+  options: HttpOptions,
+  connection: HttpConnection,
+  request: IncomingMessage,
+  response: ServerResponse,
+): Promise<void> {
+  const url = new URL(`http://host${(request.url ?? '/').replace(/^\/+/, '/')}`);
+  const route = routes.find(({ path }) => path === url.pathname);
+  response.setHeader('X-Content-Type-Options', 'nosniff');
+  response.once('close', () => options.metrics.request(route?.path ?? 'other', response.statusCode));
+  const context: Context = { options, connection, request, response, query: url.searchParams };
+  request.resume();
+  if (route === undefined) return text(context, 404, `no such page: ${url.pathname.slice(0, 200)}\n`);
+  if (request.method !== 'GET' && request.method !== 'HEAD') {
+    response.setHeader('Allow', 'GET, HEAD');
+    return text(context, 405, `${request.method} is not allowed here, GET is\n`);
+  }
+  await route.answer(context);
+}
+
+function text({ response }: Context, code: number, body: string, type = 'text/plain'): void {
+  response.writeHead(code, { 'Content-Type': `${type}; charset=utf-8`, 'Content-Length': Buffer.byteLength(body) });
+  response.end(body);
+}
+
+function page(context: Context): void {
+  const { status, plaintext, clock } = context.options;
+  context.response.setHeader('Content-Security-Policy', pagePolicy);
+  context.response.setHeader('Referrer-Policy', 'no-referrer');
+  context.response.setHeader('X-Frame-Options', 'DENY');
+  context.response.setHeader('Cache-Control', 'no-store');
+  const body = pageHtml({
+    status: serverStatus(status),
+    agents: agentsStatus(status),
+    plaintext,
+    nowMs: clock.nowMs(),
+  });
+  text(context, 200, body, 'text/html');
+}
+
+function agentsJson(context: Context): void {
+  const { status } = context.options;
+  const body = { server: serverStatus(status), agents: agentsStatus(status) };
+  context.response.setHeader('Cache-Control', 'no-store');
+  text(context, 200, `${JSON.stringify(body, undefined, 2)}\n`, 'application/json');
+}
+
+/**
+ * `/metrics`. A scraper that says its timeout, as every Prometheus does, is given every report that it has not had, with
+ * timestamps. Any other client, and one that asks for `timestamps=0`, is given the newest values and takes nothing.
+ */
+async function metrics(context: Context): Promise<void> {
+  const { options, query } = context;
+  const agents = selectAgents(context);
+  if (agents === undefined) return;
+  const timeoutMs = scrapeTimeoutMs(context);
+  const samplesMax = samplesMaxOf(context);
+  if (samplesMax === 'wrong') return;
+  const stateless = timeoutMs === undefined || query.get('timestamps') === '0' || context.request.method === 'HEAD';
+  if (stateless) {
+    await send(context, takeNewest(options, agents), {
+      timestamps: false,
+      deadlineMs: timeoutMs ?? statelessDeadlineMs,
+    });
+    return;
+  }
+  const scrape = await openScrape(context, timeoutMs);
+  if (scrape === undefined) {
+    await send(context, takeNewest(options, agents), { timestamps: false, deadlineMs: timeoutMs });
+    return;
+  }
+  await scrapeNew(context, scrape, agents, samplesMax ?? scrape.samplesMax);
+}
+
+async function scrapeNew(
+  context: Context,
+  scrape: Scrape,
+  agents: readonly AgentRecord[],
+  samplesMax: number,
+): Promise<void> {
+  const { options } = context;
+  warnOfRareScrapes(options, scrape, agents);
+  let taken: Taken | undefined;
+  let isSent = false;
+  try {
+    taken = await takeNew({ ...options, store: options.delivery.store, turn: turnOnce }, agents, scrape, samplesMax);
+    isSent = await send(context, taken.batches, { timestamps: true, deadlineMs: scrape.timeoutMs + lateMs });
+  } finally {
+    if (isSent && taken !== undefined) {
+      const { backlogReports, samples, skippedReports } = taken;
+      scrape.finish({ taken: taken.taken, samples, caughtUp: backlogReports === 0 });
+      options.metrics.scraped(scrape.scraper, context.query.get('agent') ?? '', taken);
+      if (skippedReports > 0) options.metrics.skipped(skippedReports);
+    } else scrape.abort();
+    options.metrics.scrape(isSent ? 'finished' : 'aborted');
+  }
+}
+
+function openScrape({ options, connection, request, query }: Context, timeoutMs: number): Promise<Scrape | undefined> {
+  const { delivery } = options;
+  connection.scraper.socket ??= connection.socket;
+  const name = (query.get('scraper') ?? request.socket.remoteAddress ?? 'unknown').slice(0, scraperNameCharactersMax);
+  const scrape = delivery.cursors.open({
+    name,
+    selection: query.get('agent') ?? '',
+    connection: connection.scraper,
+    timeoutMs,
+    last: request.headers.connection?.toLowerCase() === 'close' || request.httpVersion === '1.0',
+  });
+  return scrape.then((opened) => {
+    if (opened === undefined) {
+      options.metrics.nameRefused();
+      options.warn(
+        'names',
+        `scraper '${name}' gets the newest values only: 32 scraper names are in use, which is the limit`,
+      );
+    }
+    return opened;
+  });
+}
+
+/** The agents that the request is about, or undefined after an answer that says what is wrong. */
+function selectAgents(context: Context): readonly AgentRecord[] | undefined {
+  const { store } = context.options.delivery;
+  const name = context.query.get('agent');
+  if (name === null) return [...store.agents.values()];
+  const id = agentId(name);
+  const agent = id === undefined ? undefined : store.agents.get(id);
+  if (agent !== undefined) return [agent];
+  text(context, 404, `no agent named '${name.slice(0, 128)}' is known\n`);
+  return undefined;
+}
+
+function samplesMaxOf(context: Context): number | undefined | 'wrong' {
+  const given = context.query.get('max');
+  if (given === null) return undefined;
+  if (/^[1-9][0-9]{0,8}$/.test(given)) return Number(given);
+  text(context, 400, `max=${given.slice(0, 20)}: expected a whole number of samples, at least 1\n`);
+  return 'wrong';
+}
+
+function scrapeTimeoutMs({ request }: Context): number | undefined {
+  const seconds = Number(request.headers['x-prometheus-scrape-timeout-seconds'] ?? Number.NaN);
+  return seconds > 0 && seconds <= 3600 ? seconds * 1000 : undefined;
+}
+
+/** Sends the text. Resolves to whether all of it is with the operating system. */
+async function send(
+  context: Context,
+  batches: readonly AgentBatch[],
+  { timestamps, deadlineMs }: { timestamps: boolean; deadlineMs: number },
+): Promise<boolean> {
+  const { options, request, response } = context;
+  const compress = /\bgzip\b/.test(String(request.headers['accept-encoding'] ?? ''));
+  response.writeHead(200, {
+    'Content-Type': 'text/plain; version=0.0.4; charset=utf-8',
+    ...(compress ? { 'Content-Encoding': 'gzip' } : {}),
+    Vary: 'Accept-Encoding',
+  });
+  if (request.method === 'HEAD') {
+    response.end();
+    return false;
+  }
+  // A client that does not read holds this answer's memory: until its own deadline and no longer.
+  const deadline = options.clock.after(deadlineMs, () => response.destroy());
+  const slices = Readable.from(body(context, batches, timestamps), { objectMode: true, highWaterMark: 1 });
+  try {
+    if (compress) await pipeline(slices, createGzip({ level: constants.Z_BEST_SPEED, chunkSize: 64 * 1024 }), response);
+    else await pipeline(slices, response);
+    return true;
+  } catch (error) {
+    options.log.debug(`an answer to ${context.connection.socket.remoteAddress} was not sent whole: ${String(error)}`);
+    return false;
+  } finally {
+    deadline.cancel();
+  }
+}
+
+async function* body(
+  { options, query }: Context,
+  batches: readonly AgentBatch[],
+  timestamps: boolean,
+): AsyncGenerator<Uint8Array> {
+  for (const slice of options.exposition.render(batches, { timestamps })) {
+    if (slice.length > 0) yield slice;
+    await turnOnce();
+  }
+  const monotonicMs = options.clock.monotonicMs();
+  const selected = query.get('agent');
+  const agents = [...options.delivery.store.agents.values()].filter(({ id }) => selected === null || id === selected);
+  const own = await options.metrics.text(agents.map((agent) => ({ id: agent.id, up: agent.up(monotonicMs) })));
+  yield Buffer.from(own);
+}
+
+/** What is right over history is biased at "now" when scrapes are rarer than reports: say so, once a minute. */
+function warnOfRareScrapes(options: HttpOptions, scrape: Scrape, agents: readonly AgentRecord[]): void {
+  const sinceMs = scrape.sinceLastMs;
+  if (sinceMs === undefined) return;
+  const monotonicMs = options.clock.monotonicMs();
+  for (const agent of agents) {
+    if (!agent.up(monotonicMs)) continue;
+    if (agent.intervalMs < sinceMs * 0.9 && sinceMs < longScrapeMs) {
+      options.warn(
+        `rare ${scrape.scraper}`,
+        `scraper '${scrape.scraper}' comes every ${Math.round(sinceMs / 1000)} s, agent '${agent.id}' reports every ` +
+          `${agent.intervalMs / 1000} s: nothing is missing later, but rules see the newest reports late; ` +
+          `set scrape_interval to at most the agents' --schedule`,
+      );
+      return;
+    }
+    if (agent.intervalMs > lookbackWarningMs) {
+      options.warn(
+        `sparse ${agent.id}`,
+        `agent '${agent.id}' reports every ${agent.intervalMs / 1000} s: Prometheus looks back 5 min for a value and ` +
+          'shows gaps when a report is late; set its --schedule to 2m or less',
+      );
+      return;
+    }
+  }
+}
+
+async function closeServer(clock: Clock, server: Server, graceMs: number): Promise<void> {
+  const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+  server.closeIdleConnections();
+  const timer = clock.after(graceMs, () => server.closeAllConnections());
+  await closed;
+  timer.cancel();
+}
+
+const turnOnce = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+const statelessDeadlineMs = 60_000;
+// Past the scraper's own timeout it has gone; a little more, so that it is the one who hangs up.
+const lateMs = 2000;
+const scraperNameCharactersMax = 128;
+// After such a pause Prometheus was away, rather than slow.
+const longScrapeMs = 5 * 60_000;
+const lookbackWarningMs = 120_000;

@@ -1,0 +1,119 @@
+import type { AgentId } from '../model/agent-id.ts';
+import type { Clock } from '../runtime/clock.ts';
+import type { Scrape } from './cursors.ts';
+import type { AgentBatch } from './exposition.ts';
+import type { AgentRecord, Store } from './store.ts';
+
+/** What one scrape is given. */
+export interface Taken {
+  readonly batches: readonly AgentBatch[];
+  /** The newest report given, by agent: where its cursor goes. */
+  readonly taken: ReadonlyMap<AgentId, number>;
+  readonly samples: number;
+  /** Reports that wait for the next scrape. */
+  readonly backlogReports: number;
+  /** Reports that this scraper has not had and can no longer be given: at the old end of the window. */
+  readonly skippedReports: number;
+}
+
+export interface TakeOptions {
+  readonly clock: Clock;
+  readonly store: Store;
+  readonly windowMs: number;
+  /** Lets the event loop turn, so that agents are heard while a large scrape is put together. */
+  turn(): Promise<void>;
+}
+
+/**
+ * Everything that a scraper has not had, oldest first, up to about `samplesMax` samples: round after round one report of
+ * each agent, so that after an outage all of them come back together; one report of each at the least. An agent without
+ * anything new gives its newest report again, so that it does not go stale: same time, same value, and Prometheus takes
+ * it in silence.
+ */
+export async function takeNew(
+  options: TakeOptions,
+  agents: readonly AgentRecord[],
+  scrape: Scrape,
+  samplesMax: number,
+): Promise<Taken> {
+  const { clock, store, windowMs, turn } = options;
+  const nowMs = clock.nowMs();
+  // With an out-of-order window, Prometheus refuses a whole scrape for one sample that is too old when it gets there.
+  const notBeforeMs = nowMs - windowMs + Math.min(scrape.timeoutMs + arrivalMarginMs, windowMs / 10);
+  const waiting: Waiting[] = [];
+  let skippedReports = 0;
+  for (const agent of agents) {
+    store.evictByAge(agent, nowMs);
+    const afterMs = Math.max(scrape.afterMs(agent.id), notBeforeMs);
+    if (afterMs === notBeforeMs) skippedReports += agent.window.countAfter(scrape.afterMs(agent.id), notBeforeMs);
+    waiting.push({ agent, afterMs, sizes: [...agent.window.sizesAfter(afterMs, nowMs)], count: 0 });
+  }
+  const samples = share(waiting, samplesMax);
+  const batches: AgentBatch[] = [];
+  const taken = new Map<AgentId, number>();
+  const monotonicMs = clock.monotonicMs();
+  let backlogReports = 0;
+  let sinceTurn = 0;
+  for (const { agent, afterMs, sizes, count } of waiting) {
+    backlogReports += sizes.length - count;
+    if (count === 0) {
+      const newest = agent.up(monotonicMs) ? agent.window.newest(nowMs) : undefined;
+      if (newest !== undefined) batches.push({ agent: agent.id, labels: agent.labels, runs: [newest] });
+      continue;
+    }
+    const runs = agent.window.read(afterMs, nowMs, count);
+    const last = runs.at(-1)?.reports.at(-1);
+    if (last === undefined) continue;
+    batches.push({ agent: agent.id, labels: agent.labels, runs });
+    taken.set(agent.id, last.timeMs);
+    sinceTurn += count * (sizes[0] ?? 0);
+    if (sinceTurn > samplesATurn) {
+      sinceTurn = 0;
+      await turn();
+    }
+  }
+  return { batches, taken, samples, backlogReports, skippedReports };
+}
+
+/** The newest values of the agents that are up: for curl, and for scrapers that want no timestamps. */
+export function takeNewest(options: Pick<TakeOptions, 'clock'>, agents: readonly AgentRecord[]): AgentBatch[] {
+  const nowMs = options.clock.nowMs();
+  const monotonicMs = options.clock.monotonicMs();
+  const batches: AgentBatch[] = [];
+  for (const agent of agents) {
+    const newest = agent.up(monotonicMs) ? agent.window.newest(nowMs) : undefined;
+    if (newest !== undefined) batches.push({ agent: agent.id, labels: agent.labels, runs: [newest] });
+  }
+  return batches;
+}
+
+interface Waiting {
+  readonly agent: AgentRecord;
+  readonly afterMs: number;
+  /** The series of each report that waits, oldest first. */
+  readonly sizes: readonly number[];
+  /** How many of them this scrape gets. */
+  count: number;
+}
+
+/** Shares out `samplesMax` in rounds of one report an agent. Returns the samples given. */
+function share(waiting: readonly Waiting[], samplesMax: number): number {
+  let samples = 0;
+  let left = waiting.filter(({ sizes }) => sizes.length > 0);
+  for (let round = 0; left.length > 0; round++) {
+    for (const agent of left) {
+      const size = agent.sizes[round]!;
+      if (round > 0 && samples + size > samplesMax) return samples;
+      samples += size;
+      agent.count++;
+    }
+    left = left.filter(({ sizes }) => sizes.length > round + 1);
+  }
+  return samples;
+}
+
+// From the answer's first byte to the moment in which Prometheus appends its samples: within the scrape's timeout, and
+// ten seconds for two clocks that are not the same.
+const arrivalMarginMs = 10_000;
+// About 10 ms of decoding.
+const samplesATurn = 100_000;

@@ -1,0 +1,135 @@
+import type { Clock } from '../runtime/clock.ts';
+import type { Delivery } from './delivery.ts';
+import type { AgentRecord } from './store.ts';
+
+/** One agent as `/api/v1/agents`, `sysmon-server agents --json` and the page show it. Times are ISO 8601. */
+export interface AgentStatus {
+  readonly name: string;
+  readonly up: boolean;
+  readonly connected: boolean;
+  /** Address and port of the live connection. */
+  readonly peer?: string;
+  readonly connectedAt?: string;
+  readonly lastReportAt?: string;
+  /** The time of its newest report. */
+  readonly newestAt?: string;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly intervalSeconds: number;
+  /** What was added to the times of its session, because its clock was wrong. */
+  readonly clockOffsetSeconds: number;
+  readonly series: number;
+  readonly windowReports: number;
+  readonly windowBytes: number;
+  /** Reports that some known scraper has not had; null where nobody scrapes. */
+  readonly unscrapedReports: number | null;
+}
+
+export interface ScraperStatus {
+  readonly scraper: string;
+  /** The agent it selects, or "" for all. */
+  readonly selection: string;
+  /** Connections that share the name; more than one is a conflict. */
+  readonly connections: number;
+  readonly conflicts: number;
+  readonly lastScrapeAt: string;
+  /** A scrape was confirmed: acks wait for this scraper. */
+  readonly known: boolean;
+  readonly backlogReports: number;
+  /** Age of the oldest report that it has not had; 0 where it has all. */
+  readonly lagSeconds: number;
+}
+
+export interface ServerStatus {
+  readonly version: string;
+  readonly startedAt: string;
+  readonly agents: { readonly known: number; readonly up: number; readonly connected: number };
+  readonly windowBytes: number;
+  readonly windowBytesMax: number;
+  readonly windowReports: number;
+  readonly windowSeconds: number;
+  readonly scrapers: readonly ScraperStatus[];
+}
+
+export interface StatusSources {
+  readonly clock: Clock;
+  readonly delivery: Delivery;
+  readonly version: string;
+  readonly startedAtMs: number;
+  readonly windowMs: number;
+  readonly memoryBytesMax: number;
+}
+
+export function agentsStatus({ clock, delivery }: StatusSources): AgentStatus[] {
+  const monotonicMs = clock.monotonicMs();
+  return [...delivery.store.agents.values()]
+    .map((agent) => agentStatus(agent, agent.up(monotonicMs), delivery))
+    .sort((a, b) => (a.name < b.name ? -1 : 1));
+}
+
+function agentStatus(agent: AgentRecord, up: boolean, delivery: Delivery): AgentStatus {
+  const committedMs = delivery.cursors.committedMs(agent.id);
+  return {
+    name: agent.id,
+    up,
+    connected: agent.peer !== undefined,
+    ...(agent.peer === undefined ? {} : { peer: agent.peer }),
+    ...(agent.connectedAtMs === undefined ? {} : { connectedAt: iso(agent.connectedAtMs) }),
+    ...(agent.received === undefined ? {} : { lastReportAt: iso(agent.reportAtMs) }),
+    ...(Number.isFinite(agent.newestMs) ? { newestAt: iso(agent.newestMs) } : {}),
+    labels: Object.fromEntries(agent.labels),
+    intervalSeconds: agent.intervalMs / 1000,
+    clockOffsetSeconds: agent.offsetMs / 1000,
+    series: agent.schema?.seriesCount ?? 0,
+    windowReports: agent.window.reportCount,
+    windowBytes: agent.window.bytes,
+    unscrapedReports: committedMs === Infinity ? null : agent.window.countAfter(committedMs),
+  };
+}
+
+export function serverStatus(sources: StatusSources): ServerStatus {
+  const { clock, delivery, version, startedAtMs, windowMs, memoryBytesMax } = sources;
+  const agents = [...delivery.store.agents.values()];
+  const monotonicMs = clock.monotonicMs();
+  return {
+    version,
+    startedAt: iso(startedAtMs),
+    agents: {
+      known: agents.length,
+      up: agents.filter((agent) => agent.up(monotonicMs)).length,
+      connected: agents.filter((agent) => agent.peer !== undefined).length,
+    },
+    windowBytes: delivery.store.windowBytes,
+    windowBytesMax: memoryBytesMax,
+    windowReports: agents.reduce((sum, agent) => sum + agent.window.reportCount, 0),
+    windowSeconds: windowMs / 1000,
+    scrapers: scrapersStatus(sources),
+  };
+}
+
+function scrapersStatus({ clock, delivery }: StatusSources): ScraperStatus[] {
+  const nowMs = clock.nowMs();
+  const statuses: ScraperStatus[] = [];
+  for (const { name, selection, cursors, conflicts } of delivery.cursors.scrapers) {
+    let backlogReports = 0;
+    let oldestMs = nowMs;
+    for (const agent of delivery.store.agents.values()) {
+      if (selection !== '' && selection !== agent.id) continue;
+      const afterMs = Math.min(...cursors.map((cursor) => cursor.positionMs(agent.id)));
+      backlogReports += agent.window.countAfter(afterMs, nowMs);
+      oldestMs = Math.min(oldestMs, agent.window.timeAfter(afterMs) ?? nowMs);
+    }
+    statuses.push({
+      scraper: name,
+      selection,
+      connections: cursors.filter((cursor) => cursor.connection?.closed === false).length,
+      conflicts,
+      lastScrapeAt: iso(Math.max(...cursors.map((cursor) => cursor.seenAtMs))),
+      known: cursors.some((cursor) => cursor.known),
+      backlogReports,
+      lagSeconds: (nowMs - oldestMs) / 1000,
+    });
+  }
+  return statuses;
+}
+
+const iso = (ms: number): string => new Date(ms).toISOString();
