@@ -21,7 +21,15 @@ export interface Connection extends AsyncIterable<Uint8Array> {
   destroy(reason?: Error): void;
 }
 
-export type ConnectionErrorCode = 'refused' | 'unreachable' | 'timeout' | 'reset' | 'closed' | 'name' | 'tls' | 'network';
+export type ConnectionErrorCode =
+  | 'refused'
+  | 'unreachable'
+  | 'timeout'
+  | 'reset'
+  | 'closed'
+  | 'name'
+  | 'tls'
+  | 'network';
 
 /** A connection could not be made, or broke. The words name the peer. */
 export class ConnectionError extends Error {
