@@ -4,7 +4,7 @@ import type { Hello } from '../protocol/message.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { Connection } from '../runtime/connection.ts';
 import type { Log } from '../runtime/log.ts';
-import { identityName } from './keys.ts';
+import { parseIdentity } from './keys.ts';
 import type { Session } from './session.ts';
 
 /**
@@ -65,7 +65,7 @@ export class Admission {
 
   #checkIdentity(id: AgentId, identity: string | undefined): void {
     if (identity === undefined) return;
-    if (identityName(identity) !== id) {
+    if (parseIdentity(identity)?.name !== id) {
       throw new ProtocolError('bad-message', `hello: the name '${id}' is not that of the key, '${identity}'`);
     }
     if (this.#options.isRevoked(identity)) throw revoked(identity);

@@ -1,29 +1,55 @@
-import { hkdfSync } from 'node:crypto';
+import { createHash, hkdfSync } from 'node:crypto';
 
-/** What a key belongs to: an agent's name and a generation, `web-1:1`. A name has no colon. */
-export function identityOf(name: string, generation: number): string {
-  return `${name}:${generation}`;
+/** 32 random bytes that the server alone has; every agent's key is derived from them. */
+export interface FleetKey {
+  /** The first 8 hex digits of its SHA-256: says which key an identity belongs to, and nothing about the key. */
+  readonly id: string;
+  readonly bytes: Buffer;
 }
 
-/** The name in an identity: all of it where there is no generation. */
-export function identityName(identity: string): string {
-  const colon = identity.lastIndexOf(':');
-  return colon < 0 ? identity : identity.slice(0, colon);
-}
-
-/** The generation in an identity, from 1; undefined where there is none. */
-export function identityGeneration(identity: string): number | undefined {
-  const match = /:([1-9][0-9]{0,8})$/.exec(identity);
-  return match === null ? undefined : Number(match[1]);
+/**
+ * Whose key it is: the agent's name, a generation from 1, and which fleet key it was derived from. As text, which is
+ * also the identity that TLS carries: `web-1:1:5c9e0b3a`.
+ */
+export interface Identity {
+  readonly name: string;
+  readonly generation: number;
+  readonly fleetKeyId: string;
 }
 
 /** Bytes of a fleet key and of an agent's key. */
 export const keyBytes = 32;
 
+export function fleetKey(bytes: Buffer): FleetKey {
+  return { id: createHash('sha256').update(bytes).digest('hex').slice(0, 8), bytes };
+}
+
+/** The keys in a fleet key file: a line of 64 hex digits each, the present one first, then one that is being retired. */
+export function parseFleetKeys(text: string): FleetKey[] {
+  const lines = text.split('\n').map((line) => line.trim());
+  const keys = lines.filter((line) => line !== '' && !line.startsWith('#'));
+  if (keys.length < 1 || keys.length > 2 || !keys.every((line) => /^[0-9a-fA-F]{64}$/.test(line))) {
+    throw new Error('expected one or two lines of 64 hex digits, as `openssl rand -hex 32` prints them');
+  }
+  return keys.map((line) => fleetKey(Buffer.from(line, 'hex')));
+}
+
+export function identityText({ name, generation, fleetKeyId }: Identity): string {
+  return `${name}:${generation}:${fleetKeyId}`;
+}
+
+/** Undefined for a text that is no identity. */
+export function parseIdentity(text: string): Identity | undefined {
+  const match = /^([A-Za-z0-9._-]{1,128}):([1-9][0-9]{0,8}):([0-9a-f]{8})$/.exec(text);
+  if (match === null) return undefined;
+  const [, name = '', generation = '', fleetKeyId = ''] = match;
+  return { name, generation: Number(generation), fleetKeyId };
+}
+
 /**
- * An agent's key, derived from the fleet's: the server stores nothing per agent. HKDF-SHA256 without salt, RFC 5869
- * (https://www.rfc-editor.org/rfc/rfc5869); the info names the program and the identity.
+ * An agent's key: the server derives it anew for each connection and stores nothing per agent. HKDF-SHA256 without salt
+ * (RFC 5869, https://www.rfc-editor.org/rfc/rfc5869); the info names the program and the identity.
  */
-export function agentKey(fleetKey: Uint8Array, identity: string): Buffer {
-  return Buffer.from(hkdfSync('sha256', fleetKey, Buffer.alloc(0), `sysmon agent ${identity}`, keyBytes));
+export function agentKey(key: FleetKey, identity: string): Buffer {
+  return Buffer.from(hkdfSync('sha256', key.bytes, Buffer.alloc(0), `sysmon agent ${identity}`, keyBytes));
 }

@@ -1,0 +1,77 @@
+import { hostname } from 'node:os';
+import { addressText, isLoopback, type ListenAddress, UsageError } from '../runtime/config.ts';
+import { readSecretFile, SecretFileError } from '../runtime/secret-file.ts';
+import type { Revocations } from './fleet.ts';
+import { type FleetKey, parseFleetKeys } from './keys.ts';
+import { defaultPort, type ServerOptions } from './options.ts';
+import { checkStateDir, readRevocations } from './state-disk.ts';
+
+/** The options of a server, and what depends on several of them at once. */
+export interface Settings {
+  readonly listen: ListenAddress;
+  readonly webListen: ListenAddress;
+  readonly fleetKeys: readonly FleetKey[];
+  readonly revoked: Revocations;
+  readonly stateDir: string | undefined;
+  readonly windowMs: number;
+  readonly memoryBytesMax: number;
+  /** Agents are taken without keys on an address that others reach. */
+  readonly plaintext: boolean;
+}
+
+/** Reads the files that the options name. Throws a UsageError that names the option, and what was expected. */
+export function readSettings(options: ServerOptions): Settings {
+  const { values } = options;
+  const fleetKeys = readFleetKeys(values.fleetKeyFile);
+  const hasKey = fleetKeys.length > 0;
+  const listen = values.listen ?? { address: hasKey ? '' : '127.0.0.1', port: defaultPort };
+  const webListen = values.webListenAddress ?? { address: hasKey ? '' : '127.0.0.1', port: defaultPort + 1 };
+  const plaintext = !hasKey && !isLoopback(listen.address);
+  if (plaintext && !values.allowPlaintext) {
+    throw options.refuse(
+      'listen',
+      'expected a loopback address, or --fleet-key-file so that agents prove who they are, or --allow-plaintext to do without',
+    );
+  }
+  const outOfOrderMs = values.prometheusOutOfOrder ?? 0;
+  if (values.window > windowMsWithoutOutOfOrder && outOfOrderMs < values.window) {
+    throw options.refuse(
+      'window',
+      'expected at most 45m, or --prometheus-out-of-order of at least the window: a Prometheus without an out-of-order ' +
+        'window refuses what is older than an hour before its newest sample',
+    );
+  }
+  if (values.stateDir !== undefined) checkStateDir(values.stateDir);
+  return {
+    listen,
+    webListen,
+    fleetKeys,
+    revoked: readRevocations(values.stateDir),
+    stateDir: values.stateDir,
+    windowMs: values.window,
+    memoryBytesMax: values.memoryMax,
+    plaintext,
+  };
+}
+
+/** The keys of the file, none where none is named. */
+export function readFleetKeys(path: string | undefined): FleetKey[] {
+  if (path === undefined) return [];
+  try {
+    return parseFleetKeys(readSecretFile(path));
+  } catch (error) {
+    if (error instanceof SecretFileError) throw new UsageError(`--fleet-key-file: ${error.message}`);
+    throw new UsageError(`--fleet-key-file '${path}': ${(error as Error).message}`);
+  }
+}
+
+/** Where agents reach this server, for a join line. */
+export function advertisedAddress(options: ServerOptions): string {
+  const { advertise, listen } = options.values;
+  if (advertise !== undefined) return addressText(advertise.host, advertise.port);
+  const named = listen !== undefined && listen.address !== '' && !/^(?:0\.0\.0\.0|::)$/.test(listen.address);
+  return addressText(named ? listen.address : hostname(), listen?.port || defaultPort);
+}
+
+// Prometheus without an out-of-order window refuses what is older than an hour before its newest; a quarter is margin.
+const windowMsWithoutOutOfOrder = 45 * 60_000;
