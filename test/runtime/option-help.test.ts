@@ -1,0 +1,115 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import {
+  duration,
+  envFileOption,
+  flagOption,
+  hostPort,
+  listOption,
+  type OptionRows,
+  option,
+  type Program,
+  path,
+  readOptions,
+  text,
+} from '../../src/runtime/config.ts';
+import { envFileText, helpOrVersion, helpText } from '../../src/runtime/option-help.ts';
+
+const program = {
+  name: 'sysmon-test',
+  summary: 'Tests the help.',
+  commands: [
+    { name: 'run', help: 'Runs.' },
+    { name: 'enroll', arguments: ['NAME'], help: 'Enrols.' },
+  ],
+  options: {
+    server: option({
+      name: 'server',
+      placeholder: 'HOST:PORT',
+      parse: hostPort(9732),
+      default: '127.0.0.1:9732',
+      help: 'Where the server listens; a rather long explanation that has to go over more than a single line of text.',
+    }),
+    name: option({
+      name: 'name',
+      placeholder: 'NAME',
+      parse: text(),
+      default: 'web-1',
+      defaultHelp: "the host's name",
+      help: 'Its name.',
+    }),
+    label: listOption({ name: 'label', placeholder: 'NAME=VALUE', parse: text(), help: 'A label.' }),
+    plain: flagOption({ name: 'allow-plaintext', help: 'Takes plain connections.' }),
+    out: option({
+      name: 'out',
+      placeholder: 'FILE',
+      parse: path,
+      default: '-',
+      help: 'Where to.',
+      commands: ['enroll'],
+    }),
+    every: option({ name: 'x.every', placeholder: 'DURATION', parse: duration(), default: '5s', help: 'How often.' }),
+    envFile: envFileOption('/etc/test.env'),
+  },
+} as const satisfies Program<OptionRows>;
+
+test('the help', () => {
+  assert.equal(
+    helpText(program),
+    `Tests the help.
+
+Usage: sysmon-test [COMMAND] [OPTION …]
+
+  run          Runs. (default)
+  enroll NAME  Enrols.
+
+Options, each also as SYSMON_NAME in the environment:
+
+  --server HOST:PORT
+        Where the server listens; a rather long explanation that has to go over more than a single
+        line of text. Default: 127.0.0.1:9732
+  --name NAME
+        Its name. Default: the host's name
+  --label NAME=VALUE
+        A label. May be repeated; in the environment commas separate.
+  --allow-plaintext
+        Takes plain connections.
+  --out FILE
+        Where to. Default: - (enroll)
+  --x.every DURATION
+        How often. Default: 5s
+  --env-file FILE
+        A file of SYSMON_NAME=VALUE lines, read for what neither a flag nor the environment sets.
+        Default: /etc/test.env where it exists
+  --help, -h
+        Print this.
+  --version
+        Print the version.
+`,
+  );
+});
+
+test('help and version go before everything else', () => {
+  assert.equal(helpOrVersion(program, '1.2.3', ['--nonsense', '--help']), helpText(program));
+  assert.equal(helpOrVersion(program, '1.2.3', ['-h']), helpText(program));
+  assert.equal(helpOrVersion(program, '1.2.3', ['run', '--version']), 'sysmon-test 1.2.3\n');
+  assert.equal(helpOrVersion(program, '1.2.3', ['enroll', '--', '--help']), undefined);
+  assert.equal(helpOrVersion(program, '1.2.3', ['run']), undefined);
+});
+
+test('the environment file documents every option of the running program', () => {
+  const file = envFileText(program);
+  assert.match(file, /\n# How often\. Default: 5s\n#SYSMON_X_EVERY=5s\n/);
+  assert.doesNotMatch(file, /SYSMON_OUT|SYSMON_ENV_FILE/);
+  assert.equal(file.match(/^#SYSMON_/gm)?.length, 5);
+});
+
+test('the environment file changes nothing as it is, nor with each line switched on', () => {
+  const file = envFileText(program);
+  const read = (content: string) => readOptions(program, { argv: [], env: {}, readFile: () => content });
+  assert.deepEqual(read(file).values, read('').values);
+  const active = read(file.replace(/^#(?=SYSMON_)/gm, ''));
+  assert.deepEqual(active.values, read('').values);
+  assert.equal(active.given.size, 5);
+  assert.deepEqual(active.changed, []);
+});
