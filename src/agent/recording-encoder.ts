@@ -1,0 +1,127 @@
+import type { Schema, SchemaBlock } from '../model/schema.ts';
+import { encodeMessage } from '../protocol/codec.ts';
+import { encodeDelta, encodeKey, type Sums } from '../protocol/delta.ts';
+import { limits } from '../protocol/limits.ts';
+import type { FamilyDeclaration } from '../protocol/message.ts';
+import type { Recording } from './recorder.ts';
+import { frameKind, type SpooledFrame } from './segment.ts';
+
+/** What the encoder has to make of a recording, seen against the one before it. */
+export type SchemaChange = 'none' | 'grown' | 'new';
+
+/**
+ * Recordings to frames, in the order in which they are made: what is new of the schema, then a key report or the
+ * difference from the report before.
+ */
+export class RecordingEncoder {
+  #schema: Schema | undefined;
+  #declaredBlocks = 0;
+  #previous: { sums: Float64Array; present: Uint8Array } = { sums: new Float64Array(0), present: new Uint8Array(0) };
+  #reportsSinceKey = 0;
+
+  change(recording: Recording): SchemaChange {
+    if (recording.schema !== this.#schema) return 'new';
+    return recording.schema.blocks.length === this.#declaredBlocks ? 'none' : 'grown';
+  }
+
+  /** Forgets what was declared: the next recording comes with its whole schema and a key. */
+  reset(): void {
+    this.#schema = undefined;
+  }
+
+  encode(recording: Recording, place: { seq: number; timeMs: number }): SpooledFrame[] {
+    const frames = this.#schemaFrames(recording);
+    const next = sumsOf(recording);
+    const key = frames.length > 0 || this.#reportsSinceKey >= limits.reportsPerKeyMax - 1;
+    const pairs = key ? encodeKey(next) : encodeDelta(this.#previous, next);
+    const payload = encodeMessage({ kind: 'report', key, ...place, pairs });
+    frames.push({ kind: key ? frameKind.key : frameKind.delta, ...place, payload });
+    this.#reportsSinceKey = key ? 0 : this.#reportsSinceKey + 1;
+    this.#keep(next);
+    return frames;
+  }
+
+  #schemaFrames({ schema }: Recording): SpooledFrame[] {
+    if (schema !== this.#schema) this.#declaredBlocks = 0;
+    const fresh = schema.blocks.slice(this.#declaredBlocks);
+    // A schema of nothing: begin again is all there is to say, and the report has to be a key all the same.
+    if (schema !== this.#schema) this.#reportsSinceKey = limits.reportsPerKeyMax;
+    this.#schema = schema;
+    this.#declaredBlocks = schema.blocks.length;
+    return encodeSchema(fresh).map((payload) => ({ kind: frameKind.schema, seq: 0, timeMs: 0, payload }));
+  }
+
+  /** The recording's arrays are used again by the next tick, so the encoder has its own. */
+  #keep({ sums, present }: Sums): void {
+    if (this.#previous.sums.length !== sums.length) {
+      this.#previous = { sums: sums.slice(), present: present.slice() };
+    } else {
+      this.#previous.sums.set(sums);
+      this.#previous.present.set(present);
+    }
+  }
+}
+
+function sumsOf({ schema, sums, present }: Recording): Sums {
+  const { seriesCount } = schema;
+  if (sums.length < seriesCount || present.length < seriesCount) {
+    throw new Error(`a recording of ${sums.length} sums and ${present.length} marks for ${seriesCount} series`);
+  }
+  if (sums.length === seriesCount && present.length === seriesCount) return { sums, present };
+  return { sums: sums.subarray(0, seriesCount), present: present.subarray(0, seriesCount) };
+}
+
+/** Schema payloads for these blocks, none above the wire's limit: a block that is too long is declared in parts. */
+export function encodeSchema(blocks: readonly SchemaBlock[]): Uint8Array[] {
+  const payloads: Uint8Array[] = [];
+  let families: FamilyDeclaration[] = [];
+  let bytes = frameBytes;
+  const flush = () => {
+    if (families.length > 0) payloads.push(encodeMessage({ kind: 'schema', families }));
+    families = [];
+    bytes = frameBytes;
+  };
+  for (const { family, seriesCount, labelValues } of blocks) {
+    const width = family.labelNames.length;
+    const fixedBytes = declarationBytes + stringsBytes([family.name, family.type, family.help, family.unit]);
+    const ownBytes = fixedBytes + stringsBytes(family.labelNames);
+    let from = 0;
+    while (from < seriesCount) {
+      if (families.length > 0 && bytes + ownBytes + seriesBytes(labelValues, from, width) > schemaPayloadBytesMax)
+        flush();
+      bytes += ownBytes;
+      let to = from;
+      while (to < seriesCount) {
+        const more = seriesBytes(labelValues, to, width);
+        if (to > from && bytes + more > schemaPayloadBytesMax) break;
+        bytes += more;
+        to++;
+      }
+      families.push({ family, seriesCount: to - from, labelValues: labelValues.slice(from * width, to * width) });
+      if (to < seriesCount) flush();
+      from = to;
+    }
+  }
+  flush();
+  return payloads;
+}
+
+const schemaPayloadBytesMax = limits.schemaFrameBytesMax;
+// Bounds of MessagePack's own bytes: an array's header is at most 5, a string's (below 64 KiB) 3, an integer 9.
+const frameBytes = 5 + 1;
+const declarationBytes = 5 + 2 * 9 + 2 * 5;
+const stringHeaderBytes = 3;
+
+function stringsBytes(strings: readonly string[]): number {
+  let bytes = 0;
+  for (const text of strings) bytes += stringHeaderBytes + Buffer.byteLength(text);
+  return bytes;
+}
+
+function seriesBytes(labelValues: readonly string[], index: number, width: number): number {
+  let bytes = 0;
+  for (let at = index * width; at < (index + 1) * width; at++) {
+    bytes += stringHeaderBytes + Buffer.byteLength(labelValues[at]!);
+  }
+  return bytes;
+}

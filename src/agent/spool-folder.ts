@@ -1,0 +1,219 @@
+import {
+  closeSync,
+  fdatasyncSync,
+  fsyncSync,
+  ftruncateSync,
+  linkSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  unlinkSync,
+  writeSync,
+} from 'node:fs';
+import { connect, createServer, type Server } from 'node:net';
+import { join } from 'node:path';
+import type { SpoolDisk } from './spool-file.ts';
+
+/** A folder that cannot hold a spool. The words name the folder and what to do. */
+export class SpoolFolderError extends Error {
+  override readonly name = 'SpoolFolderError';
+  readonly code: 'access' | 'locked';
+  constructor(code: 'access' | 'locked', message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.code = code;
+  }
+}
+
+export interface SpoolFolder {
+  readonly disk: SpoolDisk;
+  /** Gives the folder back. */
+  close(): Promise<void>;
+}
+
+/** Opens a folder for the spool of this process alone. Throws a SpoolFolderError. */
+export async function openSpoolFolder(path: string): Promise<SpoolFolder> {
+  checkSpoolFolder(path, { make: true });
+  const folder = openSync(path, 'r');
+  try {
+    const lock = await lockFolder(path, folder);
+    const disk = new FolderDisk(path, folder);
+    return {
+      disk,
+      async close() {
+        disk.close();
+        // Node removes the socket's file when its server closes.
+        await new Promise((resolve) => lock.close(resolve));
+        closeSync(folder);
+      },
+    };
+  } catch (error) {
+    closeSync(folder);
+    throw error;
+  }
+}
+
+/** Throws a SpoolFolderError where a spool could not live there. Nothing stays behind but, if asked for, the folder. */
+export function checkSpoolFolder(path: string, { make }: { make: boolean }): void {
+  try {
+    if (make) mkdirSync(path, { recursive: true, mode: 0o700 });
+    const probe = join(path, `.probe-${process.pid}`);
+    closeSync(openSync(probe, 'wx', 0o600));
+    unlinkSync(probe);
+  } catch (error) {
+    // A full disk is no reason not to start: the spool keeps to memory until there is room.
+    if (codeOf(error) === 'ENOSPC' || codeOf(error) === 'EDQUOT') return;
+    throw new SpoolFolderError('access', `--spool-dir: '${path}' cannot be written: ${messageOf(error)}`, {
+      cause: error,
+    });
+  }
+}
+
+/** The real folder. One file is kept open: the one that was written last. */
+class FolderDisk implements SpoolDisk {
+  readonly path: string;
+  readonly #folder: number;
+  #open: { readonly name: string; readonly fd: number } | undefined;
+  #madeFiles = false;
+
+  constructor(path: string, folder: number) {
+    this.path = path;
+    this.#folder = folder;
+  }
+
+  list(): readonly string[] {
+    return readdirSync(this.path);
+  }
+
+  read(name: string): Uint8Array {
+    return readFileSync(join(this.path, name));
+  }
+
+  write(name: string, position: number, bytes: Uint8Array): void {
+    const fd = this.#fd(name);
+    let written = 0;
+    while (written < bytes.length) {
+      const taken = writeSync(fd, bytes, written, bytes.length - written, position + written);
+      // Linux says ENOSPC where it takes nothing; a file system that says 0 for ever must not hold us here.
+      if (taken === 0) throw new Error(`'${name}': the file system took ${written} bytes of ${bytes.length}`);
+      written += taken;
+    }
+  }
+
+  truncate(name: string, bytes: number): void {
+    ftruncateSync(this.#fd(name), bytes);
+  }
+
+  sync(name: string): void {
+    fdatasyncSync(this.#fd(name));
+    // A file that was made is in its folder only once the folder is synced too.
+    if (this.#madeFiles) fsyncSync(this.#folder);
+    this.#madeFiles = false;
+  }
+
+  remove(name: string): void {
+    if (this.#open?.name === name) this.close();
+    try {
+      unlinkSync(join(this.path, name));
+    } catch (error) {
+      if (codeOf(error) !== 'ENOENT') throw error;
+    }
+  }
+
+  close(): void {
+    if (this.#open !== undefined) closeSync(this.#open.fd);
+    this.#open = undefined;
+  }
+
+  #fd(name: string): number {
+    if (this.#open?.name === name) return this.#open.fd;
+    this.close();
+    const path = join(this.path, name);
+    let fd: number;
+    try {
+      fd = openSync(path, 'r+');
+    } catch (error) {
+      if (codeOf(error) !== 'ENOENT') throw error;
+      fd = openSync(path, 'wx+', 0o600);
+      this.#madeFiles = true;
+    }
+    this.#open = { name, fd };
+    return fd;
+  }
+}
+
+/**
+ * The lock is a socket in the folder that its holder listens on: the kernel lets go of it with the process, however that
+ * ends, and it is seen from other containers that share the folder, where process ids mean nothing. The path goes by way
+ * of the open folder, since a socket's path is at most 107 bytes long.
+ */
+async function lockFolder(path: string, folder: number): Promise<Server> {
+  const lockPath = `/proc/self/fd/${folder}/lock`;
+  for (let attempt = 0; attempt < lockAttemptsMax; attempt++) {
+    const server = await listenOn(lockPath, path);
+    if (server !== undefined) return server;
+    if (await answers(lockPath)) break;
+    await takeAway(lockPath);
+  }
+  throw new SpoolFolderError(
+    'locked',
+    `--spool-dir: '${path}' is in use by another sysmon-agent: give each its own folder`,
+  );
+}
+
+// Each attempt that fails has met another process that starts at the same moment.
+const lockAttemptsMax = 3;
+
+/** Undefined where the file is there already. */
+function listenOn(lockPath: string, path: string): Promise<Server | undefined> {
+  return new Promise((resolve, reject) => {
+    const server = createServer((socket) => socket.destroy());
+    server.on('error', (error) => {
+      if (codeOf(error) === 'EADDRINUSE') return resolve(undefined);
+      const words = `--spool-dir: '${path}' cannot be locked: ${messageOf(error)}`;
+      reject(new SpoolFolderError('access', words, { cause: error }));
+    });
+    server.listen(lockPath, () => {
+      server.unref();
+      resolve(server);
+    });
+  });
+}
+
+function answers(lockPath: string): Promise<boolean> {
+  return new Promise((resolve) => {
+    const socket = connect(lockPath);
+    socket.on('connect', () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.on('error', (error) => resolve(codeOf(error) !== 'ECONNREFUSED' && codeOf(error) !== 'ENOENT'));
+  });
+}
+
+/**
+ * Takes a dead holder's lock out of the way. Two that start at once may both find it dead, and the slower one would take
+ * away the quicker one's new lock: so it is moved, asked once more, and put back if it lives.
+ */
+async function takeAway(lockPath: string): Promise<void> {
+  const asidePath = `${lockPath}-${process.pid}`;
+  try {
+    renameSync(lockPath, asidePath);
+    if (await answers(asidePath)) linkSync(asidePath, lockPath);
+  } catch (error) {
+    // Gone, or there again: somebody else was quicker. The next attempt finds out who.
+    if (!['ENOENT', 'EEXIST'].includes(codeOf(error))) throw error;
+  } finally {
+    rmSync(asidePath, { force: true });
+  }
+}
+
+function codeOf(error: unknown): string {
+  return error instanceof Error && 'code' in error ? String(error.code) : '';
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

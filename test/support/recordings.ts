@@ -1,0 +1,148 @@
+import type { Recording } from '../../src/agent/recorder.ts';
+import type { SpoolCursor } from '../../src/agent/spool-cursor.ts';
+import type { Family } from '../../src/model/family.ts';
+import { Schema } from '../../src/model/schema.ts';
+import { decodeAgentMessage } from '../../src/protocol/codec.ts';
+import { FrameDecoder } from '../../src/protocol/frame.ts';
+import { limits } from '../../src/protocol/limits.ts';
+import type { AgentMessage, SessionSeq } from '../../src/protocol/message.ts';
+import { SchemaTable } from '../../src/protocol/schema-table.ts';
+
+/** A report as somebody who reads it sees it. */
+export interface ReadReport {
+  readonly session: number;
+  readonly seq: number;
+  readonly timeMs: number;
+  /** By series; absent ones are not there. */
+  readonly values: ReadonlyMap<string, number>;
+}
+
+/** Makes recordings: one family of gauges with a label, which can grow, be begun anew, and be partly absent. */
+export class RecordingMaker {
+  #schema = new Schema();
+  #names = 0;
+
+  constructor(series = 3) {
+    this.grow(series);
+  }
+
+  get seriesCount(): number {
+    return this.#schema.seriesCount;
+  }
+
+  grow(series: number): void {
+    const labelValues = Array.from({ length: series }, () => `s${this.#names++}`);
+    this.#schema.append(family, series, labelValues);
+  }
+
+  beginAnew(series: number): void {
+    this.#schema = new Schema();
+    this.grow(series);
+  }
+
+  /** `undefined` stands for an absent series; what is missing at the end is 0. */
+  make(values: readonly (number | undefined)[]): Recording {
+    const sums = new Float64Array(this.#schema.seriesCount);
+    const present = new Uint8Array(this.#schema.seriesCount).fill(1);
+    for (let series = 0; series < Math.min(values.length, sums.length); series++) {
+      const value = values[series];
+      if (value === undefined) present[series] = 0;
+      else sums[series] = value;
+    }
+    return { schema: this.#schema, sums, present };
+  }
+}
+
+export const family: Family = {
+  name: 'test_value',
+  type: 'gauge',
+  help: 'A value.',
+  unit: '',
+  divisor: 1,
+  labelNames: ['series'],
+};
+
+/** What a recording says, by series. */
+export function valuesOf({ schema, sums, present }: Recording): Map<string, number> {
+  const values = new Map<string, number>();
+  for (const block of schema.blocks) {
+    for (let index = 0; index < block.seriesCount; index++) {
+      const series = block.firstSeries + index;
+      const width = block.family.labelNames.length;
+      const labels = block.labelValues.slice(index * width, (index + 1) * width);
+      if (present[series] === 1) values.set(labels.join(), sums[series]!);
+    }
+  }
+  return values;
+}
+
+/** A server as far as the wire is concerned: reads all, keeps a report only if it is newer than the last of its session. */
+export class Receiver {
+  readonly received: ReadReport[] = [];
+  readonly begins: { session: number; offsetMs: number }[] = [];
+  readonly last = new Map<number, number>();
+  schemaBytes = 0;
+  duplicates = 0;
+  #decoder = new FrameDecoder({ payloadBytesMax: limits.reportFrameBytesMax });
+  #table = new SchemaTable();
+
+  get known(): SessionSeq[] {
+    return [...this.last].map(([session, seq]) => ({ session, seq }));
+  }
+
+  /** The connection is another one: what was declared on the last is gone. */
+  reconnect(): void {
+    this.#decoder = new FrameDecoder({ payloadBytesMax: limits.reportFrameBytesMax });
+    this.#table = new SchemaTable();
+  }
+
+  /** Reads bytes as they come on one connection, cut anywhere. */
+  push(bytes: Uint8Array): AgentMessage[] {
+    const messages: AgentMessage[] = [];
+    for (const payload of this.#decoder.push(bytes)) {
+      const message = decodeAgentMessage(payload);
+      messages.push(message);
+      this.#take(message, payload.length);
+    }
+    return messages;
+  }
+
+  #take(message: AgentMessage, payloadBytes: number): void {
+    if (message.kind === 'begin') {
+      this.#table.begin(message);
+      this.begins.push({ session: message.session, offsetMs: message.offsetMs });
+    } else if (message.kind === 'schema') {
+      this.#table.declare(message, payloadBytes);
+      this.schemaBytes += payloadBytes;
+    } else if (message.kind === 'report') {
+      this.#table.apply(message);
+      this.#keep(message.seq, message.timeMs);
+    }
+  }
+
+  #keep(seq: number, timeMs: number): void {
+    const session = this.#table.session!;
+    if (seq <= (this.last.get(session) ?? 0)) {
+      this.duplicates++;
+      return;
+    }
+    this.last.set(session, seq);
+    const { schema, state, offsetMs } = this.#table;
+    this.received.push({ session, seq, timeMs: timeMs + offsetMs, values: valuesOf({ schema, ...state }) });
+  }
+}
+
+/** Everything that a cursor has at present, as one connection would send it. Sessions are settled with `offsetMs`. */
+export function drain(cursor: SpoolCursor, settle: (session: number) => void = refuse, bytesMax = 65_536): Uint8Array {
+  const pieces: Uint8Array[] = [];
+  for (;;) {
+    const step = cursor.next(bytesMax);
+    if (step.kind === 'wait') return Buffer.concat(pieces);
+    if (step.kind === 'settle') settle(step.session.id);
+    else pieces.push(step.bytes);
+  }
+}
+
+function refuse(session: number): never {
+  throw new Error(`session ${session} is not settled`);
+}
