@@ -85,20 +85,20 @@ function familyArray({ family, seriesCount, labelValues }: FamilyDeclaration): u
 
 function* schemaFrames(families: readonly FamilyDeclaration[]): Generator<FamilyDeclaration[]> {
   let frame: FamilyDeclaration[] = [];
-  let left = emptyFrame;
+  let bytesLeft = emptyFrameBytes;
   for (const declaration of families) {
     let from = 0; // the first series that is in no frame yet
     while (from < declaration.seriesCount) {
-      const part = partThatFits(declaration, from, left);
+      const part = partThatFits(declaration, from, bytesLeft);
       if (part === undefined) {
         const name = shown(declaration.family.name);
         if (frame.length === 0) throw new RangeError(`schema family ${name}: one series is more than a frame holds`);
         yield frame;
         frame = [];
-        left = emptyFrame;
+        bytesLeft = emptyFrameBytes;
       } else {
         frame.push(part.declaration);
-        left = part.left;
+        bytesLeft = part.bytesLeft;
         from += part.declaration.seriesCount;
       }
     }
@@ -106,42 +106,33 @@ function* schemaFrames(families: readonly FamilyDeclaration[]): Generator<Family
   if (frame.length > 0) yield frame;
 }
 
+// Less the message's own array and its kind. The number of values in a frame needs no count of its own: each value is a
+// byte at least, and there may be as many values as bytes.
+const emptyFrameBytes = limits.schemaFrameBytesMax - 6;
+
 /** As many series, from one on, as there is room for: undefined for none. */
-function partThatFits({ family, seriesCount, labelValues }: FamilyDeclaration, from: number, room: Size) {
+function partThatFits({ family, seriesCount, labelValues }: FamilyDeclaration, from: number, roomBytes: number) {
   const width = family.labelNames.length;
-  let left = less(room, sizeOfFamily(family));
+  let bytesLeft = roomBytes - familyBytes(family);
   let to = from;
   while (to < seriesCount) {
-    const next = less(left, sizeOfStrings(labelValues, to * width, (to + 1) * width));
-    if (next.bytes < 0 || next.values < 0) break;
-    left = next;
+    const seriesBytes = stringsBytes(labelValues, to * width, (to + 1) * width);
+    if (seriesBytes > bytesLeft) break;
+    bytesLeft -= seriesBytes;
     to++;
   }
   if (to === from) return undefined;
   const part = { family, seriesCount: to - from, labelValues: labelValues.slice(from * width, to * width) };
-  return { declaration: part, left };
+  return { declaration: part, bytesLeft };
 }
 
-/** Of a frame: the bytes of its payload and the MessagePack values in it. */
-interface Size {
-  readonly bytes: number;
-  readonly values: number;
+function familyBytes({ name, type, help, unit, labelNames }: FamilyDeclaration['family']): number {
+  const texts = [name, type, help, unit, ...labelNames];
+  // An array of eight, two that may be long, and two integers of at most 5 bytes.
+  return 1 + 5 + 5 + 5 + 5 + stringsBytes(texts, 0, texts.length);
 }
 
-// Less the message's own array and its kind.
-const emptyFrame: Size = { bytes: limits.schemaFrameBytesMax - 6, values: limits.frameValuesMax - 2 };
-
-function less(left: Size, used: Size): Size {
-  return { bytes: left.bytes - used.bytes, values: left.values - used.values };
-}
-
-function sizeOfFamily({ name, type, help, unit, labelNames }: FamilyDeclaration['family']): Size {
-  const texts = sizeOfStrings([name, type, help, unit, ...labelNames], 0, 4 + labelNames.length);
-  // Three arrays, of which two may be long, and two integers of at most 5 bytes.
-  return { bytes: texts.bytes + 1 + 5 + 5 + 5 + 5, values: texts.values + 5 };
-}
-
-function sizeOfStrings(texts: readonly string[], from: number, to: number): Size {
+function stringsBytes(texts: readonly string[], from: number, to: number): number {
   let bytes = 0;
   for (let at = from; at < to; at++) {
     const textBytes = Buffer.byteLength(texts[at]!);
@@ -151,7 +142,7 @@ function sizeOfStrings(texts: readonly string[], from: number, to: number): Size
     }
     bytes += (textBytes < 32 ? 1 : textBytes < 256 ? 2 : 3) + textBytes;
   }
-  return { bytes, values: to - from };
+  return bytes;
 }
 
 function unpack(payload: Uint8Array, guarded: Guarded): unknown {

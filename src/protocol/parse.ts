@@ -1,6 +1,6 @@
 import { agentId } from '../model/agent-id.ts';
 import { metricTypes } from '../model/family.ts';
-import { ProtocolError, shown } from './errors.ts';
+import { ProtocolError, type ProtocolErrorCode, shown } from './errors.ts';
 import { limits } from './limits.ts';
 import type {
   AgentMessage,
@@ -85,7 +85,12 @@ function hello(fields: readonly unknown[]): Hello {
   const hostId = string(fields[3], 'hello hostId');
   const hostIdBytes = Buffer.byteLength(hostId);
   if (hostIdBytes < 1 || hostIdBytes > limits.hostIdBytesMax) {
-    throw bad('hello hostId', `${shown(hostId)} of ${hostIdBytes} bytes`, `1 to ${limits.hostIdBytesMax} bytes`);
+    throw refusal(
+      'bad-message',
+      'hello hostId',
+      `${shown(hostId)} of ${hostIdBytes} bytes`,
+      `1 to ${limits.hostIdBytesMax} bytes`,
+    );
   }
   return {
     kind: 'hello',
@@ -98,7 +103,8 @@ function hello(fields: readonly unknown[]): Hello {
 }
 
 function labels(flat: readonly unknown[]): Hello['labels'] {
-  if (flat.length % 2 !== 0) throw bad('hello labels', `${flat.length} strings`, 'names and values in turn');
+  if (flat.length % 2 !== 0)
+    throw refusal('bad-message', 'hello labels', `${flat.length} strings`, 'names and values in turn');
   const count = flat.length / 2;
   if (count > limits.labelsMax) {
     throw new ProtocolError('limit', `hello labels: ${count} pairs, at most ${limits.labelsMax} are allowed`);
@@ -110,7 +116,7 @@ function labels(flat: readonly unknown[]): Hello['labels'] {
     const value = string(flat[at + 1], `hello label ${shown(name)}`);
     if (!isLabelName(name)) {
       const expected = "a label name of Prometheus's without '__' in front, and not 'agent'";
-      throw new ProtocolError('bad-label', `hello label name: was ${shown(name)}, expected ${expected}`);
+      throw refusal('bad-label', 'hello label name', shown(name), expected);
     }
     if (names.has(name)) throw new ProtocolError('bad-label', `hello label ${shown(name)}: given twice`);
     names.add(name);
@@ -128,7 +134,8 @@ function schema(fields: readonly unknown[]): SchemaMessage {
 function family(fields: readonly unknown[]): FamilyDeclaration {
   const name = string(fields[0], 'schema family name');
   const what = `schema family ${shown(name)}`;
-  if (fields.length !== familyFieldCount) throw bad(what, `${fields.length} fields`, `${familyFieldCount}`);
+  if (fields.length !== familyFieldCount)
+    throw refusal('bad-message', what, `${fields.length} fields`, `${familyFieldCount}`);
   const type = string(fields[1], `${what}, type`);
   const help = string(fields[2], `${what}, help`);
   const unit = string(fields[3], `${what}, unit`);
@@ -138,16 +145,16 @@ function family(fields: readonly unknown[]): FamilyDeclaration {
   const labelValues = strings(fields[7], `${what}, labelValues`);
 
   const metricType = metricTypes.find((known) => known === type);
-  if (metricType === undefined) throw badSchema(`${what}, type`, shown(type), metricTypes.join(' or '));
+  if (metricType === undefined) throw refusal('schema', `${what}, type`, shown(type), metricTypes.join(' or '));
   if (divisor < 1 || divisor > limits.divisorMax) {
-    throw badSchema(`${what}, divisor`, divisor, `1 to ${limits.divisorMax}`);
+    throw refusal('schema', `${what}, divisor`, divisor, `1 to ${limits.divisorMax}`);
   }
   // A family without a series says nothing, and each would cost memory that no count of series bounds.
-  if (seriesCount < 1) throw badSchema(`${what}, seriesCount`, seriesCount, '1 or more');
+  if (seriesCount < 1) throw refusal('schema', `${what}, seriesCount`, seriesCount, '1 or more');
   const expectedValues = seriesCount * labelNames.length;
   if (labelValues.length !== expectedValues) {
     const expected = `${expectedValues}: ${seriesCount} series of ${labelNames.length} labels`;
-    throw badSchema(`${what}, labelValues`, `${labelValues.length} strings`, expected);
+    throw refusal('schema', `${what}, labelValues`, `${labelValues.length} strings`, expected);
   }
   return { family: { name, type: metricType, help, unit, divisor, labelNames }, seriesCount, labelValues };
 }
@@ -167,7 +174,8 @@ function report(fields: readonly unknown[], key: boolean): ReportMessage {
 }
 
 function sessionSeqs(flat: readonly unknown[]): SessionSeq[] {
-  if (flat.length % 2 !== 0) throw bad('welcome sessions', `${flat.length} elements`, 'sessions and seqs in turn');
+  if (flat.length % 2 !== 0)
+    throw refusal('bad-message', 'welcome sessions', `${flat.length} elements`, 'sessions and seqs in turn');
   const sessions: SessionSeq[] = [];
   for (let at = 0; at < flat.length; at += 2) {
     sessions.push({
@@ -216,10 +224,9 @@ function strings(value: unknown, what: string): readonly string[] {
 }
 
 function bad(what: string, value: unknown, expected: string): ProtocolError {
-  const was = value === undefined ? 'missing' : shown(value);
-  return new ProtocolError('bad-message', `${what}: was ${was}, expected ${expected}`);
+  return refusal('bad-message', what, value === undefined ? 'missing' : shown(value), expected);
 }
 
-function badSchema(what: string, was: string | number, expected: string): ProtocolError {
-  return new ProtocolError('schema', `${what}: was ${was}, expected ${expected}`);
+function refusal(code: ProtocolErrorCode, what: string, was: string | number, expected: string): ProtocolError {
+  return new ProtocolError(code, `${what}: was ${was}, expected ${expected}`);
 }

@@ -1,0 +1,184 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { decodeAgentMessage, decodeServerMessage, encodeMessage, encodeSchema } from '../../src/protocol/codec.ts';
+import { limits } from '../../src/protocol/limits.ts';
+import type { AgentMessage, FamilyDeclaration, ServerMessage } from '../../src/protocol/message.ts';
+import { bytes, float64, integerForms, join, pack, uint64 } from '../support/messagepack.ts';
+import { agentMessages, serverMessages, text } from '../support/messages.ts';
+
+test('property: an agent message is decoded as it was encoded', () => {
+  fc.assert(
+    fc.property(agentMessages, (message) => {
+      assert.deepEqual(decodeAgentMessage(encodeMessage(message)), withoutMinusZero(message));
+    }),
+    { numRuns: 1000 },
+  );
+});
+
+test('property: a server message is decoded as it was encoded', () => {
+  fc.assert(
+    fc.property(serverMessages, (message) => {
+      assert.deepEqual(decodeServerMessage(encodeMessage(message)), message);
+    }),
+    { numRuns: 500 },
+  );
+});
+
+/** The sign of zero is not kept. */
+function withoutMinusZero(message: AgentMessage): AgentMessage {
+  if (message.kind !== 'report') return message;
+  return { ...message, pairs: message.pairs.map((element) => (element === null ? null : element + 0)) };
+}
+
+test('property: strings of all lengths and scripts', () => {
+  const long = fc.tuple(text(12), fc.constantFrom('', '\ufeff', '\ufeff\ufeff', '🙂'), fc.nat(120), text(12));
+  fc.assert(
+    fc.property(fc.array(long, { maxLength: 4 }), (parts) => {
+      const values = parts.map(([a, b, count, c]) => b + a + 'x'.repeat(count) + c).concat('\ufeff'.repeat(30));
+      const message = schemaOf(values);
+      assert.deepEqual(decodeAgentMessage(encodeMessage(message)), message);
+    }),
+    { numRuns: 1000 },
+  );
+});
+
+test('a byte order mark stays in front of strings of each length and form', () => {
+  for (const length of [0, 1, 30, 60, 61, 62, 63, 64, 65, 200, 249, 250, 252, 253, 256, 500]) {
+    const message = schemaOf([`\ufeff${'x'.repeat(length)}`, 'y', `\ufeff\ufeff${'z'.repeat(length)}`]);
+    assert.deepEqual(decodeAgentMessage(encodeMessage(message)), message);
+  }
+});
+
+test('half a surrogate pair becomes U+FFFD', () => {
+  for (const count of [0, 100]) {
+    const decoded = decodeAgentMessage(encodeMessage(schemaOf([`${'x'.repeat(count)}\ud800`])));
+    assert.deepEqual(decoded, schemaOf([`${'x'.repeat(count)}\ufffd`]));
+  }
+});
+
+function schemaOf(labelValues: readonly string[]): AgentMessage {
+  return { kind: 'schema', families: [declaration('a', ['x'], labelValues)] };
+}
+
+function declaration(name: string, labelNames: readonly string[], labelValues: readonly string[]): FamilyDeclaration {
+  const seriesCount = labelNames.length === 0 ? 1 : labelValues.length / labelNames.length;
+  return { family: { name, type: 'gauge', help: 'Help.', unit: '', divisor: 1, labelNames }, seriesCount, labelValues };
+}
+
+test('each integer in each of its forms, and each double', () => {
+  const integers = [0, 1, 31, 32, 127, 128, 255, 256, 65_535, 65_536, 2 ** 31, 2 ** 32 - 1, 2 ** 32, 2 ** 53 - 1];
+  for (const value of [...integers, ...integers.map((integer) => -integer - 1)].filter(Number.isSafeInteger)) {
+    for (const form of integerForms(value)) {
+      const decoded = decodeAgentMessage(join(bytes(0x92, 6), form));
+      assert.deepEqual(decoded, { kind: 'ping', nonce: value });
+      const report = decodeAgentMessage(join(bytes(0x95, 5, 1, 1), form, form));
+      assert.deepEqual(report, { kind: 'report', key: true, seq: 1, timeMs: 1, pairs: [value, value] });
+    }
+  }
+});
+
+test('a sum beyond 2^53 in the form of an integer is the nearest double', () => {
+  for (const value of [2n ** 53n, 2n ** 53n + 1n, 2n ** 63n + 1025n, 2n ** 64n - 1n]) {
+    const decoded = decodeAgentMessage(join(bytes(0x95, 5, 1, 1, 0xff), uint64(value)));
+    assert.deepEqual(decoded, { kind: 'report', key: true, seq: 1, timeMs: 1, pairs: [-1, Number(value)] });
+  }
+});
+
+test('a message is written in the shortest forms, as another writer has it', () => {
+  const families = [['a', 'gauge', 'Help.', '', 1, ['x'], 2, ['1', '2']]] as const;
+  const message: AgentMessage = { kind: 'schema', families: [declaration('a', ['x'], ['1', '2'])] };
+  assert.deepEqual([...encodeMessage(message)], [...pack([3, ...families])]);
+  const report: AgentMessage = {
+    kind: 'report',
+    key: false,
+    seq: 300,
+    timeMs: 1.7e12,
+    pairs: [0, 5, -1, null, -1, 0.5],
+  };
+  assert.deepEqual([...encodeMessage(report)], [...pack([4, 300, 1.7e12, 0, 5, -1, null, -1, 0.5])]);
+  assert.deepEqual([...encodeMessage({ kind: 'ping', nonce: 2 ** 40 })], [...join(bytes(0x92, 6), float64(2 ** 40))]);
+});
+
+test('what is encoded is in an array of its own', () => {
+  const first = encodeMessage({ kind: 'ping', nonce: 1 });
+  const copy = first.slice();
+  for (let i = 0; i < 5000; i++) encodeMessage({ kind: 'ping', nonce: i });
+  assert.deepEqual(first, copy);
+  assert.equal(first.buffer.byteLength, first.length);
+});
+
+test('fields that a later version added are passed over', () => {
+  const messages: [AgentMessage | ServerMessage, Uint8Array][] = [
+    [{ kind: 'begin', session: 7, offsetMs: -3 }, pack([2, 7, -3, 'more', [1]])],
+    [{ kind: 'ping', nonce: 7 }, pack([6, 7, null])],
+    [
+      { kind: 'hello', version: 2, agentName: 'a', hostId: 'h', labels: [], intervalMs: 100 },
+      pack([1, 2, 'a', 'h', [], 100, ['x', true]]),
+    ],
+  ];
+  for (const [message, payload] of messages) assert.deepEqual(decodeAgentMessage(payload), message);
+  const toAgent: [ServerMessage, Uint8Array][] = [
+    [{ kind: 'welcome', version: 1, sessions: [{ session: 7, seq: 0 }], nowMs: 5 }, pack([1, 1, [7, 0], 5, 'more'])],
+    [{ kind: 'ack', session: 7, seq: 3 }, pack([2, 7, 3, 'more'])],
+    [{ kind: 'error', code: 'new', text: 'x' }, pack([3, 'new', 'x', [[]]])],
+    [{ kind: 'pong', nonce: 7, nowMs: 3 }, pack([4, 7, 3, 1.5])],
+  ];
+  for (const [message, payload] of toAgent) assert.deepEqual(decodeServerMessage(payload), message);
+});
+
+test('the text of an error is cut, so that its frame keeps within the bound', () => {
+  const payload = encodeMessage({ kind: 'error', code: 'bad-message', text: '€'.repeat(5000) });
+  assert.ok(payload.length <= limits.agentBoundFrameBytesMax);
+  const decoded = decodeServerMessage(payload);
+  assert.ok(decoded.kind === 'error' && decoded.text === '€'.repeat(1000));
+});
+
+test('a big schema goes over several frames, and is the same behind them', () => {
+  const texts = (count: number, bytesEach: number) =>
+    Array.from({ length: count }, (_, i) => `${i}`.padEnd(bytesEach, '-'));
+  const families = [
+    declaration('none', [], []),
+    declaration('few', ['x'], texts(3, 5)),
+    declaration('long', ['x', 'y'], texts(1200, limits.stringBytesMax)),
+    declaration('many', ['x'], texts(40_000, 6)),
+    declaration('last', ['x'], texts(2, 31)),
+  ];
+  const payloads = encodeSchema(families);
+  assert.ok(payloads.length > 5);
+  const joined = new Map<string, { seriesCount: number; labelValues: string[] }>();
+  for (const payload of payloads) {
+    const message = decodeAgentMessage(payload);
+    assert.ok(message.kind === 'schema');
+    for (const { family, seriesCount, labelValues } of message.families) {
+      const so = joined.get(family.name) ?? { seriesCount: 0, labelValues: [] };
+      joined.set(family.name, {
+        seriesCount: so.seriesCount + seriesCount,
+        labelValues: so.labelValues.concat(labelValues),
+      });
+    }
+  }
+  const expected = families.map(({ family, seriesCount, labelValues }) => [family.name, { seriesCount, labelValues }]);
+  assert.deepEqual([...joined], expected);
+  // All but the last are nearly full: a series of this schema is 2050 bytes at most.
+  for (const payload of payloads.slice(0, -1)) assert.ok(payload.length > limits.schemaFrameBytesMax - 2200);
+});
+
+test('a schema of many empty values', () => {
+  const wide = declaration(
+    'wide',
+    Array.from({ length: 30 }, (_, i) => `l${i}`),
+    Array(30 * 10_000).fill(''),
+  );
+  const payloads = encodeSchema([wide]);
+  assert.equal(payloads.length, 2);
+  for (const payload of payloads) assert.equal(decodeAgentMessage(payload).kind, 'schema');
+});
+
+test('what no schema frame can hold is the caller’s mistake', () => {
+  const long = 'x'.repeat(limits.stringBytesMax + 1);
+  assert.throws(() => encodeSchema([declaration('a', ['x'], [long])]), RangeError);
+  const wide = Array.from({ length: 300 }, (_, i) => `l${i}`);
+  const values = wide.map(() => 'x'.repeat(limits.stringBytesMax));
+  assert.throws(() => encodeSchema([declaration('a', wide, values)]), /one series is more than a frame holds/);
+});
