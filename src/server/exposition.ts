@@ -1,0 +1,485 @@
+import type { AgentId } from '../model/agent-id.ts';
+import type { Schema } from '../model/schema.ts';
+import { type FamilyEntry, FamilyRegistry, type Layout } from './family-registry.ts';
+import { numberBytesMax, writeQuotient } from './number-text.ts';
+import { copySlackBytes, copyText, type Labels, type Prefixes, SeriesText } from './series-text.ts';
+
+/** What one agent gives to one scrape: its reports in the order of time, in runs that share a schema. */
+export interface AgentBatch {
+  readonly agent: AgentId;
+  /** Those of its hello: they stand on every series. */
+  readonly labels: Labels;
+  readonly runs: readonly Run[];
+}
+
+export interface Run {
+  /** Belongs to one agent. It grows only by appending; what is remembered of it goes when it goes. */
+  readonly schema: Schema;
+  readonly reports: readonly RunReport[];
+}
+
+/** Shorter than the schema where that has grown since. Must not change until the scrape has been rendered. */
+export interface RunReport {
+  /** Whole milliseconds since 1970. */
+  readonly timeMs: number;
+  readonly sums: Float64Array;
+  readonly present: Uint8Array;
+}
+
+export interface ExpositionOptions {
+  /** A schema gives a family another type than the one that is printed: called once for each such schema. */
+  onDisagreement(family: string, agent: AgentId): void;
+}
+
+/**
+ * Prints agents' reports as Prometheus's text format 0.0.4. A family stands in one piece over all agents, agent after
+ * agent, series after series, each series oldest first (where an agent's schema was begun anew, run after run).
+ *
+ *     # HELP node_load1 1m load average.
+ *     # TYPE node_load1 gauge
+ *     node_load1{agent="a"} 0.21 1732463564000
+ *     node_load1{agent="a"} 0.25 1732463569000
+ *     node_load1{agent="b",site="x"} 3 1732463569000
+ *
+ * Half a million lines a scrape: everything before the value is kept from one scrape to the next, a value is written
+ * digit by digit, and no string is made for either.
+ */
+export class Exposition {
+  readonly #families: FamilyRegistry;
+  readonly #schemas = new WeakMap<Schema, KnownSchema>();
+  readonly #buffers = new Buffers();
+
+  constructor(options: ExpositionOptions) {
+    this.#families = new FamilyRegistry(options.onDisagreement);
+  }
+
+  /**
+   * The text in slices of about 64 KiB, each a buffer of its own; the caller lets the event loop turn between them. An
+   * empty slice says that time was spent on the names of new series. Without timestamps only each agent's newest report
+   * is printed: Prometheus would refuse a series twice.
+   */
+  *render(batches: readonly AgentBatch[], options: { timestamps: boolean }): Generator<Uint8Array, void> {
+    const { sources, sections } = yield* this.#plan(options.timestamps ? batches : batches.map(newestOf));
+    const stamps = new Stamps(sources, options.timestamps);
+    const body = new Body(this.#buffers);
+    for (const group of groupsOf(sections, sources.length)) {
+      if (group.length > 1) yield* body.join(writeGroup(group, sources, stamps, this.#buffers));
+      else yield* streamSection(body, group[0]!, sources, stamps);
+    }
+    if (body.slice.length > 0) yield body.turn();
+  }
+
+  /** Takes back a slice that its caller is done with, to be written again. Nobody has to; it saves a third of the time. */
+  release(slice: Uint8Array): void {
+    this.#buffers.give(slice.buffer);
+  }
+
+  /** What there is to print: brings up to date what is kept for each schema, a little at a time. */
+  *#plan(batches: readonly AgentBatch[]): Generator<Uint8Array, Plan> {
+    const sources: Source[] = [];
+    const layoutBytes = new Map<Layout, Float64Array>();
+    let reportCount = 0;
+    let work = 0;
+    for (const batch of batches) {
+      for (const { schema, reports } of batch.runs) {
+        const known = this.#known(schema, batch);
+        work += runWork;
+        for (let builtBytes = -1; builtBytes !== 0; work += builtBytes) {
+          if (work >= workMax) {
+            yield new Uint8Array(0);
+            work = 0;
+          }
+          builtBytes = known.text.extend(schema, workMax);
+        }
+        this.#layOut(schema, known);
+        const source = new Source(schema, known, reports, reportCount);
+        addBytes(layoutBytes, source);
+        sources.push(source);
+        reportCount += reports.length;
+      }
+    }
+    return { sources, sections: sectionsOf(layoutBytes) };
+  }
+
+  #known(schema: Schema, { agent, labels }: AgentBatch): KnownSchema {
+    let known = this.#schemas.get(schema);
+    if (known === undefined || !known.text.isOf(agent, labels)) {
+      known = {
+        text: new SeriesText(agent, labels),
+        layout: this.#families.extend(undefined, [], agent),
+        firsts: noFirsts,
+      };
+      this.#schemas.set(schema, known);
+    }
+    return known;
+  }
+
+  #layOut({ blocks, seriesCount }: Schema, known: KnownSchema): void {
+    const count = known.layout.declarations.length;
+    if (count === blocks.length) return;
+    const added = blocks.slice(count).map(({ family }) => family);
+    known.layout = this.#families.extend(known.layout, added, known.text.agent);
+    known.firsts = Uint32Array.from([...blocks.map(({ firstSeries }) => firstSeries), seriesCount]);
+  }
+}
+
+// A piece of an HTTP body: big enough for gzip and the kernel, small enough to let ingest go on.
+const sliceBytes = 64 * 1024;
+// Between two turns of the event loop: the names of new series in bytes, some 3 500 of them, and what a run costs
+// whose names are known. Two or three milliseconds.
+const workMax = 256 * 1024;
+const runWork = 512;
+
+/** What is remembered of a schema for as long as it lives. */
+interface KnownSchema {
+  readonly text: SeriesText;
+  layout: Layout;
+  /** The first series of each block, and the end of the last one. */
+  firsts: Uint32Array;
+}
+
+const noFirsts = Uint32Array.of(0);
+
+/** A run that is being printed, and how far it has come: families come in one order for all. */
+class Source {
+  readonly schema: Schema;
+  readonly reports: readonly RunReport[];
+  readonly text: SeriesText;
+  /** The prefixes that are kept. */
+  readonly kept: Prefixes;
+  readonly layout: Layout;
+  readonly firsts: Uint32Array;
+  /** The place of its first report's stamp. */
+  readonly stampsFirst: number;
+  #at = -1;
+  /** The order of the family that comes next, Infinity at the end. */
+  order = Infinity;
+
+  constructor(schema: Schema, known: KnownSchema, reports: readonly RunReport[], stampsFirst: number) {
+    this.schema = schema;
+    this.reports = reports;
+    this.text = known.text;
+    this.kept = known.text.kept;
+    this.layout = known.layout;
+    this.firsts = known.firsts;
+    this.stampsFirst = stampsFirst;
+    this.advance();
+  }
+
+  /** The block that comes next. */
+  get block(): number {
+    return this.layout.blocks[this.#at]!;
+  }
+
+  advance(): void {
+    const { orders } = this.layout;
+    this.#at++;
+    this.order = this.#at < orders.length ? orders[this.#at]! : Infinity;
+  }
+}
+
+/** A run without reports prints nothing, and the newest report is in the last one that has any. */
+function newestOf({ agent, labels, runs }: AgentBatch): AgentBatch {
+  const run = runs.findLast(({ reports }) => reports.length > 0);
+  return { agent, labels, runs: run === undefined ? [] : [{ schema: run.schema, reports: run.reports.slice(-1) }] };
+}
+
+interface Plan {
+  readonly sources: readonly Source[];
+  /** All their families, in the order in which they are printed. */
+  readonly sections: readonly Section[];
+}
+
+/** A family that may be printed, and about how many bytes it comes to over all sources. */
+interface Section {
+  readonly entry: FamilyEntry;
+  bytes: number;
+}
+
+function sectionsOf(layoutBytes: ReadonlyMap<Layout, Float64Array>): Section[] {
+  const sections = new Map<FamilyEntry, Section>();
+  for (const [{ declarations }, bytes] of layoutBytes) {
+    for (const [block, { entry }] of declarations.entries()) {
+      const section = sections.get(entry) ?? { entry, bytes: 0 };
+      section.bytes += bytes[block]!;
+      sections.set(entry, section);
+    }
+  }
+  return [...sections.values()].sort((a, b) => a.entry.order - b.entry.order);
+}
+
+/** Adds what each block of the source comes to. Layouts are few, so the families need not be looked up for each source. */
+function addBytes(layoutBytes: Map<Layout, Float64Array>, { layout, kept, firsts, reports }: Source): void {
+  let bytes = layoutBytes.get(layout);
+  if (bytes === undefined) {
+    bytes = new Float64Array(layout.declarations.length);
+    layoutBytes.set(layout, bytes);
+  }
+  const { ends } = kept;
+  let start = 0;
+  for (let block = 0; block < bytes.length; block++) {
+    const seriesEnd = firsts[block + 1]!;
+    const seriesCount = seriesEnd - firsts[block]!;
+    if (seriesCount === 0) continue;
+    // Beyond what is kept nothing is known, but that it is much.
+    const end = seriesEnd <= ends.length ? ends[seriesEnd - 1]! : start + groupBytesMax;
+    bytes[block]! += (end - start + seriesCount * (valueBytes + stampBytesMax)) * reports.length;
+    start = end;
+  }
+}
+
+// What a value takes as a rule, with its blank.
+const valueBytes = 8;
+
+/**
+ * A fleet's text goes family after family, its memory lies agent after agent: to write family by family would be to wait
+ * for memory at every step (half of the time for 1000 agents). So a few families at a time are written side by side, in
+ * one walk over the agents. A long family has enough of each agent to be written alone, and few agents fit into the cache.
+ */
+function groupsOf(sections: readonly Section[], sourceCount: number): Section[][] {
+  const groups: Section[][] = [];
+  let open: Section[] = [];
+  let bytes = 0;
+  for (const section of sections) {
+    const fits = bytes + section.bytes <= groupBytesMax && open.length < groupSectionsMax;
+    if (open.length === 0 || !fits || sourceCount < groupSourcesMin) {
+      open = [];
+      groups.push(open);
+      bytes = 0;
+    }
+    open.push(section);
+    bytes += section.bytes;
+  }
+  return groups;
+}
+
+// A group is written in one go: some 13 000 samples, two milliseconds. Measured beside 2, 4 and 8 MiB.
+const groupBytesMax = 1024 * 1024;
+const groupSectionsMax = 32;
+const groupSourcesMin = 64;
+
+/** Writes families side by side, and returns their text one after the other. */
+function writeGroup(group: readonly Section[], sources: readonly Source[], stamps: Stamps, buffers: Buffers): Slice[] {
+  const columns = group.map(({ entry }) => new Column(entry, buffers));
+  const orderEnd = group.at(-1)!.entry.order;
+  for (const source of sources) {
+    for (let at = 0; source.order <= orderEnd; source.advance()) {
+      while (columns[at]!.order < source.order) at++;
+      columns[at]!.write(source, stamps);
+    }
+  }
+  return columns.flatMap((column) => column.slices);
+}
+
+/** One family of a group. */
+class Column {
+  readonly order: number;
+  readonly #buffers: Buffers;
+  readonly #slices: Slice[] = [];
+  readonly #progress = new Progress();
+  #slice: Slice;
+
+  constructor({ header, order }: FamilyEntry, buffers: Buffers) {
+    this.order = order;
+    this.#buffers = buffers;
+    this.#slice = new Slice(buffers.take(header.length));
+    this.#slice.append(header);
+  }
+
+  write(source: Source, stamps: Stamps): void {
+    while (!writeBlock(this.#slice, source, stamps, this.#progress)) {
+      this.#slices.push(this.#slice);
+      this.#slice = new Slice(this.#buffers.take(this.#progress.lineBytesMax));
+    }
+  }
+
+  get slices(): Slice[] {
+    return this.#progress.wrote ? [...this.#slices, this.#slice] : [];
+  }
+}
+
+/** Writes one family straight into the body. */
+function* streamSection(
+  body: Body,
+  { entry }: Section,
+  sources: readonly Source[],
+  stamps: Stamps,
+): Generator<Uint8Array, void> {
+  const { header, order } = entry;
+  if (header.length > body.slice.roomBytes) yield body.turn(header.length);
+  const start = body.slice.length;
+  body.slice.append(header);
+  const progress = new Progress();
+  for (const source of sources) {
+    for (; source.order === order; source.advance()) {
+      while (!writeBlock(body.slice, source, stamps, progress)) yield body.turn(progress.lineBytesMax);
+    }
+  }
+  // A slice is full only when there is a line to be written, so this is still the one with the header.
+  if (!progress.wrote) body.slice.length = start;
+}
+
+/** How far a family has been written. */
+class Progress {
+  /** The series of the block to go on with, -1 for the first; and the report. */
+  series = -1;
+  report = 0;
+  /** Prefixes beyond those that are kept, where the block has any. */
+  prefixes: Prefixes | undefined;
+  /** The room that the next line takes, when the slice had none. */
+  lineBytesMax = 0;
+  wrote = false;
+}
+
+/** Writes the source's present block, or returns false when the slice has no room for the next line. */
+function writeBlock(slice: Slice, source: Source, stamps: Stamps, progress: Progress): boolean {
+  const { view } = slice;
+  const { reports } = source;
+  const { block } = source;
+  const { divisor, decimals } = source.layout.declarations[block]!;
+  const seriesEnd = source.firsts[block + 1]!;
+  let prefixes = source.kept;
+  let at = slice.length;
+  for (let series = progress.series < 0 ? source.firsts[block]! : progress.series; series < seriesEnd; series++) {
+    if (series >= prefixes.end) prefixes = prefixesBeyond(source, block, series, progress);
+    const place = series - prefixes.first;
+    const start = place === 0 ? 0 : prefixes.ends[place - 1]!;
+    const end = prefixes.ends[place]!;
+    const lineBytesMax = end - start + numberBytesMax + stampBytesMax + copySlackBytes;
+    for (let index = progress.report; index < reports.length; index++) {
+      const { sums, present } = reports[index]!;
+      if (series >= present.length || present[series] === 0) continue;
+      if (at + lineBytesMax > slice.capacityBytes) {
+        slice.length = at;
+        progress.series = series;
+        progress.report = index;
+        progress.lineBytesMax = lineBytesMax;
+        return false;
+      }
+      at = copyText(view, at, prefixes.view, start, end);
+      at = writeQuotient(view, at, sums[series]!, divisor, decimals);
+      at = stamps.copy(view, at, source.stampsFirst + index);
+      progress.wrote = true;
+    }
+    progress.report = 0;
+  }
+  progress.series = -1;
+  progress.prefixes = undefined;
+  slice.length = at;
+  return true;
+}
+
+/** A few prefixes, from this series on: those that were built last, if they have it. */
+function prefixesBeyond(source: Source, block: number, series: number, progress: Progress): Prefixes {
+  const last = progress.prefixes;
+  if (last === undefined || series < last.first || series >= last.end) {
+    progress.prefixes = source.text.prefixes(source.schema.blocks[block]!, series, sliceBytes);
+  }
+  return progress.prefixes!;
+}
+
+/** The body as it grows. */
+class Body {
+  readonly #buffers: Buffers;
+  slice: Slice;
+
+  constructor(buffers: Buffers) {
+    this.#buffers = buffers;
+    this.slice = new Slice(buffers.take());
+  }
+
+  /** The slice as it is, and a new one with at least so much room. */
+  turn(roomBytesMin = 0): Uint8Array {
+    const { text } = this.slice;
+    this.slice = new Slice(this.#buffers.take(roomBytesMin));
+    return text;
+  }
+
+  /** Appends whole slices: copies the small ones, so that few are small. */
+  *join(slices: readonly Slice[]): Generator<Uint8Array, void> {
+    for (const slice of slices) {
+      const small = slice.length < copiedBytesMax;
+      if (this.slice.length > 0 && (!small || this.slice.roomBytes < slice.length)) yield this.turn();
+      if (small) {
+        this.slice.append(slice.text);
+        this.#buffers.give(slice.text.buffer);
+      } else {
+        yield slice.text;
+      }
+    }
+  }
+}
+
+const copiedBytesMax = 16 * 1024;
+
+/** A piece of the text while it is written. */
+class Slice {
+  readonly #bytes: Uint8Array;
+  readonly view: DataView;
+  readonly capacityBytes: number;
+  length = 0;
+
+  constructor(buffer: ArrayBuffer) {
+    this.#bytes = new Uint8Array(buffer);
+    this.view = new DataView(buffer);
+    this.capacityBytes = buffer.byteLength;
+  }
+
+  get roomBytes(): number {
+    return this.capacityBytes - this.length;
+  }
+
+  get text(): Uint8Array {
+    return this.#bytes.subarray(0, this.length);
+  }
+
+  append(bytes: Uint8Array): void {
+    this.#bytes.set(bytes, this.length);
+    this.length += bytes.length;
+  }
+}
+
+/** Buffers that were released. New ones cost the kernel's zeroing and, being external memory, garbage collections. */
+class Buffers {
+  // A set: a buffer that is given twice must not be taken twice.
+  readonly #free = new Set<ArrayBufferLike>();
+
+  take(bytesMin = 0): ArrayBuffer {
+    if (bytesMin > sliceBytes) return new ArrayBuffer(bytesMin);
+    for (const buffer of this.#free) {
+      this.#free.delete(buffer);
+      return buffer as ArrayBuffer;
+    }
+    return Buffer.allocUnsafeSlow(sliceBytes).buffer;
+  }
+
+  give(buffer: ArrayBufferLike): void {
+    if (buffer.byteLength === sliceBytes && this.#free.size < freeMax) this.#free.add(buffer);
+  }
+}
+
+// Twice what a group takes.
+const freeMax = 64;
+
+// A blank, up to 17 characters of a whole number of milliseconds, a newline; in whole doubles for copyText.
+const stampBytesMax = 24;
+
+/** What stands behind the value, ` 1732463564000\n`, for every report of every source. */
+class Stamps {
+  readonly #view: DataView;
+  readonly #lengths: Uint8Array;
+
+  constructor(sources: readonly Source[], timestamps: boolean) {
+    const reports = sources.flatMap((source) => source.reports);
+    const bytes = Buffer.alloc(reports.length * stampBytesMax + copySlackBytes);
+    this.#view = new DataView(bytes.buffer, bytes.byteOffset);
+    this.#lengths = Uint8Array.from(reports, ({ timeMs }, place) =>
+      bytes.write(timestamps ? ` ${timeMs}\n` : '\n', place * stampBytesMax, 'latin1'),
+    );
+  }
+
+  copy(view: DataView, at: number, place: number): number {
+    const start = place * stampBytesMax;
+    return copyText(view, at, this.#view, start, start + this.#lengths[place]!);
+  }
+}
