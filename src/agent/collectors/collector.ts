@@ -1,5 +1,6 @@
 import type { Family, MetricType } from '../../model/family.ts';
 import type { Clock } from '../../runtime/clock.ts';
+import { boolean, type OptionRow, option, optional, regexp } from '../../runtime/config.ts';
 import type { Host } from '../proc/host.ts';
 
 /**
@@ -27,22 +28,14 @@ export interface Collector {
   prepare?(host: Host): Promise<void>;
 }
 
-/** An option of one collector, `--NAME` on the command line. */
-export interface CollectorOption<T> {
-  /** `netdev.device-exclude`: starts with the collector's name. */
-  readonly name: string;
-  /** What help shows for the value; undefined for a flag, which has none. */
-  readonly placeholder: string | undefined;
-  /** As it would be typed. */
-  readonly defaultText: string;
-  /** Throws an Error that says what was expected. */
-  readonly parse: (text: string) => T;
-  readonly help: string;
-}
-
 export interface CollectorContext {
   readonly clock: Pick<Clock, 'nowMs' | 'monotonicMs'>;
-  option<T>(option: CollectorOption<T>): T;
+  /** What the machine calls itself (`uname -m`): no file says it. */
+  readonly machine: string;
+  /** The environment's TZ, undefined where it is not set. */
+  readonly timeZone: string | undefined;
+  /** What an option of the row is set to. */
+  option<T>(row: OptionRow<T>): T;
 }
 
 /** A row of the table in `index.ts`. */
@@ -50,7 +43,8 @@ export interface CollectorRow {
   readonly name: string;
   readonly enabled: 'by default' | 'on request';
   readonly description: string;
-  readonly options: readonly CollectorOption<unknown>[];
+  /** Named after the collector: `netdev.device-exclude`. */
+  readonly options: readonly OptionRow<unknown>[];
   create(context: CollectorContext): Collector;
 }
 
@@ -89,33 +83,17 @@ export function familiesOf<K extends string>(
   return Object.fromEntries(keys.map((key) => [key, make(key)])) as Record<K, Family>;
 }
 
-/** `true` or `false`; a flag by itself is `true`. */
-export function flagOption(name: string, help: string): CollectorOption<boolean> {
-  return { name, placeholder: undefined, defaultText: 'false', parse: parseFlag, help };
-}
-
-function parseFlag(text: string): boolean {
-  if (text === 'true') return true;
-  if (text === 'false') return false;
-  throw new Error('expected true or false');
-}
-
 /**
- * A regular expression, or undefined for an empty text. They are JavaScript's with the `u` flag, where node_exporter has
- * RE2's: what both know means the same, except that RE2 has `(?i)` and `\z`, and JavaScript look-around, which RE2 has not.
+ * A pattern for `NameFilter`, undefined where it is empty. It is JavaScript's, where node_exporter has RE2's: what both
+ * know means the same; RE2 alone has `(?i)` and `\z`, JavaScript alone looks ahead and behind.
  */
-export function regexpOption(name: string, defaultText: string, help: string): CollectorOption<RegExp | undefined> {
-  return { name, placeholder: 'REGEXP', defaultText, parse: parseRegexp, help };
+export function patternOption(name: string, defaultText: string, help: string): OptionRow<RegExp | undefined> {
+  return optional({ name, placeholder: 'REGEXP', parse: regexp, default: defaultText, help });
 }
 
-function parseRegexp(text: string): RegExp | undefined {
-  if (text === '') return undefined;
-  try {
-    return new RegExp(text, 'u');
-  } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
-    throw new Error(`expected a regular expression of JavaScript: ${reason}`, { cause: error });
-  }
+/** A switch that may be on by default. */
+export function switchOption(name: string, defaultText: 'true' | 'false', help: string): OptionRow<boolean> {
+  return option({ name, placeholder: 'BOOLEAN', parse: boolean, default: defaultText, help });
 }
 
 /** node_exporter's filter: what `exclude` finds is left out, and what `include`, where it is set, does not find. */

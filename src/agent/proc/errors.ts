@@ -1,9 +1,14 @@
 /** `no-data`: there is nothing of the kind on this host. `unreadable`: it is there. `format`: it was read. */
 export type CollectErrorCode = 'no-data' | 'unreadable' | 'format';
 
-/** Why a collector has nothing to give at this instant. The words name the file. */
+/** Why a collector has nothing to give at this instant. The words name the file too. */
 export abstract class CollectError extends Error {
   abstract readonly code: CollectErrorCode;
+  readonly path: string;
+  constructor(path: string, what: string, options?: ErrorOptions) {
+    super(`'${path}'${what}`, options);
+    this.path = path;
+  }
 }
 
 /** Nothing here: the file is missing, so the kernel or the hardware has no such thing. */

@@ -18,7 +18,9 @@ interface KernelFile {
   readonly root: string;
   /** Undefined where the file is not open. */
   fd: number | undefined;
-  readInPeriod: boolean;
+  /** The instant at which `text` was read, and the one at which it was last asked for. */
+  instantRead: number;
+  instantAsked: number;
 }
 
 /**
@@ -27,13 +29,17 @@ interface KernelFile {
  * Files are read synchronously and stay open, because that is what costs: a pread of a small file takes 6 to 15 µs, to
  * open, read and close it two or three times as long, and through the promise API a hundred times. Kept descriptors of
  * /proc and /sys are never stale, with one exception: that of a removed device says ENODEV for ever, also when
- * the device is back. It is opened again then.
+ * the device is back. It is opened again then. Files of the other two trees are replaced rather than written to, so they
+ * are opened for each read.
+ *
+ * At one instant a file is read once, however many collectors ask for it.
  */
 export class Host {
   readonly #roots: Readonly<Record<string, string>>;
   readonly #files = new Map<string, KernelFile>();
   readonly #words = new Words();
   #openCount = 0;
+  #instant = 0;
   // One for all files; each keeps a copy of what was read, so that a collector may hold two files at a time.
   #buffer = new Uint8Array(bufferBytesFirst);
 
@@ -41,20 +47,31 @@ export class Host {
     this.#roots = { proc: roots.procfs, sys: roots.sysfs, root: roots.rootfs, udev: roots.udev };
   }
 
-  /** The file's content, valid until it is read again. Throws NoDataError where it is missing, or UnreadableError. */
+  /** From now on files are read anew. Now and then closes those of devices that are gone. */
+  beginInstant(): void {
+    this.#instant++;
+    if (this.#instant % unreadInstants === 0) this.#closeUnread();
+  }
+
+  /** The file's content, valid until the next instant. Throws NoDataError where it is missing, or UnreadableError. */
   read(path: string): KernelText {
     const text = this.readIfThere(path);
-    if (text === undefined) throw new NoDataError(`'${this.path(path)}' does not exist`);
+    if (text === undefined) throw new NoDataError(this.path(path), ' does not exist');
     return text;
   }
 
   /** The same, but undefined where the file is missing. */
   readIfThere(path: string): KernelText | undefined {
     const file = this.#fileOf(path);
-    file.readInPeriod = true;
+    file.instantAsked = this.#instant;
+    if (file.instantRead === this.#instant) {
+      file.text.rewind();
+      return file.text;
+    }
     try {
       const length = this.#readFile(file);
       file.text.fill(this.#buffer, length);
+      file.instantRead = this.#instant;
       return file.text;
     } catch (error) {
       this.#close(file);
@@ -69,7 +86,7 @@ export class Host {
     try {
       return readdirSync(real).sort();
     } catch (error) {
-      if (isMissing(error)) throw new NoDataError(`'${real}' does not exist`, { cause: error });
+      if (isMissing(error)) throw new NoDataError(real, ' does not exist', { cause: error });
       throw this.#unreadable(real, error);
     }
   }
@@ -82,18 +99,6 @@ export class Host {
     return slash < 0 ? root : join(root, path.slice(slash + 1));
   }
 
-  /** Closes what was not read since the last call: the files of devices that are gone. */
-  closeUnread(): void {
-    for (const [path, file] of this.#files) {
-      if (file.readInPeriod) {
-        file.readInPeriod = false;
-      } else {
-        this.#close(file);
-        this.#files.delete(path);
-      }
-    }
-  }
-
   /** Closes all; the next read opens again. */
   close(): void {
     for (const file of this.#files.values()) this.#close(file);
@@ -104,7 +109,8 @@ export class Host {
     let file = this.#files.get(path);
     if (file === undefined) {
       const root = path.slice(0, path.indexOf('/'));
-      file = { text: new KernelText(this.path(path), this.#words), root, fd: undefined, readInPeriod: true };
+      const text = new KernelText(this.path(path), this.#words);
+      file = { text, root, fd: undefined, instantRead: never, instantAsked: never };
       this.#files.set(path, file);
     }
     return file;
@@ -126,7 +132,8 @@ export class Host {
     file.fd = fd;
     this.#openCount++;
     const length = this.#readOpen(fd, file.root);
-    if (this.#openCount > filesKeptMax) this.#close(file);
+    const isKept = (file.root === 'proc' || file.root === 'sys') && this.#openCount <= filesKeptMax;
+    if (!isKept) this.#close(file);
     return length;
   }
 
@@ -149,6 +156,14 @@ export class Host {
     this.#buffer = larger;
   }
 
+  #closeUnread(): void {
+    for (const [path, file] of this.#files) {
+      if (this.#instant - file.instantAsked < unreadInstants) continue;
+      this.#close(file);
+      this.#files.delete(path);
+    }
+  }
+
   #close(file: KernelFile): void {
     if (file.fd === undefined) return;
     const fd = file.fd;
@@ -162,10 +177,13 @@ export class Host {
   }
 
   #unreadable(path: string, error: unknown): UnreadableError {
-    return new UnreadableError(`cannot read '${path}': ${reasonOf(error)}`, { cause: error });
+    return new UnreadableError(path, ` cannot be read: ${reasonOf(error)}`, { cause: error });
   }
 }
 
+const never = -1;
+// A collector may look at some files rarely. Beyond this, the file's device is taken to be gone.
+const unreadInstants = 120;
 const bufferBytesFirst = 16 * 1024;
 const pageBytes = 4096;
 // No file of the kernel that is read here comes near; what does is not one, and must not fill the memory.

@@ -48,15 +48,15 @@ export class KernelText {
     const length = this.#length;
     const start = this.#lineNumber === 0 ? 0 : this.#lineEnd + 1;
     if (start >= length) {
-      if (length === 0) throw new FormatError(`'${this.path}' is empty`);
+      if (length === 0) throw new FormatError(this.path, ' is empty');
       return false;
     }
-    let end = start;
-    while (end < length && bytes[end] !== newline) end++;
+    // Not a loop: the line of interrupts in /proc/stat has a number for each of thousands.
+    const end = bytes.indexOf(newline, start);
     this.#lineNumber++;
     // The kernel ends every line. Without this, a number that was cut in half would be taken for a smaller number.
-    if (end === length) {
-      throw new FormatError(`'${this.path}' ends in the middle of line ${this.#lineNumber}`);
+    if (end < 0 || end >= length) {
+      throw new FormatError(this.path, ` ends in the middle of line ${this.#lineNumber}`);
     }
     this.#at = start;
     this.#lineEnd = end;
@@ -177,28 +177,14 @@ export class KernelText {
     return text;
   }
 
-  /** The whole content without white space around it: an attribute of sysfs. Not every one ends with a newline. */
-  whole(): string {
-    let start = 0;
-    let end = this.#length;
-    while (end > start && this.#bytes[end - 1]! <= space) end--;
-    while (start < end && this.#bytes[start]! <= space) start++;
-    return this.#words.of(this.#bytes, start, end);
-  }
-
-  /** The whole content as a whole number: an attribute of sysfs. */
-  wholeUnsigned(what: string): number {
-    let end = this.#length;
-    while (end > 0 && this.#bytes[end - 1]! <= space) end--;
-    this.#at = 0;
-    this.#lineNumber = 1;
-    this.#lineEnd = end;
-    return this.unsigned(what);
+  /** The content as it is, for what is not text. */
+  content(): Uint8Array {
+    return this.#bytes.subarray(0, this.#length);
   }
 
   /** A FormatError that names the file and the line. */
   error(what: string): FormatError {
-    return new FormatError(`'${this.path}', line ${this.#lineNumber}: ${what}`);
+    return new FormatError(this.path, `, line ${this.#lineNumber}: ${what}`);
   }
 
   #wordEnd(): number {

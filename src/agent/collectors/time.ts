@@ -1,0 +1,87 @@
+// The clock, its time zone, and /sys/devices/system/clocksource/clocksource*/{available,current}_clocksource, one line
+// of words each. https://www.kernel.org/doc/Documentation/ABI/testing/sysfs-devices-clocksource
+import { NoDataError } from '../proc/errors.ts';
+import type { Host } from '../proc/host.ts';
+import { type LocalTime, TimeZone, utc } from '../proc/time-zone.ts';
+import { type Collector, type CollectorContext, type CollectorRow, gauge, type Samples } from './collector.ts';
+
+export const time: CollectorRow = {
+  name: 'time',
+  enabled: 'by default',
+  description: 'the clock, its time zone and its sources, from /sys/devices/system/clocksource and /etc/localtime',
+  options: [],
+  create: (context) => new Time(context),
+};
+
+const now = gauge('node_time_seconds', "The host's clock, in seconds since 1970.", { unit: 'seconds', divisor: 1000 });
+const zoneOffset = gauge('node_time_zone_offset_seconds', 'What local time is ahead of UTC.', {
+  labels: ['time_zone'],
+  unit: 'seconds',
+});
+const available = gauge('node_time_clocksource_available_info', 'Always 1, for each source that the clock could use.', {
+  labels: ['device', 'clocksource'],
+});
+const current = gauge('node_time_clocksource_current_info', 'Always 1, for the source that the clock uses.', {
+  labels: ['device', 'clocksource'],
+});
+
+const clocksources = 'sys/devices/system/clocksource';
+const zones = 'root/usr/share/zoneinfo';
+// Zone files change a few times a year, devices of this kind never.
+const lookAgainMs = 60_000;
+
+class Time implements Collector {
+  readonly #clock: CollectorContext['clock'];
+  readonly #zonePath: string | undefined;
+  #zone: TimeZone | undefined;
+  #devices: readonly string[] = [];
+  #lookedMs = Number.NEGATIVE_INFINITY;
+
+  constructor({ clock, timeZone }: CollectorContext) {
+    this.#clock = clock;
+    this.#zonePath = zonePathOf(timeZone);
+  }
+
+  collect(host: Host, out: Samples): void {
+    const nowMs = this.#clock.nowMs();
+    if (this.#clock.monotonicMs() - this.#lookedMs >= lookAgainMs) this.#look(host);
+    const local: LocalTime = this.#zone?.at(Math.floor(nowMs / 1000)) ?? utc;
+    out.sample(now, nowMs);
+    out.sample(zoneOffset, local.offsetSeconds, local.abbreviation);
+    for (const device of this.#devices) {
+      const text = host.read(`${clocksources}/clocksource${device}/available_clocksource`);
+      for (text.nextLine(); text.more(); ) out.sample(available, 1, device, text.word('a clock source'));
+    }
+    for (const device of this.#devices) {
+      const text = host.read(`${clocksources}/clocksource${device}/current_clocksource`);
+      text.nextLine();
+      out.sample(current, 1, device, text.word('the clock source'));
+    }
+  }
+
+  #look(host: Host): void {
+    const zone = this.#zonePath === undefined ? undefined : host.readIfThere(this.#zonePath);
+    this.#zone = zone === undefined ? undefined : new TimeZone(zone.content(), zone.path);
+    this.#devices = listClocksources(host);
+    this.#lookedMs = this.#clock.monotonicMs();
+  }
+}
+
+/** As in tzset(3): /etc/localtime without TZ, UTC for an empty one, else a file, by its path or below zoneinfo. */
+function zonePathOf(timeZone: string | undefined): string | undefined {
+  if (timeZone === undefined) return 'root/etc/localtime';
+  const name = timeZone.replace(/^:/, '');
+  if (name === '') return undefined;
+  return name.startsWith('/') ? `root${name}` : `${zones}/${name}`;
+}
+
+/** Their numbers, as the label has them. A kernel without the folder has no such series. */
+function listClocksources(host: Host): string[] {
+  try {
+    const names = host.list(clocksources).filter((name) => /^clocksource\d+$/.test(name));
+    return names.map((name) => name.slice('clocksource'.length));
+  } catch (error) {
+    if (error instanceof NoDataError) return [];
+    throw error;
+  }
+}
