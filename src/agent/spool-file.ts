@@ -97,7 +97,7 @@ export class SpoolFiles {
     for (const name of [...this.#disk.list()].sort()) {
       const number = segmentNumber(name);
       if (number === undefined) {
-        if (!ownNames.has(name)) foreign.push(name);
+        if (!ownNames.has(name) && !isLockName(name)) foreign.push(name);
         continue;
       }
       this.#nextNumber = Math.max(this.#nextNumber, number + 1);
@@ -130,8 +130,13 @@ export class SpoolFiles {
   /** Brings the files up to what memory holds. It never throws: what fails is told, and tried again after a while. */
   catchUp(segments: readonly Segment[]): void {
     this.#attempt(() => {
-      this.#removeLeft();
-      for (const segment of segments) this.#write(segment);
+      try {
+        for (const segment of segments) this.#write(segment);
+      } finally {
+        // Each on its own: a file that cannot be removed must not keep the others from being written, nor a full disk
+        // from being emptied.
+        this.#removeLeft();
+      }
     });
   }
 
@@ -144,6 +149,10 @@ export class SpoolFiles {
         this.#writeAcknowledged(segment, file);
         if (!file.synced) this.#sync(file);
       }
+      // Not before: a disk that takes writes and cannot sync them would come and go in the log.
+      if (this.#failing)
+        this.#log.info(`spool in '${this.#disk.path}': it can be written again, and holds all that waits`);
+      this.#failing = false;
     });
   }
 
@@ -225,11 +234,7 @@ export class SpoolFiles {
       if (!this.#failing)
         this.#log.warn(`${this.#words(error)}: keeping reports in memory alone, trying again every 10 s`);
       this.#failing = true;
-      return;
     }
-    if (!this.#failing || evenIfFailing) return;
-    this.#failing = false;
-    this.#log.info(`spool in '${this.#disk.path}': it can be written again, and holds all that waits`);
   }
 
   #loadFile(name: string, number: number): LoadedSegment | 'foreign' | undefined {
@@ -282,7 +287,12 @@ const foreignNamesMax = 5;
 const writeBytesMax = 262_144;
 
 /** What else is in the folder and ours, or every folder's. */
-const ownNames = new Set(['lock', 'host-id', 'lost+found']);
+const ownNames = new Set(['host-id', 'lost+found']);
+
+/** The files by which an agent holds its folder (spool-folder.ts). */
+export function isLockName(name: string): boolean {
+  return /^lock\.\d{1,9}$/.test(name);
+}
 
 /** Twelve digits, so that the order of the names is that of the numbers. */
 function segmentName(number: number): string {

@@ -3,19 +3,17 @@ import {
   fdatasyncSync,
   fsyncSync,
   ftruncateSync,
-  linkSync,
   mkdirSync,
   openSync,
   readdirSync,
   readFileSync,
-  renameSync,
   rmSync,
   unlinkSync,
   writeSync,
 } from 'node:fs';
 import { connect, createServer, type Server } from 'node:net';
 import { join } from 'node:path';
-import type { SpoolDisk } from './spool-file.ts';
+import { isLockName, type SpoolDisk } from './spool-file.ts';
 
 /** A folder that cannot hold a spool. The words name the folder and what to do. */
 export class SpoolFolderError extends Error {
@@ -146,16 +144,26 @@ class FolderDisk implements SpoolDisk {
 
 /**
  * The lock is a socket in the folder that its holder listens on: the kernel lets go of it with the process, however that
- * ends, and it is seen from other containers that share the folder, where process ids mean nothing. The path goes by way
- * of the open folder, since a socket's path is at most 107 bytes long.
+ * ends, and it is seen from other containers that share the folder, where process ids mean nothing. Its file outlives a
+ * process that is killed, and must not be removed by who only thinks that nobody listens. So each start makes a new file,
+ * numbered above all that are there, listens, and only then looks who else does. Of two that start at once, the one that
+ * looks later sees the other; both may give way, never both stay.
  */
 async function lockFolder(path: string, folder: number): Promise<Server> {
-  const lockPath = `/proc/self/fd/${folder}/lock`;
+  // By way of the open folder, since the path of a socket is at most 107 bytes long.
+  const at = (number: number) => `/proc/self/fd/${folder}/${lockName(number)}`;
   for (let attempt = 0; attempt < lockAttemptsMax; attempt++) {
-    const server = await listenOn(lockPath, path);
-    if (server !== undefined) return server;
-    if (await answers(lockPath)) break;
-    await takeAway(lockPath);
+    const found = lockNumbers(path);
+    if (await anyAnswers(found.map(at))) break;
+    const own = Math.max(0, ...found) + 1;
+    const server = await listenOn(at(own), path);
+    if (server === undefined) continue;
+    const others = lockNumbers(path).filter((number) => number !== own);
+    if (!(await anyAnswers(others.map(at)))) {
+      for (const number of others) rmSync(join(path, lockName(number)), { force: true });
+      return server;
+    }
+    await new Promise((resolve) => server.close(resolve));
   }
   throw new SpoolFolderError(
     'locked',
@@ -165,6 +173,20 @@ async function lockFolder(path: string, folder: number): Promise<Server> {
 
 // Each attempt that fails has met another process that starts at the same moment.
 const lockAttemptsMax = 3;
+
+function lockName(number: number): string {
+  return `lock.${number}`;
+}
+
+function lockNumbers(path: string): number[] {
+  return readdirSync(path).flatMap((name) =>
+    isLockName(name) ? [Number.parseInt(name.slice('lock.'.length), 10)] : [],
+  );
+}
+
+async function anyAnswers(lockPaths: readonly string[]): Promise<boolean> {
+  return (await Promise.all(lockPaths.map(answers))).includes(true);
+}
 
 /** Undefined where the file is there already. */
 function listenOn(lockPath: string, path: string): Promise<Server | undefined> {
@@ -191,23 +213,6 @@ function answers(lockPath: string): Promise<boolean> {
     });
     socket.on('error', (error) => resolve(codeOf(error) !== 'ECONNREFUSED' && codeOf(error) !== 'ENOENT'));
   });
-}
-
-/**
- * Takes a dead holder's lock out of the way. Two that start at once may both find it dead, and the slower one would take
- * away the quicker one's new lock: so it is moved, asked once more, and put back if it lives.
- */
-async function takeAway(lockPath: string): Promise<void> {
-  const asidePath = `${lockPath}-${process.pid}`;
-  try {
-    renameSync(lockPath, asidePath);
-    if (await answers(asidePath)) linkSync(asidePath, lockPath);
-  } catch (error) {
-    // Gone, or there again: somebody else was quicker. The next attempt finds out who.
-    if (!['ENOENT', 'EEXIST'].includes(codeOf(error))) throw error;
-  } finally {
-    rmSync(asidePath, { force: true });
-  }
 }
 
 function codeOf(error: unknown): string {
