@@ -153,11 +153,11 @@ export class Recorder implements Samples {
    */
   settle(): void {
     const parts = this.#parts.filter((part) => !part.required);
-    if (this.#hasRoom() && parts.every((part) => !part.leftOut)) {
+    const limit = scale(this.#room, 1 - ownShare);
+    if (this.#fits(limit) && parts.every((part) => !part.leftOut)) {
       this.#counters.seriesLeftOut = 0;
       return;
     }
-    const limit = scale(this.#room, 1 - ownShare);
     const sizes = new Map(parts.map((part) => [part, this.#sizeOf(part)]));
     const bySize = parts.toSorted((a, b) => share(sizes.get(b)!, limit) - share(sizes.get(a)!, limit));
     const used: Size = { count: 0, bytes: 0 };
@@ -184,7 +184,7 @@ export class Recorder implements Samples {
   /** Ends the instant: new series get their places. */
   end(): Recording {
     assert(this.#part === undefined, 'the last part was left');
-    if (!this.#hasRoom()) this.#beginAnew((series) => this.#present[series.id] === 1);
+    if (!this.#fits(this.#room)) this.#beginAnew((series) => this.#present[series.id] === 1);
     this.#place(this.#parts.flatMap((part) => part.added));
     this.#countTheDead();
     const { schema, sums } = this.#recording;
@@ -293,14 +293,14 @@ export class Recorder implements Samples {
   }
 
   /** Whether what came new at this instant fits behind what is there. */
-  #hasRoom(): boolean {
+  #fits(room: Size): boolean {
     let count = this.#schema.seriesCount;
     let bytes = this.#schemaBytes;
     for (const part of this.#parts) {
       count += part.added.length;
       if (part.added.length > 0) bytes += bytesOf(part.added);
     }
-    return count <= this.#room.count && bytes <= this.#room.bytes;
+    return count <= room.count && bytes <= room.bytes;
   }
 
   #sizeOf(part: PartState): Size {
