@@ -37,7 +37,8 @@ export class Schema {
     const known = this.#families.get(family.name);
     if (known === undefined) {
       this.#families.set(family.name, family);
-      this.#bytes += familyBytes + family.help.length;
+      this.#bytes += familyBytes;
+      for (const text of [family.name, family.help, family.unit, ...family.labelNames]) this.#bytes += textBytes(text);
     }
     const block: SchemaBlock = {
       family: known ?? family,
@@ -48,7 +49,7 @@ export class Schema {
     this.blocks.push(block);
     this.#seriesCount += seriesCount;
     this.#bytes += blockBytes;
-    for (const value of labelValues) this.#bytes += stringBytes + value.length;
+    for (const value of labelValues) this.#bytes += textBytes(value);
     return block;
   }
 
@@ -84,6 +85,9 @@ export class Schema {
 const familyBytes = 200;
 const blockBytes = 100;
 const stringBytes = 24;
+
+// A string with one character beyond Latin-1 has two bytes for each.
+const textBytes = (text: string): number => stringBytes + (/[^\0-\xff]/.test(text) ? 2 : 1) * text.length;
 
 interface SeriesPlace {
   readonly family: Family;

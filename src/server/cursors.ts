@@ -56,12 +56,24 @@ export class Cursors {
 
   /** Up to which time every known scraper has this agent's reports; Infinity where no known scraper wants them. */
   committedMs(agent: AgentId): number {
-    return this.#least(agent, (cursor) => cursor.positionMs(agent));
+    return this.#least(agent, committedKnown, (cursor) => cursor.positionMs(agent));
   }
 
-  /** The same, with what is pending counted as committed: what is written to disk. */
+  /** The same, with what is pending counted as committed, also a scraper's first: as {@link save} writes it to disk. */
   offeredMs(agent: AgentId): number {
-    return this.#least(agent, (cursor) => cursor.pending?.taken.get(agent) ?? cursor.positionMs(agent));
+    return this.#least(agent, offeredKnown, (cursor) => cursor.pending?.taken.get(agent) ?? cursor.positionMs(agent));
+  }
+
+  /** The server stops: what is pending and has reached its peer's kernel counts as read, before the connections close. */
+  async settle(): Promise<void> {
+    await this.#options.turn();
+    for (const scraper of this.#scrapers.values()) {
+      for (const cursor of scraper.cursors) {
+        const { connection } = cursor;
+        if (connection === undefined || connection.closed || !this.#options.delivered(connection)) continue;
+        commitPending(this.#options, scraper, cursor);
+      }
+    }
   }
 
   /** Forgets cursors that nobody has used for long, and the agents that were forgotten. */
@@ -69,12 +81,7 @@ export class Cursors {
     const nowMs = this.#options.clock.nowMs();
     for (const [key, scraper] of this.#scrapers) {
       for (const agent of forgotten) for (const cursor of scraper.cursors) cursor.forget(agent);
-      scraper.cursors = scraper.cursors.filter((cursor) => {
-        const idleMs = nowMs - cursor.seenAtMs;
-        // Beside a sibling that reads, an abandoned cursor is only a name's past: it goes when it stops to hold acks.
-        const keepMs = scraper.cursors.length > 1 ? this.#options.windowMs : cursorKeptMs;
-        return idleMs <= keepMs || isOpen(cursor);
-      });
+      scraper.cursors = this.#worthKeeping(scraper.cursors, nowMs);
       if (scraper.cursors.length === 0) this.#scrapers.delete(key);
     }
   }
@@ -84,15 +91,12 @@ export class Cursors {
     const saved: SavedCursor[] = [];
     for (const scraper of this.#scrapers.values()) {
       for (const cursor of scraper.cursors) {
-        const positions: Record<string, number> = {};
-        for (const [agent, ms] of cursor.positions) positions[agent] = ms;
-        for (const [agent, ms] of cursor.pending?.taken ?? []) positions[agent] = ms;
         saved.push({
           scraper: scraper.name,
           selection: scraper.selection,
           seenAtMs: cursor.seenAtMs,
-          known: cursor.known || cursor.pending !== undefined,
-          positions,
+          known: offeredKnown(cursor),
+          positions: Object.fromEntries([...cursor.positions, ...(cursor.pending?.taken ?? [])]),
         });
       }
     }
@@ -113,10 +117,37 @@ export class Cursors {
     }
   }
 
+  /**
+   * Beside a sibling that reads, an abandoned cursor is only a name's past: it goes when it stops to hold acks. Where all
+   * are abandoned, one stays, at the oldest of their positions, for the scraper to come back to.
+   */
+  #worthKeeping(cursors: Cursor[], nowMs: number): Cursor[] {
+    const inUse = cursors.filter((cursor) => isOpen(cursor) || nowMs - cursor.seenAtMs <= this.#options.windowMs);
+    if (inUse.length > 0) return inUse;
+    const past = cursors.filter((cursor) => nowMs - cursor.seenAtMs <= cursorKeptMs);
+    const last = past.reduce<Cursor | undefined>(
+      (a, b) => (a !== undefined && a.seenAtMs >= b.seenAtMs ? a : b),
+      undefined,
+    );
+    if (last === undefined) return [];
+    last.positions = oldestPositions(past);
+    last.known = past.some((cursor) => cursor.known);
+    return [last];
+  }
+
+  /** Whether there is room for one more of this name. A name that has stopped to hold acks makes room, the oldest first. */
   #nameFits(name: string): boolean {
-    const names = new Set<string>();
-    for (const scraper of this.#scrapers.values()) names.add(scraper.name);
-    return names.has(name) ? this.#scrapers.size < scrapersMax * selectionsPerNameMax : names.size < scrapersMax;
+    const seenAtMs = new Map<string, number>();
+    for (const scraper of this.#scrapers.values()) {
+      const ms = Math.max(...scraper.cursors.map((cursor) => (isOpen(cursor) ? Infinity : cursor.seenAtMs)));
+      seenAtMs.set(scraper.name, Math.max(ms, seenAtMs.get(scraper.name) ?? -Infinity));
+    }
+    if (seenAtMs.has(name)) return this.#scrapers.size < scrapersMax * selectionsPerNameMax;
+    if (seenAtMs.size < scrapersMax) return true;
+    const [oldest, ms] = [...seenAtMs].reduce((a, b) => (b[1] < a[1] ? b : a));
+    if (ms >= this.#options.clock.nowMs() - this.#options.windowMs) return false;
+    for (const [key, scraper] of this.#scrapers) if (scraper.name === oldest) this.#scrapers.delete(key);
+    return true;
   }
 
   /** The cursor of this connection. Another connection's is taken over when that one has ended, and shared never. */
@@ -137,7 +168,7 @@ export class Cursors {
   #adopt(scraper: Scraper, connection: ScrapeConnection): Cursor {
     const { clock, newAgents } = this.#options;
     const orphan = scraper.cursors.find((cursor) => !isOpen(cursor));
-    if (scraper.cursors.length === 1 && orphan !== undefined) {
+    if (scraper.cursors.length === 1 && orphan !== undefined && !connection.closed) {
       orphan.connection = connection;
       return orphan;
     }
@@ -150,13 +181,10 @@ export class Cursors {
       return cursor;
     }
     const siblings = scraper.cursors;
-    for (const sibling of siblings) {
-      cursor.known ||= sibling.known;
-      for (const agent of sibling.positions.keys()) {
-        const ms = Math.min(...siblings.map((other) => other.positionMs(agent)));
-        if (ms !== -Infinity) cursor.positions.set(agent, ms);
-      }
-    }
+    cursor.known = siblings.some((sibling) => sibling.known);
+    cursor.positions = oldestPositions(siblings);
+    // Its connection has ended while it waited for its turn: what it reads is for nobody, and holds nothing up.
+    if (connection.closed) return cursor;
     if (orphan !== undefined) {
       // Which of the abandoned ones this connection's scraper had cannot be known: the others stay, at the oldest.
       scraper.cursors = siblings.filter((sibling) => sibling !== orphan);
@@ -177,17 +205,19 @@ export class Cursors {
    */
   #settleSibling(scraper: Scraper, cursor: Cursor): void {
     if (cursor.pending === undefined || cursor.connection === undefined) return;
-    if (this.#options.delivered(cursor.connection)) commitPending(this.#options, scraper, cursor);
-    else this.closed(cursor.connection);
+    if (this.#options.delivered(cursor.connection)) return commitPending(this.#options, scraper, cursor);
+    rollBackPending(this.#options, scraper, cursor);
+    // Should it be alive all the same, and only slow, its next scrape makes it a connection like any other.
+    cursor.connection = undefined;
   }
 
-  #least(agent: AgentId, positionOf: (cursor: Cursor) => number): number {
+  #least(agent: AgentId, isKnown: (cursor: Cursor) => boolean, positionOf: (cursor: Cursor) => number): number {
     const staleBeforeMs = this.#options.clock.nowMs() - this.#options.windowMs;
     let least = Infinity;
     for (const scraper of this.#scrapers.values()) {
       if (scraper.selection !== '' && scraper.selection !== agent) continue;
       for (const cursor of scraper.cursors) {
-        if (!cursor.known || cursor.seenAtMs < staleBeforeMs) continue;
+        if (!isKnown(cursor) || cursor.seenAtMs < staleBeforeMs) continue;
         least = Math.min(least, positionOf(cursor));
       }
     }
@@ -218,6 +248,8 @@ export interface CursorsOptions {
 /** One TCP connection of a scraper. Compared by identity. */
 export interface ScrapeConnection {
   closed: boolean;
+  /** The ports, where it is a real one: what the kernel's table of connections is asked by. */
+  readonly socket?: { readonly localPort?: number | undefined; readonly remotePort?: number | undefined };
 }
 
 export interface ScrapeRequest {
@@ -242,14 +274,18 @@ export interface Scrape {
   readonly sinceLastMs: number | undefined;
   /** What is newer than this has not been given to this scraper. */
   afterMs(agent: AgentId): number;
-  /** The response is with the operating system. `taken`: the newest report given, by agent. */
-  finish(given: {
-    readonly taken: ReadonlyMap<AgentId, number>;
-    readonly samples: number;
-    readonly caughtUp: boolean;
-  }): void;
+  /** The response is with the operating system. */
+  finish(given: Given): void;
   /** The response was not sent as a whole. */
   abort(): void;
+}
+
+/** What a whole response has given. */
+export interface Given {
+  /** The newest report given, by agent. */
+  readonly taken: ReadonlyMap<AgentId, number>;
+  /** Samples of the reports made since this scraper's last scrape, whether they were given or have to wait. */
+  readonly arrivedSamples: number;
 }
 
 export interface SavedCursor {
@@ -283,7 +319,7 @@ export class Cursor {
   pending: Pending | undefined;
   /** Offered in a whole response that was taken back: up to when, by agent. */
   rolledBack = new Map<AgentId, number>();
-  /** Pacing: halved by an abort, doubled back by a commit up to `samplesMaxMost`. */
+  /** Pacing: halved by an abort, doubled back by a commit up to `samplesMaxMost`, three times what comes in steadily. */
   samplesMax = samplesMaxDefault;
   samplesMaxMost = samplesMaxDefault;
   /** Whether `seenAtMs` is of a scrape: then the time since is an interval. */
@@ -327,6 +363,8 @@ const undeliveredCheckMs = 5000;
 export const samplesMaxDefault = 300_000;
 const samplesMaxLeast = 10_000;
 
+const committedKnown = (cursor: Cursor): boolean => cursor.known;
+const offeredKnown = (cursor: Cursor): boolean => cursor.known || cursor.pending !== undefined;
 const isOpen = (cursor: Cursor): boolean => cursor.connection !== undefined && !cursor.connection.closed;
 
 class CursorScrape implements Scrape {
@@ -360,17 +398,18 @@ class CursorScrape implements Scrape {
     return this.#cursor.positionMs(agent);
   }
 
-  finish(given: {
-    readonly taken: ReadonlyMap<AgentId, number>;
-    readonly samples: number;
-    readonly caughtUp: boolean;
-  }): void {
+  finish(given: Given): void {
     const cursor = this.#cursor;
-    if (given.caughtUp) cursor.samplesMaxMost = Math.max(samplesMaxDefault, 3 * given.samples);
-    for (const agent of given.taken.keys()) cursor.rolledBack.delete(agent);
+    const { last, connection } = this.#request;
+    cursor.samplesMaxMost = Math.max(samplesMaxDefault, 3 * given.arrivedSamples);
+    if (cursor.connection !== connection) {
+      // Its connection has ended, and another has taken the cursor over: what that one has pending is not to be touched.
+      markRolledBack(cursor, given.taken);
+      return this.#options.onRollBack(this.#scraper, 'unconfirmed');
+    }
     cursor.pending = { taken: new Map(given.taken), timer: this.#commitLater(this.timeoutMs + commitAfterTimeoutMs) };
-    if (this.#request.last) commitPending(this.#options, this.#scraper, cursor);
-    else if (this.#request.connection.closed) rollBackPending(this.#options, this.#scraper, cursor);
+    if (last) commitPending(this.#options, this.#scraper, cursor);
+    else if (connection.closed) rollBackPending(this.#options, this.#scraper, cursor);
     this.#options.onChanged();
   }
 
@@ -414,6 +453,7 @@ function commitPending(options: CursorsOptions, scraper: Scraper, cursor: Cursor
   cursor.pending = undefined;
   cursor.known = true;
   for (const [agent, ms] of pending.taken) cursor.positions.set(agent, Math.max(ms, cursor.positionMs(agent)));
+  for (const [agent, ms] of cursor.rolledBack) if (ms <= cursor.positionMs(agent)) cursor.rolledBack.delete(agent);
   cursor.samplesMax = Math.min(cursor.samplesMaxMost, cursor.samplesMax * 2);
   options.onCommitted(scraper, pending.taken);
 }
@@ -423,7 +463,22 @@ function rollBackPending(options: CursorsOptions, scraper: Scraper, cursor: Curs
   if (pending === undefined) return;
   pending.timer.cancel();
   cursor.pending = undefined;
-  for (const [agent, ms] of pending.taken) cursor.rolledBack.set(agent, ms);
+  markRolledBack(cursor, pending.taken);
   options.onRollBack(scraper, 'unconfirmed');
   options.onChanged();
+}
+
+function markRolledBack(cursor: Cursor, taken: ReadonlyMap<AgentId, number>): void {
+  for (const [agent, ms] of taken)
+    cursor.rolledBack.set(agent, Math.max(ms, cursor.rolledBack.get(agent) ?? -Infinity));
+}
+
+/** Of each agent that all of them have read, how far the slowest has. */
+function oldestPositions(cursors: readonly Cursor[]): Map<AgentId, number> {
+  const positions = new Map<AgentId, number>();
+  for (const agent of new Set(cursors.flatMap((cursor) => [...cursor.positions.keys()]))) {
+    const ms = Math.min(...cursors.map((cursor) => cursor.positionMs(agent)));
+    if (ms !== -Infinity) positions.set(agent, ms);
+  }
+  return positions;
 }

@@ -21,7 +21,7 @@ export class Delivery {
   readonly #live = new Map<AgentId, Acknowledge>();
   /** Up to when the file says that the scrapers had an agent's reports. */
   readonly #durableMs = new Map<AgentId, number>();
-  #ackFromMonotonicMs = -Infinity;
+  readonly #ackFromMonotonicMs: number;
 
   constructor(options: DeliveryOptions) {
     this.#options = options;
@@ -52,7 +52,8 @@ export class Delivery {
         onError: (error) => options.onStateError(error),
       });
     }
-    if (!this.#restore()) this.#ackFromMonotonicMs = clock.monotonicMs() + ackHoldMs;
+    this.#restore();
+    this.#ackFromMonotonicMs = clock.monotonicMs() + ackHoldMs;
   }
 
   /** An agent is connected: `acknowledge` is called whenever there is more to acknowledge. Returns what undoes it. */
@@ -103,12 +104,15 @@ export class Delivery {
   }
 
   #ackMs(id: AgentId): number {
-    const committedMs = this.cursors.committedMs(id);
-    if (committedMs !== Infinity) {
-      return this.#file === undefined ? committedMs : Math.min(committedMs, this.#durableMs.get(id) ?? -Infinity);
-    }
-    // Nobody scrapes, as far as is known: without a file from before, that takes a while to say.
-    return this.#options.clock.monotonicMs() < this.#ackFromMonotonicMs ? -Infinity : Infinity;
+    const committedMs = this.#sureMs(this.cursors.committedMs(id));
+    if (this.#file === undefined || !Number.isFinite(committedMs)) return committedMs;
+    return Math.min(committedMs, this.#durableMs.get(id) ?? -Infinity);
+  }
+
+  /** Infinity says that nobody scrapes, as far as is known: for a while after the start, that is no knowledge. */
+  #sureMs(committedMs: number): number {
+    const isSure = committedMs !== Infinity || this.#options.clock.monotonicMs() >= this.#ackFromMonotonicMs;
+    return isSure ? committedMs : -Infinity;
   }
 
   #acknowledgeId(id: AgentId): void {
@@ -127,29 +131,33 @@ export class Delivery {
     const offeredMs = new Map<AgentId, number>();
     const agents: SavedAgent[] = [];
     for (const agent of this.store.agents.values()) {
-      const ms = this.cursors.offeredMs(agent.id);
+      const ms = this.#sureMs(this.cursors.offeredMs(agent.id));
       offeredMs.set(agent.id, ms);
       agents.push(savedAgent(agent, ms));
     }
     return {
       state: { savedAtMs: this.#options.clock.nowMs(), cursors: this.cursors.save(), agents },
       onSaved: () => {
-        for (const [id, ms] of offeredMs) this.#durableMs.set(id, ms);
+        this.#options.onStateWritten();
+        for (const [id, ms] of offeredMs) {
+          // Of a scraper that has come since, a file in which nobody scrapes says nothing.
+          if (Number.isFinite(ms)) this.#durableMs.set(id, ms);
+          else this.#durableMs.delete(id);
+        }
         for (const agent of this.store.agents.values()) this.#acknowledge(agent);
       },
     };
   }
 
-  /** Whether there was a file from before. One that cannot be understood is reported, and counts as none. */
-  #restore(): boolean {
+  /** From the file of the server before. One that cannot be understood is reported, and counts as none. */
+  #restore(): void {
     let state: SavedState;
     try {
       const text = this.#options.disk?.read();
-      if (text === undefined) return false;
+      if (text === undefined) return;
       state = parseState(text);
     } catch (error) {
-      this.#options.onStateError(error);
-      return false;
+      return this.#options.onStateError(error);
     }
     this.cursors.restore(state.cursors);
     for (const saved of state.agents) {
@@ -166,7 +174,6 @@ export class Delivery {
         agent.evicted = { session, seq, timeMs: agent.newestMs };
       }
     }
-    return true;
   }
 }
 
@@ -181,11 +188,12 @@ export interface DeliveryOptions {
   readonly cursors: Pick<CursorsOptions, 'turn' | 'delivered' | 'onRollBack' | 'onConflict' | 'onAssumed'> & {
     onCommitted(scraper: Scraper): void;
   };
+  onStateWritten(): void;
   /** The file could not be read, or not be written: acks wait until it can. */
   onStateError(error: unknown): void;
 }
 
-// Without cursors from before, a scraper that was there may not have come yet: three scrapes at 15 s.
+// A scraper that was there may not have come yet, without a file from before or after a long rest: three scrapes at 15 s.
 const ackHoldMs = 45_000;
 
 /** What of this agent every known scraper had, when what is offered counts as had. */

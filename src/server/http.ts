@@ -6,6 +6,7 @@ import { constants, createGzip } from 'node:zlib';
 import { agentId } from '../model/agent-id.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { Log } from '../runtime/log.ts';
+import { plainAddress } from '../runtime/socket.ts';
 import type { Scrape, ScrapeConnection } from './cursors.ts';
 import type { Delivery } from './delivery.ts';
 import type { AgentBatch, Exposition } from './exposition.ts';
@@ -45,23 +46,40 @@ export async function serveHttp(
   const connections = new WeakMap<Socket, HttpConnection>();
   const server = createServer(serverLimits, (request, response) => {
     const connection = connections.get(request.socket);
-    if (connection === undefined) return void response.destroy();
+    // Node reads on while answers wait: each waiting request costs a hundred times its bytes.
+    if (connection === undefined || connection.waiting >= pipelinedMax) return void request.socket.destroy();
+    connection.waiting++;
     // One after the other where a client sends its next request before the answer to its last.
-    connection.tail = connection.tail.then(() => answer(options, connection, request, response));
+    connection.tail = connection.tail
+      .then(() => answer(options, connection, request, response))
+      .finally(() => connection.waiting--);
   });
   server.maxConnections = connectionsMax;
+  server.on('drop', () => {
+    options.metrics.httpRefused();
+    options.warn('http connections', `HTTP connections are refused: ${connectionsMax} are open, which is the limit`);
+  });
   // A Prometheus keeps its connection for 5 min between scrapes. If we closed first, each scrape would look lost.
   server.keepAliveTimeout = keepAliveMs;
   server.on('connection', (socket) => {
-    const connection: HttpConnection = { socket, scraper: { closed: false }, tail: Promise.resolve() };
+    const connection: HttpConnection = {
+      socket,
+      scraper: { closed: false, socket },
+      tail: Promise.resolve(),
+      waiting: 0,
+    };
     connections.set(socket, connection);
     const gone = () => options.delivery.cursors.closed(connection.scraper);
     // Whichever comes first: with 'close' alone, a FIN and the next connection's request could be seen in one turn.
     for (const event of ['end', 'error', 'close']) socket.once(event, gone);
   });
-  server.on('clientError', (_error, socket) => {
-    if (socket.writable) socket.end('HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n');
-    else socket.destroy();
+  server.on('clientError', (error: NodeJS.ErrnoException, socket) => {
+    const status = requestErrors[error.code ?? ''] ?? '400 Bad Request';
+    options.metrics.request('other', Number(status.slice(0, 3)));
+    // In the middle of another answer it would be taken for a part of that.
+    const isAnswering = (connections.get(socket as Socket)?.waiting ?? 0) > 0;
+    if (isAnswering || !socket.writable) socket.destroy();
+    else socket.end(`HTTP/1.1 ${status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n`);
   });
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
@@ -69,22 +87,31 @@ export async function serveHttp(
   });
   // Of a server that listens on a TCP port, never a pipe.
   const { port } = server.address() as AddressInfo;
-  return { port, close: (graceMs) => closeServer(options.clock, server, graceMs) };
+  return { port, close: (graceMs) => closeServer(options, server, graceMs) };
 }
 
 interface HttpConnection {
   readonly socket: Socket;
-  readonly scraper: ScrapeConnection & { socket?: Socket };
+  readonly scraper: ScrapeConnection;
   tail: Promise<void>;
+  /** Requests that are being answered or wait for it. */
+  waiting: number;
 }
 
 const connectionsMax = 512;
+const pipelinedMax = 32;
 const keepAliveMs = 310_000;
 const serverLimits = {
   headersTimeout: 10_000,
   requestTimeout: 15_000,
   connectionsCheckingInterval: 5_000,
   maxHeaderSize: 16 * 1024,
+};
+
+// Errors of the parser that have a status of their own.
+const requestErrors: Readonly<Record<string, string>> = {
+  HPE_HEADER_OVERFLOW: '431 Request Header Fields Too Large',
+  ERR_HTTP_REQUEST_TIMEOUT: '408 Request Timeout',
 };
 
 interface Route {
@@ -118,18 +145,24 @@ async function answer(
   request: IncomingMessage,
   response: ServerResponse,
 ): Promise<void> {
-  const url = new URL(`http://host${(request.url ?? '/').replace(/^\/+/, '/')}`);
-  const route = routes.find(({ path }) => path === url.pathname);
+  const { path, query } = target(request.url ?? '/');
+  const route = routes.find((each) => each.path === path);
   response.setHeader('X-Content-Type-Options', 'nosniff');
   response.once('close', () => options.metrics.request(route?.path ?? 'other', response.statusCode));
-  const context: Context = { options, connection, request, response, query: url.searchParams };
+  const context: Context = { options, connection, request, response, query };
   request.resume();
-  if (route === undefined) return text(context, 404, `no such page: ${url.pathname.slice(0, 200)}\n`);
+  if (route === undefined) return text(context, 404, `no such page: ${path.slice(0, 200)}\n`);
   if (request.method !== 'GET' && request.method !== 'HEAD') {
     response.setHeader('Allow', 'GET, HEAD');
     return text(context, 405, `${request.method} is not allowed here, GET is\n`);
   }
   await route.answer(context);
+}
+
+/** Path and query of a request's target, which may be a whole URL. Not by `URL`, which throws at some. */
+function target(url: string): { path: string; query: URLSearchParams } {
+  const [path, query] = url.replace(/^https?:\/\/[^/?]*/i, '').split(/\?(.*)/s);
+  return { path: path || '/', query: new URLSearchParams(query) };
 }
 
 function text({ response }: Context, code: number, body: string, type = 'text/plain'): void {
@@ -201,8 +234,8 @@ async function scrapeNew(
     isSent = await send(context, taken.batches, { timestamps: true, deadlineMs: scrape.timeoutMs + lateMs });
   } finally {
     if (isSent && taken !== undefined) {
-      const { backlogReports, samples, skippedReports } = taken;
-      scrape.finish({ taken: taken.taken, samples, caughtUp: backlogReports === 0 });
+      scrape.finish(taken);
+      const { skippedReports } = taken;
       options.metrics.scraped(scrape.scraper, context.query.get('agent') ?? '', taken);
       if (skippedReports > 0) options.metrics.skipped(skippedReports);
     } else scrape.abort();
@@ -212,8 +245,8 @@ async function scrapeNew(
 
 function openScrape({ options, connection, request, query }: Context, timeoutMs: number): Promise<Scrape | undefined> {
   const { delivery } = options;
-  connection.scraper.socket ??= connection.socket;
-  const name = (query.get('scraper') ?? request.socket.remoteAddress ?? 'unknown').slice(0, scraperNameCharactersMax);
+  const address = plainAddress(request.socket.remoteAddress ?? 'unknown');
+  const name = (query.get('scraper') || address).slice(0, scraperNameCharactersMax);
   const scrape = delivery.cursors.open({
     name,
     selection: query.get('agent') ?? '',
@@ -248,8 +281,9 @@ function selectAgents(context: Context): readonly AgentRecord[] | undefined {
 function samplesMaxOf(context: Context): number | undefined | 'wrong' {
   const given = context.query.get('max');
   if (given === null) return undefined;
-  if (/^[1-9][0-9]{0,8}$/.test(given)) return Number(given);
-  text(context, 400, `max=${given.slice(0, 20)}: expected a whole number of samples, at least 1\n`);
+  if (/^[1-9][0-9]{0,7}$/.test(given) && Number(given) <= samplesMaxMost) return Number(given);
+  const expected = `expected a whole number of samples, 1 to ${samplesMaxMost}`;
+  text(context, 400, `max=${given.slice(0, 20)}: ${expected}\n`);
   return 'wrong';
 }
 
@@ -333,7 +367,9 @@ function warnOfRareScrapes(options: HttpOptions, scrape: Scrape, agents: readonl
   }
 }
 
-async function closeServer(clock: Clock, server: Server, graceMs: number): Promise<void> {
+async function closeServer({ clock, delivery }: HttpOptions, server: Server, graceMs: number): Promise<void> {
+  // Before we hang up, which would look as if nothing had arrived.
+  await delivery.cursors.settle();
   const closed = new Promise<void>((resolve) => server.close(() => resolve()));
   server.closeIdleConnections();
   const timer = clock.after(graceMs, () => server.closeAllConnections());
@@ -347,6 +383,8 @@ const statelessDeadlineMs = 60_000;
 // Past the scraper's own timeout it has gone; a little more, so that it is the one who hangs up.
 const lateMs = 2000;
 const scraperNameCharactersMax = 128;
+// A gigabyte of text, and 90 MB of reports that are held while it is sent.
+const samplesMaxMost = 10_000_000;
 // After such a pause Prometheus was away, rather than slow.
 const longScrapeMs = 5 * 60_000;
 const lookbackWarningMs = 120_000;

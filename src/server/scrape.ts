@@ -1,14 +1,13 @@
 import type { AgentId } from '../model/agent-id.ts';
 import type { Clock } from '../runtime/clock.ts';
-import type { Scrape } from './cursors.ts';
+import type { Given, Scrape } from './cursors.ts';
 import type { AgentBatch } from './exposition.ts';
 import type { AgentRecord, Store } from './store.ts';
+import type { WindowRun } from './window.ts';
 
 /** What one scrape is given. */
-export interface Taken {
+export interface Taken extends Given {
   readonly batches: readonly AgentBatch[];
-  /** The newest report given, by agent: where its cursor goes. */
-  readonly taken: ReadonlyMap<AgentId, number>;
   readonly samples: number;
   /** Reports that wait for the next scrape. */
   readonly backlogReports: number;
@@ -40,17 +39,28 @@ export async function takeNew(
   const nowMs = clock.nowMs();
   // With an out-of-order window, Prometheus refuses a whole scrape for one sample that is too old when it gets there.
   const notBeforeMs = nowMs - windowMs + Math.min(scrape.timeoutMs + arrivalMarginMs, windowMs / 10);
+  const lastScrapeMs = nowMs - (scrape.sinceLastMs ?? 0);
   const waiting: Waiting[] = [];
+  const taken = new Map<AgentId, number>();
   let skippedReports = 0;
+  let arrivedSamples = 0;
   for (const agent of agents) {
     store.evictByAge(agent, nowMs);
-    const afterMs = Math.max(scrape.afterMs(agent.id), notBeforeMs);
-    if (afterMs === notBeforeMs) skippedReports += agent.window.countAfter(scrape.afterMs(agent.id), notBeforeMs);
-    waiting.push({ agent, afterMs, sizes: [...agent.window.sizesAfter(afterMs, nowMs)], count: 0 });
+    const { window } = agent;
+    const hadMs = scrape.afterMs(agent.id);
+    const afterMs = Math.max(hadMs, notBeforeMs);
+    const skipped = window.countAfter(hadMs, notBeforeMs);
+    if (skipped > 0) {
+      skippedReports += skipped;
+      // The cursor passes over them, or the next scrape would count them again.
+      taken.set(agent.id, window.receipt(notBeforeMs)?.timeMs ?? notBeforeMs);
+    }
+    const sizes = [...window.sizesAfter(afterMs, nowMs)];
+    arrivedSamples += window.countAfter(lastScrapeMs, nowMs) * (sizes.at(-1) ?? 0);
+    waiting.push({ agent, afterMs, sizes, count: 0 });
   }
   const samples = share(waiting, samplesMax);
   const batches: AgentBatch[] = [];
-  const taken = new Map<AgentId, number>();
   const monotonicMs = clock.monotonicMs();
   let backlogReports = 0;
   let sinceTurn = 0;
@@ -58,13 +68,13 @@ export async function takeNew(
     backlogReports += sizes.length - count;
     if (count === 0) {
       const newest = agent.up(monotonicMs) ? agent.window.newest(nowMs) : undefined;
-      if (newest !== undefined) batches.push({ agent: agent.id, labels: agent.labels, runs: [newest] });
+      if (newest !== undefined && newest.reports[0]!.timeMs > notBeforeMs) batches.push(batchOf(agent, [newest]));
       continue;
     }
     const runs = agent.window.read(afterMs, nowMs, count);
     const last = runs.at(-1)?.reports.at(-1);
     if (last === undefined) continue;
-    batches.push({ agent: agent.id, labels: agent.labels, runs });
+    batches.push(batchOf(agent, runs));
     taken.set(agent.id, last.timeMs);
     sinceTurn += count * (sizes[0] ?? 0);
     if (sinceTurn > samplesATurn) {
@@ -72,7 +82,7 @@ export async function takeNew(
       await turn();
     }
   }
-  return { batches, taken, samples, backlogReports, skippedReports };
+  return { batches, taken, samples, arrivedSamples, backlogReports, skippedReports };
 }
 
 /** The newest values of the agents that are up: for curl, and for scrapers that want no timestamps. */
@@ -82,10 +92,12 @@ export function takeNewest(options: Pick<TakeOptions, 'clock'>, agents: readonly
   const batches: AgentBatch[] = [];
   for (const agent of agents) {
     const newest = agent.up(monotonicMs) ? agent.window.newest(nowMs) : undefined;
-    if (newest !== undefined) batches.push({ agent: agent.id, labels: agent.labels, runs: [newest] });
+    if (newest !== undefined) batches.push(batchOf(agent, [newest]));
   }
   return batches;
 }
+
+const batchOf = ({ id, labels }: AgentRecord, runs: readonly WindowRun[]): AgentBatch => ({ agent: id, labels, runs });
 
 interface Waiting {
   readonly agent: AgentRecord;

@@ -26,6 +26,7 @@ export class ServerMetrics {
   readonly #disagreements: Counter;
   readonly #stateWrites: Counter<'outcome'>;
   readonly #requests: Counter<'route' | 'code'>;
+  readonly #httpRefused: Counter;
 
   constructor(registry: Registry, options: { readonly version: string; readonly gauges: () => ServerGauges }) {
     this.#registry = registry;
@@ -105,6 +106,11 @@ export class ServerMetrics {
       'outcome',
     );
     this.#requests = counter('http_requests_total', 'HTTP requests by route and status code.', 'route', 'code');
+
+    this.#httpRefused = counter(
+      'http_connections_refused_total',
+      'HTTP connections closed at once because as many were open as may be. Clients that leave theirs open are the usual cause.',
+    );
 
     const agents = gauge('agents', 'Agents known, by whether they report.', 'state');
     const connected = gauge('agents_connected', 'Agents with a live connection.');
@@ -195,6 +201,10 @@ export class ServerMetrics {
   }
   request(route: string, code: number): void {
     this.#requests.inc({ route, code });
+  }
+
+  httpRefused(): void {
+    this.#httpRefused.inc();
   }
 
   /** The text of all of it, with `sysmon_agent_up` of the given agents. */

@@ -26,13 +26,19 @@ export class Session {
   readonly #table = new SchemaTable();
   readonly #startedMs: number;
   #agent: AgentRecord | undefined;
-  /** Frames since the connection; 0 tells a port scan or a health check. */
+  /** Frames since the connection: none tells a port scan or a health check. */
   #frames = 0;
   #heardMs: number;
   #ending = false;
+  /** Gives back what the hello took. */
+  #leave = (): void => {};
+  /** Resolves when an error has been said, and the peer has had its time to read it. */
+  #goodbye: Promise<void> | undefined;
   /** The record's schema object that stands for this table's, and how many series of the table it is known to cover. */
   #schema: Schema | undefined;
   #schemaSeries = 0;
+  /** What the store counts for this connection's schema. */
+  #schemaBytes = 0;
   /** The last report of this stream is the newest one of the window: a delta can follow it there. */
   #follows = false;
   #acked: SessionSeq | undefined;
@@ -54,27 +60,20 @@ export class Session {
   /** Until the connection has ended. Never rejects: what a peer does wrong ends its connection alone. */
   async run(): Promise<void> {
     const deadline = this.#watch();
-    let undo = () => {};
     try {
       for await (const chunk of this.#connection) {
-        if (this.#ending) break;
-        for (const payload of this.#decoder.push(chunk)) {
-          const message = decodeAgentMessage(payload);
-          this.#frames++;
-          this.#heardMs = this.#options.clock.monotonicMs();
-          if (message.kind === 'hello') undo = this.#hello(message);
-          else this.#receive(message, payload);
-          if (this.#ending) break;
-        }
+        if (!this.#ending) this.#take(chunk);
       }
       this.#decoder.end();
-      this.#log(`${this.#who()} has closed the connection`);
+      if (!this.#ending) this.#log(`${this.#who()} has closed the connection`);
     } catch (error) {
-      await this.#fail(error);
+      this.#fail(error);
     } finally {
       deadline.cancel();
       this.#ackTimer?.cancel();
-      undo();
+      this.#holdSchema(0);
+      this.#leave();
+      await this.#goodbye;
       this.#connection.destroy();
     }
   }
@@ -86,7 +85,7 @@ export class Session {
 
   /** Ends it with an error that the agent is told, as far as it still listens. */
   refuse(error: ProtocolError): void {
-    void this.#fail(error);
+    this.#fail(error);
   }
 
   /** Tells the agent how far its reports have arrived: the newest word only, at most five times a second. */
@@ -112,10 +111,19 @@ export class Session {
     this.#send({ kind: 'ack', session: ack.session, seq: ack.seq });
   }
 
-  #hello(hello: Hello): () => void {
+  #take(chunk: Uint8Array): void {
+    for (const payload of this.#decoder.push(chunk)) {
+      const message = decodeAgentMessage(payload);
+      this.#frames++;
+      this.#heardMs = this.#options.clock.monotonicMs();
+      if (message.kind === 'hello') this.#hello(message);
+      else this.#receive(message, payload);
+      if (this.#ending) return;
+    }
+  }
+
+  #hello(hello: Hello): void {
     if (this.#agent !== undefined) throw new ProtocolError('bad-message', 'hello: a second one');
-    if (hello.version < 1)
-      throw new ProtocolError('version', `hello: version ${hello.version}, 1 or later is understood`);
     const { admission, delivery, clock } = this.#options;
     const leave = admission.admit(hello, this, this.#connection);
     const agent = delivery.store.agent(leave.id);
@@ -131,16 +139,14 @@ export class Session {
     this.#send({ kind: 'welcome', version: protocolVersion, sessions, nowMs: clock.nowMs() });
     this.#log(`${this.#who()} is connected, reporting every ${hello.intervalMs / 1000} s`);
     const disconnect = delivery.connect(agent, (ack) => this.acknowledge(ack));
-    this.#acknowledgeNow(agent);
-    return () => {
+    this.#leave = () => {
+      this.#leave = () => {};
       disconnect();
       leave.undo();
-      // A newer connection may have put its own address there.
-      if (agent.peer === this.#connection.peer) {
-        agent.peer = undefined;
-        agent.connectedAtMs = undefined;
-      }
+      agent.peer = undefined;
+      agent.connectedAtMs = undefined;
     };
+    this.#acknowledgeNow(agent);
   }
 
   #receive(message: Exclude<AgentMessage, Hello>, payload: Uint8Array): void {
@@ -152,10 +158,12 @@ export class Session {
         this.#schema = undefined;
         this.#schemaSeries = 0;
         this.#follows = false;
+        this.#holdSchema();
         this.#options.delivery.store.begin(agent, message.session, message.offsetMs);
         return this.#acknowledgeNow(agent);
       case 'schema':
-        return this.#table.declare(message, payload.length);
+        this.#table.declare(message, payload.length);
+        return this.#holdSchema();
       case 'report':
         return this.#report(agent, message, payload);
       case 'ping':
@@ -185,6 +193,13 @@ export class Session {
     this.#follows = outcome === 'stored';
   }
 
+  #holdSchema(bytes = this.#table.schema.bytes): void {
+    if (!this.#options.delivery.store.holdSchema(bytes - this.#schemaBytes)) {
+      throw new ProtocolError('busy', "the schemas of all agents fill the server's --memory-max");
+    }
+    this.#schemaBytes = bytes;
+  }
+
   /** The schema object that stands for what this connection has declared: the one of the connection before, if equal. */
   #standing(agent: AgentRecord): Schema {
     const { schema } = this.#table;
@@ -204,8 +219,13 @@ export class Session {
     if (this.#ending) return;
     // Acks and pongs are a few bytes; who lets them pile up does not read.
     if (this.#connection.unsentBytes > unsentBytesMax) {
-      this.#options.onEnd('slow');
       this.#ending = true;
+      this.#options.onEnd('slow');
+      const bytes = this.#connection.unsentBytes;
+      this.#options.warn(
+        `slow ${this.#connection.peerAddress}`,
+        `${this.#who()} is cut off: ${bytes} bytes wait for it to read`,
+      );
       return this.#connection.destroy(new ConnectionError('closed', `${this.#connection.peer} does not read`));
     }
     this.#connection.write(encodeFrame(encodeMessage(message))).catch(() => {
@@ -213,26 +233,24 @@ export class Session {
     });
   }
 
-  async #fail(error: unknown): Promise<void> {
-    const { log, onEnd } = this.#options;
+  #fail(error: unknown): void {
     if (this.#ending) return;
-    if (error instanceof ConnectionError) {
+    if (error instanceof ConnectionError || (error instanceof FrameError && error.code === 'truncated')) {
       this.#ending = true;
       return this.#log(`${this.#who()}: ${error.message}`);
     }
     if (!(error instanceof FrameError || error instanceof ProtocolError)) throw error;
-    if (error.code === 'truncated') {
-      this.#ending = true;
-      return this.#log(`${this.#who()}: ${error.message}`);
-    }
     const code = wireCode(error);
     this.#send({ kind: 'error', code, text: error.message });
+    if (this.#ending) return;
     this.#ending = true;
-    onEnd(code);
+    this.#options.onEnd(code);
     const line = `${this.#who()} is cut off (${code}): ${error.message}`;
-    if (code === 'replaced') log.info(line);
+    if (code === 'replaced') this.#options.log.info(line);
     else this.#options.warn(`${code} ${this.#connection.peerAddress}`, line);
-    await this.#connection.end();
+    this.#goodbye = this.#connection.end();
+    // The name is free at once, however long the peer takes to read.
+    this.#leave();
   }
 
   #watch(): Timer {

@@ -106,16 +106,16 @@ export function parseState(text: string): SavedState {
 
 function parseCursor(value: unknown, field: string): SavedCursor {
   const cursor = record(value, field);
-  const positions: Record<string, number> = {};
-  for (const [agent, ms] of Object.entries(record(cursor['positions'], `${field}.positions`))) {
-    positions[name(agent, `${field}.positions`)] = number(ms, `${field}.positions.${agent}`);
-  }
+  const positions = Object.entries(record(cursor['positions'], `${field}.positions`)).map(
+    ([agent, ms]) => [name(agent, `${field}.positions`), number(ms, `${field}.positions.${agent}`)] as const,
+  );
   return {
     scraper: string(cursor['scraper'], `${field}.scraper`),
     selection: string(cursor['selection'], `${field}.selection`),
     seenAtMs: number(cursor['seenAtMs'], `${field}.seenAtMs`),
-    known: cursor['known'] === true,
-    positions,
+    known: boolean(cursor['known'], `${field}.known`),
+    // Not by assignment: an agent may be named __proto__.
+    positions: Object.fromEntries(positions),
   };
 }
 
@@ -128,7 +128,7 @@ function parseAgent(value: unknown, field: string): SavedAgent {
     ...(committedMs === undefined ? {} : { committedMs: number(committedMs, `${field}.committedMs`) }),
     sessions: list(agent['sessions'], `${field}.sessions`).map((pair, at) => {
       const [session, seq] = list(pair, `${field}.sessions[${at}]`);
-      return [number(session, `${field}.sessions[${at}][0]`), number(seq, `${field}.sessions[${at}][1]`)] as const;
+      return [count(session, `${field}.sessions[${at}][0]`), count(seq, `${field}.sessions[${at}][1]`)] as const;
     }),
   };
 }
@@ -146,6 +146,16 @@ function list(value: unknown, field: string): unknown[] {
 function number(value: unknown, field: string): number {
   if (typeof value === 'number' && Number.isFinite(value)) return value;
   throw new StateFileError(`${field} is no number`);
+}
+
+function count(value: unknown, field: string): number {
+  if (typeof value === 'number' && Number.isSafeInteger(value) && value >= 0) return value;
+  throw new StateFileError(`${field} is no whole number`);
+}
+
+function boolean(value: unknown, field: string): boolean {
+  if (typeof value === 'boolean') return value;
+  throw new StateFileError(`${field} is neither true nor false`);
 }
 
 function string(value: unknown, field: string): string {

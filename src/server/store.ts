@@ -94,6 +94,8 @@ export class Store {
   readonly #agents = new Map<AgentId, AgentRecord>();
   readonly #evictions: { [reason in EvictionReason]: (agent: AgentRecord) => (timeMs: number) => void };
   #windowBytes = 0;
+  /** Of what live connections have declared. */
+  #schemaBytes = 0;
 
   constructor(options: StoreOptions) {
     this.#options = options;
@@ -108,9 +110,9 @@ export class Store {
     return this.#agents;
   }
 
-  /** Bytes of all windows: what `--memory-max` bounds. */
+  /** Bytes of all windows and of what live connections have declared: what `--memory-max` bounds. */
   get windowBytes(): number {
-    return this.#windowBytes;
+    return this.#windowBytes + this.#schemaBytes;
   }
 
   /** The agent of this name, made if there was none. */
@@ -165,8 +167,20 @@ export class Store {
     agent.newestMs = report.timeMs;
     agent.schema = report.schema;
     this.#windowBytes += window.bytes - before;
-    if (this.#windowBytes > memoryBytesMax) this.#evictForMemory();
+    if (this.windowBytes > memoryBytesMax) this.#evictForMemory();
     return 'stored';
+  }
+
+  /**
+   * A live connection's schema has grown or, by a negative number, gone. False where that does not fit beside all other
+   * schemas, with every window empty: then it has not been taken.
+   */
+  holdSchema(bytes: number): boolean {
+    this.#schemaBytes += bytes;
+    if (this.windowBytes > this.#options.memoryBytesMax) this.#evictForMemory();
+    if (bytes <= 0 || this.windowBytes <= this.#options.memoryBytesMax) return true;
+    this.#schemaBytes -= bytes;
+    return false;
   }
 
   /** Forgets the agent's reports that have left the window. Called before a scrape reads it, and by housekeeping. */
@@ -182,7 +196,7 @@ export class Store {
 
   /** Gives back the oldest chunks of the whole fleet until the windows are within their bound again. */
   #evictForMemory(): void {
-    while (this.#windowBytes > this.#options.memoryBytesMax) {
+    while (this.windowBytes > this.#options.memoryBytesMax) {
       let oldest: AgentRecord | undefined;
       for (const agent of this.#agents.values()) {
         if ((agent.window.oldestMs ?? Infinity) < (oldest?.window.oldestMs ?? Infinity)) oldest = agent;

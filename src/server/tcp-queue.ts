@@ -5,7 +5,10 @@ import { readFileSync } from 'node:fs';
  * kernel's table of connections does: `tx_queue` counts bytes not yet acknowledged
  * (https://docs.kernel.org/networking/proc_net_tcp.html). True where the table cannot be read or has no such connection.
  */
-export function isDelivered(socket: { readonly localPort?: number; readonly remotePort?: number }): boolean {
+export function isDelivered(socket: {
+  readonly localPort?: number | undefined;
+  readonly remotePort?: number | undefined;
+}): boolean {
   const { localPort, remotePort } = socket;
   if (localPort === undefined || remotePort === undefined) return true;
   return tables.every((path) => {
