@@ -1,8 +1,7 @@
-import type { Schema, SchemaBlock } from '../model/schema.ts';
-import { encodeMessage } from '../protocol/codec.ts';
+import type { Schema } from '../model/schema.ts';
+import { encodeMessage, encodeSchema } from '../protocol/codec.ts';
 import { encodeDelta, encodeKey, type Sums } from '../protocol/delta.ts';
 import { limits } from '../protocol/limits.ts';
-import type { FamilyDeclaration } from '../protocol/message.ts';
 import type { Recording } from './recorder.ts';
 import { frameKind, type SpooledFrame } from './segment.ts';
 
@@ -69,59 +68,4 @@ function sumsOf({ schema, sums, present }: Recording): Sums {
   }
   if (sums.length === seriesCount && present.length === seriesCount) return { sums, present };
   return { sums: sums.subarray(0, seriesCount), present: present.subarray(0, seriesCount) };
-}
-
-/** Schema payloads for these blocks, none above the wire's limit: a block that is too long is declared in parts. */
-export function encodeSchema(blocks: readonly SchemaBlock[]): Uint8Array[] {
-  const payloads: Uint8Array[] = [];
-  let families: FamilyDeclaration[] = [];
-  let bytes = frameBytes;
-  const flush = () => {
-    if (families.length > 0) payloads.push(encodeMessage({ kind: 'schema', families }));
-    families = [];
-    bytes = frameBytes;
-  };
-  for (const { family, seriesCount, labelValues } of blocks) {
-    const width = family.labelNames.length;
-    const fixedBytes = declarationBytes + stringsBytes([family.name, family.type, family.help, family.unit]);
-    const ownBytes = fixedBytes + stringsBytes(family.labelNames);
-    let from = 0;
-    while (from < seriesCount) {
-      if (families.length > 0 && bytes + ownBytes + seriesBytes(labelValues, from, width) > schemaPayloadBytesMax)
-        flush();
-      bytes += ownBytes;
-      let to = from;
-      while (to < seriesCount) {
-        const more = seriesBytes(labelValues, to, width);
-        if (to > from && bytes + more > schemaPayloadBytesMax) break;
-        bytes += more;
-        to++;
-      }
-      families.push({ family, seriesCount: to - from, labelValues: labelValues.slice(from * width, to * width) });
-      if (to < seriesCount) flush();
-      from = to;
-    }
-  }
-  flush();
-  return payloads;
-}
-
-const schemaPayloadBytesMax = limits.schemaFrameBytesMax;
-// Bounds of MessagePack's own bytes: an array's header is at most 5, a string's (below 64 KiB) 3, an integer 9.
-const frameBytes = 5 + 1;
-const declarationBytes = 5 + 2 * 9 + 2 * 5;
-const stringHeaderBytes = 3;
-
-function stringsBytes(strings: readonly string[]): number {
-  let bytes = 0;
-  for (const text of strings) bytes += stringHeaderBytes + Buffer.byteLength(text);
-  return bytes;
-}
-
-function seriesBytes(labelValues: readonly string[], index: number, width: number): number {
-  let bytes = 0;
-  for (let at = index * width; at < (index + 1) * width; at++) {
-    bytes += stringHeaderBytes + Buffer.byteLength(labelValues[at]!);
-  }
-  return bytes;
 }

@@ -1,16 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { encodeSchema } from '../../src/agent/recording-encoder.ts';
 import { newAgentCounters } from '../../src/agent/self.ts';
 import { Spool, type SpoolBounds } from '../../src/agent/spool.ts';
 import { SpoolFiles } from '../../src/agent/spool-file.ts';
-import { Schema } from '../../src/model/schema.ts';
-import { decodeAgentMessage } from '../../src/protocol/codec.ts';
 import { limits } from '../../src/protocol/limits.ts';
 import { MemoryDisk } from '../support/memory-disk.ts';
 import { MemoryLog } from '../support/memory-log.ts';
-import { drain, family, type ReadReport, Receiver, RecordingMaker, valuesOf } from '../support/recordings.ts';
+import { drain, type ReadReport, Receiver, RecordingMaker, valuesOf } from '../support/recordings.ts';
 import { VirtualClock } from '../support/virtual-clock.ts';
 
 const roomy: SpoolBounds = { bytesMax: 64 * 1024 * 1024, ageMsMax: 24 * 3600 * 1000 };
@@ -259,30 +256,6 @@ test('an offset is settled once', () => {
   spool.begin({ session: 7, baseMs: 0 });
   spool.settle(spool.session!, 5000);
   assert.throws(() => spool.settle(spool.session!, 6000), /session 7 is settled already/);
-});
-
-test('a schema is cut into frames below the limit, within a family too', () => {
-  const schema = new Schema();
-  const labelled = { ...family, labelNames: ['a', 'b'] };
-  schema.append({ ...family, name: 'short', labelNames: [] }, 1, []);
-  const values = Array.from({ length: 2 * 3000 }, (_, index) => `${index}é`.padEnd(400, 'é'));
-  schema.append(labelled, 3000, values);
-  schema.append({ ...family, name: 'last', labelNames: [] }, 1, []);
-  const payloads = encodeSchema(schema.blocks);
-  const again: string[] = [];
-  let series = 0;
-  for (const payload of payloads) {
-    assert.ok(payload.length <= limits.schemaFrameBytesMax, `${payload.length} bytes`);
-    const message = decodeAgentMessage(payload);
-    assert.ok(message.kind === 'schema');
-    for (const { family, seriesCount, labelValues } of message.families) {
-      series += seriesCount;
-      if (family.name === labelled.name) again.push(...labelValues);
-    }
-  }
-  assert.equal(series, 3002);
-  assert.deepEqual(again, values);
-  assert.ok(payloads.length < 23, `${payloads.length} frames for 4.8 MB`);
 });
 
 type Step =
