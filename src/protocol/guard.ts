@@ -67,99 +67,118 @@ export interface Guarded {
  * most once, and allocates next to nothing.
  */
 export function guard(payload: Uint8Array, bounds: GuardBounds): Guarded {
+  const head = readHead(payload);
+  const kindBounds = bounds.kinds[head.kind] ?? bounds.unknown;
+  if (payload.length > kindBounds.payloadBytesMax) throw tooLong(kindBounds, payload.length);
+  return { kind: head.kind, byteOrderMarks: checkValues(payload, head, kindBounds) };
+}
+
+/** The start of a payload: how many values its array holds, the first of them, and where the second is. */
+interface Head {
+  readonly count: number;
+  readonly kind: number;
+  readonly end: number;
+}
+
+function readHead(payload: Uint8Array): Head {
+  const arrayToken = tokenAt(payload, 0);
+  const arrayShape = shapes[arrayToken]!;
+  if ((arrayShape & isArray) === 0) throw badFrame(0, `${nameOf(arrayToken)}, expected an array`);
+  const arrayEnd = 1 + (arrayShape & sizeMask);
+  if (arrayEnd > payload.length) throw cut(1);
+  const count = countAt(payload, arrayToken, 1, arrayEnd);
+  if (count === 0 && arrayEnd < payload.length) throw behindEnd(payload, arrayEnd);
+  if (count === 0) throw badKind('missing');
+
+  const token = tokenAt(payload, arrayEnd);
+  const shape = shapes[token]!;
+  if ((shape & isRefused) !== 0) throw refused(arrayEnd, token);
+  if ((shape & isNumber) === 0) throw badKind(nameOf(token));
+  const end = arrayEnd + 1 + (shape & sizeMask);
+  if (end > payload.length) throw cut(arrayEnd);
+  const kind = integerAt(payload, token, arrayEnd + 1);
+  if (kind === undefined) throw badKind('a number, but no integer');
+  return { count, kind, end };
+}
+
+/** Reads what stands behind the kind, to the end. Returns where strings with a byte order mark start. */
+function checkValues(payload: Uint8Array, head: Head, bounds: KindBounds): readonly number[] {
   const length = payload.length;
-  // counts[d]: values still to come in the array at depth d; depth 0 holds the one array that a payload is.
-  let depth = 0;
-  counts[0] = 1;
-  let valuesLeft: number = limits.frameValuesMax;
-  let kind: number | undefined;
-  let kindBounds = bounds.unknown;
-  let byteOrderMarks: number[] = none;
-  let at = 0;
+  let byteOrderMarks: number[] | undefined;
+  let at = head.end;
+  let valuesLeft: number = limits.frameValuesMax - 2; // less the array and the kind
+  let depth = 1;
+  let left = head.count - 1; // values still to come at this depth
+  if (left > valuesLeft) throw tooMany(bounds);
 
   while (true) {
-    while (counts[depth] === 0) {
-      if (depth === 0) {
-        if (at !== length) throw badFrame(at, `${length - at} bytes behind the end of the message`);
-        if (kind === undefined)
-          throw new ProtocolError('bad-message', 'message kind: was missing, expected an integer');
-        return { kind, byteOrderMarks };
-      }
-      depth--;
+    while (left === 0) {
+      if (depth > 1) left = lefts[--depth]!;
+      else if (at < length) throw behindEnd(payload, at);
+      else return byteOrderMarks ?? none;
     }
-    counts[depth]!--;
+    left--;
     if (at >= length) throw cut(at);
-    if (--valuesLeft < 0) throw tooMany(kindBounds);
+    if (--valuesLeft < 0) throw tooMany(bounds);
 
     const start = at;
     const token = payload[at++]!;
-    // One jump for the commonest: what a report is made of.
     const shape = shapes[token]!;
     const headerEnd = at + (shape & sizeMask);
-    if (headerEnd > length) throw cut(at);
-
-    if ((shape & isNumber) !== 0) {
-      if (depth === 0) throw badFrame(start, 'a number, expected an array');
-      if (kind === undefined) {
-        kind = integerAt(payload, token, at);
-        if (kind === undefined) throw badKind('a number without a whole value');
-        kindBounds = bounds.kinds[kind] ?? bounds.unknown;
-        if (length > kindBounds.payloadBytesMax) throw tooLong(kindBounds, length);
-      }
+    if (headerEnd > length) throw cut(start);
+    // Most of all there is: what a report is made of.
+    if ((shape & isWhole) !== 0) {
       at = headerEnd;
       continue;
     }
-    if (kind === undefined && depth > 0) {
-      throw (shape & isRefused) !== 0 ? refused(start, token) : badKind(nameOf(token));
-    }
-    if ((shape & isPlain) !== 0) {
-      if (depth === 0) throw badFrame(start, `${nameOf(token)}, expected an array`);
-      continue;
-    }
     if ((shape & isRefused) !== 0) throw refused(start, token);
+    const count = countAt(payload, token, at, headerEnd);
+    at = headerEnd;
 
-    // An array or a string: how much there is of it stands in the token, or in the 1, 2 or 4 bytes behind it.
-    let count = token < 0xa0 ? token & 0x0f : token & 0x1f;
-    if (headerEnd > at) {
-      count = 0;
-      while (at < headerEnd) count = count * 256 + payload[at++]!;
-    }
     if ((shape & isArray) !== 0) {
-      if (depth === limits.depthMax) {
-        throw new ProtocolError('limit', `${kindBounds.name}: arrays more than ${limits.depthMax} deep`);
-      }
-      if (count > valuesLeft) throw tooMany(kindBounds);
-      if (count > length - at) throw cut(at);
-      counts[++depth] = count;
+      if (depth === limits.depthMax) throw tooDeep(bounds);
+      if (count > valuesLeft) throw tooMany(bounds);
+      lefts[depth++] = left;
+      left = count;
       continue;
     }
-    if (depth === 0) throw badFrame(start, 'a string, expected an array');
-    if (kindBounds.stringBytesMax === undefined) {
-      throw badFrame(start, `a string, expected none in a ${kindBounds.name}`);
-    }
-    if (count > kindBounds.stringBytesMax) {
-      const bound = kindBounds.stringBytesMax;
-      throw new ProtocolError('limit', `${kindBounds.name}: a string of ${count} bytes, at most ${bound} are allowed`);
-    }
-    if (count > length - at) throw cut(at);
+    if (bounds.stringBytesMax === undefined) throw badFrame(start, `a string, expected none in a ${bounds.name}`);
+    if (count > bounds.stringBytesMax) throw tooLongString(bounds, count, bounds.stringBytesMax);
     at += count;
-    if (startsWithMark(payload, at - count, at) && count > bytesWithMarkMin) {
-      if (byteOrderMarks === none) byteOrderMarks = [];
+    if (at > length) throw cut(start);
+    if (startsWithMark(payload, headerEnd, at) && count > bytesWithMarkMin) {
+      byteOrderMarks ??= [];
       byteOrderMarks.push(start);
     }
   }
 }
 
-const counts = new Int32Array(limits.depthMax + 1);
-const none: number[] = [];
+/** What is left at each depth above the present one. */
+const lefts = new Int32Array(limits.depthMax);
+const none: readonly number[] = [];
+
+function tokenAt(payload: Uint8Array, at: number): number {
+  const token = payload[at];
+  if (token === undefined) throw cut(at);
+  return token;
+}
+
+/** How much there is of an array or string: it stands in the token, or in the bytes from `at` to `end` behind it. */
+function countAt(payload: Uint8Array, token: number, at: number, end: number): number {
+  if (at === end) return token < 0xa0 ? token & 0x0f : token & 0x1f;
+  let count = 0;
+  for (let i = at; i < end; i++) count = count * 256 + payload[i]!;
+  return count;
+}
 
 /** The decoder reads shorter strings itself, and leaves the mark where it is. */
 const bytesWithMarkMin = 64;
 
 // What each first byte of a value announces. https://github.com/msgpack/msgpack/blob/master/spec.md#formats
 const sizeMask = 0x0f; // bytes behind the token: the number, or the length of the string or array
+const isWhole = 0x30; // a number, nil or boolean: nothing more to look at
 const isNumber = 0x10;
-const isPlain = 0x20; // nil or a boolean: the token is all of it
+const isPlain = 0x20;
 const isArray = 0x40;
 const isRefused = 0x80;
 const isString = 0;
@@ -247,6 +266,10 @@ function badFrame(at: number, was: string): FrameError {
   return new FrameError('bad-frame', `payload byte ${at}: was ${was}`);
 }
 
+function behindEnd(payload: Uint8Array, at: number): FrameError {
+  return badFrame(at, `behind the end of the message, ${payload.length - at} bytes too many`);
+}
+
 function cut(at: number): FrameError {
   return new FrameError('bad-frame', `payload byte ${at}: the payload ends inside a value`);
 }
@@ -269,6 +292,14 @@ function tooLong(bounds: KindBounds, bytes: number): ProtocolError {
 
 function tooMany(bounds: KindBounds): ProtocolError {
   return new ProtocolError('limit', `${bounds.name}: more than ${limits.frameValuesMax} values`);
+}
+
+function tooDeep(bounds: KindBounds): ProtocolError {
+  return new ProtocolError('limit', `${bounds.name}: arrays more than ${limits.depthMax} deep`);
+}
+
+function tooLongString(bounds: KindBounds, bytes: number, bytesMax: number): ProtocolError {
+  return new ProtocolError('limit', `${bounds.name}: a string of ${bytes} bytes, at most ${bytesMax} are allowed`);
 }
 
 function nameOf(token: number): string {
