@@ -158,9 +158,8 @@ const lefts = new Int32Array(limits.depthMax);
 const none: readonly number[] = [];
 
 function tokenAt(payload: Uint8Array, at: number): number {
-  const token = payload[at];
-  if (token === undefined) throw cut(at);
-  return token;
+  if (at >= payload.length) throw cut(at);
+  return payload[at]!;
 }
 
 /** How much there is of an array or string: it stands in the token, or in the bytes from `at` to `end` behind it. */
