@@ -204,6 +204,20 @@ test('a chunk holds at most as many reports as an agent may send without a key',
   assert.equal(window.needsKey(next), true);
 });
 
+test('a delta cannot follow what is of another schema, series count or session, or nothing', () => {
+  const window = new Window();
+  const maker = new ReportMaker({ schema: testSchema(2) });
+  const first = maker.make(1, [1, 2]);
+  assert.equal(window.needsKey(first), true);
+  append(window, first);
+  assert.equal(window.needsKey(first), false);
+  assert.equal(window.needsKey({ ...first, schema: testSchema(2) }), true);
+  assert.equal(window.needsKey({ ...first, sums: new Float64Array(3) }), true);
+  assert.equal(window.needsKey({ ...first, session: 2 }), true);
+  window.evictOldestChunk();
+  assert.equal(window.needsKey(first), true);
+});
+
 test('a chunk in which reports have been evicted still takes deltas', () => {
   const window = new Window();
   const maker = new ReportMaker();
