@@ -4,8 +4,8 @@
  * few decimals: those are written digit by digit, without a string.
  */
 
-/** The room that a number may take: `-2.2250738585072014e-308` has 24 characters. */
-export const numberBytesMax = 24;
+/** The room that a number may take: `-0.0000012345678901234567`, the last before the exponent, has 25 characters. */
+export const numberBytesMax = 25;
 
 /** k where `divisor` is 10^k and at most 10^9, else -1: what {@link writeQuotient} is told. */
 export function decimalsOf(divisor: number): number {
