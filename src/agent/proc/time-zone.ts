@@ -89,6 +89,7 @@ interface Header {
 }
 
 function parseHeader(view: DataView, at: number): Header {
+  if (at + headerBytes > view.byteLength) throw new RangeError('it is cut off');
   if (view.getUint32(at) !== 0x545a6966) throw new RangeError("it does not start with 'TZif'");
   const version = view.getUint8(at + 4);
   return {
