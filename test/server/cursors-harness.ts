@@ -1,0 +1,92 @@
+import { type AgentId, agentId } from '../../src/model/agent-id.ts';
+import { Cursors, type Scrape, type ScrapeConnection } from '../../src/server/cursors.ts';
+import { settle, VirtualClock } from '../support/virtual-clock.ts';
+
+export const windowMs = 30 * 60_000;
+export const timeoutMs = 10_000;
+export const minuteMs = 60_000;
+
+export const agentA = agentId('a')!;
+export const agentB = agentId('b')!;
+
+/** Cursors over agents whose reports are only times, and what became of them. */
+export class CursorsHarness {
+  readonly clock = new VirtualClock();
+  readonly reports = new Map<AgentId, number[]>();
+  /** Connections whose peer's kernel has not confirmed what was sent. */
+  readonly undelivered = new Set<ScrapeConnection>();
+  readonly events: string[] = [];
+  cursors = this.restarted();
+
+  /** A new server; nothing is restored. */
+  restarted(): Cursors {
+    return new Cursors({
+      clock: this.clock,
+      windowMs,
+      turn: () => settle(),
+      delivered: (connection) => !this.undelivered.has(connection),
+      newAgents: (selection) => [...this.reports.keys()].filter((id) => selection === '' || selection === id),
+      onChanged: () => this.events.push('changed'),
+      onCommitted: ({ name }) => this.events.push(`committed ${name}`),
+      onRollBack: ({ name }, kind) => this.events.push(`rolled back ${name} ${kind}`),
+      onConflict: ({ name }) => this.events.push(`conflict ${name}`),
+      onAssumed: ({ name }, agent) => this.events.push(`assumed ${name} ${agent}`),
+    });
+  }
+
+  /** How often this was seen. */
+  count(event: string): number {
+    return this.events.filter((seen) => seen === event).length;
+  }
+
+  /** A report of an agent, now. */
+  report(agent: AgentId = agentA): number {
+    const ms = this.clock.nowMs();
+    this.reports.set(agent, [...(this.reports.get(agent) ?? []), ms]);
+    return ms;
+  }
+
+  async open(connection: ScrapeConnection, options: ScrapeOptions = {}): Promise<OpenScrape> {
+    const { name = 'p', selection = '', last = false } = options;
+    const scrape = await this.cursors.open({ name, selection, connection, timeoutMs, last });
+    if (scrape === undefined) throw new Error('no cursor');
+    return new OpenScrape(scrape, this.reports, options.reportsMax ?? Infinity);
+  }
+
+  /** A whole scrape. Gives the reports of agent a, as the others'. */
+  async scrape(connection: ScrapeConnection, options: ScrapeOptions = {}): Promise<number[]> {
+    const open = await this.open(connection, options);
+    open.finish();
+    return open.given.get(agentA) ?? [];
+  }
+}
+
+export interface ScrapeOptions {
+  readonly name?: string;
+  readonly selection?: string;
+  readonly last?: boolean;
+  /** Of each agent. */
+  readonly reportsMax?: number;
+}
+
+/** A scrape for which the reports have been taken. */
+export class OpenScrape {
+  readonly scrape: Scrape;
+  readonly given = new Map<AgentId, number[]>();
+
+  constructor(scrape: Scrape, reports: ReadonlyMap<AgentId, readonly number[]>, reportsMax: number) {
+    this.scrape = scrape;
+    for (const [agent, times] of reports) {
+      const after = times.filter((ms) => ms > scrape.afterMs(agent)).slice(0, reportsMax);
+      if (after.length > 0) this.given.set(agent, after);
+    }
+  }
+
+  finish(arrivedSamples = 0): void {
+    const taken = new Map<AgentId, number>();
+    for (const [agent, times] of this.given) taken.set(agent, times.at(-1)!);
+    this.scrape.finish({ taken, arrivedSamples });
+  }
+}
+
+export const connect = (): ScrapeConnection => ({ closed: false });
