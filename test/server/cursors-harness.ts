@@ -1,6 +1,6 @@
 import { type AgentId, agentId } from '../../src/model/agent-id.ts';
 import { Cursors, type Scrape, type ScrapeConnection } from '../../src/server/cursors.ts';
-import { settle, VirtualClock } from '../support/virtual-clock.ts';
+import { VirtualClock } from '../support/virtual-clock.ts';
 
 export const windowMs = 30 * 60_000;
 export const timeoutMs = 10_000;
@@ -16,6 +16,8 @@ export class CursorsHarness {
   /** Connections whose peer's kernel has not confirmed what was sent. */
   readonly undelivered = new Set<ScrapeConnection>();
   readonly events: string[] = [];
+  /** Happens in the next turn of the event loop that is waited for. */
+  inTurn: (() => unknown) | undefined;
   cursors = this.restarted();
 
   /** A new server; nothing is restored. */
@@ -23,7 +25,12 @@ export class CursorsHarness {
     return new Cursors({
       clock: this.clock,
       windowMs,
-      turn: () => settle(),
+      turn: async () => {
+        const { inTurn } = this;
+        this.inTurn = undefined;
+        await inTurn?.();
+        await new Promise<void>((resolve) => setImmediate(resolve));
+      },
       delivered: (connection) => !this.undelivered.has(connection),
       newAgents: (selection) => [...this.reports.keys()].filter((id) => selection === '' || selection === id),
       onChanged: () => this.events.push('changed'),

@@ -96,15 +96,26 @@ test('rule 2: a close that has arrived, but is seen only in the same turn as the
     const ms = world.report();
     await world.scrape(connection);
     // As after a pause of the whole process: the timer is due, or the next request read, and the close right behind it.
-    const next = how === 'timeout' ? world.clock.advance(timeoutMs + 2000) : world.scrape(connect());
-    if (how === 'timeout') world.clock.after(0, () => world.cursors.closed(connection));
-    else world.cursors.closed(connection);
-    await next;
+    world.inTurn = () => world.cursors.closed(connection);
+    if (how === 'timeout') await world.clock.advance(timeoutMs + 2000);
+    const given = await world.scrape(connect());
     assert.equal(world.count('committed p'), 0, how);
     assert.equal(world.count('rolled back p unconfirmed'), 1, how);
-    if (how === 'timeout') assert.deepEqual(await world.scrape(connect()), [ms]);
-    else assert.deepEqual(await next, [ms]);
+    assert.deepEqual(given, [ms]);
   }
+});
+
+test('rule 2: the timeout of one scrape does not commit the next', async () => {
+  const world = new CursorsHarness();
+  const connection = connect();
+  const first = world.report();
+  await world.scrape(connection);
+  world.inTurn = async () => {
+    world.report();
+    await world.scrape(connection);
+  };
+  await world.clock.advance(timeoutMs + 2000);
+  assert.equal(world.cursors.committedMs(agentA), first);
 });
 
 test('rule 2: a connection that was closed when its response finished rolls back', async () => {
@@ -242,22 +253,25 @@ test('rule 4: a rolled-back range counts as read once it is 5 min old, and is co
 });
 
 test('rule 4: what a rolled-back response had given is remembered through a smaller one', async () => {
-  const world = new CursorsHarness();
-  const times: number[] = [];
-  for (let report = 0; report < 4; report++) {
-    times.push(world.report());
-    await world.clock.advance(1000);
+  for (const smaller of ['is read', 'is rolled back'] as const) {
+    const world = new CursorsHarness();
+    const times: number[] = [];
+    for (let report = 0; report < 4; report++) {
+      times.push(world.report());
+      await world.clock.advance(1000);
+    }
+    let connection = connect();
+    assert.deepEqual(await world.scrape(connection), times);
+    world.cursors.closed(connection);
+    connection = connect();
+    assert.deepEqual(await world.scrape(connection, { reportsMax: 1 }), times.slice(0, 1));
+    if (smaller === 'is rolled back') world.cursors.closed(connection);
+    await world.clock.advance(timeoutMs + 2000);
+    assert.equal(world.count('committed p'), smaller === 'is read' ? 1 : 0);
+    await world.clock.advance(5 * minuteMs);
+    assert.deepEqual(await world.scrape(smaller === 'is read' ? connection : connect()), []);
+    assert.equal(world.count('assumed p a'), 1);
   }
-  let connection = connect();
-  assert.deepEqual(await world.scrape(connection), times);
-  world.cursors.closed(connection);
-  connection = connect();
-  assert.deepEqual(await world.scrape(connection, { reportsMax: 1 }), times.slice(0, 1));
-  await world.clock.advance(timeoutMs + 2000);
-  assert.equal(world.count('committed p'), 1);
-  await world.clock.advance(5 * minuteMs);
-  assert.deepEqual(await world.scrape(connection), []);
-  assert.equal(world.count('assumed p a'), 1);
 });
 
 test('rule 5: a scraper never seen starts 5 min back; an agent that comes later is new to it as a whole', async () => {
