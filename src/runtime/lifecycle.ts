@@ -1,0 +1,134 @@
+import { spawn } from 'node:child_process';
+import type { Clock, Timer } from './clock.ts';
+import type { Log } from './log.ts';
+
+/** How a service lives: told to stop or to reload, and telling systemd how it is. */
+export interface Lifecycle {
+  /** Aborts at SIGTERM or SIGINT. A second one ends the process at once. */
+  readonly signal: AbortSignal;
+  /** Resolves when the signal aborts. */
+  readonly stopped: Promise<void>;
+  /** What SIGHUP does. An error it throws is logged: a service that cannot reload goes on as it was. */
+  onReload(callback: () => void): void;
+  /** The service works: `systemctl start` returns now. */
+  ready(): void;
+  /** The line that `systemctl status` shows; sent when it has changed, and not more often than every five seconds. */
+  status(text: string): void;
+  /** Pings systemd's watchdog, where the unit has one, as long as `isAlive` says so. */
+  watchdog(isAlive: () => boolean): void;
+}
+
+export interface LifecycleOptions {
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly process?: NodeJS.Process;
+  /** Sends assignments such as `READY=1` to systemd; by a child process unless a test says otherwise. */
+  readonly notify?: (assignments: readonly string[]) => void;
+}
+
+/** The lifecycle of this process. Without systemd around it (no NOTIFY_SOCKET) nothing is told to anybody. */
+export function systemdLifecycle(options: LifecycleOptions): Lifecycle {
+  const { clock, log } = options;
+  const host = options.process ?? process;
+  const notify = options.notify ?? notifier(host.env, log);
+  const controller = new AbortController();
+  const { signal } = controller;
+  let reload: (() => void) | undefined;
+  const stopped = new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
+
+  const stop = (name: NodeJS.Signals) => {
+    if (signal.aborted) {
+      log.warn(`${name} again: ending at once, without waiting for what is under way`);
+      host.exit(1);
+    }
+    log.info(`${name}: stopping`);
+    notify(['STOPPING=1']);
+    controller.abort();
+  };
+  host.on('SIGTERM', stop);
+  host.on('SIGINT', stop);
+  host.on('SIGHUP', () => {
+    if (reload === undefined || signal.aborted) return;
+    // systemd compares this time with that of its own request: https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html
+    notify(['RELOADING=1', `MONOTONIC_USEC=${host.hrtime.bigint() / 1000n}`]);
+    try {
+      reload();
+    } catch (error) {
+      log.error(`reload failed, going on as before: ${error instanceof Error ? error.message : String(error)}`);
+    }
+    notify(['READY=1']);
+  });
+
+  return {
+    signal,
+    stopped,
+    onReload(callback) {
+      reload = callback;
+    },
+    ready: () => notify(['READY=1']),
+    status: statusLine(clock, notify),
+    watchdog(isAlive) {
+      const everyMs = watchdogEveryMs(host.env, host.pid);
+      if (everyMs === undefined) return;
+      let timer: Timer;
+      const ping = () => {
+        if (signal.aborted) return;
+        if (isAlive()) notify(['WATCHDOG=1']);
+        timer = clock.after(everyMs, ping);
+      };
+      timer = clock.after(everyMs, ping);
+      signal.addEventListener('abort', () => timer.cancel(), { once: true });
+    },
+  };
+}
+
+/** A third of what the unit allows; undefined where it has no watchdog, or has it for another process. */
+export function watchdogEveryMs(env: NodeJS.ProcessEnv, pid: number): number | undefined {
+  const usec = Number(env['WATCHDOG_USEC'] ?? Number.NaN);
+  const forUs = env['WATCHDOG_PID'] === undefined || Number(env['WATCHDOG_PID']) === pid;
+  return usec > 0 && forUs ? usec / 1000 / 3 : undefined;
+}
+
+function statusLine(clock: Clock, notify: (assignments: readonly string[]) => void): (text: string) => void {
+  let shown = '';
+  let wanted = '';
+  let timer: Timer | undefined;
+  const show = () => {
+    timer = undefined;
+    if (wanted === shown) return;
+    shown = wanted;
+    notify([`STATUS=${wanted}`]);
+    timer = clock.after(statusEveryMs, show);
+  };
+  return (text) => {
+    wanted = text.replaceAll('\n', ' ');
+    if (timer === undefined) show();
+  };
+}
+
+// Each is a process of its own: 20 ms of CPU.
+const statusEveryMs = 5000;
+
+/**
+ * sd_notify by systemd's own `systemd-notify`, because Node has no datagram sockets of the unix kind. The unit needs
+ * NotifyAccess=all, for the message comes from a child.
+ */
+function notifier(env: NodeJS.ProcessEnv, log: Log): (assignments: readonly string[]) => void {
+  if (env['NOTIFY_SOCKET'] === undefined) return () => {};
+  let last: Promise<void> = Promise.resolve();
+  return (assignments) => {
+    // One after the other: READY must not overtake RELOADING.
+    last = last.then(() => notifyOnce(assignments, log));
+  };
+}
+
+function notifyOnce(assignments: readonly string[], log: Log): Promise<void> {
+  return new Promise((resolve) => {
+    const child = spawn('systemd-notify', [...assignments], { stdio: 'ignore' });
+    child.once('error', (error) => {
+      log.warn(`systemd-notify ${assignments.join(' ')}: ${error.message}; systemd does not learn of it`);
+      resolve();
+    });
+    child.once('close', () => resolve());
+  });
+}

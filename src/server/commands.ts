@@ -1,0 +1,134 @@
+import { type AgentId, agentId } from '../model/agent-id.ts';
+import { UsageError } from '../runtime/config.ts';
+import { askControl, ControlError } from '../runtime/control.ts';
+import { Fleet } from './fleet.ts';
+import type { ServerOptions } from './options.ts';
+import { advertisedAddress, readFleetKeys, readSettings } from './settings.ts';
+import { checkStateDir, readRevocations, writeRevocations } from './state-disk.ts';
+import type { AgentStatus, ServerStatus } from './status.ts';
+
+// The commands beside `run`: each prints to `out` and returns the exit code.
+
+export type Out = (text: string) => void;
+
+/** The first word of a join line; the number changes when its meaning does. */
+export const joinVersion = 'sysmon-join-v1';
+
+/** Prints the line that makes a host an agent. It holds the key: not for a command line, where `ps` shows it. */
+export function enroll(options: ServerOptions, out: Out): number {
+  const id = nameArgument(options);
+  const { fleetKeyFile, stateDir } = options.values;
+  if (fleetKeyFile === undefined) {
+    throw options.refuse('fleet-key-file', "expected the file of the fleet key, from which the agent's is derived");
+  }
+  const enrolled = new Fleet(readFleetKeys(fleetKeyFile), readRevocations(stateDir)).enroll(id);
+  if (enrolled === undefined) throw new UsageError(`--fleet-key-file '${fleetKeyFile}': expected a key`);
+  out(`${joinVersion} ${advertisedAddress(options)} ${enrolled.identity} ${enrolled.key.toString('hex')}\n`);
+  return 0;
+}
+
+/** Refuses an agent's present key: through the running server, so that it takes effect at once, else in its folder. */
+export async function revoke(options: ServerOptions, out: Out): Promise<number> {
+  const id = nameArgument(options);
+  const { controlSocket, stateDir } = options.values;
+  try {
+    const { generation } = (await askControl(controlSocket, { command: 'revoke', name: id })) as { generation: number };
+    out(`generation ${generation} of '${id}' is refused from now on; 'sysmon-server enroll ${id}' gives the next\n`);
+    return 0;
+  } catch (error) {
+    if (!(error instanceof ControlError) || error.code !== 'not-running') throw error;
+  }
+  if (stateDir === undefined) {
+    throw options.refuse('state-dir', 'expected the folder of revocations, or a running server to tell it to');
+  }
+  checkStateDir(stateDir);
+  const fleet = new Fleet([], readRevocations(stateDir));
+  const generation = fleet.generation(id);
+  writeRevocations(stateDir, fleet.revoke(id));
+  out(`generation ${generation} of '${id}' is refused from the server's next start on (it is not running)\n`);
+  return 0;
+}
+
+export async function agents(options: ServerOptions, out: Out): Promise<number> {
+  const answer = (await askControl(options.values.controlSocket, { command: 'agents' })) as { agents: AgentStatus[] };
+  if (options.values.json) out(`${JSON.stringify(answer.agents, undefined, 2)}\n`);
+  else out(agentsText(answer.agents));
+  return 0;
+}
+
+export async function status(options: ServerOptions, out: Out): Promise<number> {
+  const answer = (await askControl(options.values.controlSocket, { command: 'status' })) as { server: ServerStatus };
+  if (options.values.json) out(`${JSON.stringify(answer.server, undefined, 2)}\n`);
+  else out(statusText(answer.server));
+  return 0;
+}
+
+/** Says what a start would find wrong. Opens no port and writes nothing. */
+export function check(options: ServerOptions, out: Out): number {
+  const settings = readSettings(options);
+  const keys = settings.fleetKeys.length;
+  out(
+    `options are right: agents on ${settings.listen.address || 'all addresses'} port ${settings.listen.port}, ` +
+      `${keys === 0 ? 'without keys' : `with keys of ${keys} fleet key${keys > 1 ? 's' : ''}`}, ` +
+      `HTTP on ${settings.webListen.address || 'all addresses'} port ${settings.webListen.port}, ` +
+      `${settings.stateDir === undefined ? 'cursors in memory' : `cursors in '${settings.stateDir}'`}\n`,
+  );
+  return 0;
+}
+
+function nameArgument(options: ServerOptions): AgentId {
+  const [name = ''] = options.arguments;
+  const id = agentId(name);
+  if (id === undefined) {
+    throw new UsageError(`'${name}' is no agent's name: expected 1 to 128 characters of A-Z a-z 0-9 . _ -`);
+  }
+  return id;
+}
+
+function agentsText(list: readonly AgentStatus[]): string {
+  if (list.length === 0) return 'no agent is known\n';
+  const rows = list.map((agent) => [
+    agent.name,
+    agent.up ? 'up' : 'down',
+    agent.peer ?? 'not connected',
+    agent.newestAt ?? 'no report',
+    `${agent.intervalSeconds}s`,
+    String(agent.series),
+    String(agent.windowReports),
+    agent.unscrapedReports === null ? '-' : String(agent.unscrapedReports),
+    `${agent.clockOffsetSeconds}s`,
+  ]);
+  return table([
+    ['NAME', 'STATE', 'CONNECTION', 'NEWEST REPORT', 'EVERY', 'SERIES', 'HELD', 'UNSCRAPED', 'OFFSET'],
+    ...rows,
+  ]);
+}
+
+function statusText(server: ServerStatus): string {
+  const { agents: counts, scrapers } = server;
+  const mebibytes = (bytes: number): string => `${(bytes / 1024 ** 2).toFixed(1)} MiB`;
+  const lines = [
+    `version   ${server.version}, up since ${server.startedAt}`,
+    `agents    ${counts.up} of ${counts.known} up, ${counts.connected} connected`,
+    `windows   ${server.windowReports} reports in ${mebibytes(server.windowBytes)} of ${mebibytes(server.windowBytesMax)}, ` +
+      `kept for ${Math.round(server.windowSeconds / 60)} min`,
+  ];
+  if (scrapers.length === 0) return `${lines.join('\n')}\nscrapers  none yet: agents are acknowledged on receipt\n`;
+  const rows = scrapers.map((scraper) => [
+    scraper.scraper,
+    scraper.selection || 'all agents',
+    scraper.lastScrapeAt,
+    String(scraper.backlogReports),
+    `${scraper.lagSeconds.toFixed(1)}s`,
+    scraper.known ? 'yes' : 'not yet',
+    String(scraper.conflicts),
+  ]);
+  const header = ['SCRAPER', 'SELECTS', 'LAST SCRAPE', 'WAITING', 'LAG', 'HOLDS ACKS', 'CONFLICTS'];
+  return `${lines.join('\n')}\n\n${table([header, ...rows])}`;
+}
+
+function table(rows: readonly (readonly string[])[]): string {
+  const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
+  const lines = rows.map((row) => row.map((cell, column) => cell.padEnd(widths[column]!)).join('  '));
+  return `${lines.map((line) => line.trimEnd()).join('\n')}\n`;
+}

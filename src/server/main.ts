@@ -1,0 +1,58 @@
+import { readFileSync } from 'node:fs';
+import { realClock } from '../runtime/clock.ts';
+import { readOptions, UsageError } from '../runtime/config.ts';
+import { ControlError } from '../runtime/control.ts';
+import { systemdLifecycle } from '../runtime/lifecycle.ts';
+import { ListenError } from '../runtime/listen.ts';
+import { stderrIsJournal, stderrLog } from '../runtime/log.ts';
+import { helpOrVersion } from '../runtime/option-help.ts';
+import { version } from '../runtime/version.ts';
+import { agents, check, enroll, revoke, status } from './commands.ts';
+import { program } from './options.ts';
+import { run } from './run.ts';
+
+/** Exit codes: 0 done, 1 failed while running, 2 wrong use. */
+async function main(): Promise<number> {
+  const argv = process.argv.slice(2);
+  const out = (text: string) => void process.stdout.write(text);
+  const help = helpOrVersion(program, version, argv);
+  if (help !== undefined) {
+    out(help);
+    return 0;
+  }
+  const options = readOptions(program, { argv, env: process.env, readFile: (path) => readFileSync(path, 'utf8') });
+  switch (options.command) {
+    case 'enroll':
+      return enroll(options, out);
+    case 'revoke':
+      return revoke(options, out);
+    case 'agents':
+      return agents(options, out);
+    case 'status':
+      return status(options, out);
+    case 'check':
+      return check(options, out);
+    default: {
+      const log = stderrLog({
+        level: options.values.logLevel,
+        journal: stderrIsJournal(process.env),
+        name: program.name,
+      });
+      await run(options, { clock: realClock, log, lifecycle: systemdLifecycle({ clock: realClock, log }) });
+      return 0;
+    }
+  }
+}
+
+main().then(
+  (code) => {
+    process.exitCode = code;
+  },
+  (error: unknown) => {
+    const isUsage = error instanceof UsageError;
+    // What a person can mend is said in a line; anything else is a bug, and its stack says where.
+    const isExpected = isUsage || error instanceof ListenError || error instanceof ControlError;
+    process.stderr.write(`${program.name}: ${isExpected ? error.message : (error as Error).stack}\n`);
+    process.exitCode = isUsage ? 2 : 1;
+  },
+);
