@@ -1,0 +1,36 @@
+import { readSecretFile, SecretFileError } from './secret-file.ts';
+
+/** What makes an agent that agent: who it is, and the key that proves it. */
+export interface AgentKey {
+  /** As the server gave it: `web-1:1:5c9e0b3a`. Not secret. */
+  readonly identity: string;
+  /** The agent's name: the identity up to its first colon. */
+  readonly agentName: string;
+  readonly key: Buffer;
+}
+
+/** The first word of a key file; the number changes when the meaning of the rest does. */
+export const keyFileVersion = 'sysmon-key-v1';
+
+/** What an agent's key file holds: one line, `sysmon-key-v1 IDENTITY HEX`. */
+export function keyFileText(identity: string, key: Uint8Array): string {
+  return `${keyFileVersion} ${identity} ${Buffer.from(key).toString('hex')}\n`;
+}
+
+/** The key in a file that only its owner and group can read. Throws a SecretFileError that names the file. */
+export function readKeyFile(path: string): AgentKey {
+  const key = parseKeyFile(readSecretFile(path));
+  if (key !== undefined) return key;
+  // What is there stays unsaid: it may be a key.
+  throw new SecretFileError(
+    `key file '${path}': expected one line '${keyFileVersion} IDENTITY KEY', where the key is 64 hex digits`,
+  );
+}
+
+/** Undefined for a text that is no key file. */
+export function parseKeyFile(text: string): AgentKey | undefined {
+  const match = /^sysmon-key-v1 ([A-Za-z0-9._-]{1,128})(:[A-Za-z0-9:._-]{1,64}) ([0-9a-fA-F]{64})\s*$/.exec(text);
+  if (match === null) return undefined;
+  const [, agentName = '', rest = '', hex = ''] = match;
+  return { identity: agentName + rest, agentName, key: Buffer.from(hex, 'hex') };
+}

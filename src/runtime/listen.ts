@@ -1,0 +1,238 @@
+import assert from 'node:assert/strict';
+import { createServer as createPlainServer, type Server, type Socket } from 'node:net';
+import { createServer as createTlsServer, type TLSSocket, type Server as TlsServer } from 'node:tls';
+import { type Connection, ConnectionError } from './connection.ts';
+import { addressText } from './option-parsers.ts';
+import { connectionErrorOf, peerText, plainAddress, socketConnection } from './socket.ts';
+import { tlsParameters } from './tls.ts';
+
+export interface ListenOptions {
+  /** Empty: all addresses. */
+  readonly address: string;
+  /** 0: the kernel chooses one. */
+  readonly port: number;
+  readonly onConnection: (connection: Connection) => void;
+  /** With it TLS, without it plain TCP. `keyOf` is asked at each handshake; undefined refuses. */
+  readonly psk?: { readonly keyOf: (identity: string) => Buffer | undefined } | undefined;
+  readonly connectionsMax: number;
+  /** An IPv6 peer counts as its /64: whoever has one address there has them all. */
+  readonly connectionsPerAddressMax: number;
+  readonly handshakeTimeoutMs: number;
+  /** `identity` is what the peer claimed before its key was found wrong; anybody can claim anything. */
+  readonly onRefused: (reason: RefusedReason, peer: string, error?: Error, identity?: string) => void;
+}
+
+export type RefusedReason = 'full' | 'full-address' | 'tls' | 'handshake-timeout';
+
+export interface Listener {
+  readonly port: number;
+  /** Open ones, those still in their handshake included. */
+  readonly connections: number;
+  /** Takes no more, and ends those that are left at once. */
+  close(): Promise<void>;
+}
+
+/** The address or port cannot be had; the words name both. */
+export class ListenError extends Error {
+  override readonly name = 'ListenError';
+  readonly code: string;
+  constructor(code: string, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.code = code;
+  }
+}
+
+export function listen(options: ListenOptions): Promise<Listener> {
+  const { address, port } = options;
+  const sockets = new Sockets(options);
+  const tls = options.psk && tlsServer(options, options.psk);
+  const server = createPlainServer((socket) => {
+    if (!sockets.admit(socket)) return;
+    // A socket given to a TLS server by hand is a documented way in, and lets limits come before the handshake.
+    if (tls) tls.emit('connection', socket);
+    else options.onConnection(socketConnection(socket));
+  });
+  return new Promise((resolve, reject) => {
+    server.once('error', (error) => reject(listenErrorOf(error, address, port)));
+    server.listen({ port, host: address === '' ? undefined : address }, () => {
+      server.removeAllListeners('error');
+      server.on('error', () => {}); // of accept(): the peer has gone, or descriptors are short; the next is taken
+      resolve({
+        port: boundPort(server),
+        get connections() {
+          return sockets.count;
+        },
+        close: () =>
+          new Promise((done) => {
+            server.close(() => done());
+            sockets.destroyAll();
+          }),
+      });
+    });
+  });
+}
+
+function boundPort(server: Server): number {
+  const bound = server.address();
+  if (bound === null || typeof bound === 'string') throw new Error('a TCP server without a port');
+  return bound.port;
+}
+
+/** Why a server cannot listen, naming address and port. */
+export function listenErrorOf(error: Error, address: string, port: number): ListenError {
+  const code = (error as NodeJS.ErrnoException).code ?? 'unknown'; // Node gives it a code
+  const reason = listenReasons[code] ?? error.message;
+  return new ListenError(code, `cannot listen on ${addressText(address, port)}: ${reason}`, { cause: error });
+}
+
+const listenReasons: Readonly<Record<string, string>> = {
+  EADDRINUSE: 'the port is taken by another program',
+  EADDRNOTAVAIL: 'this host does not have the address',
+  EACCES: 'a port below 1024 needs privileges',
+  ENOTFOUND: 'the name is unknown',
+  EAI_AGAIN: 'the name cannot be resolved now',
+};
+
+/** The open sockets, within their limits. */
+class Sockets {
+  readonly #options: ListenOptions;
+  readonly #open = new Set<Socket>();
+  readonly #countByAddress = new Map<string, number>();
+
+  constructor(options: ListenOptions) {
+    this.#options = options;
+  }
+
+  get count(): number {
+    return this.#open.size;
+  }
+
+  admit(socket: Socket): boolean {
+    // A peer may have gone before it was accepted; then it has no address.
+    if (socket.remoteAddress === undefined) {
+      socket.destroy();
+      return false;
+    }
+    const key = countedAddress(plainAddress(socket.remoteAddress));
+    const count = this.#countByAddress.get(key) ?? 0;
+    const { connectionsMax, connectionsPerAddressMax } = this.#options;
+    const reason =
+      this.#open.size >= connectionsMax ? 'full' : count >= connectionsPerAddressMax ? 'full-address' : undefined;
+    if (reason !== undefined) {
+      const peer = peerText(socket);
+      socket.destroy();
+      this.#options.onRefused(reason, peer);
+      return false;
+    }
+    this.#open.add(socket);
+    this.#countByAddress.set(key, count + 1);
+    socket.on('error', () => {}); // until somebody listens: a reset in the middle of a handshake ends nothing else
+    socket.once('close', () => this.#remove(socket, key));
+    return true;
+  }
+
+  destroyAll(): void {
+    for (const socket of this.#open) socket.destroy();
+  }
+
+  #remove(socket: Socket, key: string): void {
+    this.#open.delete(socket);
+    const count = (this.#countByAddress.get(key) ?? 1) - 1;
+    if (count === 0) this.#countByAddress.delete(key);
+    else this.#countByAddress.set(key, count);
+  }
+}
+
+/** An IPv4 address as it is, an IPv6 address as its /64. */
+export function countedAddress(address: string): string {
+  if (!address.includes(':')) return address;
+  const [left = '', right] = address.replace(/%.*$/, '').split('::');
+  const head = left === '' ? [] : left.split(':');
+  const tail = right === undefined || right === '' ? [] : right.split(':');
+  const zeros = right === undefined ? 0 : Math.max(0, 8 - head.length - tail.length);
+  const groups = [...head, ...Array.from({ length: zeros }, () => '0'), ...tail];
+  return `${groups.slice(0, 4).join(':')}::/64`;
+}
+
+/**
+ * The TLS side: sockets are given to it by `emit('connection', socket)`, which Node documents as a way in. Limits have
+ * been held before, so that a handshake costs only those who may have one.
+ */
+function tlsServer(options: ListenOptions, { keyOf }: NonNullable<ListenOptions['psk']>): TlsServer {
+  const proved = new WeakMap<TLSSocket, string>();
+  const claimed = new WeakMap<TLSSocket, string>();
+  const handshakes = new WeakMap<Socket, Handshake>();
+  const server = createTlsServer({
+    ...tlsParameters,
+    pskCallback: (socket, identity) => {
+      const key = keyOf(identity);
+      claimed.set(socket, identity);
+      // Called again for each key that a peer offers, and OpenSSL takes the first that we know.
+      if (key !== undefined) proved.set(socket, identity);
+      return key ?? null;
+    },
+  });
+  server.on('connection', (socket: Socket) =>
+    handshakes.set(socket, new Handshake(socket, options.handshakeTimeoutMs)),
+  );
+  server.on('secureConnection', (socket) => {
+    handshakes.get(socketBelow(socket))?.finish();
+    const identity = proved.get(socket);
+    if (identity === undefined) {
+      // The handshake went another way than by a key. tlsParameters rule that out; this is the second lock.
+      const peer = peerText(socket);
+      socket.destroy();
+      options.onRefused('tls', peer, new ConnectionError('tls', `no TLS with ${peer}: it did not use a key`));
+      return;
+    }
+    options.onConnection(socketConnection(socket, identity));
+  });
+  server.on('tlsClientError', (error, socket) => {
+    const handshake = handshakes.get(socketBelow(socket));
+    handshake?.finish();
+    socket.destroy();
+    // Closed before its first byte: a health check of the port, or a peer that thought better of it.
+    if (handshake === undefined || (handshake.silent && !handshake.overdue)) return;
+    const { peer, overdue } = handshake;
+    const cause = overdue ? new ConnectionError('timeout', `no TLS with ${peer} in time`) : error;
+    options.onRefused(overdue ? 'handshake-timeout' : 'tls', peer, connectionErrorOf(cause, peer), claimed.get(socket));
+  });
+  return server;
+}
+
+/** Not in Node's documentation, but there since its first TLS; the tests fail at once where it is not. */
+function socketBelow(socket: TLSSocket): Socket {
+  const { _parent: below } = socket as unknown as { _parent?: Socket };
+  assert(below !== undefined, 'a TLS socket without the socket below it');
+  return below;
+}
+
+/**
+ * The deadline of a handshake. Node's own `handshakeTimeout` begins anew with every byte, so that a peer could take as
+ * long as it likes.
+ */
+class Handshake {
+  /** Kept, because a socket that was closed has forgotten it. */
+  readonly peer: string;
+  readonly #socket: Socket;
+  readonly #deadline: NodeJS.Timeout;
+  overdue = false;
+
+  constructor(socket: Socket, timeoutMs: number) {
+    this.peer = peerText(socket);
+    this.#socket = socket;
+    this.#deadline = setTimeout(() => {
+      this.overdue = true;
+      socket.destroy();
+    }, timeoutMs);
+    socket.once('close', () => this.finish());
+  }
+
+  get silent(): boolean {
+    return this.#socket.bytesRead === 0;
+  }
+
+  finish(): void {
+    clearTimeout(this.#deadline);
+  }
+}

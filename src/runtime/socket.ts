@@ -1,0 +1,218 @@
+import type { Socket } from 'node:net';
+import { type Connection, ConnectionError, type ConnectionErrorCode } from './connection.ts';
+
+const endTimeoutMs = 2000;
+
+/**
+ * A connected socket, plain or TLS, as a Connection. Chunks are read ahead only as far as the socket's own buffer: a
+ * reader that takes its time makes the peer wait, not our memory grow. `identity` is what TLS has proved.
+ */
+export function socketConnection(socket: Socket, identity?: string): Connection {
+  return new SocketConnection(socket, identity);
+}
+
+/** What a reader or a writer waits with. */
+interface Waiting {
+  resolve(): void;
+  reject(error: ConnectionError): void;
+}
+
+class SocketConnection implements Connection {
+  readonly peer: string;
+  readonly peerAddress: string;
+  readonly identity: string | undefined;
+  readonly #socket: Socket;
+  readonly #chunks: Uint8Array[] = [];
+  #reading = false;
+  #reader: Waiting | undefined;
+  #writers: Waiting[] = [];
+  /** The peer has said goodbye: nothing more to read. */
+  #ended = false;
+  /** We have said goodbye: what still comes is dropped. */
+  #ending = false;
+  /** Why nothing can be read or written any more. */
+  #failure: ConnectionError | undefined;
+  #closed = false;
+
+  constructor(socket: Socket, identity: string | undefined) {
+    this.#socket = socket;
+    this.peerAddress = plainAddress(socket.remoteAddress ?? 'unknown');
+    this.peer = peerText(socket);
+    this.identity = identity;
+    socket.setNoDelay(true); // a report is one small write that shall not wait for the last one's acknowledgement
+    socket.on('data', (chunk: Uint8Array) => this.#take(chunk));
+    socket.on('end', () => this.#peerEnded());
+    socket.on('drain', () => this.#drained());
+    socket.on('error', (error) => this.#fail(connectionErrorOf(error, this.peer)));
+    socket.on('close', () => {
+      this.#closed = true;
+      this.#fail(new ConnectionError('closed', `the connection to ${this.peer} has ended`));
+    });
+    if (socket.destroyed) this.#fail(new ConnectionError('closed', `the connection to ${this.peer} has ended`));
+  }
+
+  get unsentBytes(): number {
+    return this.#socket.writableLength;
+  }
+
+  write(bytes: Uint8Array): Promise<void> {
+    if (this.#failure) return Promise.reject(this.#failure);
+    if (this.#ending) {
+      return Promise.reject(new ConnectionError('closed', `the connection to ${this.peer} is being closed`));
+    }
+    // Said here although a write would say so too: allowHalfOpen is off, so the socket is ending itself.
+    if (this.#ended) return Promise.reject(new ConnectionError('closed', `${this.peer} has closed the connection`));
+    if (this.#socket.write(bytes)) return Promise.resolve();
+    return new Promise((resolve, reject) => this.#writers.push({ resolve, reject }));
+  }
+
+  end(timeoutMs = endTimeoutMs): Promise<void> {
+    if (this.#closed) return Promise.resolve();
+    this.#ending = true;
+    // What was not read would turn our goodbye into a reset, and with it would go what the peer has not read.
+    this.#chunks.length = 0;
+    this.#socket.resume();
+    this.#wakeReader();
+    this.#socket.end();
+    return new Promise((resolve) => {
+      const overdue = setTimeout(() => this.destroy(), timeoutMs);
+      this.#socket.once('close', () => {
+        clearTimeout(overdue);
+        resolve();
+      });
+    });
+  }
+
+  destroy(reason?: Error): void {
+    this.#chunks.length = 0;
+    if (reason instanceof ConnectionError) this.#fail(reason);
+    else {
+      const why = reason === undefined ? '' : `: ${reason.message}`;
+      const options = reason === undefined ? undefined : { cause: reason };
+      this.#fail(new ConnectionError('closed', `the connection to ${this.peer} was ended here${why}`, options));
+    }
+    this.#socket.destroy();
+  }
+
+  [Symbol.asyncIterator](): AsyncIterator<Uint8Array> {
+    if (this.#reading) throw new Error(`the connection to ${this.peer} has a reader already`);
+    this.#reading = true;
+    return { next: () => this.#next() };
+  }
+
+  async #next(): Promise<IteratorResult<Uint8Array>> {
+    for (;;) {
+      const chunk = this.#chunks.shift();
+      if (chunk !== undefined) {
+        if (this.#chunks.length === 0) this.#socket.resume();
+        return { done: false, value: chunk };
+      }
+      if (this.#ended || this.#ending) return { done: true, value: undefined };
+      // What came before the break has been read by now: the last of it may say why.
+      if (this.#failure) throw this.#failure;
+      await new Promise<void>((resolve, reject) => {
+        this.#reader = { resolve, reject };
+      });
+    }
+  }
+
+  #take(chunk: Uint8Array): void {
+    if (this.#ending) return;
+    this.#chunks.push(chunk);
+    if (this.#reader) this.#wakeReader();
+    else this.#socket.pause(); // one chunk ahead is enough
+  }
+
+  #wakeReader(): void {
+    const reader = this.#reader;
+    this.#reader = undefined;
+    reader?.resolve();
+  }
+
+  #peerEnded(): void {
+    this.#ended = true;
+    this.#wakeReader();
+    this.#rejectWriters(new ConnectionError('closed', `${this.peer} has closed the connection`));
+  }
+
+  #drained(): void {
+    const writers = this.#writers;
+    this.#writers = [];
+    for (const writer of writers) writer.resolve();
+  }
+
+  #rejectWriters(error: ConnectionError): void {
+    const writers = this.#writers;
+    this.#writers = [];
+    for (const writer of writers) writer.reject(error);
+  }
+
+  #fail(error: ConnectionError): void {
+    if (this.#failure) return;
+    this.#failure = error;
+    const reader = this.#reader;
+    this.#reader = undefined;
+    if (this.#ending) reader?.resolve();
+    else reader?.reject(error);
+    this.#rejectWriters(error);
+  }
+}
+
+/** The peer of a socket for log lines: `192.0.2.7:51234`, `[2001:db8::7]:51234`. */
+export function peerText(socket: Socket): string {
+  if (socket.remoteAddress === undefined) return 'a peer that has gone';
+  const address = plainAddress(socket.remoteAddress);
+  return `${address.includes(':') ? `[${address}]` : address}:${socket.remotePort}`;
+}
+
+/** A socket that listens on `::` sees IPv4 peers as `::ffff:192.0.2.7`. */
+export function plainAddress(address: string): string {
+  return address.startsWith('::ffff:') && address.includes('.') ? address.slice('::ffff:'.length) : address;
+}
+
+/** What Node says about a socket, in our words. `peer` is a name for the other end. */
+export function connectionErrorOf(error: Error, peer: string): ConnectionError {
+  if (error instanceof ConnectionError) return error;
+  const systemCode = (error as NodeJS.ErrnoException).code ?? ''; // Node gives its socket errors a code
+  const code = codes[systemCode] ?? (isTls(systemCode) ? 'tls' : 'network');
+  return new ConnectionError(code, wordsOf[code](peer, reasonOf(error)), { cause: error });
+}
+
+const codes: Readonly<Record<string, ConnectionErrorCode>> = {
+  ECONNREFUSED: 'refused',
+  EHOSTUNREACH: 'unreachable',
+  ENETUNREACH: 'unreachable',
+  EHOSTDOWN: 'unreachable',
+  ENETDOWN: 'unreachable',
+  ETIMEDOUT: 'timeout',
+  ECONNRESET: 'reset',
+  EPIPE: 'reset',
+  ECONNABORTED: 'reset',
+  ENOTFOUND: 'name',
+  EAI_AGAIN: 'name',
+  EAI_FAIL: 'name',
+};
+
+// What OpenSSL reports (ERR_SSL_…, EPROTO), Node's own (ERR_TLS_…), and the verdicts on a certificate.
+function isTls(code: string): boolean {
+  return /^(?:ERR_SSL_|ERR_TLS_|EPROTO$|CERT_|UNABLE_TO_|DEPTH_ZERO_|SELF_SIGNED_)/.test(code);
+}
+
+const wordsOf: Readonly<Record<ConnectionErrorCode, (peer: string, reason: string) => string>> = {
+  refused: (peer) => `${peer} refused the connection: nothing listens there`,
+  unreachable: (peer, reason) => `${peer} cannot be reached: ${reason}`,
+  timeout: (peer) => `${peer} did not answer in time`,
+  reset: (peer) => `${peer} broke the connection off`,
+  closed: (peer) => `${peer} has closed the connection`,
+  name: (peer, reason) => `the name of ${peer} cannot be resolved: ${reason}`,
+  tls: (peer, reason) => `no TLS with ${peer}: ${reason}`,
+  network: (peer, reason) => `the connection to ${peer} failed: ${reason}`,
+};
+
+function reasonOf(error: Error): string {
+  // A name with several addresses, each of which failed, has an empty message of its own.
+  if (error instanceof AggregateError) return error.errors.map((one) => reasonOf(one)).join('; ');
+  // OpenSSL's messages end with the names of its source files; what went wrong stands apart.
+  const { reason } = error as { reason?: unknown };
+  return typeof reason === 'string' && reason !== '' ? reason : error.message;
+}
