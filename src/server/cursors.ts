@@ -168,7 +168,7 @@ export class Cursors {
   #adopt(scraper: Scraper, connection: ScrapeConnection): Cursor {
     const { clock, newAgents } = this.#options;
     const orphan = scraper.cursors.find((cursor) => !isOpen(cursor));
-    if (scraper.cursors.length === 1 && orphan !== undefined && !connection.closed) {
+    if (scraper.cursors.length === 1 && orphan !== undefined) {
       orphan.connection = connection;
       return orphan;
     }

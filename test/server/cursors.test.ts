@@ -429,6 +429,19 @@ test('rule 8: two open connections of one name have a cursor each, and each is g
   assert.equal([...world.cursors.scrapers][0]?.conflicts, 1);
 });
 
+test('rule 8: acks wait for the second connection of a known name from its first scrape on', async () => {
+  const world = new CursorsHarness();
+  const [one, two] = [connect(), connect()];
+  const first = world.report();
+  await world.scrape(one);
+  await world.scrape(one);
+  await world.open(two);
+  await world.clock.advance(1000);
+  world.report();
+  await world.scrape(one, { last: true });
+  assert.equal(world.cursors.committedMs(agentA), first);
+});
+
 test('rule 8: whichever of two comes back after a break starts from the oldest of both', async () => {
   const world = new CursorsHarness();
   const [one, two] = [connect(), connect()];
@@ -476,7 +489,23 @@ test('rule 8: of two cursors that are both abandoned, one stays for a day, at th
   await world.clock.advance(windowMs + 1);
   world.cursors.tidy([]);
   assert.equal([...world.cursors.scrapers][0]?.cursors.length, 1);
-  assert.deepEqual(await world.scrape(connect()), [missedByOne]);
+  const open = await world.open(connect());
+  assert.deepEqual(open.given.get(agentA), [missedByOne]);
+  assert.ok(world.cursors.committedMs(agentA) < missedByOne);
+});
+
+test('rule 8: of two that are both abandoned, what stays is known if one was', async () => {
+  const world = new CursorsHarness();
+  const cursor = { scraper: 'p', selection: '', positions: { a: 1 } };
+  const seenAtMs = world.clock.nowMs();
+  world.cursors.restore([
+    { ...cursor, seenAtMs, known: true },
+    { ...cursor, seenAtMs: seenAtMs + 1, known: false },
+  ]);
+  await world.clock.advance(windowMs + 2);
+  world.cursors.tidy([]);
+  await world.open(connect());
+  assert.equal(world.cursors.committedMs(agentA), 1);
 });
 
 test('rule 8: an abandoned cursor beside one that reads goes when it stops to hold acks', async () => {
