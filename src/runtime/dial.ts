@@ -40,7 +40,8 @@ function dialTls(options: DialOptions, psk: Psk, peer: string): Promise<Connecti
     // A server without the key may show a certificate instead, and Node would take one that this host trusts. So
     // nothing is trusted, and no name is ever the right one.
     ca: [],
-    checkServerIdentity: () => new Error('the server showed a certificate instead of the key'),
+    checkServerIdentity: () =>
+      new ConnectionError('tls', `no TLS with ${peer}: the server showed a certificate instead of the key`),
     rejectUnauthorized: true,
   });
   return settled(socket, 'secureConnect', options, peer, () => {
