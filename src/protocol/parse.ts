@@ -200,8 +200,9 @@ const positive = { min: 1, max: Number.MAX_SAFE_INTEGER };
 const intervals = { min: limits.intervalMsMin, max: Number.MAX_SAFE_INTEGER };
 
 function integer(value: unknown, what: string, range: { min: number; max: number }): number {
-  if (typeof value === 'number' && Number.isSafeInteger(value) && value >= range.min && value <= range.max)
-    return value;
+  if (typeof value === 'number' && Number.isSafeInteger(value) && value >= range.min && value <= range.max) {
+    return value + 0; // -0 becomes 0
+  }
   const from = range.min === anyInteger.min ? '' : ` of ${range.min} or more`;
   throw bad(what, value, `an integer${from}`);
 }

@@ -63,7 +63,7 @@ test('the spy sees the decoder where a payload passes', () => {
 
 // Integers that land in one bucket of an unseeded hash table of 2^16: what makes a Map or a Set quadratic.
 const colliding = join(
-  ...Array.from({ length: 50_000 }, (_, i) => join(bytes(0xce), uint64(BigInt(i << 16)).slice(5))),
+  ...Array.from({ length: 50_000 }, (_, i) => join(bytes(0xce), uint64(BigInt((i << 16) >>> 0)).slice(5))),
 );
 
 /** What made msgpackr hang, overflow, allocate or run code, each as it would stand in a message or by itself. */

@@ -15,19 +15,19 @@ export function pack(value: Packable): Uint8Array {
 }
 
 export function bytes(...values: number[]): Uint8Array {
-  return Uint8Array.from(values);
+  return new Uint8Array(values);
 }
 
 export function hex(text: string): Uint8Array {
-  return Uint8Array.from(Buffer.from(text.replaceAll(/\s/g, ''), 'hex'));
+  return new Uint8Array(Buffer.from(text.replaceAll(/\s/g, ''), 'hex'));
 }
 
 export function join(...parts: readonly Uint8Array[]): Uint8Array {
-  return Uint8Array.from(Buffer.concat(parts));
+  return new Uint8Array(Buffer.concat(parts));
 }
 
 export function repeat(part: Uint8Array, count: number): Uint8Array {
-  return Uint8Array.from(Buffer.alloc(part.length * count, part));
+  return new Uint8Array(Buffer.alloc(part.length * count, part));
 }
 
 export function arrayHeader(count: number): Uint8Array {
@@ -74,18 +74,23 @@ export function longString(content: Uint8Array, lengthBytes: 1 | 2 | 4): Uint8Ar
 
 function packNumber(value: number): Uint8Array {
   if (!Number.isInteger(value) || value < -(2 ** 31) || value >= 2 ** 32) return float64(value);
-  const shortest = integerForms(value).sort((a, b) => a.length - b.length)[0];
-  return shortest!;
+  if (value >= -32 && value < 128) return bytes(value & 0xff);
+  if (value >= 0) {
+    const size = value < 2 ** 8 ? 1 : value < 2 ** 16 ? 2 : 4;
+    return join(bytes({ 1: 0xcc, 2: 0xcd, 4: 0xce }[size]), unsigned(value, size));
+  }
+  const size = value >= -(2 ** 7) ? 1 : value >= -(2 ** 15) ? 2 : 4;
+  return join(bytes({ 1: 0xd0, 2: 0xd1, 4: 0xd2 }[size]), unsigned(value >>> 0, 4).subarray(4 - size));
 }
 
 function packString(value: string): Uint8Array {
-  const content = Uint8Array.from(Buffer.from(value));
+  const content = new Uint8Array(Buffer.from(value));
   if (content.length < 32) return join(bytes(0xa0 | content.length), content);
   return longString(content, content.length < 2 ** 8 ? 1 : content.length < 2 ** 16 ? 2 : 4);
 }
 
 function unsigned(value: number | bigint, size: number): Uint8Array {
-  const view = new DataView(new ArrayBuffer(8));
-  view.setBigUint64(0, BigInt(value));
-  return new Uint8Array(view.buffer, 8 - size);
+  const all = Buffer.alloc(8);
+  all.writeBigUInt64BE(BigInt(value));
+  return all.subarray(8 - size);
 }

@@ -1,0 +1,30 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { protocolErrorCodes } from '../../src/protocol/errors.ts';
+import { levels } from './inputs.ts';
+import { fuzzWire } from './wire.ts';
+
+const count = 100_000;
+// Another seed each time, so that many runs see much; printed, so that each run can be had again.
+const seed = process.env['SEED'] ?? `${Date.now()}`;
+
+test(`${count} spoilt connections are read or refused, and nothing else happens`, (t) => {
+  t.diagnostic(`npm run fuzz -- --seed ${seed} --inputs ${count}`);
+  const result = fuzzWire({ seed, first: 0, count });
+  for (const [outcome, times] of result.outcomes) t.diagnostic(`${outcome}: ${times}`);
+
+  // A fuzzer that only ever sees one kind of refusal would find nothing. The other codes are the sessions'.
+  const ofSessions = ['hello-timeout', 'silent', 'replaced', 'busy', 'name-taken', 'revoked'];
+  for (const code of protocolErrorCodes) {
+    if (!ofSessions.includes(code))
+      assert.ok((result.outcomes.get(code) ?? 0) > count / 5000, `few were refused as ${code}`);
+  }
+  assert.ok((result.outcomes.get('taken') ?? 0) > count / 50, 'few were read to their end');
+  for (const level of levels) assert.ok((result.levels.get(level) ?? 0) > count / 10);
+  assert.ok(result.heapGrownBytes < 8 * 1024 * 1024, `the heap has grown by ${result.heapGrownBytes} bytes`);
+});
+
+test('the same seed gives the same inputs', () => {
+  const once = fuzzWire({ seed: 'same', first: 5, count: 200 }).outcomes;
+  assert.deepEqual(fuzzWire({ seed: 'same', first: 5, count: 200 }).outcomes, once);
+});
