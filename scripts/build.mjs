@@ -96,6 +96,9 @@ function writeIfChanged(path, text, mode) {
 if (isMain(import.meta)) {
   setup();
   // --bundle: dist/ alone, without the type check.
-  if (!process.argv.includes('--bundle')) compile();
+  if (!process.argv.includes('--bundle')) {
+    compile();
+    await (await import('./env-files.mjs')).writeEnvFiles();
+  }
   await bundle();
 }

@@ -41,7 +41,7 @@ function helpOf(row: OptionRow<unknown>): string {
   return parts.join(' ');
 }
 
-/** The environment file with every option, commented out. `commands`: only options of these. */
+/** The environment file with every option, commented out. */
 export function envFileText<R extends OptionRows>(program: Program<R>): string {
   const lines = [
     `# Options of ${program.name}. A line is NAME=VALUE; quotes keep spaces at the ends, nothing else is special.`,
@@ -49,7 +49,9 @@ export function envFileText<R extends OptionRows>(program: Program<R>): string {
   ];
   const main = program.commands[0].name;
   for (const row of Object.values(program.options)) {
-    if (row.name === envFileName || (row.commands !== undefined && !row.commands.includes(main))) continue;
+    // A switch of another command (--json) is for its line; a value of another one (--advertise) is the host's.
+    const isOfMain = row.commands === undefined || row.commands.includes(main);
+    if (row.name === envFileName || (!isOfMain && row.placeholder === undefined)) continue;
     lines.push('', ...wrapped(helpOf(row), helpWidth).map((line) => `# ${line}`));
     lines.push(`#${environmentName(row.name)}=${row.default ?? ''}`);
   }

@@ -48,6 +48,7 @@ const program = {
       help: 'Where to.',
       commands: ['enroll'],
     }),
+    json: flagOption({ name: 'json', help: 'As JSON.', commands: ['enroll'] }),
     every: option({ name: 'x.every', placeholder: 'DURATION', parse: duration(), default: '5s', help: 'How often.' }),
     envFile: envFileOption('/etc/test.env'),
   },
@@ -76,6 +77,8 @@ Options, each also as SYSMON_NAME in the environment:
         Takes plain connections.
   --out FILE
         Where to. Default: - (enroll)
+  --json
+        As JSON. (enroll)
   --x.every DURATION
         How often. Default: 5s
   --env-file FILE
@@ -97,11 +100,12 @@ test('help and version go before everything else', () => {
   assert.equal(helpOrVersion(program, '1.2.3', ['run']), undefined);
 });
 
-test('the environment file documents every option of the running program', () => {
+test('the environment file documents every option but switches of other commands', () => {
   const file = envFileText(program);
   assert.match(file, /\n# How often\. Default: 5s\n#SYSMON_X_EVERY=5s\n/);
-  assert.doesNotMatch(file, /SYSMON_OUT|SYSMON_ENV_FILE/);
-  assert.equal(file.match(/^#SYSMON_/gm)?.length, 5);
+  assert.match(file, /\n# Where to\. Default: - \(enroll\)\n#SYSMON_OUT=-\n/);
+  assert.doesNotMatch(file, /SYSMON_JSON|SYSMON_ENV_FILE/);
+  assert.equal(file.match(/^#SYSMON_/gm)?.length, 6);
 });
 
 test('the environment file changes nothing as it is, nor with each line switched on', () => {
@@ -110,6 +114,6 @@ test('the environment file changes nothing as it is, nor with each line switched
   assert.deepEqual(read(file).values, read('').values);
   const active = read(file.replace(/^#(?=SYSMON_)/gm, ''));
   assert.deepEqual(active.values, read('').values);
-  assert.equal(active.given.size, 5);
+  assert.equal(active.given.size, 6);
   assert.deepEqual(active.changed, []);
 });
