@@ -62,7 +62,7 @@ for (const [library, importers] of [
 }
 
 test('no other library is used', () => {
-  const known = /^(node:|src\/|msgpackr$|prom-client$|node-cron$)/;
+  const known = /^(node:|src\/|msgpackr(\/pack)?$|prom-client$|node-cron$)/;
   for (const { path, imports } of sources) {
     for (const name of imports) assert.match(name, known, `${path} imports '${name}'`);
   }
