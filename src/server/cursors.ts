@@ -64,6 +64,19 @@ export class Cursors {
     return this.#least(agent, offeredKnown, (cursor) => cursor.pending?.taken.get(agent) ?? cursor.positionMs(agent));
   }
 
+  /** What is newer is still wanted, also by scrapers that have been away for so long that acks no longer wait for them. */
+  wantedAfterMs(agent: AgentId): number {
+    const staleBeforeMs = this.#options.clock.nowMs() - this.#options.windowMs;
+    let least = Infinity;
+    for (const scraper of this.#scrapers.values()) {
+      if (scraper.selection !== '' && scraper.selection !== agent) continue;
+      const known = scraper.cursors.filter(committedKnown);
+      const inUse = known.filter((cursor) => cursor.seenAtMs >= staleBeforeMs);
+      for (const cursor of inUse.length > 0 ? inUse : known) least = Math.min(least, cursor.positionMs(agent));
+    }
+    return least;
+  }
+
   /** The server stops: what is pending and has reached its peer's kernel counts as read, before the connections close. */
   async settle(): Promise<void> {
     await this.#options.turn();

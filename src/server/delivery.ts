@@ -30,7 +30,7 @@ export class Delivery {
       ...options.store,
       clock,
       windowMs,
-      committedMs: (agent) => this.cursors.committedMs(agent),
+      wantedAfterMs: (agent) => this.cursors.wantedAfterMs(agent),
       onReceived: (agent) => this.#acknowledge(agent),
     });
     this.cursors = new Cursors({

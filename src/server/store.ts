@@ -20,8 +20,8 @@ export interface StoreOptions {
   readonly memoryBytesMax: number;
   /** An agent without a report for so long is forgotten. */
   readonly forgetAfterMs: number;
-  /** Up to which time every known scraper has this agent's reports; Infinity where nobody scrapes. */
-  committedMs(agent: AgentId): number;
+  /** What is newer some scraper still wants of this agent; Infinity where nobody scrapes. */
+  wantedAfterMs(agent: AgentId): number;
   onReport(outcome: Outcome): void;
   /** `unscraped`: some known scraper had not had the report. That is what is lost. */
   onEvict(reason: EvictionReason, unscraped: boolean): void;
@@ -100,8 +100,8 @@ export class Store {
   constructor(options: StoreOptions) {
     this.#options = options;
     const counting = (reason: EvictionReason) => (agent: AgentRecord) => {
-      const committedMs = options.committedMs(agent.id);
-      return (timeMs: number) => options.onEvict(reason, timeMs > committedMs && committedMs !== Infinity);
+      const wantedAfterMs = options.wantedAfterMs(agent.id);
+      return (timeMs: number) => options.onEvict(reason, timeMs > wantedAfterMs);
     };
     this.#evictions = { age: counting('age'), memory: counting('memory') };
   }
