@@ -46,10 +46,17 @@ export class Link {
   #state: LinkState;
   /** In a row, since the last session that was of use. */
   #failures = 0;
+  /** The log's last word is that there is no connection. */
+  #isLossTold = true;
 
   constructor(options: LinkOptions) {
     this.#options = options;
-    this.#seldom = onceAMinute(options.log, options.clock);
+    const { log, clock } = options;
+    const warn = (text: string) => {
+      this.#isLossTold = true;
+      log.warn(text);
+    };
+    this.#seldom = onceAMinute({ warn, error() {}, info() {}, debug() {} }, clock);
     this.#state = { kind: 'connecting', sinceMs: options.clock.nowMs() };
   }
 
@@ -108,12 +115,14 @@ export class Link {
   }
 
   #welcomed(connection: Connection, cursor: SpoolCursor): void {
-    const { counters, clock, address } = this.#options;
+    const { counters, clock, address, log } = this.#options;
     if (counters.connects > 0) counters.reconnects++;
     counters.connects++;
     const unsent = () => cursor.unsentCount;
     this.#become({ kind: 'connected', peer: connection.peer, sinceMs: clock.nowMs(), unsent });
-    this.#seldom.info('connected', `connected to '${address}'; ${reports(unsent())} to send`);
+    // As often as losses are told: a server that comes and goes does not fill the log.
+    if (this.#isLossTold) log.info(`connected to '${address}'; ${reports(unsent())} to send`);
+    this.#isLossTold = false;
   }
 
   /** How long to wait after this error. */

@@ -146,6 +146,11 @@ export class Segment {
     return this.#seqs[index]!;
   }
 
+  /** The time of a report, by the clock of its session. */
+  timeOf(seq: number): number | undefined {
+    return this.#timesMs[this.#seqs.indexOf(seq)];
+  }
+
   /** The frames from `from` to before `to` as they go out, in one piece. */
   piece(from: number, to: number): Uint8Array {
     return this.#bytes.subarray(this.#start(from), this.#start(to));

@@ -287,7 +287,7 @@ const foreignNamesMax = 5;
 const writeBytesMax = 262_144;
 
 /** What else is in the folder and ours, or every folder's. */
-const ownNames = new Set(['host-id', 'lost+found']);
+const ownNames = new Set(['host-id', 'control.sock', 'lost+found']);
 
 /** The files by which an agent holds its folder (spool-folder.ts). */
 export function isLockName(name: string): boolean {

@@ -1,5 +1,7 @@
 import {
+  accessSync,
   closeSync,
+  constants,
   fdatasyncSync,
   fsyncSync,
   ftruncateSync,
@@ -8,11 +10,12 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  statSync,
   unlinkSync,
   writeSync,
 } from 'node:fs';
 import { connect, createServer, type Server } from 'node:net';
-import { join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { isLockName, type SpoolDisk } from './spool-file.ts';
 
 /** A folder that cannot hold a spool. The words name the folder and what to do. */
@@ -33,7 +36,7 @@ export interface SpoolFolder {
 
 /** Opens a folder for the spool of this process alone. Throws a SpoolFolderError. */
 export async function openSpoolFolder(path: string): Promise<SpoolFolder> {
-  checkSpoolFolder(path, { make: true });
+  prepareFolder(path);
   const folder = openSync(path, 'r');
   try {
     const lock = await lockFolder(path, folder);
@@ -53,20 +56,35 @@ export async function openSpoolFolder(path: string): Promise<SpoolFolder> {
   }
 }
 
-/** Throws a SpoolFolderError where a spool could not live there. Nothing stays behind but, if asked for, the folder. */
-export function checkSpoolFolder(path: string, { make }: { make: boolean }): void {
+/** Makes the folder and a file in it. */
+function prepareFolder(path: string): void {
   try {
-    if (make) mkdirSync(path, { recursive: true, mode: 0o700 });
+    mkdirSync(path, { recursive: true, mode: 0o700 });
     const probe = join(path, `.probe-${process.pid}`);
     closeSync(openSync(probe, 'wx', 0o600));
     unlinkSync(probe);
   } catch (error) {
     // A full disk is no reason not to start: the spool keeps to memory until there is room.
-    if (codeOf(error) === 'ENOSPC' || codeOf(error) === 'EDQUOT') return;
-    throw new SpoolFolderError('access', `--spool-dir: '${path}' cannot be written: ${messageOf(error)}`, {
-      cause: error,
-    });
+    if (codeOf(error) !== 'ENOSPC' && codeOf(error) !== 'EDQUOT') throw noAccess(path, error);
   }
+}
+
+/** Throws a SpoolFolderError where a spool could not live there. It makes nothing. */
+export function checkSpoolAccess(path: string): void {
+  for (let folder = resolve(path); ; folder = dirname(folder)) {
+    try {
+      if (!statSync(folder).isDirectory()) throw new Error(`'${folder}' is no folder`);
+      return accessSync(folder, constants.W_OK | constants.X_OK);
+    } catch (error) {
+      // What is missing would be made, in the nearest folder above it that is there.
+      if (codeOf(error) !== 'ENOENT') throw noAccess(path, error);
+    }
+  }
+}
+
+function noAccess(path: string, error: unknown): SpoolFolderError {
+  const words = `--spool-dir: '${path}' cannot be written: ${messageOf(error)}`;
+  return new SpoolFolderError('access', words, { cause: error });
 }
 
 /** The real folder. One file is kept open: the one that was written last. */

@@ -89,6 +89,11 @@ export class Spool {
   get waitingCount(): number {
     return this.#counters.spoolReports;
   }
+  /** The time of the oldest report that the server has not freed, undefined where none waits. */
+  get oldestWaitingMs(): number | undefined {
+    const segment = this.#segments.find(({ waitingCount }) => waitingCount > 0);
+    return segment?.timeOf(segment.lastSeq - segment.waitingCount + 1);
+  }
   /** Segments that the disk does not hold whole. 0 without files. */
   get unmirroredCount(): number {
     return this.#files?.missingCount(this.#segments) ?? 0;

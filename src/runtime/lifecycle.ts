@@ -66,7 +66,7 @@ export function systemdLifecycle(options: LifecycleOptions): Lifecycle {
       reload = callback;
     },
     ready: () => notify(['READY=1']),
-    status: statusLine(clock, notify),
+    status: statusLine(clock, notify, signal),
     watchdog(isAlive) {
       const everyMs = watchdogEveryMs(host.env, host.pid);
       if (everyMs === undefined) return;
@@ -89,7 +89,11 @@ export function watchdogEveryMs(env: NodeJS.ProcessEnv, pid: number): number | u
   return usec > 0 && forUs ? usec / 1000 / 3 : undefined;
 }
 
-function statusLine(clock: Clock, notify: (assignments: readonly string[]) => void): (text: string) => void {
+function statusLine(
+  clock: Clock,
+  notify: (assignments: readonly string[]) => void,
+  signal: AbortSignal,
+): (text: string) => void {
   let shown = '';
   let wanted = '';
   let timer: Timer | undefined;
@@ -100,9 +104,11 @@ function statusLine(clock: Clock, notify: (assignments: readonly string[]) => vo
     notify([`STATUS=${wanted}`]);
     timer = clock.after(statusEveryMs, show);
   };
+  // A timer would keep a process that has nothing left to do.
+  signal.addEventListener('abort', () => timer?.cancel(), { once: true });
   return (text) => {
     wanted = text.replaceAll('\n', ' ');
-    if (timer === undefined) show();
+    if (timer === undefined && !signal.aborted) show();
   };
 }
 

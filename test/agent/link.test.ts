@@ -205,6 +205,7 @@ test('after each kind of fault it dials again and nothing is lost', async (t) =>
       assert.equal(agent.counters.reconnects, 1);
       assert.equal(agent.warnings().length, 1, agent.log.lines.join('\n'));
       assert.match(agent.warnings()[0]!, /^warn: lost 'server:9732': .*; \d+ reports waiting, retrying in [\d.]+ s$/);
+      assert.match(agent.log.lines.at(-1)!, /^info: connected to 'server:9732'; \d+ reports? to send$/);
     });
   }
 });

@@ -5,7 +5,7 @@ import { chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, wri
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { checkSpoolFolder, openSpoolFolder, SpoolFolderError } from '../../src/agent/spool-folder.ts';
+import { checkSpoolAccess, openSpoolFolder, SpoolFolderError } from '../../src/agent/spool-folder.ts';
 
 const root = mkdtempSync(join(tmpdir(), 'sysmon-spool-'));
 after(() => rmSync(root, { recursive: true, force: true }));
@@ -66,12 +66,10 @@ test('the lock of a holder that was killed is taken over; of many that start at 
 test('a folder that cannot be written is refused with its name and the reason', async (t) => {
   const file = join(root, 'file');
   writeFileSync(file, '');
-  assert.throws(() => checkSpoolFolder(file, { make: false }), {
-    code: 'access',
-    message: /--spool-dir: '.*file' cannot be written/,
-  });
+  assert.throws(() => checkSpoolAccess(file), { code: 'access', message: /--spool-dir: '.*file' cannot be written/ });
+  assert.throws(() => checkSpoolAccess(join(file, 'below')), { code: 'access' });
   await assert.rejects(openSpoolFolder(join(file, 'below')), { code: 'access' });
-  assert.throws(() => checkSpoolFolder(join(root, 'missing'), { make: false }), /ENOENT/);
+  checkSpoolAccess(join(root, 'missing', 'below'));
   assert.ok(!existsSync(join(root, 'missing')), 'looking makes nothing');
   if (process.getuid?.() === 0) return t.diagnostic('permissions are not tried: root may write everywhere');
   const closed = join(root, 'closed');

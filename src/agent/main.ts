@@ -1,0 +1,65 @@
+import { readFileSync } from 'node:fs';
+import { hostname } from 'node:os';
+import { realClock } from '../runtime/clock.ts';
+import { readOptions, UsageError } from '../runtime/config.ts';
+import { ControlError } from '../runtime/control.ts';
+import { systemdLifecycle } from '../runtime/lifecycle.ts';
+import { stderrIsJournal, stderrLog } from '../runtime/log.ts';
+import { helpOrVersion } from '../runtime/option-help.ts';
+import { version } from '../runtime/version.ts';
+import { check, collect, status } from './commands.ts';
+import { program } from './options.ts';
+import { run } from './run.ts';
+import { SpoolFolderError } from './spool-folder.ts';
+
+/** Exit codes: 0 done, 1 failed while running, 2 wrong use. */
+async function main(): Promise<number> {
+  const argv = process.argv.slice(2);
+  const out = (text: string) => void process.stdout.write(text);
+  const help = helpOrVersion(program, version, argv);
+  if (help !== undefined) {
+    out(help);
+    return 0;
+  }
+  const options = readOptions(program, { argv, env: process.env, readFile: (path) => readFileSync(path, 'utf8') });
+  const log = stderrLog({ level: options.values.logLevel, journal: stderrIsJournal(process.env), name: program.name });
+  const clock = realClock;
+  switch (options.command) {
+    case 'collect':
+      return collect(options, { clock, log, out });
+    case 'check':
+      return check(options, { clock, hostName: hostname(), out });
+    case 'status':
+      return status(options, out);
+    default:
+      await run(options, { clock, log, lifecycle: systemdLifecycle({ clock, log }) });
+      endSoon();
+      return 0;
+  }
+}
+
+/**
+ * Everything is closed, and what could be written is. A system call that hangs (a name server, a network file system)
+ * would still keep the process for as long as it likes, and `process.exit` waits for its thread too.
+ */
+function endSoon(): void {
+  setTimeout(() => {
+    process.stderr.write(`${program.name}: a system call hangs: ending without it\n`);
+    process.kill(process.pid, 'SIGKILL');
+  }, hangMsMax).unref();
+}
+
+const hangMsMax = 1000;
+
+main().then(
+  (code) => {
+    process.exitCode = code;
+  },
+  (error: unknown) => {
+    const isUsage = error instanceof UsageError || (error instanceof SpoolFolderError && error.code === 'access');
+    // What a person can mend is said in a line; anything else is a bug, and its stack says where.
+    const isExpected = isUsage || error instanceof ControlError || error instanceof SpoolFolderError;
+    process.stderr.write(`${program.name}: ${isExpected ? error.message : (error as Error).stack}\n`);
+    process.exit(isUsage ? 2 : 1);
+  },
+);

@@ -1,0 +1,108 @@
+import { encodeMessage } from '../protocol/codec.ts';
+import { limits } from '../protocol/limits.ts';
+import { type Hello, protocolVersion } from '../protocol/message.ts';
+import { addressText, type HostPort, UsageError } from '../runtime/config.ts';
+import { type AgentKey, readKeyFile } from '../runtime/key-file.ts';
+import { SecretFileError } from '../runtime/secret-file.ts';
+import type { CollectorRow } from './collectors/collector.ts';
+import { selectCollectors } from './collectors/index.ts';
+import type { AgentOptions } from './options.ts';
+import type { HostRoots } from './proc/host.ts';
+import { loadSchedule, type Schedule } from './schedule.ts';
+import type { SpoolBounds } from './spool.ts';
+
+/** The options of an agent, and what depends on several of them or on files that they name. */
+export interface Settings {
+  readonly server: HostPort;
+  /** The same for log lines. */
+  readonly address: string;
+  readonly key: AgentKey | undefined;
+  readonly schedule: Schedule;
+  readonly agentName: string;
+  readonly labels: Hello['labels'];
+  readonly spoolDir: string | undefined;
+  readonly bounds: SpoolBounds;
+}
+
+/** Reads the files that the options name. Throws a UsageError that names the option, and what was expected. */
+export async function readSettings(options: AgentOptions, hostName: string): Promise<Settings> {
+  const { values } = options;
+  const key = readKey(values.keyFile);
+  const settings: Settings = {
+    server: values.server,
+    address: addressText(values.server.host, values.server.port),
+    key,
+    schedule: await readSchedule(options),
+    agentName: nameOf(options, key, hostName),
+    labels: labelsOf(options),
+    spoolDir: values.spoolDir,
+    bounds: { bytesMax: values.spoolBytesMax, ageMsMax: values.spoolAgeMax },
+  };
+  checkHello(options, settings);
+  return settings;
+}
+
+/** The hello of an agent with these settings, on this host. */
+export function helloOf({ agentName, labels, schedule }: Settings, hostId: string): Omit<Hello, 'kind' | 'version'> {
+  return { agentName, hostId, labels, intervalMs: schedule.intervalMs };
+}
+
+/** The key that the option names, undefined where it names none. */
+export function readKey(path: string | undefined): AgentKey | undefined {
+  if (path === undefined) return undefined;
+  try {
+    return readKeyFile(path);
+  } catch (error) {
+    if (error instanceof SecretFileError) throw new UsageError(`--key-file: ${error.message}`, { cause: error });
+    throw error;
+  }
+}
+
+export function rootsOf({ values }: AgentOptions): HostRoots {
+  return { procfs: values.procfs, sysfs: values.sysfs, rootfs: values.rootfs, udev: values.udev };
+}
+
+export function collectorsOf(options: AgentOptions): CollectorRow[] {
+  const rows = selectCollectors({ enable: options.values.enable, disable: options.values.disable });
+  if (rows.length === 0) throw options.refuse('disable', 'expected at least one collector to be left');
+  return rows;
+}
+
+async function readSchedule(options: AgentOptions): Promise<Schedule> {
+  try {
+    return await loadSchedule(options.values.schedule);
+  } catch (error) {
+    throw options.refuse('schedule', error instanceof Error ? error.message : String(error));
+  }
+}
+
+function nameOf(options: AgentOptions, key: AgentKey | undefined, hostName: string): string {
+  const given = options.values.name;
+  if (key !== undefined) {
+    if (given === undefined || given === key.agentName) return key.agentName;
+    throw options.refuse(
+      'name',
+      `expected '${key.agentName}', the name that the key in --key-file was made for, or none`,
+    );
+  }
+  if (given !== undefined) return given;
+  if (/^[A-Za-z0-9._-]{1,128}$/.test(hostName)) return hostName;
+  throw options.refuse('name', `expected a name, since that of this host, '${hostName}', cannot be one`);
+}
+
+function labelsOf(options: AgentOptions): Hello['labels'] {
+  const { label: labels } = options.values;
+  const names = new Set(labels.map(([name]) => name));
+  if (names.size < labels.length) throw options.refuse('label', 'expected each name once');
+  if (labels.length > limits.labelsMax) throw options.refuse('label', `expected at most ${limits.labelsMax} labels`);
+  return labels;
+}
+
+/** The longest hello that these settings can give has to be one that a server takes. */
+function checkHello(options: AgentOptions, settings: Settings): void {
+  const hello = helloOf(settings, 'x'.repeat(limits.hostIdBytesMax));
+  const { length } = encodeMessage({ kind: 'hello', version: protocolVersion, ...hello });
+  if (length <= limits.helloBytesMax) return;
+  const excess = length - limits.helloBytesMax;
+  throw options.refuse('label', `expected labels that are ${excess} bytes shorter, all together`);
+}

@@ -1,0 +1,112 @@
+import { bytesText, durationText } from '../runtime/config.ts';
+import type { LinkState } from './link.ts';
+
+/** The agent as `status` shows it. Times are ISO 8601. No key is in it. */
+export interface AgentStatus {
+  readonly version: string;
+  readonly name: string;
+  readonly startedAt: string;
+  readonly server: string;
+  readonly link: LinkStatus;
+  readonly spool: {
+    /** Reports that the server has not freed. */
+    readonly reports: number;
+    readonly bytes: number;
+    readonly bytesMax: number;
+    readonly oldestAt: string | null;
+    /** Null where it is in memory alone. */
+    readonly folder: string | null;
+    /** All that waits is on disk too. */
+    readonly isMirrored: boolean;
+  };
+  readonly reportsDropped: Readonly<Record<'full' | 'age' | 'disk', number>>;
+  readonly lastReportAt: string | null;
+  readonly intervalSeconds: number;
+  readonly series: number;
+  readonly clockOffsetSeconds: number;
+  readonly reconnects: number;
+  /** Collectors that gave nothing the last time, and why. */
+  readonly failures: readonly { readonly name: string; readonly reason: string }[];
+}
+
+export type LinkStatus =
+  | { readonly state: 'connecting' | 'stopped' }
+  | { readonly state: 'connected'; readonly peer: string; readonly since: string; readonly unsentReports: number }
+  | { readonly state: 'waiting' | 'refused'; readonly reason: string; readonly retryAt: string };
+
+export function linkStatus(state: LinkState): LinkStatus {
+  switch (state.kind) {
+    case 'connecting':
+    case 'stopped':
+      return { state: state.kind };
+    case 'connected':
+      return { state: 'connected', peer: state.peer, since: iso(state.sinceMs), unsentReports: state.unsent() };
+    case 'waiting':
+      return { state: state.isRefused ? 'refused' : 'waiting', reason: state.reason, retryAt: iso(state.retryAtMs) };
+  }
+}
+
+/**
+ * One line for systemd's status, which costs a process each time: so it changes with the state alone. Undefined where
+ * there is nothing new to say: every try begins by connecting.
+ */
+export function linkLine(server: string, state: LinkState): string | undefined {
+  switch (state.kind) {
+    case 'connecting':
+      return undefined;
+    case 'connected':
+      return `connected to ${server}`;
+    case 'waiting':
+      return `not connected: ${state.reason}`;
+    case 'stopped':
+      return 'stopped';
+  }
+}
+
+/** For people. */
+export function statusText(status: AgentStatus): string {
+  const { spool, reportsDropped } = status;
+  const place =
+    spool.folder === null ? 'in memory' : `in '${spool.folder}'${spool.isMirrored ? '' : ', which cannot be written'}`;
+  const dropped = Object.entries(reportsDropped).filter(([, count]) => count > 0);
+  const rows: [string, string][] = [
+    ['agent', `'${status.name}', version ${status.version}, up since ${status.startedAt}`],
+    ['server', `${status.server}: ${linkText(status.link)}`],
+    [
+      'waiting',
+      `${spool.reports} reports${spool.oldestAt === null ? '' : ` since ${spool.oldestAt}`}; ` +
+        `${mebibytes(spool.bytes)} of ${bytesText(spool.bytesMax)}, ${place}`,
+    ],
+    ['dropped', dropped.length === 0 ? 'none' : dropped.map(([reason, count]) => `${count} (${reason})`).join(', ')],
+    [
+      'reports',
+      `every ${durationText(status.intervalSeconds * 1000)}, ${status.series} series, last ${status.lastReportAt ?? 'none yet'}`,
+    ],
+    [
+      'clock',
+      status.clockOffsetSeconds === 0 ? 'agrees with the server' : `${status.clockOffsetSeconds} s are added to times`,
+    ],
+    ...status.failures.map(({ name, reason }): [string, string] => ['failing', `collector '${name}': ${reason}`]),
+  ];
+  return rows.map(([name, words]) => `${name.padEnd(9)} ${words}\n`).join('');
+}
+
+function linkText(link: LinkStatus): string {
+  switch (link.state) {
+    case 'connected':
+      return `connected since ${link.since}, ${link.unsentReports} reports to send`;
+    case 'waiting':
+    case 'refused':
+      return `not connected: ${link.reason}; next try ${link.retryAt}`;
+    default:
+      return link.state;
+  }
+}
+
+function mebibytes(bytes: number): string {
+  return `${(bytes / 1024 ** 2).toFixed(1)} MiB`;
+}
+
+export function iso(ms: number): string {
+  return new Date(ms).toISOString();
+}

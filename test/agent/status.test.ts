@@ -1,0 +1,71 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { LinkState } from '../../src/agent/link.ts';
+import { type AgentStatus, linkLine, linkStatus, statusText } from '../../src/agent/status.ts';
+
+const nowMs = Date.UTC(2026, 0, 1);
+const states: Record<string, LinkState> = {
+  connecting: { kind: 'connecting', sinceMs: nowMs },
+  connected: { kind: 'connected', peer: '192.0.2.7:9732', sinceMs: nowMs, unsent: () => 3 },
+  waiting: { kind: 'waiting', reason: 'it refused', isRefused: false, retryAtMs: nowMs },
+  refused: { kind: 'waiting', reason: 'it refuses us (revoked)', isRefused: true, retryAtMs: nowMs },
+  stopped: { kind: 'stopped' },
+};
+
+const status: AgentStatus = {
+  version: '1.2.3',
+  name: 'web-1',
+  startedAt: '2026-01-01T00:00:00.000Z',
+  server: 'relay:9732',
+  link: linkStatus(states['connected']!),
+  spool: {
+    reports: 12,
+    bytes: 3_000_000,
+    bytesMax: 64 * 1024 ** 2,
+    oldestAt: null,
+    folder: '/spool',
+    isMirrored: true,
+  },
+  reportsDropped: { full: 0, age: 0, disk: 0 },
+  lastReportAt: null,
+  intervalSeconds: 5,
+  series: 808,
+  clockOffsetSeconds: 0,
+  reconnects: 0,
+  failures: [],
+};
+
+test('each state of the link has its words, for machines, for people and for systemd', () => {
+  const texts = Object.entries(states).map(([name, state]) => {
+    assert.equal(linkStatus(state).state, name);
+    return [statusText({ ...status, link: linkStatus(state) }).split('\n')[1], linkLine('relay:9732', state)];
+  });
+  assert.deepEqual(texts, [
+    ['server    relay:9732: connecting', undefined],
+    ['server    relay:9732: connected since 2026-01-01T00:00:00.000Z, 3 reports to send', 'connected to relay:9732'],
+    ['server    relay:9732: not connected: it refused; next try 2026-01-01T00:00:00.000Z', 'not connected: it refused'],
+    [
+      'server    relay:9732: not connected: it refuses us (revoked); next try 2026-01-01T00:00:00.000Z',
+      'not connected: it refuses us (revoked)',
+    ],
+    ['server    relay:9732: stopped', 'stopped'],
+  ]);
+});
+
+test('what is wrong is said: a disk, drops, a clock, collectors', () => {
+  const text = statusText({
+    ...status,
+    spool: { ...status.spool, isMirrored: false, oldestAt: '2026-01-01T00:00:00.000Z' },
+    reportsDropped: { full: 7, age: 0, disk: 2 },
+    clockOffsetSeconds: -3600,
+    failures: [{ name: 'cpu', reason: "'/proc/stat' is empty" }],
+  });
+  assert.match(
+    text,
+    /12 reports since 2026-01-01T00:00:00.000Z; 2.9 MiB of 64MiB, in '\/spool', which cannot be written/,
+  );
+  assert.match(text, /^dropped +7 \(full\), 2 \(disk\)$/m);
+  assert.match(text, /^clock +-3600 s are added to times$/m);
+  assert.match(text, /^failing +collector 'cpu': '\/proc\/stat' is empty$/m);
+  assert.match(statusText({ ...status, spool: { ...status.spool, folder: null } }), /in memory$/m);
+});
