@@ -43,6 +43,7 @@ class SocketConnection implements Connection {
     socket.on('data', (chunk: Uint8Array) => this.#take(chunk));
     socket.on('end', () => this.#peerEnded());
     socket.on('drain', () => this.#drained());
+    socket.on('finish', () => this.#drained()); // after end() there is no drain any more
     socket.on('error', (error) => this.#fail(connectionErrorOf(error, this.peer)));
     socket.on('close', () => {
       this.#closed = true;
