@@ -298,6 +298,43 @@ test('a restart: an agent with nothing committed is known, and nothing is said o
   assert.equal(world.delivery.store.agents.get(agentId('a')!)?.sessions.size, 0);
 });
 
+test('a restart: nothing older than what was committed is stored, also where that has left the window', async () => {
+  for (const restMs of [0, windowMs + 1]) {
+    const world = new DeliveryHarness();
+    const agent = world.connect('a');
+    const ms = agent.report();
+    await world.scrapeAll();
+    await world.clock.advance(restMs);
+    world.delivery.tidy();
+    await world.delivery.flush();
+    world.restart();
+    world.clock.step(-restMs);
+    const other = new ReportMaker({ session: 2 });
+    const record = world.delivery.store.agent(agent.record.id);
+    assert.equal(world.delivery.store.receive(record, other.make(ms, [1])), 'not_newer');
+    assert.equal(world.delivery.store.receive(record, other.make(ms + 1, [1])), 'stored');
+  }
+});
+
+test('a restart: the day after which an agent is forgotten goes on', async () => {
+  const world = new DeliveryHarness();
+  world.connect('a').report();
+  await world.clock.advance(23 * 3_600_000);
+  await world.delivery.flush();
+  world.restart();
+  await world.clock.advance(3_600_001);
+  world.delivery.tidy();
+  assert.equal(world.delivery.store.agents.size, 0);
+});
+
+test('an agent that had no report when a scraper first came is new to it as a whole', async () => {
+  const world = new DeliveryHarness();
+  const agent = world.connect('a');
+  await world.scrapeAll();
+  const ms = agent.report(world.clock.nowMs() - 20 * minuteMs);
+  assert.deepEqual(await world.scrapeAll(), { a: [ms] });
+});
+
 test('a file that cannot be understood is reported and counts as none', () => {
   const disk = new MemoryState();
   disk.text = '{"version":1';
@@ -314,7 +351,7 @@ test('forgetting an agent: its reports, its positions, its line in the file', as
   await world.scrapeAll();
   agent.disconnect();
   world.delivery.forget(agent.record.id);
-  await world.delivery.flush();
+  await settle();
   const { agents, cursors } = JSON.parse(world.disk!.text!);
   assert.deepEqual(
     agents.map(({ name }: { name: string }) => name),
