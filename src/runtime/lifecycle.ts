@@ -1,148 +1,140 @@
 import { spawn } from 'node:child_process';
+import type { Clock, Timer } from './clock.ts';
 import type { Log } from './log.ts';
 
-/** What of `process` is used here: a test passes its own. */
-export interface ProcessSignals {
-  on(event: 'SIGTERM' | 'SIGINT' | 'SIGHUP', listener: () => void): unknown;
-  exit(code: number): unknown;
-}
-
-/** Aborts at the first SIGTERM or SIGINT. A second one, of either kind, ends the process at once. */
-export function shutdownSignal(process: ProcessSignals): AbortSignal {
-  const controller = new AbortController();
-  const stop = (exitCode: number) => {
-    if (controller.signal.aborted) process.exit(exitCode);
-    else controller.abort();
-  };
-  // 128 + the signal's number, as a shell has it.
-  process.on('SIGTERM', () => stop(143));
-  process.on('SIGINT', () => stop(130));
-  return controller.signal;
-}
-
-/** Calls at each SIGHUP, one call after the other: a reload that takes its time is not overtaken by the next. */
-export function onReload(process: ProcessSignals, reload: () => void | Promise<void>): void {
-  let last: Promise<void> = Promise.resolve();
-  process.on('SIGHUP', () => {
-    last = last.then(reload);
-  });
-}
-
-/** What systemd is told. Nothing of it waits, nothing of it fails. */
-export interface Notifier {
+/** How a service lives: told to stop or to reload, and telling systemd how it is. */
+export interface Lifecycle {
+  /** Aborts at SIGTERM or SIGINT. A second one ends the process at once. */
+  readonly signal: AbortSignal;
+  /** Resolves when the signal aborts. */
+  readonly stopped: Promise<void>;
+  /** What SIGHUP does. An error it throws is logged: a service that cannot reload goes on as it was. */
+  onReload(callback: () => void): void;
+  /** The service works: `systemctl start` returns now. */
   ready(): void;
-  /** Before reading again what SIGHUP asks for; `ready()` ends it. */
-  reloading(): void;
-  stopping(): void;
-  /** One line for `systemctl status`. The same line again is not sent again. */
+  /** The line that `systemctl status` shows; sent when it has changed, and not more often than every five seconds. */
   status(text: string): void;
-  watchdog(): void;
-  /** How often to call `watchdog()`: undefined where nobody watches. */
-  readonly watchdogMs: number | undefined;
-  /** Resolves when all of it has been said. */
-  settled(): Promise<void>;
+  /** Pings systemd's watchdog, where the unit has one, as long as `isAlive` says so. */
+  watchdog(isAlive: () => boolean): void;
 }
 
-export interface NotifierOptions {
-  readonly env: Readonly<Record<string, string | undefined>>;
+export interface LifecycleOptions {
+  readonly clock: Clock;
   readonly log: Log;
-  readonly pid: number;
-  /** Says it, by default with a `systemd-notify` child. */
-  readonly send?: (assignments: readonly string[]) => Promise<void>;
+  readonly process?: NodeJS.Process;
+  /** Sends assignments such as `READY=1` to systemd; by a child process unless a test says otherwise. */
+  readonly notify?: (assignments: readonly string[]) => void;
 }
+
+/** The lifecycle of this process. Without systemd around it (no NOTIFY_SOCKET) nothing is told to anybody. */
+export function systemdLifecycle(options: LifecycleOptions): Lifecycle {
+  const { clock, log } = options;
+  const host = options.process ?? process;
+  const notify = options.notify ?? notifier(host.env, log);
+  const controller = new AbortController();
+  const { signal } = controller;
+  let reload: (() => void) | undefined;
+  const stopped = new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
+
+  const stop = (name: NodeJS.Signals) => {
+    if (signal.aborted) {
+      log.warn(`${name} again: ending at once, without waiting for what is under way`);
+      host.exit(1);
+    }
+    log.info(`${name}: stopping`);
+    notify(['STOPPING=1']);
+    controller.abort();
+  };
+  host.on('SIGTERM', stop);
+  host.on('SIGINT', stop);
+  host.on('SIGHUP', () => {
+    if (reload === undefined || signal.aborted) return;
+    // systemd compares this time with that of its own request: https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html
+    notify(['RELOADING=1', `MONOTONIC_USEC=${host.hrtime.bigint() / 1000n}`]);
+    try {
+      reload();
+    } catch (error) {
+      log.error(`reload failed, going on as before: ${error instanceof Error ? error.message : String(error)}`);
+    }
+    notify(['READY=1']);
+  });
+
+  return {
+    signal,
+    stopped,
+    onReload(callback) {
+      reload = callback;
+    },
+    ready: () => notify(['READY=1']),
+    status: statusLine(clock, notify, signal),
+    watchdog(isAlive) {
+      const everyMs = watchdogEveryMs(host.env, host.pid);
+      if (everyMs === undefined) return;
+      let timer: Timer;
+      const ping = () => {
+        if (signal.aborted) return;
+        if (isAlive()) notify(['WATCHDOG=1']);
+        timer = clock.after(everyMs, ping);
+      };
+      timer = clock.after(everyMs, ping);
+      signal.addEventListener('abort', () => timer.cancel(), { once: true });
+    },
+  };
+}
+
+/** A third of what the unit allows; undefined where it has no watchdog, or has it for another process. */
+export function watchdogEveryMs(env: NodeJS.ProcessEnv, pid: number): number | undefined {
+  const usec = Number(env['WATCHDOG_USEC'] ?? Number.NaN);
+  const forUs = env['WATCHDOG_PID'] === undefined || Number(env['WATCHDOG_PID']) === pid;
+  return usec > 0 && forUs ? usec / 1000 / 3 : undefined;
+}
+
+function statusLine(
+  clock: Clock,
+  notify: (assignments: readonly string[]) => void,
+  signal: AbortSignal,
+): (text: string) => void {
+  let shown = '';
+  let wanted = '';
+  let timer: Timer | undefined;
+  const show = () => {
+    timer = undefined;
+    if (wanted === shown) return;
+    shown = wanted;
+    notify([`STATUS=${wanted}`]);
+    timer = clock.after(statusEveryMs, show);
+  };
+  // A timer would keep a process that has nothing left to do.
+  signal.addEventListener('abort', () => timer?.cancel(), { once: true });
+  return (text) => {
+    wanted = text.replaceAll('\n', ' ');
+    if (timer === undefined && !signal.aborted) show();
+  };
+}
+
+// Each is a process of its own: 20 ms of CPU.
+const statusEveryMs = 5000;
 
 /**
- * The notify protocol by `systemd-notify` children, because Node has no datagram sockets of the Unix kind; the unit
- * needs `NotifyAccess=all`. Without `NOTIFY_SOCKET` nothing is done.
- * https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html
+ * sd_notify by systemd's own `systemd-notify`, because Node has no datagram sockets of the unix kind. The unit needs
+ * NotifyAccess=all, for the message comes from a child.
  */
-export function systemdNotifier(options: NotifierOptions): Notifier {
-  const socket = options.env.NOTIFY_SOCKET;
-  const queue = new NotifyQueue(
-    options.send ?? (socket ? (assignments) => notifyByChild(assignments, socket, options.env.PATH) : undefined),
-    options.log,
-  );
-  let lastStatus: string | undefined;
-  return {
-    ready: () => queue.add('READY=1'),
-    // systemd orders by this time a reload that was asked for and its answer; hrtime is CLOCK_MONOTONIC on Linux.
-    reloading: () => queue.add('RELOADING=1', `MONOTONIC_USEC=${process.hrtime.bigint() / 1000n}`),
-    stopping: () => queue.add('STOPPING=1'),
-    status(text) {
-      const line = text.replace(/\s+/g, ' ').trim();
-      if (line === lastStatus) return;
-      lastStatus = line;
-      queue.add(`STATUS=${line}`);
-    },
-    watchdog: () => queue.add('WATCHDOG=1'),
-    watchdogMs: watchdogMs(options),
-    settled: () => queue.settled(),
+function notifier(env: NodeJS.ProcessEnv, log: Log): (assignments: readonly string[]) => void {
+  if (env['NOTIFY_SOCKET'] === undefined) return () => {};
+  let last: Promise<void> = Promise.resolve();
+  return (assignments) => {
+    // One after the other: READY must not overtake RELOADING.
+    last = last.then(() => notifyOnce(assignments, log));
   };
 }
 
-/** A third of what systemd allows: two may be late. */
-function watchdogMs({ env, pid }: NotifierOptions): number | undefined {
-  const usec = Number(env.WATCHDOG_USEC ?? 0);
-  if (!(usec > 0) || (env.WATCHDOG_PID !== undefined && env.WATCHDOG_PID !== String(pid))) return undefined;
-  return usec / 1000 / 3;
-}
-
-/** One child at a time, in order: READY must not come before the RELOADING that it ends. */
-class NotifyQueue {
-  readonly #send: ((assignments: readonly string[]) => Promise<void>) | undefined;
-  readonly #log: Log;
-  #waiting: string[][] = [];
-  #running: Promise<void> | undefined;
-  #warned = false;
-
-  constructor(send: ((assignments: readonly string[]) => Promise<void>) | undefined, log: Log) {
-    this.#send = send;
-    this.#log = log;
-  }
-
-  add(...assignments: string[]): void {
-    if (this.#send === undefined) return;
-    // What only says how things are is out of date once the next is there.
-    const kind = /^(?:STATUS|WATCHDOG)=/.exec(assignments[0] ?? '')?.[0];
-    if (kind !== undefined) this.#waiting = this.#waiting.filter(([first = '']) => !first.startsWith(kind));
-    this.#waiting.push(assignments);
-    this.#running ??= this.#run(this.#send);
-  }
-
-  async settled(): Promise<void> {
-    await this.#running;
-  }
-
-  async #run(send: (assignments: readonly string[]) => Promise<void>): Promise<void> {
-    await null; // what is said in one go may become one child less
-    for (let next = this.#waiting.shift(); next !== undefined; next = this.#waiting.shift()) {
-      try {
-        await send(next);
-      } catch (error) {
-        if (!this.#warned)
-          this.#log.warn(`systemd is not told of our state: ${error instanceof Error ? error.message : error}`);
-        this.#warned = true;
-      }
-    }
-    this.#running = undefined;
-  }
-}
-
-// systemd-notify waits until systemd has read the message; it takes some 20 ms.
-const childMsMax = 10_000;
-
-function notifyByChild(assignments: readonly string[], socket: string, path: string | undefined): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const child = spawn('systemd-notify', assignments, {
-      env: { NOTIFY_SOCKET: socket, PATH: path ?? '/usr/bin:/bin' },
-      stdio: 'ignore',
-      timeout: childMsMax,
-      killSignal: 'SIGKILL',
+function notifyOnce(assignments: readonly string[], log: Log): Promise<void> {
+  return new Promise((resolve) => {
+    const child = spawn('systemd-notify', [...assignments], { stdio: 'ignore' });
+    child.once('error', (error) => {
+      log.warn(`systemd-notify ${assignments.join(' ')}: ${error.message}; systemd does not learn of it`);
+      resolve();
     });
-    child.once('error', reject);
-    child.once('exit', (code, signal) => {
-      if (code === 0) resolve();
-      else reject(new Error(`'systemd-notify ${assignments.join(' ')}' ended with ${signal ?? code}`));
-    });
+    child.once('close', () => resolve());
   });
 }
