@@ -66,11 +66,11 @@ async function record(options: { intervalMs: number; reportCount: number }): Pro
   return { families: declarations(names), reports: readings.map((reading) => sumsOf(names, reading)) };
 }
 
-/** The same series; in each report every fifth goes up, by tens, thousands or millions in turn. */
+/** The same series; in each report every seventh goes up besides, by tens, thousands or hundreds of thousands in turn. */
 function busy({ families, reports }: Recording): Recording {
   const raised = reports.map(({ sums, present }, at) => ({
     sums: sums.map(
-      (sum, i) => sum + (present[i] === 0 || i % 5 !== 0 ? 0 : at * (((i * 37) % 90) + 10) ** (1 + (i % 3))),
+      (sum, i) => sum + (present[i] === 0 || i % 7 !== 0 ? 0 : at * (((i * 37) % 90) + 10) ** (1 + (i % 3))),
     ),
     present,
   }));
