@@ -129,7 +129,7 @@ export class Layout {
   constructor(declarations: readonly Declaration[]) {
     this.declarations = declarations;
     const orders = declarations.map(({ entry }) => entry.order);
-    this.blocks = Uint32Array.from(orders.keys()).sort((a, b) => orders[a]! - orders[b]! || a - b);
+    this.blocks = Uint32Array.from(orders.keys()).sort((a, b) => orders[a]! - orders[b]!);
     this.orders = Float64Array.from(this.blocks, (block) => orders[block]!);
   }
 }

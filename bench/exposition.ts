@@ -1,0 +1,183 @@
+/**
+ * Printing a scrape: our writer and prom-client, the same values, in the same process. 200 agents, or the 1000 that the
+ * targets are about with SYSMON_BENCH_FULL=1. CPU of the process with its threads, the best of some rounds: on a shared
+ * machine the others measure the neighbours.
+ */
+import { promisify } from 'node:util';
+import { constants, createGzip, gzip } from 'node:zlib';
+import { Counter, Gauge, Registry } from 'prom-client';
+import { agentId } from '../src/model/agent-id.ts';
+import type { Family } from '../src/model/family.ts';
+import { Schema } from '../src/model/schema.ts';
+import { type AgentBatch, Exposition, type RunReport } from '../src/server/exposition.ts';
+import type { BenchRow } from './row.ts';
+
+const agentCount = process.env.SYSMON_BENCH_FULL === '1' ? 1000 : 200;
+const rounds = 12;
+
+export async function rows(): Promise<BenchRow[]> {
+  const batches = Array.from({ length: agentCount }, (_, at) => batch(at));
+  const seriesCount = agentCount * hostSeriesCount;
+  const perSeries = (cpuMs: number) => (cpuMs * 1e6) / seriesCount;
+  const exposition = new Exposition({ onDisagreement: () => {} });
+
+  const before = rssBytes();
+  const first = await cpuMsOf(() => render(exposition, batches));
+  let slowestMs = 0;
+  const rendering = await bestCpuMsOf(batches, async () => {
+    slowestMs = await render(exposition, batches);
+  });
+  const keptBytes = rssBytes() - before;
+  const compressing = await bestCpuMsOf(batches, () => renderCompressed(exposition, batches));
+
+  const registry = await promClientRegistry(batches);
+  const theirs = await bestCpuMsOf(undefined, () => registry.metrics());
+  const compressBuffer = promisify(gzip);
+  const theirsCompressed = await bestCpuMsOf(undefined, async () =>
+    compressBuffer(await registry.metrics(), { level: constants.Z_BEST_SPEED }),
+  );
+
+  const of = `${agentCount} agents × ${hostSeriesCount} series`;
+  const ns = (cpuMs: number) => `${perSeries(cpuMs).toFixed(0)} ns a series`;
+  return [
+    {
+      what: `server, rendering with timestamps, ${of}`,
+      measured: `${ns(rendering)} (prom-client without: ${ns(theirs)})`,
+      target: '<= 170 ns a series',
+      ok: perSeries(rendering) <= 170,
+    },
+    {
+      what: "server, the same, gzip'd",
+      measured: `${ns(compressing)} (prom-client: ${ns(theirsCompressed)})`,
+      target: '<= 350 ns a series',
+      ok: perSeries(compressing) <= 350,
+    },
+    { what: 'server, the first rendering, which builds the names', measured: ns(first), target: '', ok: undefined },
+    {
+      what: 'server, longest time between two slices of a rendering',
+      measured: `${slowestMs.toFixed(1)} ms`,
+      target: '',
+      ok: undefined,
+    },
+    {
+      what: 'server, RSS that rendering adds and keeps',
+      measured: `${(keptBytes / 2 ** 20).toFixed(0)} MiB, ${(keptBytes / seriesCount).toFixed(0)} bytes a series`,
+      target: '',
+      ok: undefined,
+    },
+  ];
+}
+
+/** Returns the longest time in ms that the event loop could not have turned. */
+async function render(exposition: Exposition, batches: readonly AgentBatch[]): Promise<number> {
+  let longestMs = 0;
+  let atMs = performance.now();
+  for (const slice of exposition.render(batches, { timestamps: true })) {
+    exposition.release(slice);
+    longestMs = Math.max(longestMs, performance.now() - atMs);
+    atMs = performance.now();
+  }
+  return longestMs;
+}
+
+async function renderCompressed(exposition: Exposition, batches: readonly AgentBatch[]): Promise<void> {
+  const compressor = createGzip({ level: constants.Z_BEST_SPEED, chunkSize: 64 * 1024 });
+  compressor.resume();
+  for (const slice of exposition.render(batches, { timestamps: true })) {
+    const taken = compressor.write(slice, () => exposition.release(slice));
+    if (!taken) await new Promise((resolve) => compressor.once('drain', resolve));
+  }
+  await new Promise((resolve) => compressor.on('end', resolve).end());
+}
+
+async function cpuMsOf(work: () => Promise<unknown>): Promise<number> {
+  const start = process.cpuUsage();
+  await work();
+  const { user, system } = process.cpuUsage(start);
+  return (user + system) / 1000;
+}
+
+/** With batches, their values move on from round to round. */
+async function bestCpuMsOf(batches: readonly AgentBatch[] | undefined, work: () => Promise<unknown>): Promise<number> {
+  let bestMs = Infinity;
+  for (let round = 0; round < rounds; round++) {
+    for (const { runs } of batches ?? []) for (const { reports } of runs) for (const report of reports) moveOn(report);
+    bestMs = Math.min(bestMs, await cpuMsOf(work));
+  }
+  return bestMs;
+}
+
+function rssBytes(): number {
+  globalThis.gc?.();
+  return process.memoryUsage.rss();
+}
+
+const areas = ['cpu', 'memory', 'network', 'filesystem', 'disk', 'netstat', 'vmstat', 'softnet', 'sockstat', 'time'];
+
+/**
+ * A host in the proportions of a small virtual machine under node_exporter: about 505 series of 282 families, lines of
+ * some 75 bytes; one value in six is no whole number, few of them long; a quarter moves between two reports. Hosts are
+ * alike, which gzip likes: a real fleet compresses less.
+ */
+const host: readonly {
+  readonly family: Family;
+  readonly labelValues: readonly string[];
+  readonly seriesCount: number;
+}[] = Array.from({ length: 282 }, (_, at) => {
+  const labelled = at % 7 === 0;
+  const name = `node_${areas[at % areas.length]}_${'thing_'.slice(0, 1 + (at % 6))}${at}${at % 2 ? '_total' : '_bytes'}`;
+  const seriesCount = labelled ? (at % 3 === 0 ? 7 : 6) : 1;
+  return {
+    family: {
+      name,
+      type: at % 2 === 1 ? ('counter' as const) : ('gauge' as const),
+      help: `Measured thing ${at} of the area ${areas[at % areas.length]}, as the kernel counts it.`,
+      unit: '',
+      divisor: at % 6 === 5 ? 100 : 1,
+      labelNames: labelled ? ['device', 'mode'] : [],
+    },
+    seriesCount,
+    labelValues: labelled
+      ? Array.from({ length: seriesCount }, (_, series) => [`eth${series >> 1}`, `mode${series}`]).flat()
+      : [],
+  };
+});
+const hostSeriesCount = host.reduce((count, { seriesCount }) => count + seriesCount, 0);
+
+function batch(at: number): AgentBatch {
+  const agent = agentId(`web-${at}`)!;
+  const schema = new Schema();
+  for (const { family, seriesCount, labelValues } of host) schema.append(family, seriesCount, labelValues);
+  const sums = Float64Array.from({ length: schema.seriesCount }, (_, series) => firstSum(series, at));
+  const report = { timeMs: 1_732_463_564_000 + at, sums, present: new Uint8Array(sums.length).fill(1) };
+  return { agent, labels: [], runs: [{ schema, reports: [report] }] };
+}
+
+function firstSum(series: number, at: number): number {
+  if (series % 5 === 0) return 0;
+  if (series % 50 === 1) return Math.sqrt(series * 1000 + at);
+  return series * 7919 * 10 ** (series % 7) + at;
+}
+
+function moveOn({ sums }: RunReport): void {
+  for (let series = 0; series < sums.length; series += 4) sums[series]! += 1 + (series % 97);
+}
+
+async function promClientRegistry(batches: readonly AgentBatch[]): Promise<Registry> {
+  const registry = new Registry();
+  let first = 0;
+  for (const { family, seriesCount, labelValues } of host) {
+    const { name, help, labelNames, divisor } = family;
+    const options = { name, help, labelNames: ['agent', ...labelNames], registers: [registry] };
+    const metric = family.type === 'gauge' ? new Gauge(options) : new Counter(options);
+    for (const { agent, runs } of batches) {
+      const { sums } = runs[0]!.reports[0]!;
+      for (let series = 0; series < seriesCount; series++) {
+        const own = labelNames.map((label, index) => [label, labelValues[series * labelNames.length + index]!]);
+        metric.inc({ agent, ...Object.fromEntries(own) }, sums[first + series]! / divisor);
+      }
+    }
+    first += seriesCount;
+  }
+  return registry;
+}
