@@ -48,6 +48,8 @@ export class Link {
   #failures = 0;
   /** The log's last word is that there is no connection. */
   #isLossTold = true;
+  /** Aborted to end the wait for the next try. */
+  #wait = new AbortController();
 
   constructor(options: LinkOptions) {
     this.#options = options;
@@ -64,6 +66,11 @@ export class Link {
     return this.#state;
   }
 
+  /** Something has changed, maybe what was in the way: the next try is now. */
+  retryNow(): void {
+    this.#wait.abort();
+  }
+
   /**
    * Runs until `stopping` aborts; then what the spool holds is sent, for `drainMsMax` at most. By then no report may be
    * made any more. It rejects only on a bug.
@@ -73,6 +80,7 @@ export class Link {
     const stop = new AbortController();
     let deadline: Timer | undefined;
     const startDraining = () => {
+      this.#wait.abort();
       deadline = clock.after(drainMsMax, () => stop.abort());
     };
     stopping.addEventListener('abort', startDraining, { once: true });
@@ -82,7 +90,8 @@ export class Link {
       } catch (error) {
         if (stopping.aborted && isOperational(error)) break;
         const retryMs = this.#failed(error);
-        await clock.sleep(retryMs, stopping);
+        this.#wait = new AbortController();
+        await clock.sleep(retryMs, this.#wait.signal);
       }
     }
     deadline?.cancel();

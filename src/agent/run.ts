@@ -97,6 +97,7 @@ export async function run(
     key = next;
     // Kernel files are opened anew by the next collection.
     host.close();
+    link.retryNow();
     log.info('reloaded: the next connection uses the key as it is now');
   });
   log.info(startLine(settings, options.changed, { series, waiting: spool.waitingCount }));

@@ -271,7 +271,10 @@ test('permanent refusals: said with the reason and tried again once a minute; ot
       const { state } = agent.link;
       assert.ok(state.kind === 'waiting' && state.isRefused === (code !== 'busy'));
       agent.server.answerToHello = undefined;
-      await agent.live(70_000);
+      agent.link.retryNow();
+      await settle();
+      assert.equal(agent.link.state.kind, 'connected', 'told that something has changed it tries at once');
+      await agent.live(5000);
       agent.assertDelivered();
     });
   }
