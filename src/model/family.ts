@@ -20,6 +20,6 @@ export interface Family {
 }
 
 /** The number that Prometheus sees. */
-export function valueOf(sum: number, divisor: number): number {
+export function seriesValue(sum: number, divisor: number): number {
   return divisor === 1 ? sum : sum / divisor;
 }

@@ -2,21 +2,21 @@ import { type AgentId, agentId } from '../model/agent-id.ts';
 import { limits } from '../protocol/limits.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { addressText, bytesText, durationText } from '../runtime/config.ts';
-import { serveControl } from '../runtime/control.ts';
+import { type ControlRequest, serveControl } from '../runtime/control.ts';
 import type { Lifecycle } from '../runtime/lifecycle.ts';
-import { ListenError, listen, listenErrorOf } from '../runtime/listen.ts';
-import { type Log, onceAMinute } from '../runtime/log.ts';
+import { ListenError, type Listener, listen, listenErrorOf } from '../runtime/listen.ts';
+import { type Log, onceAMinute, type SeldomLog } from '../runtime/log.ts';
 import { version } from '../runtime/version.ts';
 import { Admission } from './admission.ts';
 import { Delivery } from './delivery.ts';
 import { Exposition } from './exposition.ts';
 import { Fleet } from './fleet.ts';
 import { keepHouse } from './housekeeping.ts';
-import { serveHttp } from './http.ts';
+import { type HttpOptions, type HttpServer, serveHttp } from './http.ts';
 import type { ServerOptions } from './options.ts';
 import { Registry, ServerMetrics } from './self.ts';
 import { Session } from './session.ts';
-import { readFleetKeys, readSettings } from './settings.ts';
+import { readFleetKeys, readSettings, type Settings } from './settings.ts';
 import { cursorsDisk, readRevocations, writeRevocations } from './state-disk.ts';
 import { agentsStatus, type StatusSources, serverStatus } from './status.ts';
 import { isDelivered } from './tcp-queue.ts';
@@ -28,23 +28,81 @@ export async function run(
 ): Promise<void> {
   const { clock, log, lifecycle } = parts;
   const settings = readSettings(options);
-  const { listen: agentsAt, webListen, stateDir, windowMs, memoryBytesMax } = settings;
-  const seldom = onceAMinute(log, clock);
-  const startedAtMs = clock.nowMs();
-  let ready = false;
+  const server = assemble(settings, clock, log);
+  const closing: (() => Promise<void> | undefined)[] = [() => server.delivery.flush()];
+  try {
+    const http = await openHttp(server);
+    closing.push(() => http.close(httpGraceMs));
+    const agents = await openAgents(server, options.values);
+    closing.push(() => agents.close());
+    const control = await serveControl(options.values.controlSocket, controlHandlers(server), log);
+    closing.push(() => control?.close());
+    const house = keepHouse(() => {
+      server.delivery.tidy();
+      lifecycle.status(statusLine(server.status));
+    });
+    closing.push(() => house.stop());
+    lifecycle.onReload(() => reload(server, options.values.fleetKeyFile));
 
-  const metrics = new ServerMetrics(new Registry(), { version, gauges: () => gauges() });
+    server.isReady = true;
+    log.info(startLine(server, options, { agents, http }));
+    if (settings.plaintext) {
+      log.warn('agents are taken without keys (--allow-plaintext): whoever reaches the port can report under any name');
+    }
+    lifecycle.ready();
+    lifecycle.status(statusLine(server.status));
+    lifecycle.watchdog(() => true);
+    await lifecycle.stopped;
+    await server.delivery.cursors.settle();
+  } finally {
+    for (const close of closing.reverse()) await close();
+  }
+  log.info('stopped: the ports are closed, the cursors written');
+}
+
+/** The parts that know each other for as long as the program runs. */
+interface Server {
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly seldom: SeldomLog;
+  readonly settings: Settings;
+  readonly metrics: ServerMetrics;
+  readonly fleet: Fleet;
+  readonly delivery: Delivery;
+  readonly admission: Admission;
+  readonly status: StatusSources;
+  isReady: boolean;
+}
+
+function assemble(settings: Settings, clock: Clock, log: Log): Server {
+  const { windowMs, memoryBytesMax } = settings;
+  const seldom = onceAMinute(log, clock);
   const fleet = new Fleet(settings.fleetKeys, settings.revoked);
-  const exposition = new Exposition({
-    onDisagreement(family, agent) {
-      metrics.disagreement();
-      seldom.warn(
-        `type ${family}`,
-        `agent '${agent}' gives '${family}' another type than the one that is shown: run one version`,
-      );
-    },
+  const metrics: ServerMetrics = new ServerMetrics(new Registry(), { version, gauges: () => gauges(status) });
+  const delivery = openDelivery(settings, { clock, metrics, seldom });
+  const status: StatusSources = {
+    clock,
+    delivery,
+    version,
+    startedAtMs: clock.nowMs(),
+    windowMs,
+    memoryBytesMax,
+  };
+  const admission = new Admission({
+    clock,
+    log,
+    isRevoked: (identity) => fleet.isRevoked(identity),
+    onClones: () => metrics.clones(),
   });
-  const delivery = new Delivery({
+  return { clock, log, seldom, settings, metrics, fleet, delivery, admission, status, isReady: false };
+}
+
+/** Delivery, with every event counted, and told to the log where a person should do something. */
+function openDelivery(
+  { stateDir, windowMs, memoryBytesMax }: Settings,
+  { clock, metrics, seldom }: { clock: Clock; metrics: ServerMetrics; seldom: SeldomLog },
+): Delivery {
+  return new Delivery({
     clock,
     windowMs,
     disk: stateDir === undefined ? undefined : cursorsDisk(stateDir),
@@ -55,19 +113,15 @@ export async function run(
       onEvict(reason, unscraped) {
         metrics.evicted(reason, unscraped);
         if (!unscraped) return;
-        const advice = reason === 'age' ? 'raise --window' : 'raise --memory-max';
+        const advice = reason === 'age' ? '--window' : '--memory-max';
         seldom.warn(
           `lost ${reason}`,
-          `reports leave the window before every scraper has had them; ${advice}, or scrape`,
+          `reports left the window before every scraper had them: scrape, or raise ${advice}`,
         );
       },
     },
     cursors: {
-      // Two passes of the event loop: whatever had arrived when the first began has been reported after the second.
-      turn: async () => {
-        await new Promise((resolve) => setImmediate(resolve));
-        await new Promise((resolve) => setImmediate(resolve));
-      },
+      turn: wholeTurn,
       delivered: ({ socket }) => socket === undefined || isDelivered(socket),
       onCommitted: () => {},
       onRollBack: (_scraper, kind) => metrics.rollback(kind),
@@ -91,59 +145,55 @@ export async function run(
     onStateWritten: () => metrics.stateWrite('done'),
     onStateError(error) {
       metrics.stateWrite('failed');
-      seldom.error('state', `cursors in '${stateDir}': ${reasonOf(error)}; agents keep their reports until it works`);
+      const reason = error instanceof Error ? error.message : String(error);
+      seldom.error('state', `cursors in '${stateDir}': ${reason}; agents keep their reports until it works`);
     },
   });
-  const status: StatusSources = { clock, delivery, version, startedAtMs, windowMs, memoryBytesMax };
-  const admission = new Admission({
+}
+
+function openHttp(server: Server): Promise<HttpServer> {
+  const { clock, log, delivery, metrics, status, settings, seldom } = server;
+  const { address, port } = settings.webListen;
+  const exposition = new Exposition({
+    onDisagreement(family, agent) {
+      metrics.disagreement();
+      seldom.warn(
+        `type ${family}`,
+        `agent '${agent}' gives '${family}' another type than the one that is shown: run one version everywhere`,
+      );
+    },
+  });
+  const options: HttpOptions = {
     clock,
     log,
-    isRevoked: (identity) => fleet.isRevoked(identity),
-    onClones: () => metrics.clones(),
-  });
-  const gauges = () => {
-    const server = serverStatus(status);
-    return {
-      agentsUp: server.agents.up,
-      agentsDown: server.agents.known - server.agents.up,
-      agentsConnected: server.agents.connected,
-      windowBytes: server.windowBytes,
-      windowBytesMax: memoryBytesMax,
-      windowReports: server.windowReports,
-    };
+    delivery,
+    exposition,
+    metrics,
+    status,
+    windowMs: settings.windowMs,
+    plaintext: settings.plaintext,
+    warn: seldom.warn,
+    isReady: () => server.isReady,
   };
-
-  const http = await serveHttp(
-    {
-      clock,
-      log,
-      delivery,
-      exposition,
-      metrics,
-      status,
-      windowMs,
-      plaintext: settings.plaintext,
-      warn: seldom.warn,
-      isReady: () => ready,
-    },
-    { host: webListen.address === '' ? undefined : webListen.address, port: webListen.port },
-  ).catch((error: Error) => {
-    throw withOption(listenErrorOf(error, webListen.address, webListen.port), 'web.listen-address');
+  return serveHttp(options, { host: address === '' ? undefined : address, port }).catch((error: Error) => {
+    throw withOption(listenErrorOf(error, address, port), 'web.listen-address');
   });
+}
+
+/** The agents' port. Closing it waits for the sessions, so that what they knew goes into the cursors' file. */
+async function openAgents(server: Server, values: ServerOptions['values']): Promise<Listener> {
+  const { settings, fleet, metrics, seldom } = server;
   const sessions = new Set<Promise<void>>();
-  const agents = await listen({
-    ...agentsAt,
+  const listener = await listen({
+    ...settings.listen,
     psk: settings.fleetKeys.length === 0 ? undefined : { keyOf: (identity) => fleet.keyOf(identity) },
-    connectionsMax: options.values.connectionsMax,
-    connectionsPerAddressMax: options.values.connectionsPerAddressMax,
+    connectionsMax: values.connectionsMax,
+    connectionsPerAddressMax: values.connectionsPerAddressMax,
     handshakeTimeoutMs: limits.tlsHandshakeTimeoutMs,
     onConnection(connection) {
       metrics.connection();
       const session = new Session(connection, {
-        clock,
-        log,
-        delivery,
-        admission,
+        ...server,
         warn: seldom.warn,
         onEnd: (reason) => metrics.ended(reason),
         onUnknown: () => metrics.unknownFrame(),
@@ -154,77 +204,22 @@ export async function run(
     onRefused(reason, peer, error, identity) {
       metrics.refused(reason);
       const claim = identity === undefined ? '' : ` (says it is '${identity}')`;
-      seldom.warn(
-        `${reason} ${peer.replace(/:\d+$/, '')}`,
-        `peer ${peer}${claim} is refused: ${error?.message ?? refusals[reason]}`,
-      );
+      const address = peer.replace(/:\d+$/, '');
+      seldom.warn(`${reason} ${address}`, `peer ${peer}${claim} is refused: ${error?.message ?? refusals[reason]}`);
     },
   }).catch((error: unknown) => {
     throw error instanceof ListenError ? withOption(error, 'listen') : error;
   });
-  const control = await serveControl(
-    options.values.controlSocket,
-    {
-      status: () => ({ server: serverStatus(status) }),
-      agents: () => ({ agents: agentsStatus(status) }),
-      revoke: ({ name }) => {
-        const id = agentId(String(name));
-        if (id === undefined) throw new Error(`'${String(name)}' is no agent's name`);
-        return revoke(id);
-      },
+  return {
+    port: listener.port,
+    get connections() {
+      return listener.connections;
     },
-    log,
-  );
-  const house = keepHouse(() => {
-    delivery.tidy();
-    tellStatus();
-  });
-
-  const revoke = (id: AgentId): { generation: number } => {
-    const generation = fleet.generation(id);
-    const revoked = fleet.revoke(id);
-    if (stateDir !== undefined) writeRevocations(stateDir, revoked);
-    const dropped = admission.dropRevoked();
-    delivery.forget(id);
-    log.info(`generation ${generation} of agent '${id}' is revoked; ${dropped} connections ended`);
-    return { generation };
+    async close() {
+      await listener.close();
+      await Promise.all(sessions);
+    },
   };
-  lifecycle.onReload(() => {
-    fleet.replace(readFleetKeys(options.values.fleetKeyFile), readRevocations(stateDir));
-    const dropped = admission.dropRevoked();
-    log.info(
-      `reloaded: ${fleet.keys.length} fleet keys, ${fleet.revoked.size} revocations; ${dropped} connections ended`,
-    );
-  });
-
-  ready = true;
-  log.info(
-    `sysmon-server ${version}: agents on ${addressText(agentsAt.address, agents.port)} ` +
-      `${settings.fleetKeys.length > 0 ? 'by TLS with keys' : 'without keys'}, HTTP on ${addressText(webListen.address, http.port)}, ` +
-      `window ${durationText(windowMs)}, at most ${bytesText(memoryBytesMax)}` +
-      `${options.changed.length > 0 ? `; set: ${options.changed.join(' ')}` : ''}`,
-  );
-  if (settings.plaintext) {
-    log.warn('agents are taken without keys (--allow-plaintext): whoever reaches the port can report under any name');
-  }
-  lifecycle.ready();
-  const tellStatus = () => {
-    const { known, up } = serverStatus(status).agents;
-    lifecycle.status(`${up} of ${known} agents up`);
-  };
-  tellStatus();
-  lifecycle.watchdog(() => true);
-  await lifecycle.stopped;
-
-  log.info('stopping: closing the ports, writing the cursors');
-  await house.stop();
-  await control?.close();
-  await delivery.cursors.settle();
-  await http.close(httpGraceMs);
-  await agents.close();
-  await Promise.all(sessions);
-  await delivery.flush();
-  log.info('stopped');
 }
 
 const refusals = {
@@ -234,12 +229,78 @@ const refusals = {
   'handshake-timeout': 'its handshake took too long',
 } as const;
 
-// A scrape under way may end; the unit gives 5 s in all.
-const httpGraceMs = 2000;
+function controlHandlers(server: Server) {
+  const { status } = server;
+  return {
+    status: () => ({ server: serverStatus(status) }),
+    agents: () => ({ agents: agentsStatus(status) }),
+    revoke({ name }: ControlRequest) {
+      const id = agentId(String(name));
+      if (id === undefined) throw new Error(`'${String(name)}' is no agent's name`);
+      return revoke(server, id);
+    },
+  };
+}
+
+/** Refuses the agent's present key from now on, and ends its connection. */
+function revoke({ fleet, settings, admission, delivery, log }: Server, id: AgentId): { generation: number } {
+  const generation = fleet.generation(id);
+  const revoked = fleet.revoke(id);
+  if (settings.stateDir !== undefined) writeRevocations(settings.stateDir, revoked);
+  const ended = admission.dropRevoked();
+  delivery.forget(id);
+  log.info(`generation ${generation} of agent '${id}' is revoked; ${ended} connections ended`);
+  return { generation };
+}
+
+/** SIGHUP: keys and revocations as they are on disk now. */
+function reload({ fleet, settings, admission, log }: Server, fleetKeyFile: string | undefined): void {
+  fleet.replace(readFleetKeys(fleetKeyFile), readRevocations(settings.stateDir));
+  const ended = admission.dropRevoked();
+  log.info(`reloaded: ${fleet.keys.length} fleet keys, ${fleet.revoked.size} revocations; ${ended} connections ended`);
+}
+
+function startLine(
+  { settings }: Server,
+  options: ServerOptions,
+  ports: { readonly agents: Listener; readonly http: HttpServer },
+): string {
+  const { listen: agentsAt, webListen, fleetKeys, windowMs, memoryBytesMax } = settings;
+  const changed = options.changed.length > 0 ? `; set: ${options.changed.join(' ')}` : '';
+  return (
+    `sysmon-server ${version}: agents on ${addressText(agentsAt.address, ports.agents.port)} ` +
+    `${fleetKeys.length > 0 ? 'by TLS with keys' : 'without keys'}, ` +
+    `HTTP on ${addressText(webListen.address, ports.http.port)}, ` +
+    `window ${durationText(windowMs)}, at most ${bytesText(memoryBytesMax)}${changed}`
+  );
+}
+
+function statusLine(sources: StatusSources): string {
+  const { known, up } = serverStatus(sources).agents;
+  return `${up} of ${known} agents up`;
+}
+
+function gauges(sources: StatusSources) {
+  const { agents, windowBytes, windowBytesMax, windowReports } = serverStatus(sources);
+  return {
+    agentsUp: agents.up,
+    agentsDown: agents.known - agents.up,
+    agentsConnected: agents.connected,
+    windowBytes,
+    windowBytesMax,
+    windowReports,
+  };
+}
 
 /** An address that cannot be had is mended by an option. */
 function withOption(error: ListenError, option: string): ListenError {
   return new ListenError(error.code, `${error.message}; choose another with --${option}`, { cause: error });
 }
 
-const reasonOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
+/** Two passes of the event loop: whatever had arrived when the first began has been reported after the second. */
+async function wholeTurn(): Promise<void> {
+  for (let pass = 0; pass < 2; pass++) await new Promise((resolve) => setImmediate(resolve));
+}
+
+// A scrape under way may end; the unit gives 5 s in all.
+const httpGraceMs = 2000;
