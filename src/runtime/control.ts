@@ -1,9 +1,12 @@
-import { chmodSync, existsSync, unlinkSync } from 'node:fs';
+/**
+ * A Unix socket for questions to a running program: one line of JSON in, one line of JSON out, then it closes. Who may
+ * ask is who may write to the socket: its owner and group.
+ */
+import { statSync, unlinkSync } from 'node:fs';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import type { Log } from './log.ts';
 
-/** A question to a running program: one JSON object on one line. */
 export interface ControlRequest {
   readonly command: string;
   readonly [field: string]: unknown;
@@ -11,6 +14,11 @@ export interface ControlRequest {
 
 /** Answers by command. What a handler throws goes to the one who asked. */
 export type ControlHandlers = Readonly<Record<string, (request: ControlRequest) => unknown>>;
+
+export interface ControlServer {
+  /** Takes no more questions and removes the socket. */
+  close(): Promise<void>;
+}
 
 export type ControlErrorCode = 'not-running' | 'denied' | 'refused' | 'failed';
 
@@ -24,113 +32,62 @@ export class ControlError extends Error {
   }
 }
 
+// A question is a name or two.
+const requestBytesMax = 64 * 1024;
+const requestMsMax = 5000;
+const askersMax = 16;
+// The state of a thousand agents in JSON is some hundred KiB.
+const answerBytesMax = 64 * 1024 * 1024;
+// sun_path has 108 bytes and an end: https://man7.org/linux/man-pages/man7/unix.7.html
+const pathBytesMax = 107;
+
 /**
- * Answers on a unix socket: one line of JSON in, one line out, `{"ok":…}` or `{"error":"…"}`. Only the program's user and
- * group may connect. Undefined where the socket's folder does not exist; an error where another program answers there.
+ * Answers at the path. A socket that a killed program left behind is replaced; where another program answers, or
+ * something else lies there, that is an error. Undefined, with a line in the log, where no socket can be made: the
+ * program can do without.
  */
 export async function serveControl(
   path: string,
   handlers: ControlHandlers,
   log: Log,
-): Promise<{ close(): Promise<void> } | undefined> {
-  if (!existsSync(dirname(path))) {
+): Promise<ControlServer | undefined> {
+  if (!statSync(dirname(path), { throwIfNoEntry: false })?.isDirectory()) {
     log.debug(`no control socket: the folder of '${path}' does not exist`);
     return undefined;
   }
+  if (Buffer.byteLength(path) > pathBytesMax) {
+    throw new ControlError('failed', `the control socket '${path}' has too long a path: at most ${pathBytesMax} bytes`);
+  }
   await removeStale(path);
-  const sockets = new Set<Socket>();
+  const askers = new Set<Socket>();
   const server = createServer((socket) => {
-    sockets.add(socket);
-    socket.once('close', () => sockets.delete(socket));
-    serveOne(socket, handlers);
+    askers.add(socket);
+    socket.once('close', () => askers.delete(socket));
+    answer(socket, handlers, log);
   });
+  server.maxConnections = askersMax;
   try {
-    await listening(server, path);
+    await listenPrivately(server, path);
   } catch (error) {
-    log.warn(`no control socket '${path}': ${(error as Error).message}; status cannot be asked for`);
+    const reason = error instanceof Error ? error.message : String(error);
+    log.warn(`no control socket '${path}': ${reason}; status cannot be asked for`);
     return undefined;
   }
+  server.on('error', (error) => log.warn(`the control socket '${path}' failed: ${error.message}`));
   return {
     close: () =>
       new Promise((resolve) => {
-        server.close(() => resolve());
-        for (const socket of sockets) socket.destroy();
+        server.close(() => resolve()); // removes the socket, too
+        for (const socket of askers) socket.destroy();
       }),
   };
 }
 
-/** Asks the program that serves this socket. Throws a ControlError. */
-export function askControl(path: string, request: ControlRequest): Promise<unknown> {
-  return new Promise((resolve, reject) => {
-    const socket = connect(path);
-    let text = '';
-    socket.setEncoding('utf8');
-    socket.setTimeout(answerTimeoutMs, () => socket.destroy(new Error(`no answer within ${answerTimeoutMs / 1000} s`)));
-    socket.on('data', (chunk: string) => {
-      text += chunk;
-    });
-    socket.once('connect', () => socket.write(`${JSON.stringify(request)}\n`));
-    socket.once('error', (error) => reject(askError(path, error)));
-    socket.once('close', () => {
-      try {
-        const answer = JSON.parse(text) as { ok?: unknown; error?: string };
-        if (typeof answer.error === 'string') reject(new ControlError('refused', answer.error));
-        else resolve(answer.ok);
-      } catch (error) {
-        reject(new ControlError('failed', `control socket '${path}': the answer was cut off`, { cause: error }));
-      }
-    });
-  });
-}
-
-function askError(path: string, error: NodeJS.ErrnoException): ControlError {
-  const options = { cause: error };
-  switch (error.code) {
-    case 'ENOENT':
-    case 'ECONNREFUSED':
-      return new ControlError('not-running', `nothing answers at '${path}': the program is not running`, options);
-    case 'EACCES':
-    case 'EPERM':
-      return new ControlError('denied', `control socket '${path}': not allowed; run it with sudo`, options);
-    default:
-      return new ControlError('failed', `control socket '${path}': ${error.message}`, options);
-  }
-}
-
-function serveOne(socket: Socket, handlers: ControlHandlers): void {
-  let text = '';
-  socket.setEncoding('utf8');
-  socket.setTimeout(answerTimeoutMs, () => socket.destroy());
-  socket.on('error', () => {
-    // Whoever asked has gone.
-  });
-  socket.on('data', (chunk: string) => {
-    text += chunk;
-    const end = text.indexOf('\n');
-    if (end >= 0) {
-      socket.pause();
-      socket.end(`${JSON.stringify(answerTo(text.slice(0, end), handlers))}\n`);
-    } else if (text.length > requestCharactersMax) socket.destroy();
-  });
-}
-
-function answerTo(line: string, handlers: ControlHandlers): { ok: unknown } | { error: string } {
-  try {
-    const request = JSON.parse(line) as ControlRequest;
-    const handler = Object.hasOwn(handlers, request.command) ? handlers[request.command] : undefined;
-    if (handler === undefined) {
-      return { error: `'${String(request.command)}' is not understood: expected ${Object.keys(handlers).join(', ')}` };
-    }
-    return { ok: handler(request) };
-  } catch (error) {
-    return { error: error instanceof Error ? error.message : String(error) };
-  }
-}
-
-/** A socket that a killed program has left behind is in the way of the next one. */
 async function removeStale(path: string): Promise<void> {
-  if (!existsSync(path)) return;
-  const answers = await new Promise<boolean>((resolve) => {
+  const found = statSync(path, { throwIfNoEntry: false });
+  if (found === undefined) return;
+  if (!found.isSocket()) throw new ControlError('refused', `'${path}' is there and is no socket`);
+  const alive = await new Promise<boolean>((resolve) => {
     const socket = connect(path);
     socket.once('connect', () => {
       socket.destroy();
@@ -138,19 +95,133 @@ async function removeStale(path: string): Promise<void> {
     });
     socket.once('error', (error: NodeJS.ErrnoException) => resolve(error.code !== 'ECONNREFUSED'));
   });
-  if (answers) throw new ControlError('refused', `control socket '${path}': another program answers there already`);
+  if (alive) throw new ControlError('refused', `another program answers at the control socket '${path}'`);
   unlinkSync(path);
 }
 
-function listening(server: Server, path: string): Promise<void> {
+function listenPrivately(server: Server, path: string): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once('error', reject);
-    server.listen(path, () => {
-      chmodSync(path, 0o660);
-      resolve();
+    // bind() is done when listen() returns, so that there is no moment in which others could connect.
+    const before = process.umask(0o117);
+    try {
+      server.listen(path, () => {
+        server.removeAllListeners('error');
+        resolve();
+      });
+    } finally {
+      process.umask(before);
+    }
+  });
+}
+
+function answer(socket: Socket, handlers: ControlHandlers, log: Log): void {
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  const deadline = setTimeout(() => socket.destroy(), requestMsMax);
+  socket.once('close', () => clearTimeout(deadline));
+  socket.on('error', () => {}); // whoever asked has gone: nobody to tell
+  const take = (chunk: Buffer) => {
+    chunks.push(chunk);
+    bytes += chunk.length;
+    if (bytes > requestBytesMax) return void socket.destroy();
+    if (!chunk.includes(0x0a)) return;
+    socket.off('data', take);
+    socket.resume();
+    const [line = ''] = Buffer.concat(chunks).toString('utf8').split('\n', 1);
+    void reply(line, handlers, log).then((text) => socket.end(`${text}\n`));
+  };
+  socket.on('data', take);
+}
+
+async function reply(line: string, handlers: ControlHandlers, log: Log): Promise<string> {
+  try {
+    const request = parseRequest(line);
+    const handler = Object.hasOwn(handlers, request.command) ? handlers[request.command] : undefined;
+    if (handler === undefined) {
+      throw new Error(`unknown command '${request.command}': expected ${Object.keys(handlers).join(', ')}`);
+    }
+    return JSON.stringify({ ok: (await handler(request)) ?? null });
+  } catch (error) {
+    const words = error instanceof Error ? error.message : String(error);
+    log.debug(`a question at the control socket was refused: ${words}`);
+    return JSON.stringify({ error: words });
+  }
+}
+
+function parseRequest(line: string): ControlRequest {
+  const request: unknown = JSON.parse(line);
+  if (
+    typeof request !== 'object' ||
+    request === null ||
+    !('command' in request) ||
+    typeof request.command !== 'string'
+  ) {
+    throw new Error('expected an object with a command');
+  }
+  return { ...request, command: request.command };
+}
+
+/** Asks the program at the path; its answer, or a ControlError that says what to do. */
+export function askControl(path: string, request: ControlRequest, timeoutMs = 10_000): Promise<unknown> {
+  return new Promise((resolve, reject) => {
+    const socket = connect(path);
+    const chunks: Buffer[] = [];
+    let bytes = 0;
+    const fail = (error: ControlError) => {
+      clearTimeout(deadline);
+      socket.destroy();
+      reject(error);
+    };
+    const deadline = setTimeout(
+      () => fail(new ControlError('failed', `no answer at the control socket '${path}' within ${timeoutMs} ms`)),
+      timeoutMs,
+    );
+    socket.once('connect', () => socket.write(`${JSON.stringify(request)}\n`));
+    socket.on('data', (chunk) => {
+      chunks.push(chunk);
+      bytes += chunk.length;
+      if (bytes > answerBytesMax) fail(new ControlError('failed', `the answer at '${path}' is too long`));
+    });
+    socket.once('error', (error) => fail(askErrorOf(error, path)));
+    socket.once('end', () => {
+      clearTimeout(deadline);
+      try {
+        resolve(parseAnswer(Buffer.concat(chunks).toString('utf8'), path));
+      } catch (error) {
+        reject(error);
+      }
     });
   });
 }
 
-const answerTimeoutMs = 5000;
-const requestCharactersMax = 4096;
+function parseAnswer(text: string, path: string): unknown {
+  let answer: unknown;
+  try {
+    answer = JSON.parse(text);
+  } catch (error) {
+    throw new ControlError('failed', `the answer at '${path}' is cut off or no JSON`, { cause: error });
+  }
+  if (typeof answer === 'object' && answer !== null) {
+    if ('ok' in answer) return answer.ok;
+    if ('error' in answer) throw new ControlError('refused', String(answer.error));
+  }
+  throw new ControlError('failed', `the answer at '${path}' is neither a result nor an error`);
+}
+
+function askErrorOf(error: NodeJS.ErrnoException, path: string): ControlError {
+  const options = { cause: error };
+  switch (error.code) {
+    case 'ENOENT':
+    case 'ECONNREFUSED':
+      return new ControlError(
+        'not-running',
+        `nothing runs here: nobody answers at the control socket '${path}'`,
+        options,
+      );
+    case 'EACCES':
+      return new ControlError('denied', `you may not use the control socket '${path}': try as root`, options);
+    default:
+      return new ControlError('failed', `the control socket '${path}' failed: ${error.message}`, options);
+  }
+}

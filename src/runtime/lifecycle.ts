@@ -18,19 +18,26 @@ export interface Lifecycle {
   watchdog(isAlive: () => boolean): void;
 }
 
+/** What of `process` is used here. */
+export type HostProcess = Pick<NodeJS.Process, 'env' | 'pid' | 'hrtime'> & {
+  on(event: 'SIGTERM' | 'SIGINT' | 'SIGHUP', listener: (signal: NodeJS.Signals) => void): unknown;
+  exit(code: number): void;
+};
+
 export interface LifecycleOptions {
   readonly clock: Clock;
   readonly log: Log;
-  readonly process?: NodeJS.Process;
+  readonly process?: HostProcess;
   /** Sends assignments such as `READY=1` to systemd; by a child process unless a test says otherwise. */
-  readonly notify?: (assignments: readonly string[]) => void;
+  readonly send?: (assignments: readonly string[]) => Promise<void>;
 }
 
 /** The lifecycle of this process. Without systemd around it (no NOTIFY_SOCKET) nothing is told to anybody. */
 export function systemdLifecycle(options: LifecycleOptions): Lifecycle {
   const { clock, log } = options;
-  const host = options.process ?? process;
-  const notify = options.notify ?? notifier(host.env, log);
+  const host: HostProcess = options.process ?? process;
+  const queue = new NotifyQueue(options.send ?? sendByChild(host.env), log);
+  const notify = (assignments: readonly string[]) => queue.add(assignments);
   const controller = new AbortController();
   const { signal } = controller;
   let reload: (() => void) | undefined;
@@ -40,6 +47,7 @@ export function systemdLifecycle(options: LifecycleOptions): Lifecycle {
     if (signal.aborted) {
       log.warn(`${name} again: ending at once, without waiting for what is under way`);
       host.exit(1);
+      return;
     }
     log.info(`${name}: stopping`);
     notify(['STOPPING=1']);
@@ -84,8 +92,8 @@ export function systemdLifecycle(options: LifecycleOptions): Lifecycle {
 
 /** A third of what the unit allows; undefined where it has no watchdog, or has it for another process. */
 export function watchdogEveryMs(env: NodeJS.ProcessEnv, pid: number): number | undefined {
-  const usec = Number(env['WATCHDOG_USEC'] ?? Number.NaN);
-  const forUs = env['WATCHDOG_PID'] === undefined || Number(env['WATCHDOG_PID']) === pid;
+  const usec = Number(env.WATCHDOG_USEC ?? Number.NaN);
+  const forUs = env.WATCHDOG_PID === undefined || Number(env.WATCHDOG_PID) === pid;
   return usec > 0 && forUs ? usec / 1000 / 3 : undefined;
 }
 
@@ -107,7 +115,7 @@ function statusLine(
   // A timer would keep a process that has nothing left to do.
   signal.addEventListener('abort', () => timer?.cancel(), { once: true });
   return (text) => {
-    wanted = text.replaceAll('\n', ' ');
+    wanted = text.replace(/\s+/g, ' ').trim();
     if (timer === undefined && !signal.aborted) show();
   };
 }
@@ -115,26 +123,68 @@ function statusLine(
 // Each is a process of its own: 20 ms of CPU.
 const statusEveryMs = 5000;
 
-/**
- * sd_notify by systemd's own `systemd-notify`, because Node has no datagram sockets of the unix kind. The unit needs
- * NotifyAccess=all, for the message comes from a child.
- */
-function notifier(env: NodeJS.ProcessEnv, log: Log): (assignments: readonly string[]) => void {
-  if (env['NOTIFY_SOCKET'] === undefined) return () => {};
-  let last: Promise<void> = Promise.resolve();
-  return (assignments) => {
-    // One after the other: READY must not overtake RELOADING.
-    last = last.then(() => notifyOnce(assignments, log));
-  };
+type Send = (assignments: readonly string[]) => Promise<void>;
+
+/** One message at a time, in order: READY must not overtake RELOADING. */
+class NotifyQueue {
+  readonly #send: Send | undefined;
+  readonly #log: Log;
+  #waiting: (readonly string[])[] = [];
+  #running = false;
+  #warned = false;
+
+  constructor(send: Send | undefined, log: Log) {
+    this.#send = send;
+    this.#log = log;
+  }
+
+  add(assignments: readonly string[]): void {
+    if (this.#send === undefined) return;
+    // What only says how things are is out of date once the next is there: a systemd that hangs makes no heap of them.
+    const kind = /^(?:STATUS|WATCHDOG)=/.exec(assignments[0] ?? '')?.[0];
+    if (kind !== undefined) this.#waiting = this.#waiting.filter(([first = '']) => !first.startsWith(kind));
+    this.#waiting.push(assignments);
+    if (!this.#running) void this.#run(this.#send);
+  }
+
+  async #run(send: Send): Promise<void> {
+    this.#running = true;
+    for (let next = this.#waiting.shift(); next !== undefined; next = this.#waiting.shift()) {
+      try {
+        await send(next);
+      } catch (error) {
+        const reason = error instanceof Error ? error.message : String(error);
+        if (!this.#warned) this.#log.warn(`systemd does not learn of our state: ${reason}`);
+        this.#warned = true;
+      }
+    }
+    this.#running = false;
+  }
 }
 
-function notifyOnce(assignments: readonly string[], log: Log): Promise<void> {
-  return new Promise((resolve) => {
-    const child = spawn('systemd-notify', [...assignments], { stdio: 'ignore' });
-    child.once('error', (error) => {
-      log.warn(`systemd-notify ${assignments.join(' ')}: ${error.message}; systemd does not learn of it`);
-      resolve();
+/**
+ * sd_notify by systemd's own `systemd-notify`, because Node has no datagram sockets of the unix kind. The unit needs
+ * NotifyAccess=all, for the message comes from a child. Undefined where nobody listens.
+ */
+function sendByChild(env: NodeJS.ProcessEnv): Send | undefined {
+  const socket = env.NOTIFY_SOCKET;
+  if (socket === undefined || socket === '') return undefined;
+  const childEnv = { NOTIFY_SOCKET: socket, PATH: env.PATH ?? '/usr/bin:/bin' };
+  return (assignments) =>
+    new Promise((resolve, reject) => {
+      const child = spawn('systemd-notify', assignments, {
+        env: childEnv,
+        stdio: 'ignore',
+        timeout: childMsMax,
+        killSignal: 'SIGKILL',
+      });
+      child.once('error', reject);
+      child.once('exit', (code, signal) => {
+        if (code === 0) resolve();
+        else reject(new Error(`'systemd-notify ${assignments.join(' ')}' ended with ${signal ?? code}`));
+      });
     });
-    child.once('close', () => resolve());
-  });
 }
+
+// It waits until systemd has read the message; usually some 20 ms.
+const childMsMax = 10_000;

@@ -40,7 +40,8 @@ export async function socketPair(context: TestContext): Promise<[near: Socket, f
   return [near, far];
 }
 
-/** Turns of the event loop until it holds. */
+/** Looks again and again until it holds; the test's own deadline ends what never does. */
 export async function until(holds: () => boolean): Promise<void> {
-  while (!holds()) await new Promise((resolve) => setImmediate(resolve));
+  // A millisecond, not a turn: whoever is waited for may need this core.
+  while (!holds()) await new Promise((resolve) => setTimeout(resolve, 1));
 }
