@@ -1,8 +1,7 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
-import { Readable } from 'node:stream';
-import { pipeline } from 'node:stream/promises';
-import { constants, createGzip } from 'node:zlib';
+import type { Writable } from 'node:stream';
+import { constants, createGzip, type Gzip } from 'node:zlib';
 import { agentId } from '../model/agent-id.ts';
 import type { Clock } from '../runtime/clock.ts';
 import type { Log } from '../runtime/log.ts';
@@ -309,35 +308,62 @@ async function send(
     response.end();
     return false;
   }
+  const end = endOf(response);
   // A client that does not read holds this answer's memory: until its own deadline and no longer.
   const deadline = options.clock.after(deadlineMs, () => response.destroy());
-  const slices = Readable.from(body(context, batches, timestamps), { objectMode: true, highWaterMark: 1 });
   try {
-    if (compress) await pipeline(slices, createGzip({ level: constants.Z_BEST_SPEED, chunkSize: 64 * 1024 }), response);
-    else await pipeline(slices, response);
-    return true;
-  } catch (error) {
-    options.log.debug(`an answer to ${context.connection.socket.remoteAddress} was not sent whole: ${String(error)}`);
-    return false;
+    await writeBody(context, { batches, timestamps, sink: compress ? gzipTo(response) : response, end });
+    return (await end) === 'sent';
   } finally {
     deadline.cancel();
   }
 }
 
-async function* body(
-  { options, query }: Context,
-  batches: readonly AgentBatch[],
-  timestamps: boolean,
-): AsyncGenerator<Uint8Array> {
-  for (const slice of options.exposition.render(batches, { timestamps })) {
-    if (slice.length > 0) yield slice;
-    await turnOnce();
+/** How a response ends: with the operating system as a whole, or not. */
+function endOf(response: ServerResponse): Promise<'sent' | 'lost'> {
+  return new Promise((resolve) => {
+    response.once('finish', () => resolve('sent'));
+    response.once('close', () => resolve('lost'));
+  });
+}
+
+function gzipTo(response: ServerResponse): Gzip {
+  const gzip = createGzip({ level: constants.Z_BEST_SPEED, chunkSize: gzipChunkBytes });
+  response.once('close', () => gzip.destroy());
+  gzip.pipe(response);
+  return gzip;
+}
+
+/**
+ * Writes slice after slice, no faster than they are taken, and gives each back when it has been: a pipeline that makes
+ * new ones all the time costs as much again as the rendering. Between two slices the event loop turns, so that agents
+ * are heard meanwhile. Returns early when the response has ended.
+ */
+async function writeBody(
+  { options, query, response }: Context,
+  {
+    batches,
+    timestamps,
+    sink,
+    end,
+  }: {
+    readonly batches: readonly AgentBatch[];
+    readonly timestamps: boolean;
+    readonly sink: Writable;
+    readonly end: Promise<unknown>;
+  },
+): Promise<void> {
+  const { clock, delivery, exposition, metrics } = options;
+  for (const slice of exposition.render(batches, { timestamps })) {
+    if (response.destroyed) return;
+    if (slice.length === 0 || sink.write(slice, () => exposition.release(slice))) await turnOnce();
+    else await Promise.race([new Promise((resolve) => sink.once('drain', resolve)), end]);
   }
-  const monotonicMs = options.clock.monotonicMs();
+  const monotonicMs = clock.monotonicMs();
   const selected = query.get('agent');
-  const agents = [...options.delivery.store.agents.values()].filter(({ id }) => selected === null || id === selected);
-  const own = await options.metrics.text(agents.map((agent) => ({ id: agent.id, up: agent.up(monotonicMs) })));
-  yield Buffer.from(own);
+  const agents = [...delivery.store.agents.values()].filter(({ id }) => selected === null || id === selected);
+  const own = await metrics.text(agents.map((agent) => ({ id: agent.id, up: agent.up(monotonicMs) })));
+  if (!response.destroyed) sink.end(own);
 }
 
 /** What is right over history is biased at "now" when scrapes are rarer than reports: say so, once a minute. */
@@ -382,6 +408,7 @@ const turnOnce = (): Promise<void> => new Promise((resolve) => setImmediate(reso
 const statelessDeadlineMs = 60_000;
 // Past the scraper's own timeout it has gone; a little more, so that it is the one who hangs up.
 const lateMs = 2000;
+const gzipChunkBytes = 64 * 1024;
 const scraperNameCharactersMax = 128;
 // A gigabyte of text, and 90 MB of reports that are held while it is sent.
 const samplesMaxMost = 10_000_000;
