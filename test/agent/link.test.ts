@@ -280,6 +280,19 @@ test('permanent refusals: said with the reason and tried again once a minute; ot
   }
 });
 
+test('a server that refuses and breaks the connection off is believed its reason, also by a write that waits', async () => {
+  const agent = new Agent().start();
+  await agent.live(10_000);
+  const { connection } = agent.server;
+  connection.isStalled = true;
+  await agent.live(5000);
+  connection.send({ kind: 'error', code: 'revoked', text: 'the key is revoked' });
+  connection.break(lost);
+  await settle();
+  const { state } = agent.link;
+  assert.ok(state.kind === 'waiting' && state.isRefused, agent.log.lines.join());
+});
+
 test('a server that welcomes and then ends each connection is not dialled at full speed', async () => {
   const agent = new Agent({
     server: (server) => {
@@ -414,6 +427,15 @@ test('a step of the wall clock begins a new session, measured by a ping; times s
   const times = agent.server.receiver.received.map(({ timeMs }) => timeMs);
   for (const [index, timeMs] of times.entries()) if (index > 0) assert.equal(timeMs - times[index - 1]!, 5000);
   agent.assertDelivered();
+});
+
+test("after a step the server's clock is asked again, for it may have moved too", async () => {
+  const agent = new Agent().start();
+  await agent.live(30_000);
+  agent.clock.step(-3_600_000);
+  agent.server.aheadMs = 3_600_000 + 9000;
+  await agent.live(10_000);
+  assert.equal(agent.server.receiver.begins.at(-1)?.offsetMs, 3_609_000);
 });
 
 test('steps and suspends while the server is away: each session gets the offset of its own clock', async () => {

@@ -171,6 +171,8 @@ test('an ack frees the session up to it and those before; what is freed is not s
   assert.equal(made.counters.spoolReports, 0, 'an ack for more than was made frees what was made');
   assert.ok(made.spool.bytes < 128 * 1024, 'only the open segment is left');
   assert.equal(made.spool.replay([]).unsentCount, 0);
+  await fill(made, maker, 1);
+  assert.equal(made.counters.spoolReports, 1, 'and not what is made later');
 });
 
 test('when it is full the oldest goes and is counted; the bound holds throughout', async () => {
@@ -179,11 +181,10 @@ test('when it is full the oldest goes and is counted; the bound holds throughout
   const maker = new RecordingMaker(500);
   made.spool.begin({ session: 7, baseMs: 0 });
   made.spool.settle(made.spool.session!, 0);
+  const reports = await fill(made, maker, 3);
   const cursor = made.spool.replay([]);
-  cursor.next(1); // it stands in what will be dropped
-  cursor.next(1);
-  const reports: ReadReport[] = [];
-  for (let index = 0; index < 2000; index++) {
+  for (const kind of ['begin', 'schema', 'key']) assert.equal(cursor.next(1).kind, 'send', kind);
+  for (let index = 3; index < 2000; index++) {
     reports.push(...(await fill(made, maker, 1)));
     assert.ok(made.spool.bytes <= bounds.bytesMax);
   }
@@ -197,6 +198,22 @@ test('when it is full the oldest goes and is counted; the bound holds throughout
   const late = new Receiver();
   late.push(drain(cursor));
   assert.deepEqual(late.received, reports.slice(dropped), 'a cursor whose place is gone begins at the next');
+});
+
+test('a cursor whose segment goes when only its begin is sent takes the next from its beginning', async () => {
+  const made = newSpool({ bounds: { ...roomy, bytesMax: 1024 * 1024 } });
+  const maker = new RecordingMaker(500);
+  made.spool.begin({ session: 7, baseMs: 0 });
+  made.spool.settle(made.spool.session!, 0);
+  const reports = await fill(made, maker, 1);
+  const receiver = new Receiver();
+  const cursor = made.spool.replay([]);
+  const begin = cursor.next(1);
+  receiver.push(begin.kind === 'send' ? begin.bytes : new Uint8Array());
+  while (made.counters.reportsDropped.full === 0) reports.push(...(await fill(made, maker, 1)));
+  receiver.push(drain(cursor));
+  assert.deepEqual(receiver.received, reports.slice(made.counters.reportsDropped.full));
+  assert.equal(receiver.begins.length, 2);
 });
 
 test('a schema that leaves no room: reports are dropped, counted, and it is said which option helps', async () => {
