@@ -266,6 +266,28 @@ test('a replay: duplicates are read and dropped, and what follows them is stored
   assert.deepEqual(held(world), rows);
 });
 
+test('what follows a report that was dropped is stored with the right values', async () => {
+  const world = new SessionHarness();
+  const client = await world.welcomed();
+  const nowMs = world.clock.nowMs();
+  client.begin();
+  client.schema(['a']);
+  client.key(1, nowMs, 10);
+  await settle();
+  world.clock.step(2 * 3_600_000); // the server's clock is wrong for a moment
+  client.delta(2, nowMs + 1, 0, 5);
+  await settle();
+  world.clock.step(-2 * 3_600_000);
+  for (let seq = 3; seq <= 9; seq++) client.delta(seq, nowMs + seq, 0, 1);
+  await settle();
+  assert.equal(world.count('too_old'), 1);
+  assert.deepEqual(held(world).slice(0, 3), [
+    [nowMs, 10],
+    [nowMs + 3, 16],
+    [nowMs + 4, 17],
+  ]);
+});
+
 test('after a reconnect an equal schema is the same object, and a window grows without keeping copies', async () => {
   const world = new SessionHarness();
   const labels = Array.from({ length: 500 }, (_, series) => `series-${series}`);
@@ -370,6 +392,7 @@ test('acks: the newest word, at most five a second', async () => {
   await world.clock.advance(1000);
   const acks = client.ofKind('ack').map(({ seq }) => seq);
   assert.deepEqual(acks, [1, 20, 40, 60, 80, 100]);
+  world.delivery.tidy();
   await world.clock.advance(5000);
   assert.equal(client.ofKind('ack').length, 6);
 });
