@@ -1,0 +1,235 @@
+import { Link } from '../../src/agent/link.ts';
+import { every, runSchedule } from '../../src/agent/schedule.ts';
+import type { SpoolSession } from '../../src/agent/segment.ts';
+import { newAgentCounters } from '../../src/agent/self.ts';
+import { SessionClock } from '../../src/agent/session-clock.ts';
+import { Spool, type SpoolBounds } from '../../src/agent/spool.ts';
+import { SpoolFiles } from '../../src/agent/spool-file.ts';
+import { SpoolVolume } from './disk.ts';
+import { Host, Process } from './machine.ts';
+import { dialVirtual, Line } from './network.ts';
+import { type Instant, SeriesNames, SyntheticHost } from './synthetic-host.ts';
+import { nameOf, type World } from './world.ts';
+
+export interface AgentPlan {
+  readonly name: string;
+  readonly intervalMs: number;
+  readonly labels: readonly (readonly [string, string])[];
+  readonly hasDisk: boolean;
+  readonly bounds: SpoolBounds;
+  readonly wallAheadMs: number;
+}
+
+/** One report as it was made: what has to arrive. */
+export interface SampledReport {
+  readonly agent: AgentNode;
+  readonly session: SpoolSession;
+  readonly seq: number;
+  /** On the session's own clock. */
+  readonly timeMs: number;
+  /** True time, since the beginning of the history. */
+  readonly atMs: number;
+  readonly values: Instant;
+  /** Its time as the server had it, and when that was first. */
+  serverMs: number | undefined;
+  receivedMs: number | undefined;
+  /** What became of it there, the last time that it was not a duplicate. */
+  outcome: string | undefined;
+  /** The agent's process or host ended in a way that may have taken it along. */
+  lostWith: string | undefined;
+}
+
+type Counters = ReturnType<typeof newAgentCounters> & { spoolFilesCut: number };
+
+interface Run {
+  readonly process: Process;
+  readonly spool: Spool;
+  readonly counters: Counters;
+  readonly stopping: AbortController;
+  readonly ended: Promise<void>;
+  stopSampling(): void;
+}
+
+/** An agent and its host: started, killed, started again. The programs' own code from the sampler's recording on. */
+export class AgentNode {
+  readonly plan: AgentPlan;
+  readonly host: Host;
+  readonly line: Line;
+  readonly volume = new SpoolVolume();
+  readonly reports: SampledReport[] = [];
+  readonly #world: World;
+  readonly #synthetic: SyntheticHost;
+  readonly #names: SeriesNames;
+  #run: Run | undefined;
+  #runs = 0;
+  /** Of all runs. */
+  readonly dropped = { full: 0, age: 0, disk: 0 };
+  readonly #bySession = new Map<number, SampledReport[]>();
+
+  constructor(world: World, plan: AgentPlan) {
+    this.#world = world;
+    this.plan = plan;
+    this.host = new Host(plan.name);
+    this.host.wallAheadMs = plan.wallAheadMs;
+    this.line = new Line(`${plan.name}—server`, world.timeline, world.random(`line ${plan.name}`));
+    this.#synthetic = new SyntheticHost(world.random(`values ${plan.name}`));
+    this.#names = new SeriesNames(plan.name, plan.labels);
+  }
+
+  get isRunning(): boolean {
+    return this.#run?.process.isAlive === true;
+  }
+
+  get process(): Process | undefined {
+    return this.isRunning ? this.#run!.process : undefined;
+  }
+
+  get spool(): Spool | undefined {
+    return this.isRunning ? this.#run!.spool : undefined;
+  }
+
+  report(session: number, seq: number): SampledReport | undefined {
+    return this.#bySession.get(session)?.[seq - 1];
+  }
+
+  /** Reports that were given up, over all runs, the present one included. */
+  get droppedReports(): number {
+    let count = 0;
+    for (const reason of ['full', 'age', 'disk'] as const) {
+      count += this.dropped[reason] + (this.isRunning ? this.#run!.counters.reportsDropped[reason] : 0);
+    }
+    return count;
+  }
+
+  start(): void {
+    if (this.isRunning || !this.host.isUp) return;
+    const world = this.#world;
+    const { name, intervalMs, labels, bounds, hasDisk } = this.plan;
+    const process = new Process(`${name}.${++this.#runs}`, this.host, world.timeline, world.random(`${name} inbox`));
+    const { clock } = process;
+    const log = world.logOf(process);
+    log.info('starts');
+    const random = world.random(`${name} jitter ${this.#runs}`);
+    const counters: Counters = { ...newAgentCounters(), spoolFilesCut: 0 };
+    const files = hasDisk ? new SpoolFiles({ disk: this.volume.openBy(process), clock, log, counters }) : undefined;
+    const spool = new Spool({ clock, bounds, counters, log, ...(files === undefined ? {} : { files }) });
+    const boot = { bootMs: () => clock.monotonicMs() };
+    const sessionClock = new SessionClock({ clock, boot, random: () => random.next(), spool, counters, log });
+    const link = new Link({
+      address: 'server:9732',
+      dial: (signal) =>
+        dialVirtual({
+          ...{ from: process, line: this.line, to: world.server.host, ports: world.server.ports },
+          ...{ port: 'frames', timeoutMs: dialTimeoutMs, signal },
+        }),
+      ...{ spool, clock, boot, counters, log },
+      hello: { agentName: name, hostId: `host-of-${name}`, labels, intervalMs },
+      random: () => random.next(),
+    });
+    const sample = this.#synthetic.sampler();
+    const tick = () => {
+      const timeMs = sessionClock.stamp();
+      const recording = sample();
+      spool.append(recording, timeMs);
+      this.#sampled(spool, this.#names.instant(recording));
+    };
+    const schedule = runSchedule({ schedule: every(intervalMs), clock, counters, tick });
+    const stopping = new AbortController();
+    const ended = link.run(stopping.signal);
+    ended.catch((error: unknown) => world.crashed(process, error));
+    this.#run = { process, spool, counters, stopping, ended, stopSampling: () => schedule.stop() };
+  }
+
+  /** SIGTERM: what waits is sent, for a while; then it ends. */
+  stop(): void {
+    const run = this.#run;
+    if (run === undefined || !run.process.isAlive || run.stopping.signal.aborted) return;
+    this.#world.trace(`${run.process.name}: SIGTERM`);
+    run.process.deliver(run.stopping, () => {
+      run.stopSampling();
+      run.stopping.abort();
+      run.ended.then(
+        () => {
+          if (!run.process.isAlive) return;
+          run.spool.close();
+          this.#end('stopped');
+        },
+        () => {},
+      );
+    });
+  }
+
+  /** SIGKILL, or a crash: what was written is written. */
+  kill(): void {
+    if (this.isRunning) this.#end('killed');
+  }
+
+  cutPower(): void {
+    if (!this.host.isUp) return;
+    const { random, timeline } = { random: this.#world.random(`power ${this.plan.name}`), timeline: this.#world.timeline };
+    this.host.isUp = false;
+    this.host.boot++;
+    for (const socket of [...this.line.sockets]) if (socket.host === this.host) socket.vanish();
+    if (this.isRunning) this.#end('without power');
+    this.#synthetic.reboot();
+    if (!this.plan.hasDisk) return;
+    const lostBytes = this.volume.cutPower(random);
+    this.#world.trace(`${this.plan.name}: ${lostBytes} bytes were not synced`);
+    if (lostBytes === 0) return;
+    const syncedMs = (this.volume.badSinceMs(timeline.nowMs) ?? timeline.nowMs) - syncEveryMs;
+    this.#lostSince(syncedMs, 'a power cut before it was synced');
+  }
+
+  boot(): void {
+    this.host.isUp = true;
+    this.line.retryAll();
+    this.start();
+  }
+
+  /** From now on nothing new; what is there is delivered. */
+  stopSampling(): void {
+    this.#run?.stopSampling();
+  }
+
+  #sampled(spool: Spool, values: Instant): void {
+    const session = spool.session!;
+    const { lastSeq: seq, lastTimeMs: timeMs } = session;
+    const { timeline } = this.#world;
+    const report = { agent: this, session, seq, timeMs, atMs: timeline.nowMs, values };
+    const sampled: SampledReport = {
+      ...report,
+      ...{ serverMs: undefined, receivedMs: undefined, outcome: undefined, lostWith: undefined },
+    };
+    this.reports.push(sampled);
+    const ofSession = this.#bySession.get(session.id) ?? [];
+    this.#bySession.set(session.id, ofSession);
+    if (ofSession.push(sampled) !== seq) this.#world.violated(`${nameOf(sampled)} is number ${ofSession.length}`);
+    const { bytesMax } = this.plan.bounds;
+    if (spool.bytes > bytesMax) this.#world.violated(`${this.plan.name}: the spool holds ${spool.bytes} of ${bytesMax} bytes`);
+  }
+
+  #end(how: string): void {
+    const run = this.#run!;
+    this.#world.trace(`${run.process.name}: ${how}, ${run.spool.waitingCount} reports wait`);
+    for (const reason of ['full', 'age', 'disk'] as const) this.dropped[reason] += run.counters.reportsDropped[reason];
+    run.process.kill();
+    if (!this.plan.hasDisk) this.#lostSince(0, 'the end of an agent without a spool on disk');
+    const badSinceMs = this.volume.badSinceMs(this.#world.timeline.nowMs);
+    if (this.plan.hasDisk && badSinceMs !== undefined) {
+      this.#lostSince(badSinceMs, 'the end of an agent whose disk did not take it');
+    }
+  }
+
+  #lostSince(ms: number, how: string): void {
+    for (let at = this.reports.length - 1; at >= 0; at--) {
+      const report = this.reports[at]!;
+      if (report.atMs < ms) break;
+      report.lostWith ??= how;
+    }
+    this.#world.beyond(how);
+  }
+}
+
+const dialTimeoutMs = 10_000;
+// And a report that was made in the moment of the sync.
+const syncEveryMs = 11_000;

@@ -1,0 +1,148 @@
+import type { AgentPlan } from './agent-node.ts';
+import { Random } from './random.ts';
+import type { ScraperPlan } from './scraper-node.ts';
+import type { ServerPlan } from './server-node.ts';
+
+/** Everything that a seed decides before the history begins. */
+export interface Plan {
+  readonly seed: number;
+  readonly agents: readonly AgentPlan[];
+  readonly server: ServerPlan;
+  readonly scrapers: readonly ScraperPlan[];
+  /** When each of them is started for the first time. */
+  readonly startMs: { readonly agents: readonly number[]; readonly server: number; readonly scrapers: readonly number[] };
+  readonly faults: readonly Fault[];
+}
+
+/** Something that goes wrong. `forMs`: until it is right again. */
+export interface Fault {
+  readonly atMs: number;
+  readonly forMs: number;
+  readonly kind: FaultKind;
+  /** Which agent, which Prometheus. */
+  readonly which: number;
+  /** A fault's own measure: milliseconds of a step, bytes of room, of latency. */
+  readonly size: number;
+}
+
+const faultKinds = [
+  ...['agent line cut', 'agent line reset', 'agent line slow', 'agent line narrow'],
+  ...['scraper line cut', 'scraper line reset', 'scraper line slow', 'scraper line narrow'],
+  ...['server killed', 'server stopped', 'server paused', 'server without power', 'server disk broken', 'server clock'],
+  ...['agent killed', 'agent stopped', 'agent paused', 'agent without power', 'agent disk full', 'agent disk broken'],
+  ...['agent clock', 'scraper killed', 'scraper paused', 'scraper discards'],
+] as const;
+export type FaultKind = (typeof faultKinds)[number];
+
+/** Faults come until this time; then everything is put right. */
+export const historyMs = 600_000;
+
+export function makePlan(seed: number): Plan {
+  const random = new Random(`plan ${seed}`);
+  const agents = Array.from({ length: random.pick([1, 1, 2, 2, 3, 4]) }, (_, at) => agentPlan(random, at));
+  const serverAheadMs = wallError(random, [0.9, 0.09]);
+  const server: ServerPlan = {
+    windowMs: random.chance(0.97) ? 30 * 60_000 : random.whole(90_000, 240_000),
+    memoryBytesMax: random.chance(0.98) ? 512 * 2 ** 20 : random.whole(30_000, 100_000),
+    wallAheadMs: serverAheadMs,
+  };
+  const scrapers = scraperPlans(random, agents);
+  const startMs = {
+    agents: agents.map(() => (random.chance(0.8) ? random.whole(0, 2000) : random.whole(0, 120_000))),
+    server: random.chance(0.8) ? random.whole(0, 2000) : random.whole(0, 60_000),
+    scrapers: scrapers.map(() => (random.chance(0.8) ? random.whole(0, 5000) : random.whole(0, 100_000))),
+  };
+  return { seed, agents, server, scrapers, startMs, faults: drawFaults(random, agents.length, scrapers.length) };
+}
+
+function agentPlan(random: Random, at: number): AgentPlan {
+  const isTight = random.chance(0.015);
+  return {
+    name: ['web-1', 'db.example', 'x', 'A_long-name.with_all.its-kinds'][at]!,
+    intervalMs: random.pick([1000, 2000, 5000, 5000, 5000, 10_000, 15_000]),
+    labels: random.pick([[], [], [['site', 'north'] as const], [['device', 'of the host'] as const, ['rack', '"7\\8"'] as const]]),
+    hasDisk: random.chance(0.95),
+    bounds: {
+      bytesMax: isTight ? random.whole(8_000, 80_000) : 64 * 2 ** 20,
+      ageMsMax: isTight && random.chance(0.5) ? random.whole(60_000, 300_000) : 24 * 3_600_000,
+    },
+    wallAheadMs: wallError(random, [0.6, 0.3]),
+  };
+}
+
+/** Mostly a second or so, sometimes minutes, now and then years. */
+function wallError(random: Random, [near, minutes]: readonly [number, number]): number {
+  const drawn = random.next();
+  if (drawn < near) return random.whole(-1500, 1500);
+  if (drawn < near + minutes) return random.whole(-300_000, 300_000);
+  return random.pick([-1, 1]) * random.whole(600_000, 3_000_000_000);
+}
+
+function scraperPlans(random: Random, agents: readonly AgentPlan[]): ScraperPlan[] {
+  const count = random.chance(0.6) ? 1 : 2;
+  const sharesName = random.chance(0.25);
+  return Array.from({ length: count }, (_, at) => {
+    const intervalMs = random.pick([2000, 5000, 5000, 5000, 15_000]);
+    const steady = agents.reduce((sum, agent) => sum + seriesMax * Math.ceil((2 * intervalMs) / agent.intervalMs), 0);
+    return {
+      name: `prometheus-${at + 1}`,
+      scraper: sharesName ? '192.0.2.9' : `192.0.2.${at + 1}`,
+      intervalMs,
+      timeoutMs: random.chance(0.5) ? intervalMs : Math.max(1000, intervalMs / 2),
+      outOfOrderMs: random.chance(0.6) ? 0 : 30 * 60_000,
+      wallAheadMs: random.whole(-1500, 1500),
+      samplesMax: random.chance(0.85) ? undefined : 3 * steady,
+      selections: random.chance(0.9) ? [''] : agents.map(({ name }) => name),
+    };
+  });
+}
+
+// Of synthetic-host.ts.
+const seriesMax = 24;
+
+function drawFaults(random: Random, agentCount: number, scraperCount: number): Fault[] {
+  const faults: Fault[] = [];
+  // Some histories have everything, some one kind alone: what hides in a crowd shows when it is alone, and the reverse.
+  const share = random.pick([0.1, 0.3, 0.3, 0.6]);
+  for (const kind of faultKinds) {
+    if (!random.chance(share) || random.chance(rarity[kind] ?? 0)) continue;
+    const count = random.whole(1, kind.startsWith('server') ? 3 : 5);
+    for (let at = 0; at < count; at++) faults.push(drawFault(random, kind, { agentCount, scraperCount }));
+  }
+  return faults.sort((a, b) => a.atMs - b.atMs);
+}
+
+/** How often a kind is left out, although it was drawn: those that lose something by themselves. */
+const rarity: Partial<Record<FaultKind, number>> = {
+  'agent without power': 0.92,
+  'scraper paused': 0.7,
+  'server without power': 0.7,
+  'server clock': 0.5,
+  'server disk broken': 0.5,
+};
+
+function drawFault(
+  random: Random,
+  kind: FaultKind,
+  { agentCount, scraperCount }: { agentCount: number; scraperCount: number },
+): Fault {
+  const which = random.whole(0, (kind.startsWith('agent') ? agentCount : scraperCount) - 1);
+  const atMs = random.whole(3000, historyMs - 20_000);
+  return { atMs, forMs: Math.min(forMs(random, kind), historyMs - atMs), kind, which, size: size(random, kind) };
+}
+
+function forMs(random: Random, kind: FaultKind): number {
+  if (kind.endsWith('paused')) return random.chance(0.7) ? random.whole(50, 3000) : random.whole(3000, 40_000);
+  if (/killed|stopped|power/.test(kind)) return random.chance(0.8) ? random.whole(20, 15_000) : random.whole(15_000, 200_000);
+  return random.pick([random.whole(100, 3000), random.whole(1000, 30_000), random.whole(10_000, 200_000)]);
+}
+
+function size(random: Random, kind: FaultKind): number {
+  if (kind.endsWith('clock')) {
+    const isBig = random.chance(kind === 'agent clock' ? 0.6 : 0.05);
+    return random.pick([-1, 1]) * (isBig ? random.whole(2000, random.pick([10_000, 600_000])) : random.whole(1, 1200));
+  }
+  if (kind.endsWith('slow')) return random.pick([100, 400, 2000]);
+  if (kind.endsWith('narrow')) return random.pick([300, 2000, 8000]);
+  return random.pick([0, 100, 3000]);
+}

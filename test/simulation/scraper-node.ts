@@ -1,0 +1,253 @@
+import type { Clock } from '../../src/runtime/clock.ts';
+import { Host, Process } from './machine.ts';
+import { dialVirtual, Line, type VirtualSocket } from './network.ts';
+import { parseExposition, PrometheusModel } from './prometheus-model.ts';
+import type { Request } from './server-node.ts';
+import type { World } from './world.ts';
+
+export interface ScraperPlan {
+  /** Of the Prometheus; two may send the same `scraper=`. */
+  readonly name: string;
+  readonly scraper: string;
+  readonly intervalMs: number;
+  readonly timeoutMs: number;
+  readonly outOfOrderMs: number;
+  readonly wallAheadMs: number;
+  readonly samplesMax: number | undefined;
+  /** A job for each: an agent's name, or "" for all. */
+  readonly selections: readonly string[];
+}
+
+/** A Prometheus and its host. Its database survives whatever happens to it. */
+export class ScraperNode {
+  readonly plan: ScraperPlan;
+  readonly host: Host;
+  readonly line: Line;
+  readonly database: PrometheusModel;
+  readonly #world: World;
+  readonly #jobs: readonly Job[];
+  #process: Process | undefined;
+  #runs = 0;
+  /** The next answer is read whole and then thrown away, its connection closed. */
+  discards = 0;
+  scrapes = 0;
+  failures = 0;
+  /** Refused one by one, by reason. */
+  readonly refused = new Map<string, number>();
+
+  constructor(world: World, plan: ScraperPlan) {
+    this.#world = world;
+    this.plan = plan;
+    this.host = new Host(plan.name);
+    this.host.wallAheadMs = plan.wallAheadMs;
+    this.line = new Line(`${plan.name}—server`, world.timeline, world.random(`line ${plan.name}`));
+    this.database = new PrometheusModel(plan.outOfOrderMs);
+    this.#jobs = plan.selections.map((selection) => new Job(world, this, selection));
+  }
+
+  get isRunning(): boolean {
+    return this.#process?.isAlive === true;
+  }
+
+  get process(): Process | undefined {
+    return this.isRunning ? this.#process : undefined;
+  }
+
+  start(): void {
+    if (this.isRunning) return;
+    const { timeline } = this.#world;
+    const random = this.#world.random(`${this.plan.name} ${++this.#runs}`);
+    const process = new Process(`${this.plan.name}.${this.#runs}`, this.host, timeline, random);
+    this.#process = process;
+    this.#world.trace(`${process.name}: starts`);
+    for (const job of this.#jobs) job.run(process, random.between(0, this.plan.intervalMs));
+  }
+
+  /** SIGTERM or SIGKILL: to the server the same, its connections close. */
+  kill(): void {
+    if (!this.isRunning) return;
+    this.#world.trace(`${this.#process!.name}: ends`);
+    this.#process!.kill();
+  }
+
+  /** The job that scrapes this agent, and what the server knows it by. */
+  keyFor(agent: string): string | undefined {
+    const { selections, scraper } = this.plan;
+    const selection = selections.find((each) => each === '' || each === agent);
+    return selection === undefined ? undefined : JSON.stringify([scraper, selection]);
+  }
+}
+
+/** One target of a Prometheus: a scrape each interval, over a connection that is kept. */
+class Job {
+  readonly #world: World;
+  readonly #node: ScraperNode;
+  readonly #selection: string;
+  #idle: VirtualSocket | undefined;
+
+  constructor(world: World, node: ScraperNode, selection: string) {
+    this.#world = world;
+    this.#node = node;
+    this.#selection = selection;
+  }
+
+  run(process: Process, offsetMs: number): void {
+    this.#idle = undefined;
+    const { intervalMs } = this.#node.plan;
+    const { clock } = process;
+    let dueMs = clock.monotonicMs() + offsetMs;
+    const tick = () => {
+      // A scrape ends within its timeout, which is no longer than the interval; ticks that were slept through are lost.
+      void this.#scrape(process).catch((error: unknown) => this.#world.crashed(process, error));
+      while (dueMs <= clock.monotonicMs()) dueMs += intervalMs;
+      clock.after(dueMs - clock.monotonicMs(), tick);
+    };
+    clock.after(offsetMs, tick);
+  }
+
+  async #scrape(process: Process): Promise<void> {
+    const node = this.#node;
+    const world = this.#world;
+    const { timeoutMs, scraper, samplesMax } = node.plan;
+    const { clock } = process;
+    const atMs = clock.nowMs();
+    node.scrapes++;
+    const request: Request = { from: node.plan.name, name: scraper, selection: this.#selection, timeoutMs, samplesMax };
+    const exchange = new Exchange(clock, timeoutMs);
+    const response = await exchange.run(this.#idle, () => this.#dial(process), request);
+    this.#idle = undefined;
+    if (typeof response === 'string') {
+      node.failures++;
+      node.database.failed(atMs);
+      world.trace(`${process.name}: a scrape fails: ${response}`);
+      return;
+    }
+    if (node.discards > 0) {
+      node.discards--;
+      response.socket.destroy();
+      node.database.failed(atMs);
+      world.trace(`${process.name}: answer ${response.id} is thrown away`);
+      return;
+    }
+    // Parsing takes its time, and what is not in the database by the end of a process never will be.
+    await clock.sleep(world.parseMs());
+    if (!process.isAlive) return;
+    this.#idle = response.socket;
+    if (response.status === 200) this.#store(response, atMs, clock.nowMs());
+    else node.database.failed(atMs);
+  }
+
+  #store({ id, body }: Response, atMs: number, nowMs: number): void {
+    const node = this.#node;
+    const world = this.#world;
+    const samples = parseExposition(body);
+    world.checkBody(node, samples);
+    const verdict = node.database.scraped(samples, { atMs, nowMs });
+    if (verdict.isFailed) {
+      // Prometheus keeps the connection: to the server this answer has arrived.
+      node.failures++;
+      world.trace(`${node.plan.name}: answer ${id} has a sample that is too old: nothing of it is stored`);
+      return;
+    }
+    world.stored(id);
+    for (const { reason, sample } of verdict.refused) {
+      node.refused.set(reason, (node.refused.get(reason) ?? 0) + 1);
+      world.refused(node, reason, sample);
+    }
+    world.trace(`${node.plan.name}: answer ${id}, ${verdict.stored} samples stored, ${verdict.refused.length} refused`);
+  }
+
+  #dial(process: Process): Promise<VirtualSocket> {
+    const { server } = this.#world;
+    return dialVirtual({
+      ...{ from: process, line: this.#node.line, to: server.host, ports: server.ports, port: 'http' },
+      timeoutMs: this.#node.plan.timeoutMs,
+    });
+  }
+}
+
+interface Response {
+  readonly status: number;
+  readonly id: number;
+  readonly body: string;
+  readonly socket: VirtualSocket;
+}
+
+/** One request and its answer, before a deadline. */
+class Exchange {
+  readonly #clock: Clock;
+  readonly #deadlineMs: number;
+  #socket: VirtualSocket | undefined;
+  #isLate = false;
+  #giveUp: (() => void) | undefined;
+
+  constructor(clock: Clock, timeoutMs: number) {
+    this.#clock = clock;
+    this.#deadlineMs = timeoutMs;
+  }
+
+  /** Resolves to what went wrong where there is no answer. */
+  async run(idle: VirtualSocket | undefined, dial: () => Promise<VirtualSocket>, request: Request): Promise<Response | string> {
+    const late = new Promise<string>((resolve) => {
+      this.#giveUp = () => resolve('no whole answer in time');
+    });
+    const deadline = this.#clock.after(this.#deadlineMs, () => {
+      this.#isLate = true;
+      this.#socket?.destroy();
+      this.#giveUp!();
+    });
+    try {
+      return await Promise.race([late, this.#tryBoth(idle, dial, request)]);
+    } finally {
+      deadline.cancel();
+    }
+  }
+
+  /** Go's client sends a request again that found its kept connection dead before any byte of an answer. */
+  async #tryBoth(idle: VirtualSocket | undefined, dial: () => Promise<VirtualSocket>, request: Request): Promise<Response | string> {
+    if (idle !== undefined && !idle.isOver) {
+      const response = await this.#ask(idle, request);
+      if (response !== 'nothing came') return response;
+    }
+    if (this.#isLate) return 'late';
+    try {
+      const socket = await dial();
+      if (this.#isLate) {
+        socket.destroy();
+        return 'late';
+      }
+      return await this.#ask(socket, request);
+    } catch (error) {
+      return error instanceof Error ? error.message : String(error);
+    }
+  }
+
+  async #ask(socket: VirtualSocket, request: Request): Promise<Response | string> {
+    this.#socket = socket;
+    const chunks: Buffer[] = [];
+    try {
+      await socket.write(Buffer.from(`${JSON.stringify(request)}\n`));
+      // Not `for await`: that would end the iteration, and the connection is kept.
+      const iterator = socket[Symbol.asyncIterator]();
+      for (;;) {
+        const { done, value } = await iterator.next();
+        if (done === true) break;
+        chunks.push(Buffer.from(value));
+        if (value.at(-1) === 0) return parseResponse(Buffer.concat(chunks), socket);
+      }
+    } catch (error) {
+      if (chunks.length === 0) return 'nothing came';
+      return error instanceof Error ? error.message : String(error);
+    } finally {
+      this.#socket = undefined;
+    }
+    return chunks.length === 0 ? 'nothing came' : 'the answer ended in its middle';
+  }
+}
+
+function parseResponse(bytes: Buffer, socket: VirtualSocket): Response {
+  const text = bytes.toString('utf8', 0, bytes.length - 1);
+  const end = text.indexOf('\n');
+  const { status, id } = JSON.parse(text.slice(0, end)) as { status: number; id: number };
+  return { status, id, body: text.slice(end + 1), socket };
+}

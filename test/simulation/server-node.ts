@@ -1,0 +1,394 @@
+import { Admission } from '../../src/server/admission.ts';
+import { Delivery } from '../../src/server/delivery.ts';
+import { Exposition } from '../../src/server/exposition.ts';
+import type { AgentBatch } from '../../src/server/exposition.ts';
+import { takeNew, takeNewest } from '../../src/server/scrape.ts';
+import { Session } from '../../src/server/session.ts';
+import { agentId } from '../../src/model/agent-id.ts';
+import { StateVolume } from './disk.ts';
+import { epochMs, Host, Process } from './machine.ts';
+import { Ports, type VirtualSocket } from './network.ts';
+import type { World } from './world.ts';
+
+export interface ServerPlan {
+  readonly windowMs: number;
+  readonly memoryBytesMax: number;
+  readonly wallAheadMs: number;
+}
+
+/** A scrape's request as it travels. */
+export interface Request {
+  /** Which Prometheus asks: for the simulation's eyes only. */
+  readonly from: string;
+  readonly name: string;
+  readonly selection: string;
+  readonly timeoutMs: number;
+  readonly samplesMax: number | undefined;
+}
+
+/** What is known of one answer, by both ends: the simulation sees everything. */
+export interface Answer {
+  readonly id: number;
+  readonly run: number;
+  readonly from: string;
+  readonly key: string;
+  readonly startedMs: number;
+  readonly timeoutMs: number;
+  readonly socket: VirtualSocket;
+  /** The last byte went to the kernel. */
+  finishedMs: number | undefined;
+  /** Of each agent: given are the reports after the first time and up to the second. */
+  given: ReadonlyMap<string, readonly [afterMs: number, untilMs: number]>;
+  /** Stored by its Prometheus. */
+  storedMs: number | undefined;
+  /** When the next request of the same scraper came on another connection, or the server ended: undefined for never. */
+  supersededMs: number | undefined;
+  /** The server ended before it could know, or write down, that this answer was lost. */
+  endedWithServer: boolean;
+  /** When the server took it back, and whether its disk knows. */
+  rolledBackMs: number | undefined;
+  rolledBackOnDisk: boolean;
+  /** It was too old to be sent again when its scraper came back. */
+  tooOld: boolean;
+}
+
+interface Run {
+  readonly process: Process;
+  readonly delivery: Delivery;
+  readonly sessions: Set<Promise<void>>;
+  readonly sockets: Set<VirtualSocket>;
+  readonly listeners: { close(): void }[];
+  isStopping: boolean;
+}
+
+/** The server and its host, wired as `run.ts` wires it, with HTTP as messages over a virtual connection. */
+export class ServerNode {
+  readonly plan: ServerPlan;
+  readonly host = new Host('server');
+  readonly ports = new Ports();
+  readonly volume: StateVolume;
+  readonly answers: Answer[] = [];
+  readonly outcomes = new Map<string, number>();
+  unscrapedEvictions = 0;
+  skippedReports = 0;
+  assumed = 0;
+  conflicts = 0;
+  readonly #world: World;
+  #run: Run | undefined;
+  #runs = 0;
+
+  constructor(world: World, plan: ServerPlan) {
+    this.#world = world;
+    this.plan = plan;
+    this.host.wallAheadMs = plan.wallAheadMs;
+    this.volume = new StateVolume(world.random('server disk'));
+  }
+
+  get isRunning(): boolean {
+    return this.#run?.process.isAlive === true;
+  }
+
+  get process(): Process | undefined {
+    return this.isRunning ? this.#run!.process : undefined;
+  }
+
+  get delivery(): Delivery | undefined {
+    return this.isRunning ? this.#run!.delivery : undefined;
+  }
+
+  start(): void {
+    if (this.isRunning || !this.host.isUp) return;
+    const world = this.#world;
+    const process = new Process(`server.${++this.#runs}`, this.host, world.timeline, world.random('server inbox'));
+    const { clock } = process;
+    const log = world.logOf(process);
+    log.info(`starts, ${this.volume.hasFile ? 'with' : 'without'} a file from before`);
+    const delivery = this.#delivery(process);
+    const admission = new Admission({ clock, log, isRevoked: () => false, onClones: () => {} });
+    const run: Run = {
+      ...{ process, delivery, sessions: new Set(), sockets: new Set(), isStopping: false },
+      listeners: [],
+    };
+    this.#run = run;
+    const exposition = new Exposition({ onDisagreement: () => {} });
+    run.listeners.push(
+      this.ports.listen('frames', process, (socket) => {
+        const session = new Session(socket, {
+          ...{ clock, log, delivery, admission },
+          warn: (_key, line) => log.warn(line),
+          onEnd: (reason) => world.ended(reason),
+          onUnknown: () => world.violated('an unknown kind of frame'),
+        });
+        run.sockets.add(socket);
+        const running = session.run().catch((error: unknown) => world.crashed(process, error));
+        run.sessions.add(running);
+        void running.then(() => {
+          run.sessions.delete(running);
+          run.sockets.delete(socket);
+        });
+      }),
+      this.ports.listen('http', process, (socket) => {
+        run.sockets.add(socket);
+        void new HttpConnection(this, run, exposition, socket)
+          .run()
+          .catch((error: unknown) => world.crashed(process, error))
+          .then(() => run.sockets.delete(socket));
+      }),
+    );
+    const keepHouse = () => {
+      delivery.tidy();
+      this.#checkBounds(run);
+      clock.after(10_000, keepHouse);
+    };
+    clock.after(10_000, keepHouse);
+  }
+
+  /** SIGTERM, as `run.ts` ends. */
+  stop(): void {
+    const run = this.#run;
+    if (run === undefined || !run.process.isAlive || run.isStopping) return;
+    run.isStopping = true;
+    this.#world.trace(`${run.process.name}: SIGTERM`);
+    run.process.deliver(run, () => {
+      void this.#close(run).catch((error: unknown) => this.#world.crashed(run.process, error));
+    });
+  }
+
+  kill(): void {
+    if (this.isRunning) this.#end('killed');
+  }
+
+  cutPower(): void {
+    if (!this.host.isUp) return;
+    this.host.isUp = false;
+    this.host.boot++;
+    for (const line of this.#world.lines) {
+      for (const socket of [...line.sockets]) if (socket.host === this.host) socket.vanish();
+    }
+    if (this.isRunning) this.#end('without power');
+  }
+
+  boot(): void {
+    this.host.isUp = true;
+    for (const line of this.#world.lines) line.retryAll();
+    this.start();
+  }
+
+  async #close(run: Run): Promise<void> {
+    const { process, delivery, sockets, sessions, listeners } = run;
+    await delivery.cursors.settle();
+    for (const { close } of listeners) close();
+    for (const socket of [...sockets]) socket.destroy();
+    await Promise.all(sessions);
+    await delivery.flush();
+    if (process.isAlive) this.#end('stopped');
+  }
+
+  #end(how: string): void {
+    const run = this.#run!;
+    const { timeline } = this.#world;
+    this.#world.trace(`${run.process.name}: ${how}`);
+    for (const answer of this.answers) {
+      if (answer.run !== this.#runs || answer.finishedMs === undefined) continue;
+      answer.supersededMs ??= timeline.nowMs;
+      if (!answer.rolledBackOnDisk) answer.endedWithServer = true;
+    }
+    run.process.kill();
+    this.#world.serverEnded();
+  }
+
+  #delivery(process: Process): Delivery {
+    const world = this.#world;
+    const count = (what: string) => this.outcomes.set(what, (this.outcomes.get(what) ?? 0) + 1);
+    const delivery = new Delivery({
+      clock: process.clock,
+      windowMs: this.plan.windowMs,
+      disk: this.volume.openBy(process, (startedMs) => this.#stateWritten(startedMs)),
+      store: {
+        memoryBytesMax: this.plan.memoryBytesMax,
+        forgetAfterMs: 24 * 3_600_000,
+        onReport: count,
+        onEvict: (_reason, unscraped) => {
+          if (unscraped) this.unscrapedEvictions++;
+        },
+      },
+      cursors: {
+        turn: () => process.turn(),
+        delivered: (connection) => sockets.get(connection)?.isDelivered ?? true,
+        onCommitted: () => {},
+        onRollBack: () => count('rollback'),
+        onConflict: () => {
+          this.conflicts++;
+        },
+        onAssumed: () => {
+          this.assumed++;
+        },
+      },
+      onStateWritten: () => {},
+      onStateError: (error) => world.trace(`${process.name}: state file: ${String(error)}`),
+    });
+    const { store } = delivery;
+    const receive = store.receive.bind(store);
+    store.receive = (agent, report) => {
+      const outcome = receive(agent, report);
+      world.received(agent.id, report, outcome);
+      if (store.windowBytes > this.plan.memoryBytesMax) {
+        world.violated(`the windows hold ${store.windowBytes} of ${this.plan.memoryBytesMax} bytes`);
+      }
+      return outcome;
+    };
+    return delivery;
+  }
+
+  #stateWritten(composedMs: number): void {
+    for (const answer of this.answers) {
+      if (answer.rolledBackMs !== undefined && answer.rolledBackMs <= composedMs) answer.rolledBackOnDisk = true;
+    }
+    this.#world.stateWritten(composedMs);
+  }
+
+  /** Whatever this connection has carried and nobody has confirmed is taken back. */
+  rolledBack(socket: VirtualSocket): void {
+    for (const answer of this.answers) {
+      if (answer.socket === socket && answer.finishedMs !== undefined) answer.rolledBackMs ??= this.#world.timeline.nowMs;
+    }
+  }
+
+  #checkBounds({ sockets, process }: Run): void {
+    for (const { unsentBytes, peer } of sockets) {
+      if (unsentBytes > unsentBytesMax) this.#world.violated(`${process.name} holds ${unsentBytes} bytes for ${peer}`);
+    }
+  }
+
+  /** The beginning of an answer. Called by the connection that gives it. */
+  answer(socket: VirtualSocket, request: Request): Answer {
+    const { timeline } = this.#world;
+    const key = JSON.stringify([request.name, request.selection]);
+    const resentFromMs = epochMs + timeline.nowMs + this.host.wallAheadMs - resentWithinMs;
+    for (const other of this.answers) {
+      if (other.key !== key || other.finishedMs === undefined) continue;
+      if (other.socket !== socket && other.run === this.#runs) other.supersededMs ??= timeline.nowMs;
+      if (other.storedMs === undefined) {
+        other.tooOld ||= [...other.given.values()].some(([, untilMs]) => untilMs < resentFromMs);
+      }
+    }
+    const answer: Answer = {
+      ...{ id: this.answers.length, run: this.#runs, key, from: request.from, startedMs: timeline.nowMs, timeoutMs: request.timeoutMs },
+      ...{ socket, finishedMs: undefined, given: new Map(), storedMs: undefined, supersededMs: undefined },
+      ...{ endedWithServer: false, rolledBackMs: undefined, rolledBackOnDisk: false, tooOld: false },
+    };
+    this.answers.push(answer);
+    return answer;
+  }
+
+  get world(): World {
+    return this.#world;
+  }
+}
+
+/** The socket of each connection that scrapes come over. */
+const sockets = new WeakMap<object, VirtualSocket>();
+
+/** What `http.ts` does for `/metrics`, without HTTP: a line in, a line and a body out, a zero byte at the end. */
+class HttpConnection {
+  readonly #node: ServerNode;
+  readonly #run: Run;
+  readonly #exposition: Exposition;
+  readonly #socket: VirtualSocket;
+  readonly #scraper = { closed: false };
+  #tail: Promise<void> = Promise.resolve();
+
+  constructor(node: ServerNode, run: Run, exposition: Exposition, socket: VirtualSocket) {
+    this.#node = node;
+    this.#run = run;
+    this.#exposition = exposition;
+    this.#socket = socket;
+    sockets.set(this.#scraper, socket);
+  }
+
+  async run(): Promise<void> {
+    let text = '';
+    try {
+      for await (const chunk of this.#socket) {
+        text += Buffer.from(chunk).toString('latin1');
+        for (let end = text.indexOf('\n'); end >= 0; end = text.indexOf('\n')) {
+          const request = JSON.parse(text.slice(0, end)) as Request;
+          text = text.slice(end + 1);
+          this.#tail = this.#tail.then(() => this.#answer(request));
+          this.#tail.catch(() => {});
+        }
+      }
+    } catch {
+      // It broke: for the cursors that is the same as a goodbye.
+    }
+    this.#run.delivery.cursors.closed(this.#scraper);
+    this.#node.rolledBack(this.#socket);
+    this.#socket.destroy();
+    await this.#tail;
+  }
+
+  async #answer(request: Request): Promise<void> {
+    const { delivery, process } = this.#run;
+    const { clock } = process;
+    const { windowMs } = this.#node.plan;
+    const { store } = delivery;
+    const id = agentId(request.selection);
+    const one = id === undefined ? undefined : store.agents.get(id);
+    if (request.selection !== '' && one === undefined) return void (await this.#send(404, -1, []));
+    const agents = one === undefined ? [...store.agents.values()] : [one];
+    const answer = this.#node.answer(this.#socket, request);
+    const scrape = await delivery.cursors.open({ ...request, connection: this.#scraper, last: false });
+    if (scrape === undefined) {
+      await this.#send(200, -1, this.#body(takeNewest({ clock }, agents), false), request.timeoutMs);
+      return;
+    }
+    const after = new Map(agents.map((agent) => [agent.id as string, scrape.afterMs(agent.id)]));
+    let isSent = false;
+    const turn = () => process.turn();
+    const taken = await takeNew({ clock, store, windowMs, turn }, agents, scrape, request.samplesMax ?? scrape.samplesMax);
+    this.#node.skippedReports += taken.skippedReports;
+    answer.given = new Map(
+      [...taken.taken].map(([agent, untilMs]) => [agent, [after.get(agent) ?? Number.NEGATIVE_INFINITY, untilMs] as const]),
+    );
+    try {
+      isSent = await this.#send(200, answer.id, this.#body(taken.batches, true), request.timeoutMs);
+    } finally {
+      if (isSent) {
+        answer.finishedMs = this.#node.world.timeline.nowMs;
+        scrape.finish(taken);
+        if (this.#scraper.closed) this.#node.rolledBack(this.#socket);
+      } else scrape.abort();
+    }
+  }
+
+  *#body(batches: readonly AgentBatch[], timestamps: boolean): Generator<Uint8Array> {
+    for (const slice of this.#exposition.render(batches, { timestamps })) if (slice.length > 0) yield slice;
+    const monotonicMs = this.#run.process.clock.monotonicMs();
+    for (const agent of this.#run.delivery.store.agents.values()) {
+      yield Buffer.from(`sysmon_agent_up{agent="${agent.id}"} ${agent.up(monotonicMs) ? 1 : 0}\n`);
+    }
+  }
+
+  /** Resolves to whether all of it is with the kernel. */
+  async #send(status: number, id: number, body: Iterable<Uint8Array>, timeoutMs = 0): Promise<boolean> {
+    const deadline = this.#run.process.clock.after(timeoutMs + 2000, () => this.#socket.destroy());
+    try {
+      await this.#socket.write(Buffer.from(`${JSON.stringify({ status, id })}\n`));
+      for (const slice of body) {
+        await this.#socket.write(slice);
+        await this.#run.process.turn();
+      }
+      await this.#socket.write(Buffer.of(0));
+      return true;
+    } catch {
+      return false;
+    } finally {
+      deadline.cancel();
+    }
+  }
+}
+
+// Of cursors.ts.
+const resentWithinMs = 5 * 60_000;
+// Of session.ts, and one frame more; an answer's slice is 64 KiB and some.
+const unsentBytesMax = 256 * 1024;
