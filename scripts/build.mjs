@@ -25,6 +25,7 @@ export async function bundle() {
     writeIfChanged(`dist/sysmon-${program}.cjs`, outputFiles[0].text, 0o755);
     for (const input of Object.keys(metafile.inputs)) packages.add(packageOf(input));
   }
+  await esbuild.stop(); // its service would live as long as we do, which in npm start is long
   packages.delete(undefined);
   writeIfChanged('dist/THIRD-PARTY.txt', notices([...packages].sort()), 0o644);
 }
