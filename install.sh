@@ -155,7 +155,7 @@ find_files() {
 
 # As whom the clone belongs to, so that it holds no files of root afterwards.
 build() {
-  command -v npm >/dev/null || die "'npm' is missing, which a clone is built with: install Node.js 20.15 or newer with npm, or use a release"
+  command -v node >/dev/null || die "'node' is missing, which a clone is built with: install Node.js 20.15 or newer with npm, or use a release"
   user=$(stat -c %U "$here")
   [ "$(id -u)" != 0 ] || [ -z "${SUDO_USER:-}" ] || [ "$SUDO_USER" = root ] || user=$SUDO_USER
   set -- node "$here/scripts/build.mjs" --bundle
