@@ -22,6 +22,8 @@ export class KernelText {
   #at = 0;
   #lineNumber = 0;
   #lineEnd = 0;
+  /** By line, what stood before its colon the last time: mostly the same. */
+  readonly #keys: (string | undefined)[] = [];
 
   constructor(path: string, words = new Words()) {
     this.path = path;
@@ -97,21 +99,29 @@ export class KernelText {
   /** The characters before the next colon, which is passed over. */
   key(what: string): string {
     this.more();
+    const line = this.#lineNumber;
     const start = this.#at;
-    const bytes = this.#bytes;
-    let end = start;
-    while (end < this.#lineEnd && bytes[end] !== colon) end++;
-    return this.#until(start, end, what);
+    const known = this.#keys[line];
+    if (known !== undefined && this.skip(known)) {
+      if (this.#bytes[this.#at] === colon && this.#at < this.#lineEnd) {
+        this.#at++;
+        return known;
+      }
+      this.#at = start;
+    }
+    const end = this.#bytes.indexOf(colon, start);
+    const key = this.#until(start, end < 0 ? this.#lineEnd : end, what);
+    // One byte a character: what was no UTF-8 is no byte, and is not found again.
+    if (line < keysMax && key.length === end - start) this.#keys[line] = key;
+    return key;
   }
 
   /** The characters before the line's last colon, which is passed over. */
   keyToLastColon(what: string): string {
     this.more();
     const start = this.#at;
-    const bytes = this.#bytes;
-    let end = this.#lineEnd - 1;
-    while (end > start && bytes[end] !== colon) end--;
-    return this.#until(start, bytes[end] === colon ? end : this.#lineEnd, what);
+    const end = this.#bytes.lastIndexOf(colon, this.#lineEnd - 1);
+    return this.#until(start, end < start ? this.#lineEnd : end, what);
   }
 
   #until(start: number, end: number, what: string): string {
@@ -125,19 +135,26 @@ export class KernelText {
    * nearest double.
    */
   unsigned(what: string): number {
-    if (!this.more()) throw this.error(`${what} is missing`);
     const bytes = this.#bytes;
-    const start = this.#at;
-    const end = this.#wordEnd();
+    const lineEnd = this.#lineEnd;
+    let at = this.#at;
+    while (at < lineEnd && (bytes[at] === space || bytes[at] === tab)) at++;
+    const start = at;
     let value = 0;
-    for (let at = start; at < end; at++) {
+    for (; at < lineEnd; at++) {
       const digit = bytes[at]! - zero;
-      if (digit < 0 || digit > 9) throw this.error(`${what} is ${this.#shown(start, end)}, expected a whole number`);
+      if (digit < 0 || digit > 9) break;
       value = value * 10 + digit;
     }
-    if (end - start > exactDigits) value = this.#long(what, start, end);
-    this.#at = end;
+    if (at === start || (at < lineEnd && bytes[at] !== space && bytes[at] !== tab)) throw this.#notWhole(what);
+    if (at - start > exactDigits) value = this.#long(what, start, at);
+    this.#at = at;
     return value;
+  }
+
+  #notWhole(what: string): FormatError {
+    if (!this.more()) return this.error(`${what} is missing`);
+    return this.error(`${what} is ${this.#shown(this.#at, this.#wordEnd())}, expected a whole number`);
   }
 
   // Digit after digit would round again and again; Number() rounds once.
@@ -225,6 +242,7 @@ export class Words {
 
 // 999 999 999 999 999 is below 2^53.
 const exactDigits = 15;
+const keysMax = 256;
 const shownBytesMax = 40;
 const wordsMax = 8192;
 const rememberedCharactersMax = 256;

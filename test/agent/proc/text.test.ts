@@ -97,6 +97,29 @@ test('keys end before a colon, and before the last one', () => {
   refused((line) => line.keyToLastColon('the name'), '\n', /the name should end with a colon/);
 });
 
+test('property: keys are read as they are, whatever stood on the same line before', () => {
+  const text = new KernelText('/proc/x');
+  const key = fc.oneof(
+    fc.constantFrom('a', 'ab', 'abc', 'b', 'ü', '\xfc', ''),
+    fc.string({ unit: 'grapheme', maxLength: 3 }),
+  );
+  const bytes = fc.oneof(key.map(Buffer.from), fc.constant(Buffer.from([0xfc])));
+  fc.assert(
+    fc.property(fc.array(fc.array(bytes, { maxLength: 4 }), { maxLength: 4 }), (contents) => {
+      for (const keys of contents) {
+        fc.pre(!keys.some((given) => /[:\s]/.test(given.toString())));
+        const content = Buffer.concat(keys.flatMap((given) => [given, Buffer.from(': 1\n')]));
+        text.fill(content, content.length);
+        for (const given of keys) {
+          assert.ok(text.nextLine());
+          assert.equal(text.key('key'), given.toString());
+          assert.equal(text.unsigned('n'), 1);
+        }
+      }
+    }),
+  );
+});
+
 test('an empty file, and one that ends within a line, are refused', () => {
   assert.throws(() => textOf('').nextLine(), /'\/proc\/x' is empty/);
   const text = textOf('one\ntw');
