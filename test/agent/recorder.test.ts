@@ -6,6 +6,7 @@ import { Recorder, type Recording } from '../../src/agent/recorder.ts';
 import { type AgentCounters, newAgentCounters } from '../../src/agent/self.ts';
 import type { Family } from '../../src/model/family.ts';
 import type { Schema } from '../../src/model/schema.ts';
+import { decodeAgentMessage, encodeSchema } from '../../src/protocol/codec.ts';
 import { SchemaTable } from '../../src/protocol/schema-table.ts';
 
 const one = counter('one_total', 'One.', { labels: ['a'] });
@@ -351,8 +352,9 @@ function expectedOf(
 function declare(schema: Schema): void {
   const table = new SchemaTable();
   table.begin({ kind: 'begin', session: 1, offsetMs: 0 });
-  table.declare({
-    kind: 'schema',
-    families: schema.blocks.map(({ family, seriesCount, labelValues }) => ({ family, seriesCount, labelValues })),
-  });
+  const families = schema.blocks.map(({ family, seriesCount, labelValues }) => ({ family, seriesCount, labelValues }));
+  for (const payload of encodeSchema(families)) {
+    const message = decodeAgentMessage(payload);
+    if (message.kind === 'schema') table.declare(message, payload.length);
+  }
 }
