@@ -142,7 +142,7 @@ export class Link {
     const retryMs = isRefused ? refusedRetryMs : Math.round(backoffMs(this.#failures++, backoff, random));
     const words = this.#state.kind === 'connected' ? `lost '${address}'` : `cannot connect to '${address}'`;
     const waiting = `${reports(spool.waitingCount)} waiting, retrying in ${retryMs / 1000} s`;
-    this.#seldom.warn(`failed ${error.code}`, `${words}: ${error.message}; ${waiting}`);
+    this.#seldom.warn(`failed ${error.code}`, `${words}: ${error.message}${adviceOn(error)}; ${waiting}`);
     this.#become({ kind: 'waiting', reason: error.message, isRefused, retryAtMs: clock.nowMs() + retryMs });
     return retryMs;
   }
@@ -168,6 +168,12 @@ function isOperational(error: unknown): error is OperationalError {
     error instanceof FrameError ||
     error instanceof ProtocolError
   );
+}
+
+/** A handshake fails without a word on why: almost always by the key. */
+function adviceOn(error: OperationalError): string {
+  if (error.code !== 'tls') return '';
+  return " (is the key of --key-file this server's, and of the present fleet key? 'sysmon-server enroll' gives another)";
 }
 
 function reports(count: number): string {

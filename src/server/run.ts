@@ -53,7 +53,6 @@ export async function run(
     lifecycle.status(statusLine(server.status));
     lifecycle.watchdog(() => true);
     await lifecycle.stopped;
-    await server.delivery.cursors.settle();
   } finally {
     for (const close of closing.reverse()) await close();
   }
