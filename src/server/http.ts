@@ -308,9 +308,10 @@ async function send(
     response.end();
     return false;
   }
-  const end = endOf(response);
+  const { socket } = context.connection;
+  const end = endOf(response, socket);
   // A client that does not read holds this answer's memory: until its own deadline and no longer.
-  const deadline = options.clock.after(deadlineMs, () => response.destroy());
+  const deadline = options.clock.after(deadlineMs, () => socket.destroy());
   try {
     await writeBody(context, { batches, timestamps, sink: compress ? gzipTo(response) : response, end });
     return (await end) === 'sent';
@@ -320,11 +321,19 @@ async function send(
 }
 
 /** How a response ends: with the operating system as a whole, or not. */
-function endOf(response: ServerResponse): Promise<'sent' | 'lost'> {
-  return new Promise((resolve) => {
-    response.once('finish', () => resolve('sent'));
-    response.once('close', () => resolve('lost'));
-  });
+async function endOf(response: ServerResponse, socket: Socket): Promise<'sent' | 'lost'> {
+  if (socket.destroyed) return 'lost';
+  let lost = () => {};
+  try {
+    return await new Promise((resolve) => {
+      lost = () => resolve('lost');
+      response.once('finish', () => resolve('sent'));
+      // Of the socket: a response whose turn has not come when the client goes never closes.
+      socket.once('close', lost);
+    });
+  } finally {
+    socket.removeListener('close', lost);
+  }
 }
 
 function gzipTo(response: ServerResponse): Gzip {
@@ -340,7 +349,7 @@ function gzipTo(response: ServerResponse): Gzip {
  * are heard meanwhile. Returns early when the response has ended.
  */
 async function writeBody(
-  { options, query, response }: Context,
+  { options, query, connection: { socket } }: Context,
   {
     batches,
     timestamps,
@@ -355,7 +364,7 @@ async function writeBody(
 ): Promise<void> {
   const { clock, delivery, exposition, metrics } = options;
   for (const slice of exposition.render(batches, { timestamps })) {
-    if (response.destroyed) return;
+    if (socket.destroyed) return;
     if (slice.length === 0 || sink.write(slice, () => exposition.release(slice))) await turnOnce();
     else await Promise.race([new Promise((resolve) => sink.once('drain', resolve)), end]);
   }
@@ -363,7 +372,7 @@ async function writeBody(
   const selected = query.get('agent');
   const agents = [...delivery.store.agents.values()].filter(({ id }) => selected === null || id === selected);
   const own = await metrics.text(agents.map((agent) => ({ id: agent.id, up: agent.up(monotonicMs) })));
-  if (!response.destroyed) sink.end(own);
+  if (!socket.destroyed) sink.end(own);
 }
 
 /** What is right over history is biased at "now" when scrapes are rarer than reports: say so, once a minute. */
@@ -398,7 +407,10 @@ async function closeServer({ clock, delivery }: HttpOptions, server: Server, gra
   await delivery.cursors.settle();
   const closed = new Promise<void>((resolve) => server.close(() => resolve()));
   server.closeIdleConnections();
-  const timer = clock.after(graceMs, () => server.closeAllConnections());
+  const timer = clock.after(graceMs, async () => {
+    await delivery.cursors.settle();
+    server.closeAllConnections();
+  });
   await closed;
   timer.cancel();
 }

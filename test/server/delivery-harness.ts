@@ -5,6 +5,7 @@ import { Delivery } from '../../src/server/delivery.ts';
 import { type Taken, takeNew } from '../../src/server/scrape.ts';
 import type { StateDisk } from '../../src/server/state-file.ts';
 import type { AgentRecord } from '../../src/server/store.ts';
+import { isDelivered } from '../../src/server/tcp-queue.ts';
 import { settle, VirtualClock } from '../support/virtual-clock.ts';
 import { connect, timeoutMs, windowMs } from './cursors-harness.ts';
 import { ReportMaker } from './report-maker.ts';
@@ -99,8 +100,11 @@ export class DeliveryHarness {
         onEvict: (reason, unscraped) => this.events.push(`evicted ${reason}${unscraped ? ' unscraped' : ''}`),
       },
       cursors: {
-        turn: () => new Promise((resolve) => setImmediate(resolve)),
-        delivered: (connection) => !this.undelivered.has(connection),
+        turn: async () => {
+          await new Promise((resolve) => setImmediate(resolve));
+          await new Promise((resolve) => setImmediate(resolve));
+        },
+        delivered: (connection) => !this.undelivered.has(connection) && isDelivered(connection.socket ?? {}),
         onRollBack: (_scraper, kind) => this.events.push(`rolled back ${kind}`),
         onConflict: () => this.events.push('conflict'),
         onAssumed: () => this.events.push('assumed'),
