@@ -66,12 +66,12 @@ export class Cursors {
 
   /** What is newer is still wanted, also by scrapers that have been away for so long that acks no longer wait for them. */
   wantedAfterMs(agent: AgentId): number {
-    const staleBeforeMs = this.#options.clock.nowMs() - this.#options.windowMs;
+    const nowMs = this.#options.clock.nowMs();
     let least = Infinity;
     for (const scraper of this.#scrapers.values()) {
       if (scraper.selection !== '' && scraper.selection !== agent) continue;
       const known = scraper.cursors.filter(committedKnown);
-      const inUse = known.filter((cursor) => cursor.seenAtMs >= staleBeforeMs);
+      const inUse = known.filter((cursor) => nowMs - cursor.seenAtMs <= this.#holdsAcksMs(cursor));
       for (const cursor of inUse.length > 0 ? inUse : known) least = Math.min(least, cursor.positionMs(agent));
     }
     return least;
@@ -109,6 +109,7 @@ export class Cursors {
           selection: scraper.selection,
           seenAtMs: cursor.seenAtMs,
           known: offeredKnown(cursor),
+          ...(cursor.inDoubt ? { inDoubt: true } : {}),
           positions: Object.fromEntries([...cursor.positions, ...(cursor.pending?.taken ?? [])]),
         });
       }
@@ -118,12 +119,13 @@ export class Cursors {
 
   /** What {@link save} gave, after a restart: cursors without a connection, which the next scrape of the name takes. */
   restore(saved: readonly SavedCursor[]): void {
-    for (const { scraper: name, selection, seenAtMs, known, positions } of saved) {
+    for (const { scraper: name, selection, seenAtMs, known, inDoubt, positions } of saved) {
       const key = JSON.stringify([name, selection]);
       const scraper = this.#scrapers.get(key) ?? new Scraper(name, selection);
       this.#scrapers.set(key, scraper);
       const cursor = new Cursor(undefined, seenAtMs);
       cursor.known = known;
+      cursor.inDoubt = inDoubt === true;
       // Names in the file were AgentIds when they were written.
       for (const [agent, ms] of Object.entries(positions)) cursor.positions.set(agent as AgentId, ms);
       scraper.cursors.push(cursor);
@@ -135,7 +137,7 @@ export class Cursors {
    * are abandoned, one stays, at the oldest of their positions, for the scraper to come back to.
    */
   #worthKeeping(cursors: Cursor[], nowMs: number): Cursor[] {
-    const inUse = cursors.filter((cursor) => isOpen(cursor) || nowMs - cursor.seenAtMs <= this.#options.windowMs);
+    const inUse = cursors.filter((cursor) => isOpen(cursor) || nowMs - cursor.seenAtMs <= this.#holdsAcksMs(cursor));
     if (inUse.length > 0) return inUse;
     const past = cursors.filter((cursor) => nowMs - cursor.seenAtMs <= cursorKeptMs);
     const last = past.reduce<Cursor | undefined>(
@@ -146,6 +148,11 @@ export class Cursors {
     last.positions = oldestPositions(past);
     last.known = past.some((cursor) => cursor.known);
     return [last];
+  }
+
+  /** How long after its last scrape a cursor is waited for. */
+  #holdsAcksMs(cursor: Cursor): number {
+    return cursor.inDoubt && !isOpen(cursor) ? inDoubtKeptMs : this.#options.windowMs;
   }
 
   /** Whether there is room for one more of this name. A name that has stopped to hold acks makes room, the oldest first. */
@@ -167,6 +174,7 @@ export class Cursors {
   async #cursorFor(scraper: Scraper, connection: ScrapeConnection): Promise<Cursor> {
     const own = scraper.cursors.find((cursor) => cursor.connection === connection);
     if (own !== undefined) {
+      if (own.inDoubt) this.#conflict(scraper, own);
       commitPending(this.#options, scraper, own);
       return own;
     }
@@ -180,9 +188,12 @@ export class Cursors {
 
   #adopt(scraper: Scraper, connection: ScrapeConnection): Cursor {
     const { clock, newAgents } = this.#options;
-    const orphan = scraper.cursors.find((cursor) => !isOpen(cursor));
+    const orphans = scraper.cursors.filter((cursor) => !isOpen(cursor));
+    // One in doubt is rather nobody's than this scraper's.
+    const orphan = orphans.find((cursor) => !cursor.inDoubt) ?? orphans[0];
     if (scraper.cursors.length === 1 && orphan !== undefined) {
       orphan.connection = connection;
+      orphan.inDoubt = false;
       return orphan;
     }
     const cursor = new Cursor(connection, clock.nowMs());
@@ -204,12 +215,18 @@ export class Cursors {
       for (const sibling of scraper.cursors) {
         if (!isOpen(sibling)) sibling.positions = new Map(cursor.positions);
       }
-    } else {
-      scraper.conflicts++;
-      this.#options.onConflict(scraper);
     }
+    // A second scraper, or the only one, whose goodbye on its old connection was lost: its next scrape there tells.
+    for (const sibling of scraper.cursors) if (isOpen(sibling)) sibling.inDoubt = true;
     scraper.cursors.push(cursor);
     return cursor;
+  }
+
+  /** A connection that was in doubt scrapes on beside another one: two scrapers have one name. */
+  #conflict(scraper: Scraper, cursor: Cursor): void {
+    cursor.inDoubt = false;
+    scraper.conflicts++;
+    this.#options.onConflict(scraper);
   }
 
   /**
@@ -225,12 +242,12 @@ export class Cursors {
   }
 
   #least(agent: AgentId, isKnown: (cursor: Cursor) => boolean, positionOf: (cursor: Cursor) => number): number {
-    const staleBeforeMs = this.#options.clock.nowMs() - this.#options.windowMs;
+    const nowMs = this.#options.clock.nowMs();
     let least = Infinity;
     for (const scraper of this.#scrapers.values()) {
       if (scraper.selection !== '' && scraper.selection !== agent) continue;
       for (const cursor of scraper.cursors) {
-        if (!isKnown(cursor) || cursor.seenAtMs < staleBeforeMs) continue;
+        if (!isKnown(cursor) || nowMs - cursor.seenAtMs > this.#holdsAcksMs(cursor)) continue;
         least = Math.min(least, positionOf(cursor));
       }
     }
@@ -306,6 +323,8 @@ export interface SavedCursor {
   readonly selection: string;
   readonly seenAtMs: number;
   readonly known: boolean;
+  /** Absent: no. */
+  readonly inDoubt?: boolean;
   readonly positions: Readonly<Record<string, number>>;
 }
 
@@ -328,6 +347,8 @@ export class Cursor {
   seenAtMs: number;
   /** A scrape has been committed: acks wait for this cursor. */
   known = false;
+  /** Another connection of the name has come since the last scrape on this one, which may be dead without a goodbye. */
+  inDoubt = false;
   positions = new Map<AgentId, number>();
   pending: Pending | undefined;
   /** Offered in a whole response that was taken back: up to when, by agent. */
@@ -369,6 +390,8 @@ const neverSeenBackMs = 5 * 60_000;
 const resentWithinMs = 5 * 60_000;
 // How long a cursor is worth coming back to. It stops to hold acks after the window.
 const cursorKeptMs = 24 * 3_600_000;
+// A scraper that restarts just when a second one appears comes back within that time; nobody ever does to a dead connection.
+const inDoubtKeptMs = 5 * 60_000;
 // A Prometheus that has timed out needs a moment to close; then the response has been read.
 const commitAfterTimeoutMs = 2000;
 const undeliveredCheckMs = 5000;

@@ -114,6 +114,7 @@ function parseCursor(value: unknown, field: string): SavedCursor {
     selection: string(cursor['selection'], `${field}.selection`),
     seenAtMs: number(cursor['seenAtMs'], `${field}.seenAtMs`),
     known: boolean(cursor['known'], `${field}.known`),
+    ...(cursor['inDoubt'] === undefined ? {} : { inDoubt: boolean(cursor['inDoubt'], `${field}.inDoubt`) }),
     // Not by assignment: an agent may be named __proto__.
     positions: Object.fromEntries(positions),
   };

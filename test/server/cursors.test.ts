@@ -184,12 +184,12 @@ test('rule 2: a connection that was taken for dead and is only slow is a connect
   await world.scrape(other);
   world.undelivered.clear();
   await world.scrape(slow);
-  assert.equal(world.count('conflict p'), 1);
   await world.clock.advance(1000);
   const second = world.report();
   assert.deepEqual(await world.scrape(slow), [second]);
   assert.deepEqual(await world.scrape(slow), []);
   assert.deepEqual(await world.scrape(other), [second]);
+  assert.equal(world.count('conflict p'), 1);
   assert.ok(first < second);
 });
 
@@ -519,6 +519,53 @@ test('rule 8: an abandoned cursor beside one that reads goes when it stops to ho
   await world.scrape(two);
   world.cursors.tidy([]);
   assert.equal([...world.cursors.scrapers][0]?.cursors.length, 1);
+});
+
+test('rule 8: an old connection that never scrapes again was dead: no conflict, and soon nothing waits for it', async () => {
+  const world = new CursorsHarness();
+  const [old, next] = [connect(), connect()];
+  world.report();
+  await world.scrape(old);
+  // Its pending scrape is committed by the timeout; then the line is cut, and the scraper's goodbye is lost.
+  await world.clock.advance(timeoutMs + 2000);
+  const second = world.report();
+  assert.deepEqual(await world.scrape(next), [second]);
+  await world.scrape(next);
+  world.cursors.closed(old);
+  assert.ok(world.cursors.committedMs(agentA) < second);
+  for (let ms = 0; ms <= 5 * minuteMs; ms += minuteMs) {
+    await world.clock.advance(minuteMs);
+    await world.scrape(next);
+  }
+  assert.equal(world.cursors.committedMs(agentA), second);
+  world.cursors.tidy([]);
+  assert.equal([...world.cursors.scrapers][0]?.cursors.length, 1);
+  assert.equal(world.count('conflict p'), 0);
+});
+
+test('rule 8: a connection that scrapes on is waited for as long as the window, also after a restart', async () => {
+  const world = new CursorsHarness();
+  const [one, two] = [connect(), connect()];
+  const first = world.report();
+  await world.scrape(one);
+  await world.scrape(one);
+  await world.scrape(two);
+  await world.scrape(one);
+  assert.equal(world.count('conflict p'), 1);
+  for (const connection of [one, two]) world.cursors.closed(connection);
+  await world.clock.advance(10 * minuteMs);
+  const second = world.report();
+  const saved = world.cursors.save();
+  assert.deepEqual(
+    saved.map(({ inDoubt }) => inDoubt),
+    [undefined, undefined],
+  );
+  world.cursors = world.restarted();
+  world.cursors.restore(saved);
+  world.cursors.tidy([]);
+  assert.deepEqual(await world.scrape(connect()), [second]);
+  assert.deepEqual(await world.scrape(connect()), [second]);
+  assert.ok(first < second);
 });
 
 test('rule 9: a forgotten agent is forgotten in every cursor, what is pending included', async () => {
