@@ -1,0 +1,250 @@
+import assert from 'node:assert/strict';
+import { seriesValue } from '../../src/model/family.ts';
+import type { Schema, SchemaBlock } from '../../src/model/schema.ts';
+import { decodeAgentMessage } from '../../src/protocol/codec.ts';
+import { FrameDecoder } from '../../src/protocol/frame.ts';
+import { limits } from '../../src/protocol/limits.ts';
+import type { Hello, ReportMessage } from '../../src/protocol/message.ts';
+import { SchemaTable } from '../../src/protocol/schema-table.ts';
+
+/** Series → time in ms → value: what is in a database, or should be. */
+export type Samples = Map<string, Map<number, number>>;
+
+/** The same text for the same series, however its labels are ordered. A label without a value is no label. */
+export function seriesKey(name: string, labels: Readonly<Record<string, string>>): string {
+  const pairs = Object.entries(labels)
+    .filter(([, value]) => value !== '')
+    .sort(([a], [b]) => (a < b ? -1 : 1))
+    .map(([label, value]) => `${label}=${JSON.stringify(value)}`);
+  return `${name}{${pairs.join(',')}}`;
+}
+
+interface Report {
+  /** As Prometheus should have it: the session's offset is added. */
+  readonly timeMs: number;
+  readonly keys: readonly string[];
+  /** NaN is a value; `present` says where there is none. */
+  readonly values: Float64Array;
+  readonly present: Uint8Array;
+}
+
+/**
+ * The agents' own record: every report that they have sent, decoded from the bytes of their connections. What is sent
+ * again is held against what was sent before.
+ */
+export class AgentsRecord {
+  /** Agent → session → number → report. */
+  readonly #agents = new Map<string, Map<number, Map<number, Report>>>();
+  readonly #problems: string[] = [];
+  /** Reports that were sent more than once. */
+  sentAgain = 0;
+
+  /** What reads the bytes of one connection. */
+  connection(): (chunk: Uint8Array) => void {
+    const decoder = new FrameDecoder({ payloadBytesMax: limits.reportFrameBytesMax });
+    const reader = new ConnectionReader((hello, table, report, keys) => this.#add(hello, table, report, keys));
+    let isBroken = false;
+    return (chunk) => {
+      if (isBroken) return;
+      try {
+        for (const payload of decoder.push(chunk)) reader.read(payload);
+      } catch (error) {
+        isBroken = true;
+        this.#problems.push(String(error));
+      }
+    };
+  }
+
+  get agents(): string[] {
+    return [...this.#agents.keys()];
+  }
+
+  sessionCount(agent: string): number {
+    return this.#agents.get(agent)?.size ?? 0;
+  }
+
+  reportCount(agent: string): number {
+    let count = 0;
+    for (const reports of this.#agents.get(agent)?.values() ?? []) count += reports.size;
+    return count;
+  }
+
+  /** The times of all reports of an agent, in the order of its sessions. */
+  times(agent: string): number[] {
+    return [...(this.#agents.get(agent)?.values() ?? [])].flatMap((reports) =>
+      [...reports].sort(([a], [b]) => a - b).map(([, { timeMs }]) => timeMs),
+    );
+  }
+
+  /** Throws where an agent has broken its word: a number that is missing, a report that is not as it was. */
+  check(): void {
+    assert.deepEqual(this.#problems, []);
+    for (const [agent, sessions] of this.#agents) {
+      for (const [session, reports] of sessions) {
+        const numbers = [...reports.keys()].sort((a, b) => a - b);
+        const wanted = Array.from(numbers, (_, at) => at + 1);
+        assert.deepEqual(numbers, wanted, `agent '${agent}', session ${session}: reports 1 to ${numbers.length}`);
+      }
+      const times = this.times(agent);
+      for (const [at, timeMs] of times.entries()) {
+        assert.ok(at === 0 || timeMs > times[at - 1]!, `agent '${agent}': ${timeMs} after ${times[at - 1]}`);
+      }
+    }
+    for (const [series, values] of this.samples()) {
+      if (!/^sysmon_agent_(reports_dropped|ticks_skipped|samples_refused|samples_duplicate)_total/.test(series))
+        continue;
+      for (const value of values.values()) assert.equal(value, 0, series);
+    }
+  }
+
+  samples(): Samples {
+    const samples: Samples = new Map();
+    for (const sessions of this.#agents.values()) {
+      for (const reports of sessions.values()) {
+        for (const { timeMs, keys, values, present } of reports.values()) {
+          for (const [at, value] of values.entries()) {
+            if (present[at] === 0) continue;
+            made(samples, keys[at]!, () => new Map<number, number>()).set(timeMs, value);
+          }
+        }
+      }
+    }
+    return samples;
+  }
+
+  #add(hello: Hello, table: SchemaTable, message: ReportMessage, series: ReadSeries): void {
+    const sessions = made(this.#agents, hello.agentName, () => new Map<number, Map<number, Report>>());
+    const reports = made(sessions, table.session!, () => new Map<number, Report>());
+    const { sums, present } = table.state;
+    const count = table.schema.seriesCount;
+    const report: Report = {
+      timeMs: message.timeMs + table.offsetMs,
+      keys: series.keys,
+      values: Float64Array.from({ length: count }, (_, at) => seriesValue(sums[at]!, series.divisors[at]!)),
+      present: present.slice(0, count),
+    };
+    const before = reports.get(message.seq);
+    if (before === undefined) {
+      reports.set(message.seq, report);
+      return;
+    }
+    this.sentAgain++;
+    if (!sameReport(before, report)) {
+      this.#problems.push(`agent '${hello.agentName}': report ${message.seq} is not as it was when it was sent first`);
+    }
+  }
+}
+
+interface ReadSeries {
+  readonly keys: string[];
+  readonly divisors: number[];
+}
+
+/** What one connection has said, message after message. */
+class ConnectionReader {
+  readonly #onReport: (hello: Hello, table: SchemaTable, report: ReportMessage, series: ReadSeries) => void;
+  readonly #table = new SchemaTable();
+  readonly #series = new WeakMap<Schema, ReadSeries>();
+  #hello: Hello | undefined;
+
+  constructor(onReport: (hello: Hello, table: SchemaTable, report: ReportMessage, series: ReadSeries) => void) {
+    this.#onReport = onReport;
+  }
+
+  read(payload: Uint8Array): void {
+    const message = decodeAgentMessage(payload);
+    switch (message.kind) {
+      case 'hello':
+        this.#hello = message;
+        return;
+      case 'begin':
+        return this.#table.begin(message);
+      case 'schema':
+        return this.#table.declare(message, payload.length);
+      case 'report':
+        if (this.#hello === undefined) throw new Error('a report before the hello');
+        this.#table.apply(message);
+        return this.#onReport(this.#hello, this.#table, message, this.#seriesSoFar(this.#hello));
+      case 'ping':
+      case 'unknown':
+        return;
+    }
+  }
+
+  /** The same arrays as before as long as the schema only grows. */
+  #seriesSoFar(hello: Hello): ReadSeries {
+    const { schema } = this.#table;
+    const series = made(this.#series, schema, (): ReadSeries => ({ keys: [], divisors: [] }));
+    for (const block of schema.blocks) {
+      if (block.firstSeries < series.keys.length) continue;
+      for (let at = 0; at < block.seriesCount; at++) {
+        series.keys.push(keyOf(hello, block, at));
+        series.divisors.push(block.family.divisor);
+      }
+    }
+    return series;
+  }
+}
+
+function keyOf(hello: Hello, { family, labelValues }: SchemaBlock, at: number): string {
+  const width = family.labelNames.length;
+  const own = family.labelNames.map((name, label) => [name, labelValues[at * width + label]!] as const);
+  return seriesKey(family.name, {
+    ...Object.fromEntries(hello.labels),
+    ...Object.fromEntries(own),
+    agent: hello.agentName,
+  });
+}
+
+function sameReport(a: Report, b: Report): boolean {
+  if (a.timeMs !== b.timeMs) return false;
+  const present = (report: Report) =>
+    new Map([...report.values].flatMap((value, at) => (report.present[at] === 0 ? [] : [[report.keys[at]!, value]])));
+  const [ours, theirs] = [present(a), present(b)];
+  return ours.size === theirs.size && [...ours].every(([key, value]) => Object.is(theirs.get(key), value));
+}
+
+/** What the map has for the key, made if there was nothing. */
+function made<K, V>(map: Pick<Map<K, V>, 'get'> & { set(key: K, value: V): unknown }, key: K, make: () => V): V {
+  const known = map.get(key);
+  if (known !== undefined) return known;
+  const value = make();
+  map.set(key, value);
+  return value;
+}
+
+/** Throws unless each series has exactly these samples, at these times, with these values. */
+export function assertSameSamples(actual: Samples, expected: Samples, where: string): void {
+  const problems: string[] = [];
+  let missing = 0;
+  let wrong = 0;
+  let extra = 0;
+  for (const [series, points] of expected) {
+    const got = actual.get(series);
+    for (const [timeMs, value] of points) {
+      const found = got?.get(timeMs);
+      if (found === undefined) {
+        missing++;
+        problems.push(`missing: ${series} at ${new Date(timeMs).toISOString()}`);
+      } else if (found !== value && !(Number.isNaN(found) && Number.isNaN(value))) {
+        wrong++;
+        problems.push(`wrong: ${series} at ${new Date(timeMs).toISOString()} is ${found}, not ${value}`);
+      }
+    }
+  }
+  for (const [series, points] of actual) {
+    for (const timeMs of points.keys()) {
+      if (expected.get(series)?.has(timeMs) === true) continue;
+      extra++;
+      problems.push(`not of any agent: ${series} at ${new Date(timeMs).toISOString()}`);
+    }
+  }
+  const head = `${where}: of ${sampleCount(expected)} samples ${missing} missing, ${wrong} wrong, ${extra} of no agent`;
+  assert.ok(problems.length === 0, `${head}\n${problems.slice(0, 20).join('\n')}`);
+}
+
+export function sampleCount(samples: Samples): number {
+  let count = 0;
+  for (const points of samples.values()) count += points.size;
+  return count;
+}

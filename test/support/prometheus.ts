@@ -1,0 +1,148 @@
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { type Samples, seriesKey } from './agents-record.ts';
+import { rootFile } from './files.ts';
+import { type Ending, eventually, freePort, Program, type Scope, sampleIn, temporaryFolder } from './programs.ts';
+
+export const prometheusPath = '/usr/bin/prometheus';
+
+/** A reason to skip a test that needs Prometheus; none where it must be there. */
+export const prometheusSkip =
+  !existsSync(prometheusPath) && process.env['CI'] !== 'true' && `no ${prometheusPath}: apt-get install prometheus`;
+
+export interface PrometheusOptions {
+  /** The port that it scrapes. */
+  readonly target: number;
+  /** Its name among scrapers; without one its address is it. */
+  readonly scraper?: string;
+  readonly scrapeInterval?: string;
+  readonly scrapeTimeout?: string;
+  readonly outOfOrder?: string;
+}
+
+/** A real Prometheus on a free port, with its data in a temporary folder. It can be stopped, and started again on both. */
+export class Prometheus {
+  readonly #port: number;
+  readonly #argv: readonly string[];
+  #run: Program | undefined;
+  /** What it has logged, in all of its runs but the one under way. */
+  readonly #linesBefore: string[] = [];
+
+  private constructor(scope: Scope, port: number, argv: readonly string[]) {
+    this.#port = port;
+    this.#argv = argv;
+    scope.after(async () => {
+      await this.#run?.kill('SIGKILL');
+    });
+  }
+
+  static async start(scope: Scope, options: PrometheusOptions): Promise<Prometheus> {
+    const folder = temporaryFolder(scope);
+    const file = join(folder, 'prometheus.yml');
+    writeFileSync(file, configuration(options));
+    const port = await freePort();
+    const prometheus = new Prometheus(scope, port, [
+      `--config.file=${file}`,
+      `--storage.tsdb.path=${join(folder, 'data')}`,
+      `--web.listen-address=127.0.0.1:${port}`,
+    ]);
+    await prometheus.start();
+    return prometheus;
+  }
+
+  async start(): Promise<void> {
+    this.#run = new Program('prometheus', prometheusPath, this.#argv);
+    await this.#run.line(/Server is ready to receive web requests/);
+    await eventually(30_000, async () => {
+      const { status } = await fetch(`http://127.0.0.1:${this.#port}/-/ready`);
+      if (status !== 200) throw new Error(`Prometheus is not ready: ${status}`);
+    });
+  }
+
+  async stop(signal: NodeJS.Signals): Promise<Ending | undefined> {
+    const run = this.#run;
+    const ending = await run?.kill(signal);
+    this.#linesBefore.push(...(run?.lines ?? []));
+    this.#run = undefined;
+    return ending;
+  }
+
+  /** What it has warned of. */
+  get warnings(): string[] {
+    return [...this.#linesBefore, ...(this.#run?.lines ?? [])].filter((line) => /level=(?:warn|error)/i.test(line));
+  }
+
+  /** An answer of its API. */
+  async api<T>(path: string, parameters: Readonly<Record<string, string>> = {}): Promise<T> {
+    const response = await fetch(`http://127.0.0.1:${this.#port}/api/v1/${path}?${new URLSearchParams(parameters)}`);
+    const body = (await response.json()) as { status: string; data: T; error?: string };
+    if (body.status !== 'success') throw new Error(`Prometheus, ${path}: ${body.error}`);
+    return body.data;
+  }
+
+  /** Its own metric. */
+  async metric(name: string): Promise<number> {
+    return sampleIn(await (await fetch(`http://127.0.0.1:${this.#port}/metrics`)).text(), name);
+  }
+
+  /** Every sample that it has of the series, as it was stored. */
+  async raw(selector: string, range = '1h', atMs = Date.now() + 60_000): Promise<Samples> {
+    const { result } = await this.api<Matrix>('query', { query: `${selector}[${range}]`, time: String(atMs / 1000) });
+    return samplesOf(result);
+  }
+
+  /** Every sample of the agents that carries its own time. */
+  agentSamples(range = '1h', atMs = Date.now() + 60_000): Promise<Samples> {
+    return this.raw('{agent!="",__name__!="sysmon_agent_up"}', range, atMs);
+  }
+
+  async range(query: string, span: { fromMs: number; toMs: number; stepMs: number }): Promise<Samples> {
+    const { result } = await this.api<Matrix>('query_range', {
+      query,
+      start: String(span.fromMs / 1000),
+      end: String(span.toMs / 1000),
+      step: String(span.stepMs / 1000),
+    });
+    return samplesOf(result);
+  }
+}
+
+interface Matrix {
+  readonly result: readonly {
+    readonly metric: Readonly<Record<string, string>>;
+    readonly values: readonly (readonly [seconds: number, value: string])[];
+  }[];
+}
+
+/** `instance` is taken off: it has to be the agent's name, as the configuration says. */
+function samplesOf(result: Matrix['result']): Samples {
+  const samples: Samples = new Map();
+  for (const { metric, values } of result) {
+    const { __name__: name = '', job: _job, instance, ...labels } = metric;
+    if (instance !== labels['agent']) throw new Error(`${name}: instance '${instance}' of agent '${labels['agent']}'`);
+    samples.set(
+      seriesKey(name, labels),
+      new Map(values.map(([seconds, value]) => [Math.round(seconds * 1000), numberOf(value)])),
+    );
+  }
+  return samples;
+}
+
+function numberOf(text: string): number {
+  return text === '+Inf' ? Infinity : text === '-Inf' ? -Infinity : Number(text);
+}
+
+/** The configuration that is shipped, for this server and these intervals. */
+function configuration(options: PrometheusOptions): string {
+  const { target, scraper, scrapeInterval = '5s', scrapeTimeout = scrapeInterval, outOfOrder } = options;
+  let text = readFileSync(rootFile('prometheus/prometheus.yml'), 'utf8');
+  const replace = (from: string, to: string) => {
+    if (!text.includes(from)) throw new Error(`prometheus.yml: '${from}' is not in it`);
+    text = text.replace(from, to);
+  };
+  replace('127.0.0.1:9733', `127.0.0.1:${target}`);
+  replace('scrape_interval: 5s', `scrape_interval: ${scrapeInterval}`);
+  replace('scrape_timeout: 5s', `scrape_timeout: ${scrapeTimeout}`);
+  if (scraper !== undefined) replace('    static_configs:', `    params: {scraper: [${scraper}]}\n    static_configs:`);
+  return outOfOrder === undefined ? text : `${text}\nstorage: {tsdb: {out_of_order_time_window: ${outOfOrder}}}\n`;
+}
