@@ -71,7 +71,7 @@ export class Cursors {
     for (const scraper of this.#scrapers.values()) {
       if (scraper.selection !== '' && scraper.selection !== agent) continue;
       const known = scraper.cursors.filter(committedKnown);
-      const inUse = known.filter((cursor) => nowMs - cursor.seenAtMs <= this.#holdsAcksMs(cursor));
+      const inUse = known.filter((cursor) => nowMs - cursor.seenAtMs <= this.#holdsAcksMs(scraper, cursor));
       for (const cursor of inUse.length > 0 ? inUse : known) least = Math.min(least, cursor.positionMs(agent));
     }
     return least;
@@ -94,7 +94,8 @@ export class Cursors {
     const nowMs = this.#options.clock.nowMs();
     for (const [key, scraper] of this.#scrapers) {
       for (const agent of forgotten) for (const cursor of scraper.cursors) cursor.forget(agent);
-      scraper.cursors = this.#worthKeeping(scraper.cursors, nowMs);
+      scraper.cursors = this.#worthKeeping(scraper, nowMs);
+      if (scraper.cursors.length === 1) scraper.isShared = false;
       if (scraper.cursors.length === 0) this.#scrapers.delete(key);
     }
   }
@@ -129,6 +130,7 @@ export class Cursors {
       // Names in the file were AgentIds when they were written.
       for (const [agent, ms] of Object.entries(positions)) cursor.positions.set(agent as AgentId, ms);
       scraper.cursors.push(cursor);
+      scraper.isShared = scraper.cursors.filter((each) => !each.inDoubt).length > 1;
     }
   }
 
@@ -136,8 +138,11 @@ export class Cursors {
    * Beside a sibling that reads, an abandoned cursor is only a name's past: it goes when it stops to hold acks. Where all
    * are abandoned, one stays, at the oldest of their positions, for the scraper to come back to.
    */
-  #worthKeeping(cursors: Cursor[], nowMs: number): Cursor[] {
-    const inUse = cursors.filter((cursor) => isOpen(cursor) || nowMs - cursor.seenAtMs <= this.#holdsAcksMs(cursor));
+  #worthKeeping(scraper: Scraper, nowMs: number): Cursor[] {
+    const { cursors } = scraper;
+    const inUse = cursors.filter(
+      (cursor) => isOpen(cursor) || nowMs - cursor.seenAtMs <= this.#holdsAcksMs(scraper, cursor),
+    );
     if (inUse.length > 0) return inUse;
     const past = cursors.filter((cursor) => nowMs - cursor.seenAtMs <= cursorKeptMs);
     const last = past.reduce<Cursor | undefined>(
@@ -150,9 +155,9 @@ export class Cursors {
     return [last];
   }
 
-  /** How long after its last scrape a cursor is waited for. */
-  #holdsAcksMs(cursor: Cursor): number {
-    return cursor.inDoubt && !isOpen(cursor) ? inDoubtKeptMs : this.#options.windowMs;
+  /** How long after its last scrape a cursor is waited for: one whose connection was dead all the time, not for long. */
+  #holdsAcksMs(scraper: Scraper, cursor: Cursor): number {
+    return cursor.inDoubt && !isOpen(cursor) && !scraper.isShared ? inDoubtKeptMs : this.#options.windowMs;
   }
 
   /** Whether there is room for one more of this name. A name that has stopped to hold acks makes room, the oldest first. */
@@ -174,7 +179,7 @@ export class Cursors {
   async #cursorFor(scraper: Scraper, connection: ScrapeConnection): Promise<Cursor> {
     const own = scraper.cursors.find((cursor) => cursor.connection === connection);
     if (own !== undefined) {
-      if (own.inDoubt) this.#conflict(scraper, own);
+      if (own.answeredInDoubt) this.#conflict(scraper, own);
       commitPending(this.#options, scraper, own);
       return own;
     }
@@ -193,7 +198,7 @@ export class Cursors {
     const orphan = orphans.find((cursor) => !cursor.inDoubt) ?? orphans[0];
     if (scraper.cursors.length === 1 && orphan !== undefined) {
       orphan.connection = connection;
-      orphan.inDoubt = false;
+      orphan.trust();
       return orphan;
     }
     const cursor = new Cursor(connection, clock.nowMs());
@@ -216,15 +221,19 @@ export class Cursors {
         if (!isOpen(sibling)) sibling.positions = new Map(cursor.positions);
       }
     }
-    // A second scraper, or the only one, whose goodbye on its old connection was lost: its next scrape there tells.
-    for (const sibling of scraper.cursors) if (isOpen(sibling)) sibling.inDoubt = true;
+    // A second scraper, or the only one, whose goodbye on its old connection was lost or is late.
+    for (const sibling of scraper.cursors) if (isOpen(sibling)) sibling.doubt();
     scraper.cursors.push(cursor);
     return cursor;
   }
 
-  /** A connection that was in doubt scrapes on beside another one: two scrapers have one name. */
+  /**
+   * Somebody has read an answer on a connection in doubt, and asks again: two scrapers have one name. A single request
+   * proves nothing; it may have been on its way since before the line was cut.
+   */
   #conflict(scraper: Scraper, cursor: Cursor): void {
-    cursor.inDoubt = false;
+    cursor.trust();
+    scraper.isShared = true;
     scraper.conflicts++;
     this.#options.onConflict(scraper);
   }
@@ -247,7 +256,7 @@ export class Cursors {
     for (const scraper of this.#scrapers.values()) {
       if (scraper.selection !== '' && scraper.selection !== agent) continue;
       for (const cursor of scraper.cursors) {
-        if (!isKnown(cursor) || nowMs - cursor.seenAtMs > this.#holdsAcksMs(cursor)) continue;
+        if (!isKnown(cursor) || nowMs - cursor.seenAtMs > this.#holdsAcksMs(scraper, cursor)) continue;
         least = Math.min(least, positionOf(cursor));
       }
     }
@@ -333,8 +342,10 @@ export class Scraper {
   readonly name: string;
   readonly selection: string;
   cursors: Cursor[] = [];
-  /** How often a second open connection was seen. */
+  /** How often a second open connection was seen at work. */
   conflicts = 0;
+  /** Two of them have been seen at work, and none of their cursors has been given up since. */
+  isShared = false;
 
   constructor(name: string, selection: string) {
     this.name = name;
@@ -347,8 +358,9 @@ export class Cursor {
   seenAtMs: number;
   /** A scrape has been committed: acks wait for this cursor. */
   known = false;
-  /** Another connection of the name has come since the last scrape on this one, which may be dead without a goodbye. */
+  /** Another connection of the name has come since, and this one may be dead without a goodbye. */
   inDoubt = false;
+  answeredInDoubt = false;
   positions = new Map<AgentId, number>();
   pending: Pending | undefined;
   /** Offered in a whole response that was taken back: up to when, by agent. */
@@ -362,6 +374,16 @@ export class Cursor {
   constructor(connection: ScrapeConnection | undefined, seenAtMs: number) {
     this.connection = connection;
     this.seenAtMs = seenAtMs;
+  }
+
+  doubt(): void {
+    this.inDoubt = true;
+    this.answeredInDoubt = false;
+  }
+
+  trust(): void {
+    this.inDoubt = false;
+    this.answeredInDoubt = false;
   }
 
   /** -Infinity for an agent of which this scraper has had nothing. */
@@ -443,6 +465,7 @@ class CursorScrape implements Scrape {
       markRolledBack(cursor, given.taken);
       return this.#options.onRollBack(this.#scraper, 'unconfirmed');
     }
+    cursor.answeredInDoubt = cursor.inDoubt;
     cursor.pending = { taken: new Map(given.taken), timer: this.#commitLater(this.timeoutMs + commitAfterTimeoutMs) };
     if (last) commitPending(this.#options, this.#scraper, cursor);
     else if (connection.closed) rollBackPending(this.#options, this.#scraper, cursor);
