@@ -43,6 +43,8 @@ export class DeliveryHarness {
   readonly events: string[] = [];
   readonly disk: MemoryState | undefined;
   readonly undelivered = new Set<ScrapeConnection>();
+  /** Called when a scrape that is being put together lets the event loop turn. */
+  onTurn: () => void = () => {};
   delivery: Delivery;
 
   constructor(options: { disk?: MemoryState | undefined } = { disk: new MemoryState() }) {
@@ -70,7 +72,7 @@ export class DeliveryHarness {
     const scrape = await cursors.open({ name, selection, connection, timeoutMs, last });
     if (scrape === undefined) throw new Error('no cursor');
     const agents = [...store.agents.values()].filter(({ id }) => selection === '' || id === selection);
-    const take = { clock: this.clock, store, windowMs, turn: () => Promise.resolve() };
+    const take = { clock: this.clock, store, windowMs, turn: async () => this.onTurn() };
     return { scrape, taken: await takeNew(take, agents, scrape, samplesMax ?? scrape.samplesMax) };
   }
 

@@ -175,6 +175,7 @@ test('without the header: the newest values, no timestamps, and nothing is taken
       assert.deepEqual(samplesOf((await client.get('/metrics')).text), ['a 1']);
       assert.deepEqual(samplesOf((await client.get('/metrics?timestamps=0', scrapeHeaders)).text), ['a 1']);
     }
+    await client.get('/metrics', scrapeHeaders, 'HEAD');
     assert.deepEqual([...world.delivery.cursors.scrapers], []);
     for (const seconds of ['0', '-1', 'x', '', '3601', 'Infinity', 'NaN']) {
       const answer = await client.get('/metrics', { 'X-Prometheus-Scrape-Timeout-Seconds': seconds });
@@ -482,6 +483,26 @@ test('more than 32 requests that wait end the connection', () =>
     assert.equal([...few.matchAll(/healthy\n/g)].length, 32);
     const many = await readAll(world.raw(request.repeat(40)));
     assert.ok([...many.matchAll(/healthy\n/g)].length < 40);
+  }));
+
+test('one connection may ask as often as it likes, one after the other', () =>
+  withHttp(async (world) => {
+    const socket = world.raw();
+    for (let request = 0; request < 100; request++) {
+      socket.write('GET /-/healthy HTTP/1.1\r\nHost: x\r\n\r\n');
+      const [answer] = await once(socket, 'data');
+      assert.match(String(answer), /^HTTP\/1.1 200 OK/);
+    }
+    socket.destroy();
+    const warnings: Error[] = [];
+    const warned = (warning: Error) => warnings.push(warning);
+    process.on('warning', warned);
+    const client = world.client();
+    for (let request = 0; request < 20; request++) await client.scrape();
+    await settle();
+    process.removeListener('warning', warned);
+    assert.deepEqual(warnings, [], 'no listener is left behind by an answer');
+    assert.equal(client.connections, 1);
   }));
 
 test('connections are kept for 310 s, longer than Prometheus does', () =>
