@@ -455,6 +455,8 @@ restart_unit() {
   # Journal entries of this start and no earlier one.
   cursor=$(journalctl -n 0 --show-cursor -q | sed -n 's/^-- cursor: //p')
   systemctl restart "$1" 2>/dev/null && return 0
+  # What it wrote last may still be on its way.
+  journalctl --sync 2>/dev/null || :
   journalctl -q --after-cursor "$cursor" -t "${1%.service}" -o cat >"$work/journal" || :
   reason=$(tail -n 1 "$work/journal")
   [ -n "$reason" ] || reason="see journalctl -u $1"
@@ -529,7 +531,7 @@ agent_summary() {
   tries=0
   until
     link=$(link_state)
-    case $link in connected* | refused*) true ;; *) [ "$tries" -ge 15 ] ;; esac
+    case $link in connected* | refused*) true ;; *) [ "$tries" -ge 10 ] ;; esac
   do
     tries=$((tries + 1))
     sleep 1

@@ -28,7 +28,7 @@ export class Prometheus {
     const folder = join(lab.folder, 'prometheus-data');
     mkdirSync(folder);
     const config = readFileSync(rootFile('prometheus/prometheus.yml'), 'utf8')
-      .replace("'127.0.0.1:9733'", `'${server}:9733'`)
+      .replaceAll('127.0.0.1:9733', `${server}:9733`)
       .replace('scrape_interval: 5s', 'scrape_interval: 1s')
       .replace('scrape_timeout: 5s', 'scrape_timeout: 1s');
     const file = join(folder, 'prometheus.yml');
@@ -68,7 +68,7 @@ export class Prometheus {
   /** All that it has of one agent, without the labels that it and the server add. */
   async samplesOf(agent: string, range = '30m'): Promise<Stored> {
     const rows = (await this.#query(`{agent="${agent}",__name__!="sysmon_agent_up"}[${range}]`)) as {
-      metric: globalThis.Record<string, string>;
+      metric: Record<string, string>;
       values: [number, string][];
     }[];
     return new Map(

@@ -11,7 +11,7 @@ import type { Stored } from './prometheus.ts';
  * What agents have sampled, by their own account: the spool's files, which hold a report for a while also after it has
  * been freed. Read as often as one likes, and at any rate before an agent is started again.
  */
-export class Record {
+export class SpoolRecord {
   readonly agent: string;
   /** By time, the values by series. */
   readonly reports = new Map<number, ReadonlyMap<string, number>>();
@@ -76,7 +76,7 @@ export class Record {
 }
 
 /** `name{label="value",…}` as Prometheus names it, labels in order; absent series are not there. */
-export function seriesName(labels: Readonly<globalThis.Record<string, string>>): string {
+export function seriesName(labels: Readonly<Record<string, string>>): string {
   const { __name__: name = '', ...rest } = labels;
   const pairs = Object.entries(rest)
     .filter(([, value]) => value !== '')
