@@ -44,13 +44,22 @@ function dialTls(options: DialOptions, psk: Psk, peer: string): Promise<Connecti
       new ConnectionError('tls', `no TLS with ${peer}: the server showed a certificate instead of the key`),
     rejectUnauthorized: true,
   });
-  return settled(socket, 'secureConnect', options, peer, () => {
+  const connected = settled(socket, 'secureConnect', options, peer, () => {
     // In TLS 1.3 a handshake by key counts as a resumption, the only one here: we keep no session.
     if (!asked || !socket.isSessionReused()) {
       throw new ConnectionError('tls', `no TLS with ${peer}: the server did not use the key`);
     }
     return socketConnection(socket, psk.identity);
   });
+  return connected.catch((error: ConnectionError) => {
+    // Its alert, which each version of OpenSSL words differently, comes after our key has been seen.
+    const isAnswer = asked && error.code === 'tls' && /alert/i.test(error.message);
+    throw isAnswer ? keyRefused(peer, psk.identity, error) : error;
+  });
+}
+
+function keyRefused(peer: string, identity: string, cause: ConnectionError): ConnectionError {
+  return new ConnectionError('tls', `${peer} does not know the key of '${identity}': enrol this host anew`, { cause });
 }
 
 /** The connection at the event, or the error, the deadline, the signal: whichever comes first, and no listener stays. */
