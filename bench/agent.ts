@@ -1,19 +1,15 @@
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer } from 'node:net';
-import { tmpdir } from 'node:os';
+import { execFileSync } from 'node:child_process';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
 import type { BenchRow } from './row.ts';
+import { cpuMsOf, dist, freePort, inWorkshop, median, memoryOf, until, type Workshop } from './support/processes.ts';
 
 const intervalMs = 5000;
 // Compiling and the first collections are not what an agent costs from day to day.
 const warmUpIntervals = 4;
 const collectors = ['cpu', 'loadavg', 'meminfo', 'netdev', 'stat', 'time', 'uname'];
 const nodeExporterPath = '/usr/bin/prometheus-node-exporter';
-const dist = fileURLToPath(new URL('../../dist/', import.meta.url));
 
 /**
  * What the agent costs its host: the bundle as the unit runs it, over TLS to a server on the loopback, beside Debian's
@@ -23,17 +19,12 @@ const dist = fileURLToPath(new URL('../../dist/', import.meta.url));
 export async function rows(): Promise<BenchRow[]> {
   const seconds = Number(process.env.SYSMON_BENCH_SECONDS ?? 90);
   const intervals = Math.max(1, Math.round((seconds * 1000) / intervalMs) - warmUpIntervals);
-  const folder = mkdtempSync(join(tmpdir(), 'sysmon-bench-'));
-  const children: ChildProcess[] = [];
-  try {
-    const { agent, seriesCount } = await startAgent(folder, children);
-    const exporter = await startNodeExporter(children);
+  return inWorkshop(async (workshop) => {
+    const { agent, seriesCount } = await startAgent(workshop);
+    const exporter = await startNodeExporter(workshop);
     const costs = await watch({ agent, exporter, intervals });
     return rowsOf(costs, seriesCount);
-  } finally {
-    await Promise.all(children.map(end));
-    rmSync(folder, { recursive: true, force: true });
-  }
+  });
 }
 
 interface Costs {
@@ -98,10 +89,8 @@ async function watch(options: {
   };
 }
 
-async function startAgent(
-  folder: string,
-  children: ChildProcess[],
-): Promise<{ readonly agent: number; readonly seriesCount: number }> {
+async function startAgent(workshop: Workshop): Promise<{ readonly agent: number; readonly seriesCount: number }> {
+  const { folder } = workshop;
   const [port, webPort] = [await freePort(), await freePort()];
   const fleetKeyFile = join(folder, 'fleet.key');
   const keyFile = join(folder, 'agent.key');
@@ -118,15 +107,14 @@ async function startAgent(
   };
   for (const name of ['server', 'spool']) mkdirSync(join(folder, name));
   const server = join(dist, 'sysmon-server.cjs');
-  start(children, process.execPath, [server, 'run'], serverEnv);
+  workshop.start(process.execPath, [server, 'run'], serverEnv);
   const joinLine = execFileSync(process.execPath, [server, 'enroll', 'bench'], { env: serverEnv, encoding: 'utf8' });
   const [, , identity, key] = joinLine.trim().split(' ');
   writeFileSync(keyFile, `sysmon-key-v1 ${identity} ${key}\n`, { mode: 0o400 });
 
   const web = `http://127.0.0.1:${webPort}`;
-  await until(async () => (await fetch(`${web}/-/healthy`)).ok);
-  const agent = start(
-    children,
+  await until('what was started', async () => (await fetch(`${web}/-/healthy`)).ok);
+  const agent = workshop.start(
     process.execPath,
     [
       '--no-opt',
@@ -144,7 +132,7 @@ async function startAgent(
     { MALLOC_ARENA_MAX: '1', UV_THREADPOOL_SIZE: '4' },
   );
   let seriesCount = 0;
-  await until(async () => {
+  await until('what was started', async () => {
     const text = await (await fetch(`${web}/metrics?timestamps=0&agent=bench`)).text();
     seriesCount = text.split('\n').filter((line) => line.includes('agent="bench"')).length;
     return seriesCount > 10;
@@ -152,7 +140,7 @@ async function startAgent(
   return { agent, seriesCount };
 }
 
-async function startNodeExporter(children: ChildProcess[]): Promise<{ pid: number; address: string } | undefined> {
+async function startNodeExporter(workshop: Workshop): Promise<{ pid: number; address: string } | undefined> {
   try {
     readFileSync(nodeExporterPath);
   } catch {
@@ -161,70 +149,7 @@ async function startNodeExporter(children: ChildProcess[]): Promise<{ pid: numbe
   }
   const address = `127.0.0.1:${await freePort()}`;
   const flags = [`--web.listen-address=${address}`, '--log.level=error', '--collector.disable-defaults'];
-  const pid = start(children, nodeExporterPath, [...flags, ...collectors.map((name) => `--collector.${name}`)], {});
-  await until(async () => (await fetch(`http://${address}/`)).ok);
+  const pid = workshop.start(nodeExporterPath, [...flags, ...collectors.map((name) => `--collector.${name}`)]);
+  await until('what was started', async () => (await fetch(`http://${address}/`)).ok);
   return { pid, address };
-}
-
-function start(children: ChildProcess[], program: string, args: string[], env: Record<string, string>): number {
-  const child = spawn(program, args, {
-    env: { PATH: process.env.PATH, ...env },
-    stdio: ['ignore', 'ignore', 'inherit'],
-  });
-  children.push(child);
-  if (child.pid === undefined) throw new Error(`cannot start '${program}'`);
-  return child.pid;
-}
-
-async function end(child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return;
-  const ended = once(child, 'exit');
-  child.kill('SIGTERM');
-  const overdue = setTimeout(() => child.kill('SIGKILL'), 8000);
-  await ended;
-  clearTimeout(overdue);
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  server.listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const address = server.address();
-  server.close();
-  await once(server, 'close');
-  if (address === null || typeof address === 'string') throw new Error('a listening server has a port');
-  return address.port;
-}
-
-const triesMax = 300;
-
-async function until(isSo: () => Promise<boolean>): Promise<void> {
-  for (let tries = 0; tries < triesMax; tries++) {
-    // Refused until it listens.
-    if (await isSo().catch(() => false)) return;
-    await delay(100);
-  }
-  throw new Error('a program that the measurement needs did not start within half a minute');
-}
-
-/**
- * Nanoseconds on a processor, of each thread: /proc/PID/stat counts in ticks of 10 ms, twice what a collection takes.
- * https://www.kernel.org/doc/html/latest/scheduler/sched-stats.html
- */
-function cpuMsOf(pid: number): number {
-  let nanoseconds = 0;
-  for (const thread of readdirSync(`/proc/${pid}/task`)) {
-    nanoseconds += Number(readFileSync(`/proc/${pid}/task/${thread}/schedstat`, 'utf8').split(' ')[0]);
-  }
-  return nanoseconds / 1e6;
-}
-
-function memoryOf(pid: number): { readonly rssMiB: number; readonly anonymousMiB: number } {
-  const text = readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8');
-  const mebibytes = (field: string) => Number(new RegExp(`^${field}: +(\\d+) kB$`, 'm').exec(text)?.[1]) / 1024;
-  return { rssMiB: mebibytes('Rss'), anonymousMiB: mebibytes('Anonymous') };
-}
-
-function median(values: readonly number[]): number {
-  return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)]!;
 }

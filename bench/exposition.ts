@@ -7,10 +7,9 @@ import { promisify } from 'node:util';
 import { constants, createGzip, gzip } from 'node:zlib';
 import { Counter, Gauge, Registry } from 'prom-client';
 import { agentId } from '../src/model/agent-id.ts';
-import type { Family } from '../src/model/family.ts';
-import { Schema } from '../src/model/schema.ts';
-import { type AgentBatch, Exposition, type RunReport } from '../src/server/exposition.ts';
+import { type AgentBatch, Exposition } from '../src/server/exposition.ts';
 import type { BenchRow } from './row.ts';
+import { firstSums, hostFamilies, hostSchema, hostSeriesCount, moveOn } from './support/host.ts';
 
 const agentCount = process.env.SYSMON_BENCH_FULL === '1' ? 1000 : 200;
 const rounds = 12;
@@ -101,7 +100,9 @@ async function cpuMsOf(work: () => Promise<unknown>): Promise<number> {
 async function bestCpuMsOf(batches: readonly AgentBatch[] | undefined, work: () => Promise<unknown>): Promise<number> {
   let bestMs = Infinity;
   for (let round = 0; round < rounds; round++) {
-    for (const { runs } of batches ?? []) for (const { reports } of runs) for (const report of reports) moveOn(report);
+    for (const { runs } of batches ?? []) {
+      for (const { reports } of runs) for (const { sums } of reports) moveOn(sums, round);
+    }
     bestMs = Math.min(bestMs, await cpuMsOf(work));
   }
   return bestMs;
@@ -112,61 +113,16 @@ function rssBytes(): number {
   return process.memoryUsage.rss();
 }
 
-const areas = ['cpu', 'memory', 'network', 'filesystem', 'disk', 'netstat', 'vmstat', 'softnet', 'sockstat', 'time'];
-
-/**
- * A host in the proportions of a small virtual machine under node_exporter: about 505 series of 282 families, lines of
- * some 75 bytes; one value in six is no whole number, few of them long; a quarter moves between two reports. Hosts are
- * alike, which gzip likes: a real fleet compresses less.
- */
-const host: readonly {
-  readonly family: Family;
-  readonly labelValues: readonly string[];
-  readonly seriesCount: number;
-}[] = Array.from({ length: 282 }, (_, at) => {
-  const labelled = at % 7 === 0;
-  const name = `node_${areas[at % areas.length]}_${'thing_'.slice(0, 1 + (at % 6))}${at}${at % 2 ? '_total' : '_bytes'}`;
-  const seriesCount = labelled ? (at % 3 === 0 ? 7 : 6) : 1;
-  return {
-    family: {
-      name,
-      type: at % 2 === 1 ? ('counter' as const) : ('gauge' as const),
-      help: `Measured thing ${at} of the area ${areas[at % areas.length]}, as the kernel counts it.`,
-      unit: '',
-      divisor: at % 6 === 5 ? 100 : 1,
-      labelNames: labelled ? ['device', 'mode'] : [],
-    },
-    seriesCount,
-    labelValues: labelled
-      ? Array.from({ length: seriesCount }, (_, series) => [`eth${series >> 1}`, `mode${series}`]).flat()
-      : [],
-  };
-});
-const hostSeriesCount = host.reduce((count, { seriesCount }) => count + seriesCount, 0);
-
 function batch(at: number): AgentBatch {
-  const agent = agentId(`web-${at}`)!;
-  const schema = new Schema();
-  for (const { family, seriesCount, labelValues } of host) schema.append(family, seriesCount, labelValues);
-  const sums = Float64Array.from({ length: schema.seriesCount }, (_, series) => firstSum(series, at));
+  const sums = firstSums(at);
   const report = { timeMs: 1_732_463_564_000 + at, sums, present: new Uint8Array(sums.length).fill(1) };
-  return { agent, labels: [], runs: [{ schema, reports: [report] }] };
-}
-
-function firstSum(series: number, at: number): number {
-  if (series % 5 === 0) return 0;
-  if (series % 50 === 1) return Math.sqrt(series * 1000 + at);
-  return series * 7919 * 10 ** (series % 7) + at;
-}
-
-function moveOn({ sums }: RunReport): void {
-  for (let series = 0; series < sums.length; series += 4) sums[series]! += 1 + (series % 97);
+  return { agent: agentId(`web-${at}`)!, labels: [], runs: [{ schema: hostSchema(), reports: [report] }] };
 }
 
 async function promClientRegistry(batches: readonly AgentBatch[]): Promise<Registry> {
   const registry = new Registry();
   let first = 0;
-  for (const { family, seriesCount, labelValues } of host) {
+  for (const { family, seriesCount, labelValues } of hostFamilies) {
     const { name, help, labelNames, divisor } = family;
     const options = { name, help, labelNames: ['agent', ...labelNames], registers: [registry] };
     const metric = family.type === 'gauge' ? new Gauge(options) : new Counter(options);

@@ -1,0 +1,116 @@
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { Agent, get } from 'node:http';
+import { join } from 'node:path';
+import { createGunzip } from 'node:zlib';
+import type { ServerStatus } from '../../src/server/status.ts';
+import { dist, freePort, until, type Workshop } from './processes.ts';
+
+export const fleetKeyHex = '5a'.repeat(32);
+
+/** The bundle as the unit runs it, with a fleet key, on the loopback. */
+export class Server {
+  readonly pid: number;
+  readonly port: number;
+  readonly webPort: number;
+  /** One connection, kept between scrapes, as Prometheus does it. */
+  readonly #agent = new Agent({ keepAlive: true, maxSockets: 1 });
+
+  private constructor(parts: { readonly pid: number; readonly port: number; readonly webPort: number }) {
+    this.pid = parts.pid;
+    this.port = parts.port;
+    this.webPort = parts.webPort;
+  }
+
+  static async start(workshop: Workshop, options: { readonly plain?: boolean } = {}): Promise<Server> {
+    const [port, webPort] = [await freePort(), await freePort()];
+    const folder = join(workshop.folder, `server-${port}`);
+    mkdirSync(join(folder, 'state'), { recursive: true });
+    const keyFile = join(folder, 'fleet.key');
+    writeFileSync(keyFile, `${fleetKeyHex}\n`, { mode: 0o400 });
+    const pid = workshop.start(process.execPath, [
+      join(dist, 'sysmon-server.cjs'),
+      'run',
+      '--env-file=/dev/null',
+      '--log.level=error',
+      `--listen=127.0.0.1:${port}`,
+      `--web.listen-address=127.0.0.1:${webPort}`,
+      `--state-dir=${join(folder, 'state')}`,
+      `--control-socket=${join(folder, 'control.sock')}`,
+      // All come from one address here, and floods are to get as far as they can.
+      '--connections-max=20000',
+      '--connections-per-address-max=20000',
+      ...(options.plain === true ? [] : [`--fleet-key-file=${keyFile}`]),
+    ]);
+    const server = new Server({ pid, port, webPort });
+    await until('the server', async () => (await fetch(`http://127.0.0.1:${webPort}/-/ready`)).ok);
+    return server;
+  }
+
+  /** A scrape as Prometheus does it: every report that this name has not had, compressed. */
+  scrape(
+    options: { readonly timeoutSeconds?: number; readonly onText?: (text: string) => void } = {},
+  ): Promise<Scrape> {
+    const { timeoutSeconds = 10, onText } = options;
+    const startMs = performance.now();
+    return new Promise((resolve, reject) => {
+      const headers = { 'Accept-Encoding': 'gzip', 'X-Prometheus-Scrape-Timeout-Seconds': String(timeoutSeconds) };
+      const request = get({ port: this.webPort, path: '/metrics', agent: this.#agent, headers }, (response) => {
+        let bytes = 0;
+        response.on('data', (chunk: Buffer) => {
+          bytes += chunk.length;
+        });
+        const tail = new Tail();
+        const text = response.pipe(createGunzip());
+        text.setEncoding('utf8');
+        text.on('data', (piece: string) => {
+          tail.push(piece);
+          onText?.(piece);
+        });
+        text.on('error', reject);
+        text.on('end', () => resolve({ wallMs: performance.now() - startMs, bytes, own: tail.metrics() }));
+      });
+      request.on('error', reject);
+    });
+  }
+
+  /** What it says of itself; no cursor moves. */
+  async status(): Promise<ServerStatus> {
+    const response = await fetch(`http://127.0.0.1:${this.webPort}/api/v1/agents`);
+    return ((await response.json()) as { server: ServerStatus }).server;
+  }
+
+  close(): void {
+    this.#agent.destroy();
+  }
+}
+
+export interface Scrape {
+  readonly wallMs: number;
+  /** As sent. */
+  readonly bytes: number;
+  readonly own: OwnMetrics;
+}
+
+/** `sysmon_server_window_bytes` → number; series with labels under their whole text. */
+export type OwnMetrics = ReadonlyMap<string, number>;
+
+/** The end of a text, where the server's own metrics stand. */
+class Tail {
+  #text = '';
+
+  push(piece: string): void {
+    this.#text = (this.#text + piece).slice(-tailCharacters);
+  }
+
+  metrics(): OwnMetrics {
+    const found = new Map<string, number>();
+    for (const line of this.#text.split('\n')) {
+      const match = /^(sysmon_server_\S+(?:{.*})?) (\S+)$/.exec(line);
+      if (match !== null) found.set(match[1]!, Number(match[2]));
+    }
+    return found;
+  }
+}
+
+// The server's own metrics are some 20 KB.
+const tailCharacters = 256 * 1024;
