@@ -95,7 +95,10 @@ export class Cursors {
     for (const [key, scraper] of this.#scrapers) {
       for (const agent of forgotten) for (const cursor of scraper.cursors) cursor.forget(agent);
       scraper.cursors = this.#worthKeeping(scraper, nowMs);
-      if (scraper.cursors.length === 1) scraper.isShared = false;
+      if (scraper.cursors.length === 1) {
+        scraper.isShared = false;
+        scraper.cursors[0]!.trust();
+      }
       if (scraper.cursors.length === 0) this.#scrapers.delete(key);
     }
   }
@@ -156,8 +159,10 @@ export class Cursors {
   }
 
   /** How long after its last scrape a cursor is waited for: one whose connection was dead all the time, not for long. */
-  #holdsAcksMs(scraper: Scraper, cursor: Cursor): number {
-    return cursor.inDoubt && !isOpen(cursor) && !scraper.isShared ? inDoubtKeptMs : this.#options.windowMs;
+  #holdsAcksMs({ cursors, isShared }: Scraper, cursor: Cursor): number {
+    if (!cursor.inDoubt || isShared || isOpen(cursor)) return this.#options.windowMs;
+    const isLast = cursors.every(({ seenAtMs }) => seenAtMs <= cursor.seenAtMs);
+    return isLast ? this.#options.windowMs : inDoubtKeptMs;
   }
 
   /** Whether there is room for one more of this name. A name that has stopped to hold acks makes room, the oldest first. */
@@ -179,7 +184,7 @@ export class Cursors {
   async #cursorFor(scraper: Scraper, connection: ScrapeConnection): Promise<Cursor> {
     const own = scraper.cursors.find((cursor) => cursor.connection === connection);
     if (own !== undefined) {
-      if (own.answeredInDoubt) this.#conflict(scraper, own);
+      if (own.answeredInDoubt) this.#isAlive(scraper, own);
       commitPending(this.#options, scraper, own);
       return own;
     }
@@ -221,18 +226,20 @@ export class Cursors {
         if (!isOpen(sibling)) sibling.positions = new Map(cursor.positions);
       }
     }
-    // A second scraper, or the only one, whose goodbye on its old connection was lost or is late.
+    // A second scraper; or the only one, whose goodbye on its old connection was lost, or who is gone by now.
     for (const sibling of scraper.cursors) if (isOpen(sibling)) sibling.doubt();
+    cursor.doubt();
     scraper.cursors.push(cursor);
     return cursor;
   }
 
   /**
-   * Somebody has read an answer on a connection in doubt, and asks again: two scrapers have one name. A single request
-   * proves nothing; it may have been on its way since before the line was cut.
+   * Somebody has read an answer on a connection in doubt, and asks again. A single request proves nothing: it may have
+   * been on its way since before the line was cut. Where this has been seen of two, two scrapers have one name.
    */
-  #conflict(scraper: Scraper, cursor: Cursor): void {
+  #isAlive(scraper: Scraper, cursor: Cursor): void {
     cursor.trust();
+    if (scraper.cursors.filter(({ inDoubt }) => !inDoubt).length < 2) return;
     scraper.isShared = true;
     scraper.conflicts++;
     this.#options.onConflict(scraper);
@@ -358,7 +365,7 @@ export class Cursor {
   seenAtMs: number;
   /** A scrape has been committed: acks wait for this cursor. */
   known = false;
-  /** Another connection of the name has come since, and this one may be dead without a goodbye. */
+  /** There is another connection of the name, and this one may be dead without a goodbye. */
   inDoubt = false;
   answeredInDoubt = false;
   positions = new Map<AgentId, number>();

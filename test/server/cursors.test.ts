@@ -447,15 +447,15 @@ test('rule 8: whichever of two comes back after a break starts from the oldest o
   const world = new CursorsHarness();
   const [one, two] = [connect(), connect()];
   world.report();
-  await world.scrape(one);
-  await world.scrape(two);
+  for (let scrape = 0; scrape < 3; scrape++) {
+    await world.scrape(one);
+    await world.scrape(two);
+  }
   await world.clock.advance(timeoutMs + 2000);
   world.cursors.closed(two);
   const missed = world.report();
   assert.deepEqual(await world.scrape(one), [missed]);
   assert.deepEqual(await world.scrape(connect()), [missed]);
-  await world.scrape(one);
-  await world.scrape(one);
   assert.equal(world.count('conflict p'), 1);
 });
 
@@ -547,15 +547,38 @@ test('rule 8: an old connection that never scrapes again was dead: no conflict, 
   assert.equal(world.count('conflict p'), 0);
 });
 
-test('rule 8: a connection that scrapes on is waited for as long as the window, also after a restart', async () => {
+test('rule 8: a late request of a connection that is dead makes no conflict with the one that lives', async () => {
+  const world = new CursorsHarness();
+  const [living, dead] = [connect(), connect()];
+  world.report();
+  await world.scrape(living);
+  await world.scrape(dead);
+  world.cursors.closed(dead);
+  for (let scrape = 0; scrape < 3; scrape++) await world.scrape(living);
+  assert.equal(world.count('conflict p'), 0);
+  assert.equal([...world.cursors.scrapers][0]?.isShared, false);
+});
+
+test('rule 8: acks wait for a scraper whose connections are all in doubt', async () => {
   const world = new CursorsHarness();
   const [one, two] = [connect(), connect()];
   const first = world.report();
   await world.scrape(one);
-  await world.scrape(one);
   await world.scrape(two);
-  await world.scrape(one);
-  await world.scrape(one);
+  for (const connection of [one, two]) world.cursors.closed(connection);
+  world.report();
+  await world.clock.advance(10 * minuteMs);
+  assert.ok(world.cursors.committedMs(agentA) <= first);
+});
+
+test('rule 8: a connection that scrapes on is waited for as long as the window, also after a restart', async () => {
+  const world = new CursorsHarness();
+  const [one, two] = [connect(), connect()];
+  const first = world.report();
+  for (let scrape = 0; scrape < 3; scrape++) {
+    await world.scrape(one);
+    await world.scrape(two);
+  }
   assert.equal(world.count('conflict p'), 1);
   for (const connection of [one, two]) world.cursors.closed(connection);
   await world.clock.advance(10 * minuteMs);

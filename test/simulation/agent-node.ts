@@ -166,7 +166,10 @@ export class AgentNode {
 
   cutPower(): void {
     if (!this.host.isUp) return;
-    const { random, timeline } = { random: this.#world.random(`power ${this.plan.name}`), timeline: this.#world.timeline };
+    const { random, timeline } = {
+      random: this.#world.random(`power ${this.plan.name}`),
+      timeline: this.#world.timeline,
+    };
     this.host.isUp = false;
     this.host.boot++;
     for (const socket of [...this.line.sockets]) if (socket.host === this.host) socket.vanish();
@@ -205,7 +208,8 @@ export class AgentNode {
     this.#bySession.set(session.id, ofSession);
     if (ofSession.push(sampled) !== seq) this.#world.violated(`${nameOf(sampled)} is number ${ofSession.length}`);
     const { bytesMax } = this.plan.bounds;
-    if (spool.bytes > bytesMax) this.#world.violated(`${this.plan.name}: the spool holds ${spool.bytes} of ${bytesMax} bytes`);
+    if (spool.bytes > bytesMax)
+      this.#world.violated(`${this.plan.name}: the spool holds ${spool.bytes} of ${bytesMax} bytes`);
   }
 
   #end(how: string): void {

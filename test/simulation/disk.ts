@@ -172,7 +172,8 @@ export class StateVolume {
             }
             process.timeline.after(this.#random.between(0.1, 5), () =>
               process.deliver(this, () => {
-                if (this.isBroken) reject(Object.assign(new Error('ENOSPC: no space left on device'), { code: 'ENOSPC' }));
+                if (this.isBroken)
+                  reject(Object.assign(new Error('ENOSPC: no space left on device'), { code: 'ENOSPC' }));
                 else resolve();
               }),
             );

@@ -56,7 +56,8 @@ function judgeClocks(world: World): void {
       } else if (Math.abs(errorMs) > clockErrorMsMax) {
         // The measurement gave up: only where answers were slow.
         const isSlow = world.plan.faults.some(({ kind }) => /line (?:slow|cut|narrow)|paused|power/.test(kind));
-        if (!isSlow) world.violated(`the time of ${nameOf(report)} is wrong by ${errorMs} ms`);
+        if (!isSlow && !world.hasSteppedServer)
+          world.violated(`the time of ${nameOf(report)} is wrong by ${errorMs} ms`);
         world.beyond('a clock that could not be compared');
       }
       if (serverMs <= newestMs) world.beyond("an agent's times that go back");
@@ -94,12 +95,18 @@ class CursorHistory {
     const stored = this.answers.filter(({ storedMs, from }) => storedMs !== undefined && from === scraper.plan.name);
     this.firstMs = this.answers.find(({ from }) => from === scraper.plan.name)?.startedMs ?? Number.POSITIVE_INFINITY;
     const confirmedMs = stored.find((answer, at) => at > 0 && stored[at - 1]!.socket === answer.socket)?.startedMs;
-    this.knownMs = world.stateWrites.find((ms) => ms >= (confirmedMs ?? Number.POSITIVE_INFINITY)) ?? Number.POSITIVE_INFINITY;
+    this.knownMs =
+      world.stateWrites.find((ms) => ms >= (confirmedMs ?? Number.POSITIVE_INFINITY)) ?? Number.POSITIVE_INFINITY;
   }
 }
 
 /** Why a report may be missing from a database; undefined: it may not. */
-function explain(world: World, cursor: CursorHistory, report: SampledReport, lacks: readonly string[]): string | undefined {
+function explain(
+  world: World,
+  cursor: CursorHistory,
+  report: SampledReport,
+  lacks: readonly string[],
+): string | undefined {
   const { agent, atMs, serverMs, outcome } = report;
   const { server } = world;
   if (report.lostWith !== undefined && outcome !== 'stored') return report.lostWith;
@@ -113,6 +120,8 @@ function explain(world: World, cursor: CursorHistory, report: SampledReport, lac
   for (const answer of cursor.answers) {
     const given = answer.given.get(agent.plan.name);
     if (given === undefined || !(given[0] < serverMs && serverMs <= given[1])) continue;
+    const isFarOff = Math.abs(server.plan.wallAheadMs) > serverAheadMsMax || world.hasSteppedServer;
+    if (answer.isRefusedWhole && isFarOff) return 'times so far off that Prometheus refuses whole scrapes';
     const excuse = excuseOf(answer);
     if (excuse !== undefined) return excuse;
   }
@@ -193,8 +202,10 @@ function judgeCounters(world: World): Record<string, number> {
     'too old': server.outcomes.get('too_old') ?? 0,
   };
   for (const agent of agents) if (isTight(agent) && agent.droppedReports > 0) world.beyond('a small spool');
-  if (server.plan.windowMs < windowMsUsual && server.unscrapedEvictions + server.skippedReports > 0) world.beyond('a small window');
-  if (server.plan.memoryBytesMax < memoryBytesUsual && server.unscrapedEvictions > 0) world.beyond('little memory for windows');
+  if (server.plan.windowMs < windowMsUsual && server.unscrapedEvictions + server.skippedReports > 0)
+    world.beyond('a small window');
+  if (server.plan.memoryBytesMax < memoryBytesUsual && server.unscrapedEvictions > 0)
+    world.beyond('little memory for windows');
   if (world.isWithin) {
     for (const [what, count] of Object.entries(lost)) {
       if (count > 0) world.violated(`${count} reports ${what}, in a history within the bounds`);
@@ -213,7 +224,8 @@ function judgeCounters(world: World): Record<string, number> {
   };
 }
 
-const isTight = ({ plan }: AgentNode): boolean => plan.bounds.bytesMax < spoolBytesUsual || plan.bounds.ageMsMax < spoolAgeMsUsual;
+const isTight = ({ plan }: AgentNode): boolean =>
+  plan.bounds.bytesMax < spoolBytesUsual || plan.bounds.ageMsMax < spoolAgeMsUsual;
 
 const spoolBytesUsual = 2 ** 20;
 const spoolAgeMsUsual = 3_600_000;

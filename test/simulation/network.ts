@@ -1,5 +1,5 @@
-import { type Connection, ConnectionError } from '../../src/runtime/connection.ts';
 import type { Timer } from '../../src/runtime/clock.ts';
+import { type Connection, ConnectionError } from '../../src/runtime/connection.ts';
 import type { Host, Process } from './machine.ts';
 import type { Random } from './random.ts';
 import type { Timeline } from './timeline.ts';
@@ -264,9 +264,7 @@ export class VirtualSocket implements Connection {
   }
 
   destroy(reason?: Error): void {
-    this.#fail(
-      reason instanceof ConnectionError ? reason : new ConnectionError('closed', `${this.peer}: ended here`),
-    );
+    this.#fail(reason instanceof ConnectionError ? reason : new ConnectionError('closed', `${this.peer}: ended here`));
     this.#close();
   }
 

@@ -10,7 +10,11 @@ export interface Plan {
   readonly server: ServerPlan;
   readonly scrapers: readonly ScraperPlan[];
   /** When each of them is started for the first time. */
-  readonly startMs: { readonly agents: readonly number[]; readonly server: number; readonly scrapers: readonly number[] };
+  readonly startMs: {
+    readonly agents: readonly number[];
+    readonly server: number;
+    readonly scrapers: readonly number[];
+  };
   readonly faults: readonly Fault[];
 }
 
@@ -60,7 +64,12 @@ function agentPlan(random: Random, at: number): AgentPlan {
   return {
     name: ['web-1', 'db.example', 'x', 'A_long-name.with_all.its-kinds'][at]!,
     intervalMs: random.pick([1000, 2000, 5000, 5000, 5000, 10_000, 15_000]),
-    labels: random.pick([[], [], [['site', 'north'] as const], [['device', 'of the host'] as const, ['rack', '"7\\8"'] as const]]),
+    labels: random.pick([
+      [],
+      [],
+      [['site', 'north'] as const],
+      [['device', 'of the host'] as const, ['rack', '"7\\8"'] as const],
+    ]),
     hasDisk: random.chance(0.95),
     bounds: {
       bytesMax: isTight ? random.whole(8_000, 80_000) : 64 * 2 ** 20,
@@ -133,7 +142,8 @@ function drawFault(
 
 function forMs(random: Random, kind: FaultKind): number {
   if (kind.endsWith('paused')) return random.chance(0.7) ? random.whole(50, 3000) : random.whole(3000, 40_000);
-  if (/killed|stopped|power/.test(kind)) return random.chance(0.8) ? random.whole(20, 15_000) : random.whole(15_000, 200_000);
+  if (/killed|stopped|power/.test(kind))
+    return random.chance(0.8) ? random.whole(20, 15_000) : random.whole(15_000, 200_000);
   return random.pick([random.whole(100, 3000), random.whole(1000, 30_000), random.whole(10_000, 200_000)]);
 }
 

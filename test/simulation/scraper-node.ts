@@ -1,7 +1,7 @@
 import type { Clock } from '../../src/runtime/clock.ts';
 import { Host, Process } from './machine.ts';
 import { dialVirtual, Line, type VirtualSocket } from './network.ts';
-import { parseExposition, PrometheusModel } from './prometheus-model.ts';
+import { PrometheusModel, parseExposition } from './prometheus-model.ts';
 import type { Request } from './server-node.ts';
 import type { World } from './world.ts';
 
@@ -146,6 +146,7 @@ class Job {
     if (verdict.isFailed) {
       // Prometheus keeps the connection: to the server this answer has arrived.
       node.failures++;
+      world.refusedWhole(id);
       world.trace(`${node.plan.name}: answer ${id} has a sample that is too old: nothing of it is stored`);
       return;
     }
@@ -187,7 +188,11 @@ class Exchange {
   }
 
   /** Resolves to what went wrong where there is no answer. */
-  async run(idle: VirtualSocket | undefined, dial: () => Promise<VirtualSocket>, request: Request): Promise<Response | string> {
+  async run(
+    idle: VirtualSocket | undefined,
+    dial: () => Promise<VirtualSocket>,
+    request: Request,
+  ): Promise<Response | string> {
     const late = new Promise<string>((resolve) => {
       this.#giveUp = () => resolve('no whole answer in time');
     });
@@ -204,7 +209,11 @@ class Exchange {
   }
 
   /** Go's client sends a request again that found its kept connection dead before any byte of an answer. */
-  async #tryBoth(idle: VirtualSocket | undefined, dial: () => Promise<VirtualSocket>, request: Request): Promise<Response | string> {
+  async #tryBoth(
+    idle: VirtualSocket | undefined,
+    dial: () => Promise<VirtualSocket>,
+    request: Request,
+  ): Promise<Response | string> {
     if (idle !== undefined && !idle.isOver) {
       const response = await this.#ask(idle, request);
       if (response !== 'nothing came') return response;

@@ -1,10 +1,11 @@
+import { agentId } from '../../src/model/agent-id.ts';
+import type { Timer } from '../../src/runtime/clock.ts';
 import { Admission } from '../../src/server/admission.ts';
 import { Delivery } from '../../src/server/delivery.ts';
-import { Exposition } from '../../src/server/exposition.ts';
 import type { AgentBatch } from '../../src/server/exposition.ts';
+import { Exposition } from '../../src/server/exposition.ts';
 import { takeNew, takeNewest } from '../../src/server/scrape.ts';
 import { Session } from '../../src/server/session.ts';
-import { agentId } from '../../src/model/agent-id.ts';
 import { StateVolume } from './disk.ts';
 import { epochMs, Host, Process } from './machine.ts';
 import { Ports, type VirtualSocket } from './network.ts';
@@ -48,6 +49,8 @@ export interface Answer {
   /** When the server took it back, and whether its disk knows. */
   rolledBackMs: number | undefined;
   rolledBackOnDisk: boolean;
+  /** Its Prometheus refused all of it for one sample that was too old. */
+  isRefusedWhole: boolean;
   /** It was too old to be sent again when its scraper came back. */
   tooOld: boolean;
 }
@@ -216,12 +219,17 @@ export class ServerNode {
         turn: () => process.turn(),
         delivered: (connection) => sockets.get(connection)?.isDelivered ?? true,
         onCommitted: () => {},
-        onRollBack: () => count('rollback'),
-        onConflict: () => {
-          this.conflicts++;
+        onRollBack: ({ name }, kind) => {
+          count('rollback');
+          world.trace(`${process.name}: rolled back for '${name}', ${kind}`);
         },
-        onAssumed: () => {
+        onConflict: ({ name }) => {
+          this.conflicts++;
+          world.trace(`${process.name}: two scrape as '${name}'`);
+        },
+        onAssumed: ({ name }, agent) => {
           this.assumed++;
+          world.trace(`${process.name}: an answer for '${name}' is too old to be sent again, with reports of ${agent}`);
         },
       },
       onStateWritten: () => {},
@@ -250,7 +258,8 @@ export class ServerNode {
   /** Whatever this connection has carried and nobody has confirmed is taken back. */
   rolledBack(socket: VirtualSocket): void {
     for (const answer of this.answers) {
-      if (answer.socket === socket && answer.finishedMs !== undefined) answer.rolledBackMs ??= this.#world.timeline.nowMs;
+      if (answer.socket === socket && answer.finishedMs !== undefined)
+        answer.rolledBackMs ??= this.#world.timeline.nowMs;
     }
   }
 
@@ -273,11 +282,25 @@ export class ServerNode {
       }
     }
     const answer: Answer = {
-      ...{ id: this.answers.length, run: this.#runs, key, from: request.from, startedMs: timeline.nowMs, timeoutMs: request.timeoutMs },
+      ...{
+        id: this.answers.length,
+        run: this.#runs,
+        key,
+        from: request.from,
+        startedMs: timeline.nowMs,
+        timeoutMs: request.timeoutMs,
+      },
       ...{ socket, finishedMs: undefined, given: new Map(), storedMs: undefined, supersededMs: undefined },
-      ...{ endedWithServer: false, rolledBackMs: undefined, rolledBackOnDisk: false, tooOld: false },
+      ...{
+        endedWithServer: false,
+        rolledBackMs: undefined,
+        rolledBackOnDisk: false,
+        isRefusedWhole: false,
+        tooOld: false,
+      },
     };
     this.answers.push(answer);
+    this.#world.trace(`server: answer ${answer.id} to ${request.from} '${request.selection}' over ${socket.peer}`);
     return answer;
   }
 
@@ -297,6 +320,7 @@ class HttpConnection {
   readonly #socket: VirtualSocket;
   readonly #scraper = { closed: false };
   #tail: Promise<void> = Promise.resolve();
+  #idle: Timer | undefined;
 
   constructor(node: ServerNode, run: Run, exposition: Exposition, socket: VirtualSocket) {
     this.#node = node;
@@ -308,13 +332,15 @@ class HttpConnection {
 
   async run(): Promise<void> {
     let text = '';
+    this.#restUntilTooLong();
     try {
       for await (const chunk of this.#socket) {
         text += Buffer.from(chunk).toString('latin1');
         for (let end = text.indexOf('\n'); end >= 0; end = text.indexOf('\n')) {
           const request = JSON.parse(text.slice(0, end)) as Request;
           text = text.slice(end + 1);
-          this.#tail = this.#tail.then(() => this.#answer(request));
+          this.#idle?.cancel();
+          this.#tail = this.#tail.then(() => this.#answer(request)).finally(() => this.#restUntilTooLong());
           this.#tail.catch(() => {});
         }
       }
@@ -325,6 +351,12 @@ class HttpConnection {
     this.#node.rolledBack(this.#socket);
     this.#socket.destroy();
     await this.#tail;
+    this.#idle?.cancel();
+  }
+
+  #restUntilTooLong(): void {
+    this.#idle?.cancel();
+    this.#idle = this.#run.process.clock.after(keepAliveMs, () => this.#socket.destroy());
   }
 
   async #answer(request: Request): Promise<void> {
@@ -345,10 +377,18 @@ class HttpConnection {
     const after = new Map(agents.map((agent) => [agent.id as string, scrape.afterMs(agent.id)]));
     let isSent = false;
     const turn = () => process.turn();
-    const taken = await takeNew({ clock, store, windowMs, turn }, agents, scrape, request.samplesMax ?? scrape.samplesMax);
+    const taken = await takeNew(
+      { clock, store, windowMs, turn },
+      agents,
+      scrape,
+      request.samplesMax ?? scrape.samplesMax,
+    );
     this.#node.skippedReports += taken.skippedReports;
     answer.given = new Map(
-      [...taken.taken].map(([agent, untilMs]) => [agent, [after.get(agent) ?? Number.NEGATIVE_INFINITY, untilMs] as const]),
+      [...taken.taken].map(([agent, untilMs]) => [
+        agent,
+        [after.get(agent) ?? Number.NEGATIVE_INFINITY, untilMs] as const,
+      ]),
     );
     try {
       isSent = await this.#send(200, answer.id, this.#body(taken.batches, true), request.timeoutMs);
@@ -388,6 +428,8 @@ class HttpConnection {
   }
 }
 
+// Of http.ts.
+const keepAliveMs = 310_000;
 // Of cursors.ts.
 const resentWithinMs = 5 * 60_000;
 // Of session.ts, and one frame more; an answer's slice is 64 KiB and some.

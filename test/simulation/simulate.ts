@@ -12,7 +12,8 @@ for (let s = seed; s < seed + count; s++) {
   const outcome = await new World({ seed: s, ...(trace ? { onTrace: (l: string) => console.log(l) } : {}) }).run();
   if (outcome.beyond.length === 0) within++;
   for (const r of outcome.beyond) reasons.set(r, (reasons.get(r) ?? 0) + 1);
-  if (outcome.violations.length > 0 || count === 1) console.log(s, JSON.stringify({ ...outcome, missing: [...outcome.missing] }, null, 1));
+  if (outcome.violations.length > 0 || count === 1)
+    console.log(s, JSON.stringify({ ...outcome, missing: [...outcome.missing] }, null, 1));
 }
 console.log(`${within} of ${count} within, ${(Date.now() - started) / count} ms each`);
 console.log([...reasons].sort((a, b) => b[1] - a[1]));

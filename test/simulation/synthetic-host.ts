@@ -20,7 +20,10 @@ export class SyntheticHost {
   constructor(random: Random) {
     this.#random = random;
     // The same family has another divisor on another host, as an agent of another version may have it.
-    this.#mixed = gauge('sim_mixed', 'Whatever a double can be.', { labels: ['kind'], divisor: random.pick([1, 1, 1000]) });
+    this.#mixed = gauge('sim_mixed', 'Whatever a double can be.', {
+      labels: ['kind'],
+      divisor: random.pick([1, 1, 1000]),
+    });
     this.#addDevices(random.whole(1, 4));
     this.reboot();
   }
@@ -67,7 +70,8 @@ export class SyntheticHost {
       this.#counts[at] = random.chance(0.005) ? 0 : this.#counts[at]! + step;
     }
     if (random.chance(0.02)) this.#addDevices(1);
-    if (random.chance(0.02) && this.#devices.length > 0) this.#devices.splice(random.whole(0, this.#devices.length - 1), 1);
+    if (random.chance(0.02) && this.#devices.length > 0)
+      this.#devices.splice(random.whole(0, this.#devices.length - 1), 1);
     if (random.chance(0.003)) {
       this.#devices = [];
       this.#addDevices(random.whole(1, 6));

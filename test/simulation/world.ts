@@ -49,6 +49,7 @@ export class World {
   #hash = 0;
   readonly #stateWrites: number[] = [];
   readonly #serverEnds: number[] = [];
+  hasSteppedServer = false;
   readonly ends = new Map<string, number>();
   /** What a Prometheus has refused, by series and time. */
   readonly #refusals = new Map<ScraperNode, Map<string, string>>();
@@ -95,8 +96,11 @@ export class World {
       timeline.at(historyMs + lastSamplesMs, () => {
         for (const agent of this.agents) agent.stopSampling();
       });
-      const isOver = () => this.#violations.length >= violationsMax;
-      await timeline.run(historyMs + lastSamplesMs + settleMs, isOver);
+      const endMs = historyMs + lastSamplesMs;
+      const isHopeless = () => this.#violations.length >= violationsMax;
+      await timeline.run(endMs + settleMsMin, isHopeless);
+      const isOver = () => isHopeless() || this.agents.every(({ spool }) => spool?.waitingCount === 0);
+      await timeline.run(endMs + settleMsMax, isOver);
     } catch (error) {
       this.violated(stackOf(error));
     } finally {
@@ -162,7 +166,9 @@ export class World {
     const agent = this.#byName.get(agentName);
     const sampled = agent?.report(report.session, report.seq);
     if (sampled === undefined) {
-      this.violated(`report ${report.seq} of session ${report.session} came as one of '${agentName}', which never made it`);
+      this.violated(
+        `report ${report.seq} of session ${report.session} came as one of '${agentName}', which never made it`,
+      );
       return;
     }
     if (sampled.serverMs !== undefined && sampled.serverMs !== report.timeMs) {
@@ -177,6 +183,11 @@ export class World {
   stored(answerId: number): void {
     const answer = this.server.answers[answerId];
     if (answer !== undefined) answer.storedMs ??= this.timeline.nowMs;
+  }
+
+  refusedWhole(answerId: number): void {
+    const answer = this.server.answers[answerId];
+    if (answer !== undefined) answer.isRefusedWhole = true;
   }
 
   refused(scraper: ScraperNode, reason: Refusal['reason'], sample: Refusal['sample']): void {
@@ -264,8 +275,9 @@ export class World {
         });
       case 'server clock':
         server.host.wallAheadMs += size;
-        if (Math.abs(size) > stepMsMax) this.beyond("a step of the server's clock");
-        return;
+        if (Math.abs(size) <= stepMsMax) return;
+        this.hasSteppedServer = true;
+        return this.beyond("a step of the server's clock");
       case 'agent killed':
         agent.kill();
         return void later(() => agent.start());
@@ -353,8 +365,11 @@ function stackOf(error: unknown): string {
 const violationsMax = 10;
 // The longest interval, and what a stopping program takes.
 const lastSamplesMs = 20_000;
-// Silence, backoff, a refusal's minute, a retransmission's minute.
-const settleMs = 240_000;
+// A few scrapes, also of the Prometheus that nobody waits for yet.
+const settleMsMin = 60_000;
+// Silence, backoff, a retransmission's minute; and a connection of a scraper whose goodbye was lost, which the server
+// keeps for 310 s, and its cursor until then.
+const settleMsMax = 420_000;
 const startWithinMs = 15_000;
 // Below what an offset is taken for 0.
 const stepMsMax = 2000;
