@@ -4,7 +4,7 @@ import { realClock } from '../runtime/clock.ts';
 import { readOptions, UsageError } from '../runtime/config.ts';
 import { ControlError } from '../runtime/control.ts';
 import { systemdLifecycle } from '../runtime/lifecycle.ts';
-import { stderrIsJournal, stderrLog } from '../runtime/log.ts';
+import { lastWords, stderrIsJournal, stderrLog } from '../runtime/log.ts';
 import { helpOrVersion } from '../runtime/option-help.ts';
 import { version } from '../runtime/version.ts';
 import { check, collect, status } from './commands.ts';
@@ -59,7 +59,8 @@ main().then(
     const isUsage = error instanceof UsageError || (error instanceof SpoolFolderError && error.code === 'access');
     // What a person can mend is said in a line; anything else is a bug, and its stack says where.
     const isExpected = isUsage || error instanceof ControlError || error instanceof SpoolFolderError;
-    process.stderr.write(`${program.name}: ${isExpected ? error.message : (error as Error).stack}\n`);
+    const text = isExpected ? error.message : String((error as Error).stack);
+    process.stderr.write(lastWords(program.name, text, { journal: stderrIsJournal(process.env) }));
     process.exit(isUsage ? 2 : 1);
   },
 );

@@ -63,6 +63,12 @@ export function oneLine(text: string): string {
   });
 }
 
+/** What a program that fails ends with: `name: text` for people; for journald without the name, as an error. */
+export function lastWords(name: string, text: string, options: { readonly journal: boolean }): string {
+  if (!options.journal) return `${name}: ${text}\n`;
+  return text.replace(/^/gm, `<${priorities.error}>`).concat('\n');
+}
+
 /**
  * True where stderr goes straight to journald. systemd names the stream's device and inode, because a child of a unit
  * inherits the variable also when its stderr goes elsewhere.

@@ -1,7 +1,14 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { test } from 'node:test';
-import { onceAMinute, oneLine, type StderrLogOptions, stderrIsJournal, stderrLog } from '../../src/runtime/log.ts';
+import {
+  lastWords,
+  onceAMinute,
+  oneLine,
+  type StderrLogOptions,
+  stderrIsJournal,
+  stderrLog,
+} from '../../src/runtime/log.ts';
 import { MemoryLog } from '../support/memory-log.ts';
 import { VirtualClock } from '../support/virtual-clock.ts';
 
@@ -81,4 +88,10 @@ test('keys without end: the oldest are forgotten, the newest are not', () => {
   assert.equal(log.lines.length, 5000);
   seldom.info('key 0', 'again');
   assert.equal(log.lines.length, 5001);
+});
+
+test('what a program ends with: for people with its name, for journald as errors', () => {
+  assert.equal(lastWords('sysmon-test', 'a port is taken', { journal: false }), 'sysmon-test: a port is taken\n');
+  assert.equal(lastWords('sysmon-test', 'a port is taken', { journal: true }), '<3>a port is taken\n');
+  assert.equal(lastWords('sysmon-test', 'Error: bug\n    at f', { journal: true }), '<3>Error: bug\n<3>    at f\n');
 });
