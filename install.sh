@@ -132,7 +132,7 @@ install_role() {
 check_host() {
   [ "$(id -u)" = 0 ] || die "not root: run 'sudo $0 $command'"
   [ -d /run/systemd/system ] || die 'this host was not booted with systemd, which runs the programs'
-  for tool in systemctl systemd-sysusers systemd-notify journalctl runuser flock; do
+  for tool in systemctl systemd-sysusers systemd-notify journalctl setpriv runuser flock; do
     command -v "$tool" >/dev/null || die "'$tool' is missing: install Debian's packages systemd and util-linux, or their like"
   done
 }
@@ -391,7 +391,7 @@ remember() {
 
 # As its own user, who must be able to read what the options name.
 check_options() {
-  runuser -u "sysmon-$1" -- env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin "$new/node" "$new/sysmon-$1.cjs" check >"$work/check.log" 2>&1 ||
+  setpriv --reuid "sysmon-$1" --regid "sysmon-$1" --clear-groups env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin "$new/node" "$new/sysmon-$1.cjs" check >"$work/check.log" 2>&1 ||
     die "the options of /etc/sysmon/$1.env are refused, nothing was changed in what runs: $(tail -n 1 "$work/check.log")"
 }
 
@@ -457,7 +457,8 @@ restart_unit() {
   systemctl restart "$1" 2>/dev/null && return 0
   # What it wrote last may still be on its way.
   journalctl --sync 2>/dev/null || :
-  journalctl -q --after-cursor "$cursor" -t "${1%.service}" -o cat >"$work/journal" || :
+  # Filtered here: with a match, journalctl 252 passes over the first entry after a cursor.
+  journalctl -q --after-cursor "$cursor" -o short | sed -n "s/^.* ${1%.service}\[[0-9]*\]: //p" >"$work/journal" || :
   reason=$(tail -n 1 "$work/journal")
   [ -n "$reason" ] || reason="see journalctl -u $1"
   die "${1%.service} does not start: ${reason#"${1%.service}: "}"
@@ -476,6 +477,7 @@ clean_up() {
 # shellcheck disable=SC2317 # by a trap
 take_back() {
   set +e
+  for unit in $restarted; do systemctl stop "$unit"; done
   while read -r number path; do
     rm -f "$path"
     [ "$number" = - ] || cp -a "$work/kept/$number" "$path"
@@ -485,10 +487,7 @@ take_back() {
   if [ -n "$root" ] || [ -z "$changed" ]; then return; fi
   systemctl daemon-reload
   for unit in $restarted; do
-    if [ -e "$base/lib/systemd/system/$unit" ]; then systemctl restart "$unit"; else
-      systemctl stop "$unit" 2>/dev/null
-      systemctl reset-failed "$unit" 2>/dev/null
-    fi
+    if [ -e "$base/lib/systemd/system/$unit" ]; then systemctl start "$unit"; else systemctl reset-failed "$unit" 2>/dev/null; fi
   done
   if [ -e "$lib/current" ]; then warn 'everything is as it was before, and the old version runs'; else
     warn "nothing is installed; configuration and keys in /etc/sysmon are kept for the next try"
