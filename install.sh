@@ -12,7 +12,7 @@ Usage: install.sh server                    install or upgrade the server
 An agent joins by the line that `sysmon-server enroll NAME` prints on the server. It is taken from FILE (- is standard
 input), else where no server is known yet from the server of this host, a prompt, or standard input:
 
-  sysmon-server enroll web-1 | ssh web-1 sudo ./install.sh agent
+  sudo sysmon-server enroll web-1 | ssh web-1 sudo ./install.sh agent
 
 Options:
   --prefix DIR   where the programs go, /usr/local by default
@@ -214,7 +214,7 @@ take_join_line() {
   else
     read_line
   fi
-  [ -n "$line" ] || wrong "no server is known: run 'sysmon-server enroll $(uname -n)' on the server, and give its line to this command by standard input or --join-file FILE"
+  [ -n "$line" ] || wrong "no server is known: run 'sudo sysmon-server enroll $(uname -n)' on the server, and give its line to this command by standard input or --join-file FILE"
   # shellcheck disable=SC2086 # into its words
   set -f && set -- $line && set +f
   [ $# -eq 4 ] || wrong "the join line has $# words: expected the 4 that 'sysmon-server enroll' prints"
@@ -248,7 +248,7 @@ is_configured() {
 read_line() { read -r line || :; }
 
 ask_line() {
-  printf "The line that 'sysmon-server enroll %s' prints on the server: " "$(uname -n)" >&2
+  printf "The line that 'sudo sysmon-server enroll %s' prints on the server: " "$(uname -n)" >&2
   settings=$(stty -g)
   # It holds the key.
   stty -echo
@@ -515,7 +515,7 @@ summary() {
 server_summary() {
   systemctl -q is-active sysmon-server.service || return 0
   say "$("$base/bin/sysmon-server" check)"
-  say "'sysmon-server enroll NAME' prints the line with which a host joins; Prometheus scrapes http://$(uname -n):9733/metrics"
+  say "'sudo sysmon-server enroll NAME' prints the line with which a host joins; Prometheus scrapes http://$(uname -n):9733/metrics"
   say 'ports to open, where a firewall is in between: 9732/tcp for agents, 9733/tcp for Prometheus alone'
   if command -v ufw >/dev/null && ufw status 2>/dev/null | grep -q '^Status: active'; then
     say "ufw is active on this host: 'ufw allow 9732/tcp', and 9733/tcp from the address of Prometheus"

@@ -49,7 +49,7 @@ describe('a fleet that is installed from the release', () => {
     const before = await listing(lab, 'a1');
     const right = await joinLine('a1');
     for (const [input, expected] of [
-      ['', /no server is known: run 'sysmon-server enroll a1' on the server/],
+      ['', /no server is known: run 'sudo sysmon-server enroll a1' on the server/],
       ['sysmon-join-v1 s1:9732\n', /has 2 words: expected the 4/],
       [right.replace(/ \S+:9732 /, ' s1 '), /the server in the join line is 's1': expected HOST:PORT/],
       [right.slice(0, -1), /the key in the join line is not whole/],
