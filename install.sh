@@ -484,6 +484,7 @@ take_back() {
   done <"$work/kept.list"
   rm -rf "$lib/releases/.new"
   [ -z "$created_release" ] || rm -rf "$created_release"
+  remove_empty_folders
   if [ -n "$root" ] || [ -z "$changed" ]; then return; fi
   systemctl daemon-reload
   for unit in $restarted; do
@@ -528,9 +529,12 @@ server_summary() {
 agent_summary() {
   systemctl -q is-active sysmon-agent.service || return 0
   tries=0
+  reason='it has not answered yet'
   until
     link=$(link_state)
-    case $link in connected* | refused*) true ;; *) [ "$tries" -ge 10 ] ;; esac
+    # A try that is under way says nothing of the one before.
+    case $link in waiting* | refused*) reason=${link#* } ;; esac
+    case $link in connected* | refused*) true ;; *) [ "$tries" -ge 15 ] ;; esac
   do
     tries=$((tries + 1))
     sleep 1
@@ -538,7 +542,7 @@ agent_summary() {
   case $link in
     connected*) say "the agent is connected to ${link#* }" ;;
     *)
-      warn "the agent runs and keeps its reports, but is not connected: ${link#* }"
+      warn "the agent runs and keeps its reports, but is not connected: $reason"
       warn "look at 'sysmon-agent status' and 'journalctl -u sysmon-agent'; the server's port (9732/tcp) must be open to this host"
       # Joining was asked for and did not work; at an upgrade the server may just be away.
       [ -z "$join_key" ] || exit 1
@@ -550,7 +554,7 @@ agent_summary() {
 link_state() {
   "$base/bin/sysmon-agent" status --json 2>/dev/null | "$lib/current/node" -e '
     const { link } = JSON.parse(require("node:fs").readFileSync(0, "utf8"));
-    console.log(link.state + " " + (link.peer ?? link.reason ?? "it is still trying"));' 2>/dev/null || echo 'unknown it does not answer yet'
+    console.log(link.state + " " + (link.peer ?? link.reason));' 2>/dev/null || echo unknown
 }
 
 # Removing -------------------------------------------------------------------------------------------------------------
@@ -566,9 +570,7 @@ uninstall() {
     remove "$base/lib/systemd/system/$unit" "$base/bin/sysmon-$each" "$base/lib/sysusers.d/sysmon-$each.conf"
   done
   remove "$base/share/doc/sysmon" "$lib"
-  for folder in lib/systemd/system lib/systemd lib/sysusers.d share/doc; do
-    rmdir "$base/$folder" 2>/dev/null || :
-  done
+  remove_empty_folders
   if [ -z "$root" ] && [ -n "$removed" ] && [ -d /run/systemd/system ]; then
     systemctl daemon-reload
     systemctl reset-failed sysmon-agent.service sysmon-server.service 2>/dev/null || :
@@ -576,6 +578,13 @@ uninstall() {
   [ -z "$purge" ] || purge
   if [ -n "$removed" ]; then say 'sysmon is removed'; else say 'nothing to remove: sysmon is not installed'; fi
   [ -n "$purge" ] || say_what_is_kept
+}
+
+# Those that an install makes where they are missing.
+remove_empty_folders() {
+  for folder in lib/sysmon/releases lib/sysmon lib/systemd/system lib/systemd lib/sysusers.d share/doc; do
+    rmdir "$base/$folder" 2>/dev/null || :
+  done
 }
 
 remove() {

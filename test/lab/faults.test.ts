@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { after, before, describe, test } from 'node:test';
+import { after, afterEach, before, describe, test } from 'node:test';
 import { eventually, Lab } from './lab.ts';
 import { Prometheus } from './prometheus.ts';
 import { SpoolRecord } from './record.ts';
@@ -29,6 +29,8 @@ describe('what happens to hosts', () => {
     await eventually('all agents are up', async () => (await prometheus.value('count(sysmon_agent_up == 1)')) === 2);
   });
   after(() => lab.down());
+  // One that failed while Prometheus was away must not take the others along.
+  afterEach(() => prometheus.resume());
 
   test('a cable is pulled, and a line loses every packet while it stays up', async () => {
     const cursors = await Promise.all(agents.map(journalCursor));
@@ -96,7 +98,7 @@ describe('what happens to hosts', () => {
     await lab.sh('f1', `dd if=/dev/zero of=${spool}/lost+found bs=4k 2>/dev/null || true`);
     await eventually('it notices', async () => (await mirrored('f1')) === false);
     await eventually('a warning', async () =>
-      /sysmon-agent.*ENOSPC|no space/i.test(await journal('f1', cursor, 'warning')),
+      /^4 sysmon-agent: .*(ENOSPC|no space)/im.test(await journal('f1', cursor)),
     );
     const before = (await status('f1')).spool.reports;
     await eventually('it goes on in memory', async () => (await status('f1')).spool.reports >= before + 5);
@@ -114,19 +116,20 @@ describe('what happens to hosts', () => {
     const cursor = await journalCursor('f2');
     const before = await lab.sh('f2', 'systemctl show -p MainPID --value sysmon-agent');
     read();
-    // A neighbour in the unit's own group that the kernel may not kill, so that it must kill the agent.
+    // A neighbour in the unit's own group takes the memory, and the agent is whom the kernel prefers to kill.
+    await lab.sh('f2', `echo 1000 >/proc/${before}/oom_score_adj`);
     await lab.sh(
       'f2',
-      `for dir in /sys/fs/cgroup/memory /sys/fs/cgroup; do [ -e $dir/system.slice/sysmon-agent.service ] && break; done
-      systemd-run -q --unit=hog -p OOMScoreAdjust=-1000 sh -c 'echo $$ >'$dir'/system.slice/sysmon-agent.service/cgroup.procs
-        exec node -e "const held = []; setInterval(() => held.length < 40 && held.push(Buffer.alloc(8 << 20, 1)), 10)"'`,
+      `for dir in /sys/fs/cgroup/memory /sys/fs/cgroup; do [ ! -e $dir/system.slice/sysmon-agent.service ] || break; done
+      systemd-run -q --unit=hog sh -c "echo 0 >$dir/system.slice/sysmon-agent.service/cgroup.procs
+        exec node -e 'const held = []; setInterval(() => held.push(Buffer.alloc(8 << 20, 1)), 10)'"`,
     );
     await eventually('it was killed and started again', async () =>
-      /sysmon-agent\.service: (Main process exited, code=killed, status=9|A process of this unit has been killed by the OOM killer)[\s\S]*Started sysmon-agent/.test(
+      /sysmon-agent\.service: Main process exited, code=killed, status=9\/KILL[\s\S]*Started sysmon-agent/.test(
         await journal('f2', cursor),
       ),
     );
-    await lab.sh('f2', 'systemctl stop hog; systemctl is-active sysmon-agent');
+    await lab.sh('f2', 'systemctl stop hog 2>/dev/null; systemctl is-active sysmon-agent');
     assert.notEqual(await lab.sh('f2', 'systemctl show -p MainPID --value sysmon-agent'), before);
     await expectAllStored();
   });
@@ -229,7 +232,16 @@ describe('what happens to hosts', () => {
     const out = await lab.sh(host, 'journalctl --sync; journalctl -n 0 --show-cursor -q');
     return /-- cursor: (.*)$/.exec(out)![1]!;
   }
-  function journal(host: string, cursor: string, priority = 'debug'): Promise<string> {
-    return lab.sh(host, `journalctl -q --after-cursor '${cursor}' -p ${priority} -o short --no-hostname`);
+  /** What came after the cursor, a line each as `priority program: message`. */
+  async function journal(host: string, cursor: string): Promise<string> {
+    // No match on the command line: with one, journalctl 252 passes over the first entry after a cursor.
+    const fields = 'MESSAGE,PRIORITY,SYSLOG_IDENTIFIER';
+    const out = await lab.sh(host, `journalctl -q --after-cursor '${cursor}' -o json --output-fields=${fields}`);
+    return out
+      .split('\n')
+      .filter((line) => line !== '')
+      .map((line) => JSON.parse(line) as { MESSAGE: string; PRIORITY: string; SYSLOG_IDENTIFIER: string })
+      .map(({ MESSAGE, PRIORITY, SYSLOG_IDENTIFIER }) => `${PRIORITY} ${SYSLOG_IDENTIFIER}: ${MESSAGE}`)
+      .join('\n');
   }
 });

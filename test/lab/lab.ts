@@ -69,7 +69,7 @@ export class Lab {
 
   /** The body of an HTTP answer of 200, asked for from the hosts' network. */
   async get(url: string): Promise<string> {
-    const script = `fetch(process.argv[1]).then(async (answer) => {
+    const script = `fetch(process.argv[1], { signal: AbortSignal.timeout(30_000) }).then(async (answer) => {
       process.stdout.write(await answer.text(), () => process.exit(answer.ok ? 0 : 1));
     }, (error) => { console.error(String(error.cause ?? error)); process.exit(1); });`;
     const args = ['net', '--', process.execPath, '-e', script, url];
