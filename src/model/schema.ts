@@ -15,31 +15,28 @@ export interface SchemaBlock {
  */
 export class Schema {
   readonly blocks: SchemaBlock[] = [];
-  readonly #families = new Map<string, Family>();
+  /** By name. Made when it is asked for: it takes as much memory as all blocks. */
+  #families: Map<string, Family> | undefined;
   #seriesCount = 0;
-  #bytes = 0;
 
   get seriesCount(): number {
     return this.#seriesCount;
   }
 
-  /** About what it takes in memory. */
-  get bytes(): number {
-    return this.#bytes;
+  family(name: string): Family | undefined {
+    this.#families ??= new Map(this.blocks.map(({ family }) => [family.name, family]));
+    return this.#families.get(name);
   }
 
-  family(name: string): Family | undefined {
-    return this.#families.get(name);
+  /** Lets go of what only declaring needs, because nothing is likely to be declared soon. */
+  settle(): void {
+    this.#families = undefined;
   }
 
   /** Appends series of a family. A family that is named again must be the same object or equal in every field. */
   append(family: Family, seriesCount: number, labelValues: readonly string[]): SchemaBlock {
-    const known = this.#families.get(family.name);
-    if (known === undefined) {
-      this.#families.set(family.name, family);
-      this.#bytes += familyBytes;
-      for (const text of [family.name, family.help, family.unit, ...family.labelNames]) this.#bytes += textBytes(text);
-    }
+    const known = this.family(family.name);
+    if (known === undefined) this.#families!.set(family.name, family); // family() has made it
     const block: SchemaBlock = {
       family: known ?? family,
       firstSeries: this.#seriesCount,
@@ -48,8 +45,6 @@ export class Schema {
     };
     this.blocks.push(block);
     this.#seriesCount += seriesCount;
-    this.#bytes += blockBytes;
-    for (const value of labelValues) this.#bytes += textBytes(value);
     return block;
   }
 
@@ -69,25 +64,19 @@ export class Schema {
     const from = this.#seriesCount;
     const added = other.blocks.slice(blockOf(other, from));
     for (const { family } of added) {
-      const known = this.#families.get(family.name);
+      const known = this.family(family.name);
       if (known !== undefined && !sameFamily(known, family)) return false;
     }
     for (const block of added) {
       const skip = Math.max(0, from - block.firstSeries);
-      const labelValues = block.labelValues.slice(skip * block.family.labelNames.length);
+      // As a whole it is the same object, which other schemas may have, too.
+      const labelValues =
+        skip === 0 ? block.labelValues : block.labelValues.slice(skip * block.family.labelNames.length);
       this.append(block.family, block.seriesCount - skip, labelValues);
     }
     return true;
   }
 }
-
-// Rough sizes of what the engine allocates beside the characters.
-const familyBytes = 200;
-const blockBytes = 100;
-const stringBytes = 24;
-
-// A string with one character beyond Latin-1 has two bytes for each.
-const textBytes = (text: string): number => stringBytes + (/[^\0-\xff]/.test(text) ? 2 : 1) * text.length;
 
 interface SeriesPlace {
   readonly family: Family;

@@ -23,7 +23,7 @@ export class Session {
   readonly #options: SessionOptions;
   readonly #connection: Connection;
   readonly #decoder = new FrameDecoder({ payloadBytesMax: limits.helloBytesMax });
-  readonly #table = new SchemaTable();
+  readonly #table: SchemaTable;
   readonly #startedMs: number;
   #agent: AgentRecord | undefined;
   /** Frames since the connection: none tells a port scan or a health check. */
@@ -37,8 +37,8 @@ export class Session {
   /** The record's schema object that stands for this table's, and how many series of the table it is known to cover. */
   #schema: Schema | undefined;
   #schemaSeries = 0;
-  /** What the store counts for this connection's schema. */
-  #schemaBytes = 0;
+  /** The table's schema, once the store counts it. */
+  #heldSchema: Schema | undefined;
   /** The last report of this stream is the newest one of the window: a delta can follow it there. */
   #follows = false;
   #acked: SessionSeq | undefined;
@@ -49,6 +49,8 @@ export class Session {
   constructor(connection: Connection, options: SessionOptions) {
     this.#connection = connection;
     this.#options = options;
+    const { schemas } = options.delivery.store;
+    this.#table = new SchemaTable((declaration) => schemas.share(declaration));
     this.#startedMs = options.clock.monotonicMs();
     this.#heardMs = this.#startedMs;
   }
@@ -71,7 +73,7 @@ export class Session {
     } finally {
       deadline.cancel();
       this.#ackTimer?.cancel();
-      this.#holdSchema(0);
+      this.#holdSchema(undefined);
       this.#leave();
       await this.#goodbye;
       this.#connection.destroy();
@@ -158,12 +160,12 @@ export class Session {
         this.#schema = undefined;
         this.#schemaSeries = 0;
         this.#follows = false;
-        this.#holdSchema();
+        this.#holdSchema(this.#table.schema);
         this.#options.delivery.store.begin(agent, message.session, message.offsetMs);
         return this.#acknowledgeNow(agent);
       case 'schema':
         this.#table.declare(message, payload.length);
-        return this.#holdSchema();
+        return this.#holdSchema(this.#table.schema);
       case 'report':
         return this.#report(agent, message, payload);
       case 'ping':
@@ -193,11 +195,11 @@ export class Session {
     this.#follows = outcome === 'stored';
   }
 
-  #holdSchema(bytes = this.#table.schema.bytes): void {
-    if (!this.#options.delivery.store.holdSchema(bytes - this.#schemaBytes)) {
-      throw new ProtocolError('busy', "the schemas of all agents fill the server's --memory-max");
-    }
-    this.#schemaBytes = bytes;
+  #holdSchema(schema: Schema | undefined): void {
+    const before = this.#heldSchema;
+    this.#heldSchema = schema;
+    if (this.#options.delivery.store.holdSchema(schema, before) || schema === undefined) return;
+    throw new ProtocolError('busy', "the schemas of all agents fill the server's --memory-max");
   }
 
   /** The schema object that stands for what this connection has declared: the one of the connection before, if equal. */

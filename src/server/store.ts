@@ -5,6 +5,7 @@ import { encodeKey } from '../protocol/delta.ts';
 import { limits } from '../protocol/limits.ts';
 import type { Hello, SessionSeq } from '../protocol/message.ts';
 import type { Clock } from '../runtime/clock.ts';
+import { SchemasInUse } from './schemas-in-use.ts';
 import { type Receipt, Window } from './window.ts';
 
 /** What became of a report. Only `stored` reaches a scraper; the others are acknowledged too, or they would come for ever. */
@@ -32,14 +33,15 @@ export interface StoreOptions {
 /** All that is known of one agent, connected or not. */
 export class AgentRecord {
   readonly id: AgentId;
-  readonly window = new Window();
+  readonly window: Window;
+  readonly #schemas: SchemasInUse;
+  #schema: Schema | undefined;
   /** The last report received of each session, in the order in which they were last begun; at most 8. */
   readonly sessions = new Map<number, number>();
   labels: Hello['labels'] = [];
   hostId = '';
   intervalMs = 0;
   offsetMs = 0;
-  schema: Schema | undefined;
   /** The address of the live connection, undefined while there is none. */
   peer: string | undefined;
   connectedAtMs: number | undefined;
@@ -53,9 +55,23 @@ export class AgentRecord {
   received: SessionSeq | undefined;
   evicted: Receipt | undefined;
 
-  constructor(id: AgentId, nowMs: number) {
+  constructor(id: AgentId, nowMs: number, schemas: SchemasInUse) {
     this.id = id;
+    this.#schemas = schemas;
+    this.window = new Window(schemas);
     this.reportAtMs = nowMs;
+  }
+
+  /** That of its newest report, for an agent that dials again and declares the same. */
+  get schema(): Schema | undefined {
+    return this.#schema;
+  }
+
+  set schema(schema: Schema | undefined) {
+    if (schema === this.#schema) return;
+    if (schema !== undefined) this.#schemas.hold(schema);
+    if (this.#schema !== undefined) this.#schemas.release(this.#schema);
+    this.#schema = schema;
   }
 
   /** What is to be acknowledged when everything up to `committedMs` is where it belongs. */
@@ -93,9 +109,8 @@ export class Store {
   readonly #options: StoreOptions;
   readonly #agents = new Map<AgentId, AgentRecord>();
   readonly #evictions: { [reason in EvictionReason]: (agent: AgentRecord) => (timeMs: number) => void };
+  readonly schemas = new SchemasInUse();
   #windowBytes = 0;
-  /** Of what live connections have declared. */
-  #schemaBytes = 0;
 
   constructor(options: StoreOptions) {
     this.#options = options;
@@ -110,16 +125,16 @@ export class Store {
     return this.#agents;
   }
 
-  /** Bytes of all windows and of what live connections have declared: what `--memory-max` bounds. */
+  /** Bytes of all windows, their schemas, and what live connections have declared: what `--memory-max` bounds. */
   get windowBytes(): number {
-    return this.#windowBytes + this.#schemaBytes;
+    return this.#windowBytes + this.schemas.bytes;
   }
 
   /** The agent of this name, made if there was none. */
   agent(id: AgentId): AgentRecord {
     let agent = this.#agents.get(id);
     if (agent === undefined) {
-      agent = new AgentRecord(id, this.#options.clock.nowMs());
+      agent = new AgentRecord(id, this.#options.clock.nowMs(), this.schemas);
       this.#agents.set(id, agent);
     }
     return agent;
@@ -172,15 +187,15 @@ export class Store {
   }
 
   /**
-   * A live connection's schema has grown or, by a negative number, gone. False where that does not fit beside all other
-   * schemas, with every window empty: then it has not been taken.
+   * A live connection has `schema` instead of `before`; the same where it has grown, undefined where there is none. False
+   * where that does not fit beside all other schemas, with every window empty: the connection has to go.
    */
-  holdSchema(bytes: number): boolean {
-    this.#schemaBytes += bytes;
-    if (this.windowBytes > this.#options.memoryBytesMax) this.#evictForMemory();
-    if (bytes <= 0 || this.windowBytes <= this.#options.memoryBytesMax) return true;
-    this.#schemaBytes -= bytes;
-    return false;
+  holdSchema(schema: Schema | undefined, before: Schema | undefined): boolean {
+    if (schema !== undefined) this.schemas.hold(schema);
+    if (before !== undefined) this.schemas.release(before);
+    if (this.windowBytes <= this.#options.memoryBytesMax) return true;
+    this.#evictForMemory();
+    return this.windowBytes <= this.#options.memoryBytesMax;
   }
 
   /** Forgets the agent's reports that have left the window. Called before a scrape reads it, and by housekeeping. */
@@ -191,7 +206,13 @@ export class Store {
     const before = window.bytes;
     agent.evicted = window.evictBefore(beforeMs, this.#evictions.age(agent)) ?? agent.evicted;
     this.#windowBytes += window.bytes - before;
+    this.#letSchemaGo(agent);
     this.#options.onReceived(agent);
+  }
+
+  /** Who is gone and has nothing left in the window needs no schema any more. */
+  #letSchemaGo(agent: AgentRecord): void {
+    if (agent.peer === undefined && agent.window.reportCount === 0) agent.schema = undefined;
   }
 
   /** Gives back the oldest chunks of the whole fleet until the windows are within their bound again. */
@@ -205,6 +226,7 @@ export class Store {
       const before = oldest.window.bytes;
       oldest.evicted = oldest.window.evictOldestChunk(this.#evictions.memory(oldest)) ?? oldest.evicted;
       this.#windowBytes += oldest.window.bytes - before;
+      this.#letSchemaGo(oldest);
       this.#options.onReceived(oldest);
     }
   }
@@ -225,6 +247,8 @@ export class Store {
     const agent = this.#agents.get(id);
     if (agent === undefined) return;
     this.#windowBytes -= agent.window.bytes;
+    agent.window.clear();
+    agent.schema = undefined;
     this.#agents.delete(id);
   }
 }

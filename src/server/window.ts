@@ -3,6 +3,7 @@ import type { Schema } from '../model/schema.ts';
 import { decodeAgentMessage } from '../protocol/codec.ts';
 import { applyPairs } from '../protocol/delta.ts';
 import { limits } from '../protocol/limits.ts';
+import type { SchemasInUse } from './schemas-in-use.ts';
 
 /**
  * One agent's reports in order of time, newest last, held as they travelled: a chunk is a key report and the deltas
@@ -16,17 +17,23 @@ import { limits } from '../protocol/limits.ts';
  * Times rise strictly, so a time is a position: "after 12:00:05.003" is all that a cursor has to remember.
  */
 export class Window {
+  readonly #schemas: SchemaHolders;
   readonly #chunks: Chunk[] = [];
   readonly #newest: HeldReport[] = [];
   #bytes = 0;
   #reportCount = 0;
+
+  /** `schemas` is told which schemas the window needs: it counts them for all windows together. */
+  constructor(schemas: SchemaHolders) {
+    this.#schemas = schemas;
+  }
 
   /** Reports that can be read. */
   get reportCount(): number {
     return this.#reportCount;
   }
 
-  /** What this window costs: encoded reports, decoded ones, their schemas, and the bookkeeping of all. */
+  /** What this window costs beside its schemas: encoded reports, decoded ones, and the bookkeeping of both. */
   get bytes(): number {
     return this.#bytes;
   }
@@ -48,11 +55,10 @@ export class Window {
     let chunk = this.#chunks.at(-1);
     if (report.key || chunk === undefined) {
       if (chunk !== undefined) this.#bytes += chunk.close();
-      const before = chunk;
       chunk = new Chunk(report);
-      chunk.schemaBytes = chunk.schema.bytes - (before?.schema === chunk.schema ? before.schemaBytesAt : 0);
+      this.#schemas.hold(chunk.schema);
       this.#chunks.push(chunk);
-      this.#bytes += chunkOverheadBytes + chunk.schemaBytes;
+      this.#bytes += chunkOverheadBytes;
     }
     this.#bytes += chunk.append(report);
     this.#reportCount++;
@@ -173,6 +179,11 @@ export class Window {
     return evicted;
   }
 
+  /** Forgets all of it, without telling anybody. */
+  clear(): void {
+    while (this.#chunks.length > 0) this.evictOldestChunk();
+  }
+
   /** Forgets the oldest chunk: what gives memory back at once. */
   evictOldestChunk(onEvict?: (timeMs: number) => void): Receipt | undefined {
     const chunk = this.#chunks[0];
@@ -187,9 +198,7 @@ export class Window {
     if (to === chunk.timesMs.length) {
       this.#chunks.shift();
       this.#bytes -= chunk.bytes + chunkOverheadBytes;
-      const next = this.#chunks[0];
-      if (next?.schema === chunk.schema) next.schemaBytes += chunk.schemaBytes;
-      else this.#bytes -= chunk.schemaBytes;
+      this.#schemas.release(chunk.schema);
     }
     while (this.#newest.length > 0 && this.#newest[0]!.timeMs <= evicted.timeMs) {
       this.#bytes -= heldBytes(this.#newest.shift()!);
@@ -214,6 +223,8 @@ export class Window {
     return chunk.decode(from, to);
   }
 }
+
+type SchemaHolders = Pick<SchemasInUse, 'hold' | 'release'>;
 
 export interface WindowRun {
   readonly schema: Schema;
@@ -269,13 +280,9 @@ class Chunk {
   #payloads = Buffer.allocUnsafeSlow(payloadBytesFirst);
   /** Where what has not been evicted begins. */
   first = 0;
-  /** What this chunk answers for of its schema's bytes, and what the schema had when the chunk was begun. */
-  schemaBytes = 0;
-  readonly schemaBytesAt: number;
 
   constructor(key: AppendedReport) {
     this.schema = key.schema;
-    this.schemaBytesAt = key.schema.bytes;
     this.seriesCount = key.sums.length;
     this.session = key.session;
   }

@@ -211,6 +211,16 @@ test('a series comes once', () => {
   begun().schema(two).begin().schema(two);
 });
 
+test('after many reports a series is still refused twice, and a family named again is still the same', () => {
+  const peer = new Peer().begin().schema(two);
+  for (let seq = 1; seq <= 3; seq++) peer.key(seq);
+  refuses('schema', () => peer.schema(two));
+  refuses('schema', () => peer.schema(declare({ ...cpu, divisor: 7 }, 1, ['9', 'user'])));
+  peer.schema(declare({ ...cpu }, 1, ['9', 'user']));
+  assert.equal(peer.table.schema.blocks.at(-1)?.family, peer.table.schema.blocks[0]?.family);
+  refuses('schema', () => peer.schema(declare(cpu, 1, ['9', 'user'])));
+});
+
 test(`series since the begin: ${limits.seriesMax - 1} and ${limits.seriesMax}, not one more`, () => {
   const x: Family = { ...load, name: 'x', labelNames: ['i'] };
   const many = (count: number) =>

@@ -37,6 +37,8 @@ export class MemoryState implements StateDisk {
   }
 }
 
+export const memoryBytesMax = 64 * 1024 * 1024;
+
 /** A server without sockets: agents put reports in, scrapers take them out. */
 export class DeliveryHarness {
   readonly clock = new VirtualClock();
@@ -96,7 +98,7 @@ export class DeliveryHarness {
       windowMs,
       disk: this.disk,
       store: {
-        memoryBytesMax: 64 * 1024 * 1024,
+        memoryBytesMax,
         forgetAfterMs: 24 * 3_600_000,
         onReport: (outcome) => this.events.push(outcome),
         onEvict: (reason, unscraped) => this.events.push(`evicted ${reason}${unscraped ? ' unscraped' : ''}`),

@@ -7,7 +7,8 @@ import type { AgentMessage } from '../../src/protocol/message.ts';
 import { pack } from '../support/messagepack.ts';
 import { settle } from '../support/virtual-clock.ts';
 import { minuteMs } from './cursors-harness.ts';
-import { valuesOf } from './report-maker.ts';
+import { memoryBytesMax } from './delivery-harness.ts';
+import { testSchema, valuesOf } from './report-maker.ts';
 import { type Client, SessionHarness } from './session-harness.ts';
 
 const record = (world: SessionHarness, name = 'a') => world.delivery.store.agents.get(agentId(name)!)!;
@@ -305,7 +306,7 @@ test('after a reconnect an equal schema is the same object, and a window grows w
     await world.clock.advance(1000);
   }
   assert.equal(schemas.size, 1);
-  const schemaBytes = record(world).schema!.bytes;
+  const schemaBytes = world.delivery.store.schemas.bytes;
   assert.ok(world.delivery.store.windowBytes < bytes + 40 * 2000, `${world.delivery.store.windowBytes} after ${bytes}`);
   assert.ok(schemaBytes > 10_000);
 });
@@ -468,7 +469,10 @@ test('an error to a peer that does not read ends with the deadline of the goodby
 
 test('schemas of live connections are bounded by the memory of the server; the peer is told to come again', async () => {
   const world = new SessionHarness();
-  assert.equal(world.delivery.store.holdSchema(64 * 1024 * 1024 - 2000), true);
+  const { store } = world.delivery;
+  assert.equal(store.holdSchema(testSchema(1, 'x'.repeat(memoryBytesMax - 4000)), undefined), true);
+  const before = store.windowBytes;
+  assert.ok(before > memoryBytesMax - 4000 && before < memoryBytesMax - 2000, `${before} bytes`);
   const client = await world.welcomed();
   client.begin();
   client.schema(['a']);
@@ -477,17 +481,22 @@ test('schemas of live connections are bounded by the memory of the server; the p
   client.schema(['x'.repeat(1000), 'y'.repeat(1000)], 'other_value');
   await settle();
   assert.equal(client.error, 'busy');
-  assert.equal(world.delivery.store.windowBytes, 64 * 1024 * 1024 - 2000, 'given back');
+  assert.equal(store.windowBytes, before, 'given back');
 });
 
 test('a begin gives back what the schema before took', async () => {
   const world = new SessionHarness();
   const client = await world.welcomed();
   client.begin();
+  await settle();
+  const emptyBytes = world.delivery.store.windowBytes;
   client.schema(['a']);
   await settle();
-  assert.ok(world.delivery.store.windowBytes > 0);
+  assert.ok(world.delivery.store.windowBytes > emptyBytes);
   client.begin();
+  await settle();
+  assert.equal(world.delivery.store.windowBytes, emptyBytes);
+  client.link.cut();
   await settle();
   assert.equal(world.delivery.store.windowBytes, 0);
 });

@@ -5,7 +5,7 @@ import { agentId } from '../../src/model/agent-id.ts';
 import { limits } from '../../src/protocol/limits.ts';
 import { type Outcome, Store, type StoreOptions } from '../../src/server/store.ts';
 import { VirtualClock } from '../support/virtual-clock.ts';
-import { ReportMaker, testSchema, valuesOf } from './report-maker.ts';
+import { growSchema, ReportMaker, testSchema, valuesOf } from './report-maker.ts';
 
 const windowMs = 30 * 60_000;
 const name = (text: string) => agentId(text)!;
@@ -236,12 +236,37 @@ test('a report that alone is more than the bound is not held', () => {
 test('schemas of live connections count: windows make room for them, and a schema that does not fit is refused', () => {
   const { clock, store } = makeStore({ memoryBytesMax: 100_000 });
   const agent = store.agent(name('a'));
-  store.receive(agent, new ReportMaker().make(clock.nowMs(), [1]));
-  assert.equal(store.holdSchema(99_500), true);
+  const values = Array.from({ length: 300 }, (_, series) => series);
+  store.receive(agent, new ReportMaker({ schema: testSchema(300) }).make(clock.nowMs(), values));
+  const [big, small] = [testSchema(2600), testSchema(100)];
+  assert.equal(store.holdSchema(big, undefined), true);
+  assert.ok(store.windowBytes > 95_000, `${store.windowBytes} bytes`);
   assert.equal(agent.window.reportCount, 0);
-  assert.equal(store.holdSchema(501), false);
-  assert.equal(store.windowBytes, 99_500);
-  assert.equal(store.holdSchema(-99_500), true);
+  assert.equal(store.holdSchema(small, undefined), false);
+  store.holdSchema(undefined, small);
+  growSchema(big, 100, 'more_value');
+  assert.equal(store.holdSchema(big, big), false, 'it has grown');
+  assert.equal(store.holdSchema(small, big), true);
+  store.holdSchema(undefined, small);
+  assert.equal(store.windowBytes, 0);
+});
+
+test('an agent that is gone keeps its schema as long as its reports, one that is connected always', async () => {
+  const { clock, store } = makeStore();
+  const agent = store.agent(name('a'));
+  const maker = new ReportMaker({ schema: testSchema(2) });
+  agent.peer = '192.0.2.1:40000';
+  store.receive(agent, maker.make(clock.nowMs(), [1, 2]));
+  await clock.advance(windowMs + 1);
+  store.tidy();
+  assert.equal(agent.schema, maker.schema);
+  store.receive(agent, maker.make(clock.nowMs(), [1, 2]));
+  agent.peer = undefined;
+  store.tidy();
+  assert.equal(agent.schema, maker.schema);
+  await clock.advance(windowMs + 1);
+  store.tidy();
+  assert.equal(agent.schema, undefined);
   assert.equal(store.windowBytes, 0);
 });
 
@@ -277,7 +302,7 @@ test('whatever agents send within their limits, the windows stay below the bound
         }
         assert.ok(store.windowBytes <= memoryBytesMax);
         const sum = [...store.agents.values()].reduce((bytes, { window }) => bytes + window.bytes, 0);
-        assert.equal(store.windowBytes, sum);
+        assert.equal(store.windowBytes, sum + store.schemas.bytes);
         for (const { window } of store.agents.values()) assert.equal(window.bytes === 0, window.reportCount === 0);
       }
     }),

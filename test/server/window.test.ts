@@ -4,6 +4,7 @@ import fc from 'fast-check';
 import { encodeMessage } from '../../src/protocol/codec.ts';
 import { encodeKey } from '../../src/protocol/delta.ts';
 import { limits } from '../../src/protocol/limits.ts';
+import { SchemasInUse } from '../../src/server/schemas-in-use.ts';
 import type { ReceivedReport } from '../../src/server/store.ts';
 import { Window, type WindowRun } from '../../src/server/window.ts';
 import { growSchema, ReportMaker, testSchema, type Values, valuesOf } from './report-maker.ts';
@@ -23,7 +24,7 @@ interface Row {
 
 /** A window as an array of reports, each with the number of its chunk. */
 class Model {
-  readonly window = new Window();
+  readonly window = new Window(new SchemasInUse());
   readonly maker = new ReportMaker({ schema: testSchema(3) });
   rows: Row[] = [];
   nowMs = 1_000_000;
@@ -182,7 +183,7 @@ test('a window is an array of reports, whatever is appended, evicted and read', 
 });
 
 test('what was read belongs to the reader', () => {
-  const window = new Window();
+  const window = new Window(new SchemasInUse());
   const maker = new ReportMaker();
   append(window, maker.make(1, [1]));
   append(window, maker.make(2, [2]));
@@ -196,7 +197,7 @@ test('what was read belongs to the reader', () => {
 });
 
 test('a chunk holds at most as many reports as an agent may send without a key', () => {
-  const window = new Window();
+  const window = new Window(new SchemasInUse());
   const maker = new ReportMaker();
   for (let at = 1; at <= limits.reportsPerKeyMax; at++) append(window, maker.make(at, [at]));
   const next = maker.make(1000, [1000]);
@@ -205,7 +206,7 @@ test('a chunk holds at most as many reports as an agent may send without a key',
 });
 
 test('a delta cannot follow what is of another schema, series count or session, or nothing', () => {
-  const window = new Window();
+  const window = new Window(new SchemasInUse());
   const maker = new ReportMaker({ schema: testSchema(2) });
   const first = maker.make(1, [1, 2]);
   assert.equal(window.needsKey(first), true);
@@ -219,7 +220,7 @@ test('a delta cannot follow what is of another schema, series count or session, 
 });
 
 test('a chunk in which reports have been evicted still takes deltas', () => {
-  const window = new Window();
+  const window = new Window(new SchemasInUse());
   const maker = new ReportMaker();
   for (let at = 1; at <= 3; at++) append(window, maker.make(at, [at * 10]));
   window.evictBefore(3);
@@ -233,27 +234,37 @@ test('a chunk in which reports have been evicted still takes deltas', () => {
 });
 
 test('a schema is counted once for all chunks that share it, and until the last of them is gone', () => {
-  const window = new Window();
+  const schemas = new SchemasInUse();
+  const window = new Window(schemas);
   const maker = new ReportMaker({ schema: testSchema(1000) });
-  const schemaBytes = maker.schema.bytes;
   const values = Array.from({ length: 1000 }, () => 1);
   append(window, maker.make(1, values));
-  const one = window.bytes;
-  assert.ok(one > schemaBytes);
+  const oneBytes = schemas.bytes;
+  assert.ok(oneBytes > 1000 * 24);
   append(window, maker.make(2, values, { key: true }));
-  assert.ok(window.bytes < one + schemaBytes);
+  assert.equal(schemas.bytes, oneBytes);
   growSchema(maker.schema, 1000, 'more_value');
   append(window, maker.make(3, [...values, ...values]));
+  assert.ok(schemas.bytes > 1.9 * oneBytes);
   window.evictOldestChunk();
   window.evictOldestChunk();
-  assert.ok(window.bytes > maker.schema.bytes, `${window.bytes} bytes, the schema alone has ${maker.schema.bytes}`);
+  assert.ok(schemas.bytes > 1.9 * oneBytes);
   window.evictOldestChunk();
-  assert.equal(window.bytes, 0);
+  assert.deepEqual([window.bytes, schemas.bytes], [0, 0]);
+});
+
+test('a window that is cleared holds nothing any more', () => {
+  const schemas = new SchemasInUse();
+  const window = new Window(schemas);
+  for (const session of [1, 2])
+    append(window, new ReportMaker({ session, schema: testSchema(3) }).make(session, [1, 2, 3]));
+  window.clear();
+  assert.deepEqual([window.bytes, window.reportCount, schemas.bytes], [0, 0, 0]);
 });
 
 test('a sample takes at most 1.5 bytes, an hour of a host with 800 series held', () => {
   const series = 800;
-  const window = new Window();
+  const window = new Window(new SchemasInUse());
   const maker = new ReportMaker({ schema: testSchema(series) });
   const values = Array.from({ length: series }, (_, at) => 1000 * at);
   const reports = 720;
@@ -265,6 +276,6 @@ test('a sample takes at most 1.5 bytes, an hour of a host with 800 series held',
     }
     append(window, maker.make(report * 5000, values, { key: report % limits.reportsPerKeyMax === 1 }));
   }
-  const bytesASample = (window.bytes - maker.schema.bytes) / (reports * series);
+  const bytesASample = window.bytes / (reports * series);
   assert.ok(bytesASample <= 1.5, `${bytesASample} bytes a sample`);
 });
