@@ -164,12 +164,12 @@ class Session {
   /** Settles what the server adds to the times of a session: how far its clock is ahead of the session's. */
   async #settle(session: SpoolSession): Promise<void> {
     const { spool, counters, log } = this.#options;
-    const aheadMs = await this.#measureServer();
-    const offsetMs = aheadMs === undefined ? 0 : Math.round(aheadMs - session.baseMs!);
-    const isIgnored = Math.abs(offsetMs) <= limits.clockOffsetIgnoredMs;
-    spool.settle(session, isIgnored ? 0 : offsetMs);
+    const measuredMs = await this.#measureServer();
+    const knownMs = spool.serverAheadMs;
+    const offsetMs = offsetFrom(measuredMs, { baseMs: session.baseMs!, knownMs });
+    spool.settle(session, offsetMs, { isGuess: measuredMs === undefined && knownMs === undefined });
     if (session === spool.session) counters.clockOffsetMs = session.offsetMs!;
-    if (isIgnored) return;
+    if (offsetMs === 0) return;
     const ahead = offsetMs > 0 ? 'ahead of' : 'behind';
     log.warn(
       `the clock of ${this.#peer} is ${seconds(Math.abs(offsetMs))} s ${ahead} ours: making up for it in reports`,
@@ -318,6 +318,24 @@ class Session {
   get #peer(): string {
     return this.#connection.peer;
   }
+}
+
+/**
+ * What the server adds to the times of a session. `measuredMs` and `knownMs` say how far the server is ahead of boot time:
+ * now, where that could be measured, and as the session before was settled. What is nearer than a clock is trusted must
+ * not set the times back: the server drops what is not newer, and this host's clock has moved, not its boot time.
+ */
+export function offsetFrom(
+  measuredMs: number | undefined,
+  { baseMs, knownMs }: { readonly baseMs: number; readonly knownMs: number | undefined },
+): number {
+  const carriedOnMs = knownMs === undefined ? undefined : Math.round(knownMs - baseMs);
+  if (measuredMs === undefined) return carriedOnMs ?? 0;
+  const exactMs = Math.round(measuredMs - baseMs);
+  const offsetMs = Math.abs(exactMs) <= limits.clockOffsetIgnoredMs ? 0 : exactMs;
+  if (carriedOnMs === undefined || offsetMs >= carriedOnMs) return offsetMs;
+  // Each of the two may be off by what is ignored. Where they are further apart, the server's clock was set.
+  return Math.abs(exactMs - carriedOnMs) <= 2 * limits.clockOffsetIgnoredMs ? carriedOnMs : offsetMs;
 }
 
 /** A question and its answer, in boot time, and what the server's clock said in between. */

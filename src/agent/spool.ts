@@ -56,6 +56,7 @@ export class Spool {
   #session: SpoolSession | undefined;
   /** The segment that is appended to: the last one, or none. */
   #open: Segment | undefined;
+  #serverAheadMs: number | undefined;
   #nextNumber = 1;
   #bytes = 0;
   #tooSmallToldAtMs = Number.NEGATIVE_INFINITY;
@@ -78,6 +79,10 @@ export class Spool {
   /** All sessions of which something is held, and the running one, oldest first. */
   get sessions(): readonly SpoolSession[] {
     return this.#sessions;
+  }
+  /** By how much the server was ahead of boot time when a session of this run was last settled by more than a guess. */
+  get serverAheadMs(): number | undefined {
+    return this.#serverAheadMs;
   }
   get segments(): readonly Segment[] {
     return this.#segments;
@@ -153,10 +158,11 @@ export class Spool {
    * Settles what the server adds to the times of a session: once and for good. It is on disk when this returns, if the
    * disk can be written at all: a report that is sent again after a power cut must not get another time.
    */
-  settle(session: SpoolSession, offsetMs: number): void {
+  settle(session: SpoolSession, offsetMs: number, { isGuess = false } = {}): void {
     if (session.offsetMs !== undefined)
       throw new Error(`spool: the offset of session ${session.id} is settled already`);
     session.offsetMs = offsetMs;
+    if (session.baseMs !== undefined && !isGuess) this.#serverAheadMs = session.baseMs + offsetMs;
     this.#files?.catchUp(this.#segments);
     this.#files?.sync(this.#segments);
   }

@@ -429,6 +429,35 @@ test('a step of the wall clock begins a new session, measured by a ping; times s
   agent.assertDelivered();
 });
 
+test('a step across what is ignored of an offset does not set the times back', async () => {
+  const agent = new Agent({ server: (server) => (server.aheadMs = -1100) }).start();
+  await agent.live(30_000);
+  // From 1.1 s ahead of the server to 1.9 s behind it: each by itself is no offset, together they are 3 s.
+  agent.clock.step(-3000);
+  agent.server.aheadMs += 3000;
+  await agent.live(30_000);
+  assert.deepEqual(agent.server.receiver.begins, [
+    { session: 1, offsetMs: 0 },
+    { session: 2, offsetMs: 3000 },
+  ]);
+  const times = agent.server.receiver.received.map(({ timeMs }) => timeMs);
+  for (const [index, timeMs] of times.entries()) if (index > 0) assert.equal(timeMs - times[index - 1]!, 5000);
+  agent.assertDelivered();
+});
+
+test('a step while answers are slow: what was measured before is carried on', async () => {
+  const agent = new Agent({ server: (server) => (server.aheadMs = 60_000) }).start();
+  await agent.live(30_000);
+  agent.server.connection.latencyMs = 600;
+  agent.clock.step(-3_600_000);
+  agent.server.aheadMs += 3_600_000;
+  await agent.live(30_000);
+  assert.deepEqual(agent.server.receiver.begins, [
+    { session: 1, offsetMs: 60_000 },
+    { session: 2, offsetMs: 3_660_000 },
+  ]);
+});
+
 test("after a step the server's clock is asked again, for it may have moved too", async () => {
   const agent = new Agent().start();
   await agent.live(30_000);
