@@ -175,6 +175,8 @@ describe('what happens to hosts', () => {
       exec 3<>/dev/fuse; mount -i -t fuse -o fd=3,rootmode=40000,user_id=0,group_id=0 hung /mnt/hung
       sleep infinity <&3 >/dev/null 2>&1 & echo $! >/run/holder`,
     );
+    const { code } = await lab.try('f1', 'timeout 2 stat -f /mnt/hung');
+    assert.equal(code, 124, 'the file system does not hang');
     await eventually('it samples on', async () => {
       read();
       return count(records[0]!) >= before + 6;

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { rootFile } from '../support/files.ts';
 import { eventually, Lab } from './lab.ts';
 import { listing } from './listing.ts';
 import { Prometheus } from './prometheus.ts';
@@ -285,6 +286,40 @@ describe('a fleet that is installed from the release', () => {
       '',
     );
     assert.match(await lab.sh('a1', `${installer} agent`), connected);
+  });
+
+  test('from a clone it builds, as the user who called sudo', async () => {
+    const clone = '/home/dev/sysmon';
+    await lab.sh(
+      'a1',
+      'useradd --create-home --shell /bin/sh dev && echo "dev ALL=(ALL) NOPASSWD: ALL" >/etc/sudoers.d/dev',
+    );
+    await lab.sh('a1', `mkdir ${clone}`);
+    for (const part of [
+      'package.json',
+      'package-lock.json',
+      'tsconfig.base.json',
+      'install.sh',
+      'scripts',
+      'src',
+      'systemd',
+      'docs',
+      'node_modules',
+    ]) {
+      await lab.copy('a1', rootFile(part), `${clone}/${part}`);
+    }
+    await lab.sh('a1', `chown -R dev: ${clone}`);
+    const before = await lab.sh('a1', 'readlink /usr/local/lib/sysmon/current');
+    const out = await lab.sh('a1', `runuser -u dev -- sh -c 'cd ${clone} && sudo ./install.sh agent'`);
+    assert.match(out, connected);
+    assert.equal(await lab.sh('a1', `find ${clone} ! -user dev`), '');
+    assert.equal(await lab.sh('a1', `stat -c %U ${clone}/dist/sysmon-agent.cjs`), 'dev');
+    // The same programs as in the release, with less beside them.
+    assert.notEqual(await lab.sh('a1', 'readlink /usr/local/lib/sysmon/current'), before);
+    assert.equal(
+      await lab.sh('a1', `cmp ${clone}/dist/sysmon-agent.cjs ${home}/dist/sysmon-agent.cjs && echo same`),
+      'same',
+    );
   });
 
   test('purged, the host is as it was', async () => {

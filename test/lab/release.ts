@@ -4,23 +4,23 @@ import { join } from 'node:path';
 import { rootFile } from '../support/files.ts';
 
 const { version } = JSON.parse(readFileSync(rootFile('package.json'), 'utf8')) as { version: string };
-const name = `sysmon-${version}-linux-${process.arch}`;
+const nameFor = (architecture: string): string => `sysmon-${version}-linux-${architecture}`;
 
 /** The version that is tested. */
 export const releaseVersion = version;
 
-/** Makes the release for this machine in a folder; the path of the archive. */
-export function makeArchive(folder: string): string {
-  execFileSync(process.execPath, [rootFile('scripts/package.mjs'), process.arch, `--out=${folder}`], {
+/** Makes the release for a machine in a folder; the path of the archive. */
+export function makeArchive(folder: string, architecture: string = process.arch): string {
+  execFileSync(process.execPath, [rootFile('scripts/package.mjs'), architecture, `--out=${folder}`], {
     stdio: ['ignore', 'ignore', 'inherit'],
   });
-  return join(folder, `${name}.tar.gz`);
+  return join(folder, `${nameFor(architecture)}.tar.gz`);
 }
 
 /** The folder that is in the archive. */
-export function unpack(archive: string, folder: string): string {
+export function unpack(archive: string, folder: string, architecture: string = process.arch): string {
   execFileSync('tar', ['-xzf', archive, '-C', folder]);
-  return join(folder, name);
+  return join(folder, nameFor(architecture));
 }
 
 /** A copy of a release that differs as a later one would. */
