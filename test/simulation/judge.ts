@@ -66,10 +66,15 @@ function judgeClocks(world: World): void {
   }
 }
 
+function isTimeWrong({ server }: World, { serverMs, atMs }: SampledReport): boolean {
+  return serverMs !== undefined && Math.abs(serverMs - (epochMs + atMs + server.host.wallAheadMs)) > clockErrorMsMax;
+}
+
 /** The series of a report that are not there. One that is there with another value is a violation. */
 function compare(world: World, { database, plan }: ScraperNode, report: SampledReport): string[] {
-  const { serverMs } = report;
-  if (serverMs === undefined) return [...report.values.keys()];
+  const { serverMs, outcome } = report;
+  // What the server refused may have the time of another.
+  if (serverMs === undefined || outcome !== 'stored') return [...report.values.keys()];
   const lacks: string[] = [];
   for (const [series, value] of report.values) {
     const stored = database.series.get(series)?.samples.get(serverMs);
@@ -111,8 +116,11 @@ function explain(
   const { server } = world;
   if (report.lostWith !== undefined && outcome !== 'stored') return report.lostWith;
   if (isBeforeFirst(world, cursor, report)) return beforeFirstScrape;
+  if (wentToNamesake(world, cursor, report))
+    return 'an answer to another of the same name, before both were seen at work';
   if (serverMs === undefined) return isTight(agent) && agent.droppedReports > 0 ? 'a small spool' : undefined;
   if (outcome === 'not_newer' || outcome === 'too_far_ahead') return `a time that the server refuses as ${outcome}`;
+  if (outcome === 'too_old' && isTimeWrong(world, report)) return `a time that the server refuses as ${outcome}`;
   if (server.plan.windowMs < windowMsUsual) return 'a small window';
   if (server.plan.memoryBytesMax < memoryBytesUsual) return 'little memory for windows';
   const refusal = lacks.map((series) => world.refusalOf(cursor.scraper, series, serverMs)).find((reason) => reason);
@@ -138,6 +146,19 @@ function isBeforeFirst(world: World, cursor: CursorHistory, { atMs }: SampledRep
   return atMs <= cursor.knownMs && world.serverEnds.some((ms) => ms <= cursor.knownMs);
 }
 
+/** While one of two under one name is away, the other takes its place, unless both have been seen at work. */
+function wentToNamesake(
+  { server }: World,
+  { scraper, answers }: CursorHistory,
+  { agent, atMs, serverMs }: SampledReport,
+): boolean {
+  if (serverMs === undefined || atMs > server.sharedSinceMs) return false;
+  return answers.some(({ from, storedMs, given }) => {
+    const [afterMs, untilMs] = given.get(agent.plan.name) ?? [0, 0];
+    return from !== scraper.plan.name && storedMs !== undefined && afterMs < serverMs && serverMs <= untilMs;
+  });
+}
+
 /** An answer that its Prometheus never stored, of a kind that the server cannot tell from one that was. */
 function excuseOf(answer: Answer): string | undefined {
   const { finishedMs, storedMs, socket, supersededMs, timeoutMs } = answer;
@@ -158,14 +179,12 @@ function judgeRest(world: World, { database, plan }: ScraperNode, found: number)
   for (const [series, { samples }] of database.series) if (series.startsWith('sim_')) stored += samples.size;
   if (stored === found) return;
   const expected = new Map<string, Set<number>>();
-  let made = 0;
   for (const { reports } of world.agents) {
     for (const { values, serverMs } of reports) {
       if (serverMs === undefined) continue;
       for (const series of values.keys()) {
         const times = expected.get(series) ?? new Set();
         expected.set(series, times);
-        if (!times.has(serverMs)) made++;
         times.add(serverMs);
       }
     }
@@ -181,8 +200,12 @@ function judgeRest(world: World, { database, plan }: ScraperNode, found: number)
   }
 }
 
-/** Everything has been delivered, so nothing waits any more. */
+/**
+ * Everything has been delivered, so nothing waits any more. Of two that share a name the server cannot know whether one
+ * that was there has gone for good: acks wait for it as long as the window.
+ */
 function judgeQueues(world: World): void {
+  if (new Set(world.scrapers.map(({ plan }) => plan.scraper)).size < world.scrapers.length) return;
   for (const { spool, plan } of world.agents) {
     if (spool === undefined) world.violated(`${plan.name} is not running at the end`);
     else if (spool.waitingCount > 0) world.violated(`${plan.name}: ${spool.waitingCount} reports wait at the end`);
@@ -202,8 +225,8 @@ function judgeCounters(world: World): Record<string, number> {
     'too old': server.outcomes.get('too_old') ?? 0,
   };
   for (const agent of agents) if (isTight(agent) && agent.droppedReports > 0) world.beyond('a small spool');
-  if (server.plan.windowMs < windowMsUsual && server.unscrapedEvictions + server.skippedReports > 0)
-    world.beyond('a small window');
+  const left = server.unscrapedEvictions + server.skippedReports + lost['too old'];
+  if (server.plan.windowMs < windowMsUsual && left > 0) world.beyond('a small window');
   if (server.plan.memoryBytesMax < memoryBytesUsual && server.unscrapedEvictions > 0)
     world.beyond('little memory for windows');
   if (world.isWithin) {

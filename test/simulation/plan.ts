@@ -70,7 +70,7 @@ function agentPlan(random: Random, at: number): AgentPlan {
       [['site', 'north'] as const],
       [['device', 'of the host'] as const, ['rack', '"7\\8"'] as const],
     ]),
-    hasDisk: random.chance(0.95),
+    hasDisk: random.chance(0.97),
     bounds: {
       bytesMax: isTight ? random.whole(8_000, 80_000) : 64 * 2 ** 20,
       ageMsMax: isTight && random.chance(0.5) ? random.whole(60_000, 300_000) : 24 * 3_600_000,
@@ -118,12 +118,28 @@ function drawFaults(random: Random, agentCount: number, scraperCount: number): F
     const count = random.whole(1, kind.startsWith('server') ? 3 : 5);
     for (let at = 0; at < count; at++) faults.push(drawFault(random, kind, { agentCount, scraperCount }));
   }
-  return faults.sort((a, b) => a.atMs - b.atMs);
+  faults.sort((a, b) => a.atMs - b.atMs);
+  // An agent that ends while its disk takes nothing loses what it has: mostly one of the two at a time.
+  return random.chance(0.15) ? faults : faults.filter((fault) => !(endsAgent(fault) && faults.some(meets(fault))));
 }
+
+const endsAgent = ({ kind }: Fault): boolean => /^agent (?:killed|stopped|without power)$/.test(kind);
+
+function meets(end: Fault): (fault: Fault) => boolean {
+  return ({ kind, which, atMs, forMs }) =>
+    kind.startsWith('agent disk') &&
+    which === end.which &&
+    atMs < end.atMs + drainMs &&
+    end.atMs < atMs + forMs + diskTriedAgainMs;
+}
+
+// Of link.ts and spool-file.ts.
+const drainMs = 8000;
+const diskTriedAgainMs = 25_000;
 
 /** How often a kind is left out, although it was drawn: those that lose something by themselves. */
 const rarity: Partial<Record<FaultKind, number>> = {
-  'agent without power': 0.92,
+  'agent without power': 0.94,
   'scraper paused': 0.7,
   'server without power': 0.7,
   'server clock': 0.5,

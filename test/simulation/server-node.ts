@@ -76,6 +76,8 @@ export class ServerNode {
   skippedReports = 0;
   assumed = 0;
   conflicts = 0;
+  /** When two of one name were first seen at work. */
+  sharedSinceMs = Number.POSITIVE_INFINITY;
   readonly #world: World;
   #run: Run | undefined;
   #runs = 0;
@@ -225,6 +227,7 @@ export class ServerNode {
         },
         onConflict: ({ name }) => {
           this.conflicts++;
+          this.sharedSinceMs = Math.min(this.sharedSinceMs, world.timeline.nowMs);
           world.trace(`${process.name}: two scrape as '${name}'`);
         },
         onAssumed: ({ name }, agent) => {

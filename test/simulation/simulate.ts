@@ -1,19 +1,33 @@
-import { makePlan } from './plan.ts';
 import { World } from './world.ts';
 
-const seed = Number(process.argv[2] ?? 1);
-const count = Number(process.argv[3] ?? 1);
-const trace = process.env['TRACE'] === '1';
-void makePlan;
-let within = 0;
-const reasons = new Map<string, number>();
-const started = Date.now();
-for (let s = seed; s < seed + count; s++) {
-  const outcome = await new World({ seed: s, ...(trace ? { onTrace: (l: string) => console.log(l) } : {}) }).run();
-  if (outcome.beyond.length === 0) within++;
-  for (const r of outcome.beyond) reasons.set(r, (reasons.get(r) ?? 0) + 1);
-  if (outcome.violations.length > 0 || count === 1)
-    console.log(s, JSON.stringify({ ...outcome, missing: [...outcome.missing] }, null, 1));
+/**
+ * Runs histories from the command line (`npm run simulate`): `FIRST STEP COUNT [--trace]`, the seeds FIRST, FIRST + STEP
+ * and so on. Prints what was violated as it comes, and at the end one line of JSON.
+ */
+const [first, step, count] = process.argv.slice(2).map(Number);
+const isTraced = process.argv.includes('--trace');
+if (first === undefined || step === undefined || count === undefined || Number.isNaN(first + step + count)) {
+  throw new Error('FIRST STEP COUNT were expected');
 }
-console.log(`${within} of ${count} within, ${(Date.now() - started) / count} ms each`);
-console.log([...reasons].sort((a, b) => b[1] - a[1]));
+
+let within = 0;
+let failed = 0;
+let reports = 0;
+const beyond: Record<string, number> = {};
+const counts: Record<string, number> = {};
+for (let at = 0; at < count; at++) {
+  const seed = first + at * step;
+  const onTrace = isTraced ? { onTrace: (line: string) => process.stdout.write(`${line}\n`) } : {};
+  const outcome = await new World({ seed, ...onTrace }).run();
+  if (outcome.beyond.length === 0) within++;
+  for (const why of outcome.beyond) beyond[why] = (beyond[why] ?? 0) + 1;
+  for (const [what, n] of Object.entries(outcome.counts)) counts[what] = (counts[what] ?? 0) + n;
+  reports += outcome.reports;
+  if (outcome.violations.length === 0) continue;
+  failed++;
+  process.stdout.write(
+    `SEED=${seed} is violated${outcome.beyond.length > 0 ? ` (beyond: ${outcome.beyond.join('; ')})` : ''}\n`,
+  );
+  for (const violation of outcome.violations) process.stdout.write(`    ${violation}\n`);
+}
+process.stdout.write(`${JSON.stringify({ within, failed, reports, beyond, counts })}\n`);
