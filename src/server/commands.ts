@@ -2,6 +2,7 @@ import { type AgentId, agentId } from '../model/agent-id.ts';
 import { UsageError } from '../runtime/config.ts';
 import { askControl, ControlError } from '../runtime/control.ts';
 import { Fleet } from './fleet.ts';
+import { fleetKeysText } from './keys.ts';
 import type { ServerOptions } from './options.ts';
 import { advertisedAddress, readFleetKeys, readSettings } from './settings.ts';
 import { checkStateDir, readRevocations, writeRevocations } from './state-disk.ts';
@@ -66,10 +67,9 @@ export async function status(options: ServerOptions, out: Out): Promise<number> 
 /** Says what a start would find wrong. Opens no port and writes nothing. */
 export function check(options: ServerOptions, out: Out): number {
   const settings = readSettings(options);
-  const keys = settings.fleetKeys.length;
   out(
     `options are right: agents on ${settings.listen.address || 'all addresses'} port ${settings.listen.port}, ` +
-      `${keys === 0 ? 'without keys' : `with keys of ${keys} fleet key${keys > 1 ? 's' : ''}`}, ` +
+      `${settings.fleetKeys.length === 0 ? 'without keys' : `with keys of ${fleetKeysText(settings.fleetKeys)}`}, ` +
       `HTTP on ${settings.webListen.address || 'all addresses'} port ${settings.webListen.port}, ` +
       `${settings.stateDir === undefined ? 'cursors in memory' : `cursors in '${settings.stateDir}'`}\n`,
   );
@@ -91,6 +91,8 @@ function agentsText(list: readonly AgentStatus[]): string {
     agent.name,
     agent.up ? 'up' : 'down',
     agent.peer ?? 'not connected',
+    // The name stands in front.
+    agent.identity?.slice(agent.name.length + 1) ?? '-',
     agent.newestAt ?? 'no report',
     `${agent.intervalSeconds}s`,
     String(agent.series),
@@ -99,7 +101,7 @@ function agentsText(list: readonly AgentStatus[]): string {
     `${agent.clockOffsetSeconds}s`,
   ]);
   return table([
-    ['NAME', 'STATE', 'CONNECTION', 'NEWEST REPORT', 'EVERY', 'SERIES', 'HELD', 'UNSCRAPED', 'OFFSET'],
+    ['NAME', 'STATE', 'CONNECTION', 'KEY', 'NEWEST REPORT', 'EVERY', 'SERIES', 'HELD', 'UNSCRAPED', 'OFFSET'],
     ...rows,
   ]);
 }

@@ -34,6 +34,11 @@ export function parseFleetKeys(text: string): FleetKey[] {
   return keys.map((line) => fleetKey(Buffer.from(line, 'hex')));
 }
 
+/** `fleet key 5c9e0b3a`: by their names, of which an agent's identity has one. */
+export function fleetKeysText(keys: readonly FleetKey[]): string {
+  return `fleet key${keys.length === 1 ? '' : 's'} ${keys.map(({ id }) => id).join(', ') || 'none'}`;
+}
+
 export function identityText({ name, generation, fleetKeyId }: Identity): string {
   return `${name}:${generation}:${fleetKeyId}`;
 }

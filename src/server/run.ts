@@ -13,6 +13,7 @@ import { Exposition } from './exposition.ts';
 import { Fleet } from './fleet.ts';
 import { keepHouse } from './housekeeping.ts';
 import { type HttpOptions, type HttpServer, serveHttp } from './http.ts';
+import { fleetKeysText } from './keys.ts';
 import type { ServerOptions } from './options.ts';
 import { Registry, ServerMetrics } from './self.ts';
 import { Session } from './session.ts';
@@ -243,20 +244,29 @@ function controlHandlers(server: Server) {
 
 /** Refuses the agent's present key from now on, and ends its connection. */
 function revoke({ fleet, settings, admission, delivery, log }: Server, id: AgentId): { generation: number } {
+  if (fleet.keys.length === 0) {
+    throw new Error('this server takes agents without keys, so that none can be refused; give it a --fleet-key-file');
+  }
   const generation = fleet.generation(id);
   const revoked = fleet.revoke(id);
-  if (settings.stateDir !== undefined) writeRevocations(settings.stateDir, revoked);
   const ended = admission.dropRevoked();
   delivery.forget(id);
   log.info(`generation ${generation} of agent '${id}' is revoked; ${ended} connections ended`);
+  try {
+    if (settings.stateDir !== undefined) writeRevocations(settings.stateDir, revoked);
+  } catch (error) {
+    throw new Error(`generation ${generation} of '${id}' is refused, but only until this server ends: ${error}`);
+  }
   return { generation };
 }
 
 /** SIGHUP: keys and revocations as they are on disk now. */
 function reload({ fleet, settings, admission, log }: Server, fleetKeyFile: string | undefined): void {
-  fleet.replace(readFleetKeys(fleetKeyFile), readRevocations(settings.stateDir));
+  // Without a folder, those of this run are all there are.
+  const revoked = settings.stateDir === undefined ? fleet.revoked : readRevocations(settings.stateDir);
+  fleet.replace(readFleetKeys(fleetKeyFile), revoked);
   const ended = admission.dropRevoked();
-  log.info(`reloaded: ${fleet.keys.length} fleet keys, ${fleet.revoked.size} revocations; ${ended} connections ended`);
+  log.info(`reloaded: ${fleetKeysText(fleet.keys)}, ${revoked.size} revocations; ${ended} connections ended`);
 }
 
 function startLine(
@@ -268,7 +278,7 @@ function startLine(
   const changed = options.changed.length > 0 ? `; set: ${options.changed.join(' ')}` : '';
   return (
     `sysmon-server ${version}: agents on ${addressText(agentsAt.address, ports.agents.port)} ` +
-    `${fleetKeys.length > 0 ? 'by TLS with keys' : 'without keys'}, ` +
+    `${fleetKeys.length > 0 ? `by TLS with keys (${fleetKeysText(fleetKeys)})` : 'without keys'}, ` +
     `HTTP on ${addressText(webListen.address, ports.http.port)}, ` +
     `window ${durationText(windowMs)}, at most ${bytesText(memoryBytesMax)}${changed}`
   );

@@ -135,6 +135,7 @@ export class Session {
     agent.hostId = hello.hostId;
     agent.intervalMs = hello.intervalMs;
     agent.peer = this.#connection.peer;
+    agent.identity = this.#connection.identity;
     agent.connectedAtMs = clock.nowMs();
     this.#decoder.payloadBytesMax = limits.reportFrameBytesMax;
     const sessions = [...agent.sessions].map(([session, seq]) => ({ session, seq }));

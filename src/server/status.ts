@@ -10,6 +10,8 @@ export interface AgentStatus {
   /** Address and port of the live connection. */
   readonly peer?: string;
   readonly connectedAt?: string;
+  /** Whose key its last connection had: name, generation, fleet key. */
+  readonly identity?: string;
   readonly lastReportAt?: string;
   /** The time of its newest report. */
   readonly newestAt?: string;
@@ -74,6 +76,7 @@ function agentStatus(agent: AgentRecord, up: boolean, delivery: Delivery): Agent
     connected: agent.peer !== undefined,
     ...(agent.peer === undefined ? {} : { peer: agent.peer }),
     ...(agent.connectedAtMs === undefined ? {} : { connectedAt: iso(agent.connectedAtMs) }),
+    ...(agent.identity === undefined ? {} : { identity: agent.identity }),
     ...(agent.received === undefined ? {} : { lastReportAt: iso(agent.reportAtMs) }),
     ...(Number.isFinite(agent.newestMs) ? { newestAt: iso(agent.newestMs) } : {}),
     labels: Object.fromEntries(agent.labels),

@@ -45,6 +45,8 @@ export class AgentRecord {
   /** The address of the live connection, undefined while there is none. */
   peer: string | undefined;
   connectedAtMs: number | undefined;
+  /** What TLS proved of the last connection, undefined where there are no keys. */
+  identity: string | undefined;
   /** Newest time stored so far, also before a restart: nothing at or before it is stored again. */
   newestMs = -Infinity;
   /** When a report last came in, whatever became of it: on the wall clock, for people and for the file. */
