@@ -322,9 +322,14 @@ export class AgentProgram extends Restartable {
     return agent;
   }
 
+  /** What the command `status` prints. */
+  status(...argv: string[]): Promise<string> {
+    return command('agent', 'status', '--control-socket', this.#controlSocket, ...argv);
+  }
+
   /** The time of the newest report, on the agent's own clock. */
   async lastReportMs(): Promise<number> {
-    const text = await command('agent', 'status', '--json', '--control-socket', this.#controlSocket);
+    const text = await this.status('--json');
     return Date.parse((JSON.parse(text) as { lastReportAt: string }).lastReportAt);
   }
 }
