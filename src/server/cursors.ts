@@ -419,8 +419,9 @@ const neverSeenBackMs = 5 * 60_000;
 const resentWithinMs = 5 * 60_000;
 // How long a cursor is worth coming back to. It stops to hold acks after the window.
 const cursorKeptMs = 24 * 3_600_000;
-// A scraper that restarts just when a second one appears comes back within that time; nobody ever does to a dead connection.
-const inDoubtKeptMs = 5 * 60_000;
+// A scraper that restarts just when a second one appears is back within that time; nobody ever is on a dead connection.
+// Until then whoever connects is sent again what has come since.
+const inDoubtKeptMs = 60_000;
 // A Prometheus that has timed out needs a moment to close; then the response has been read.
 const commitAfterTimeoutMs = 2000;
 const undeliveredCheckMs = 5000;

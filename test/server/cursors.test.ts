@@ -537,10 +537,8 @@ test('rule 8: an old connection that never scrapes again was dead: no conflict, 
   await world.scrape(old);
   world.cursors.closed(old);
   assert.ok(world.cursors.committedMs(agentA) < second);
-  for (let ms = 0; ms <= 5 * minuteMs; ms += minuteMs) {
-    await world.clock.advance(minuteMs);
-    await world.scrape(next);
-  }
+  await world.clock.advance(minuteMs + 1);
+  await world.scrape(next);
   assert.equal(world.cursors.committedMs(agentA), second);
   world.cursors.tidy([]);
   assert.equal([...world.cursors.scrapers][0]?.cursors.length, 1);
