@@ -198,9 +198,10 @@ export class Cursors {
 
   #adopt(scraper: Scraper, connection: ScrapeConnection): Cursor {
     const { clock, newAgents } = this.#options;
-    const orphans = scraper.cursors.filter((cursor) => !isOpen(cursor));
-    // One in doubt is rather nobody's than this scraper's.
-    const orphan = orphans.find((cursor) => !cursor.inDoubt) ?? orphans[0];
+    // The last one used is the likeliest to be this scraper's, and one in doubt rather nobody's.
+    const [orphan] = scraper.cursors
+      .filter((cursor) => !isOpen(cursor))
+      .sort((a, b) => Number(a.inDoubt) - Number(b.inDoubt) || b.seenAtMs - a.seenAtMs);
     if (scraper.cursors.length === 1 && orphan !== undefined) {
       orphan.connection = connection;
       orphan.trust();
