@@ -39,7 +39,8 @@ export function judge(world: World): { missing: Map<string, number>; counts: Rec
   return { missing, counts: judgeCounters(world) };
 }
 
-const beforeFirstScrape = 'before it was known to scrape';
+/** Not beyond the bounds: a scraper that was never seen starts five minutes back. */
+export const beforeFirstScrape = 'before it was known to scrape';
 
 /** When the server's time of a report is not what it ought to be, no promise holds. */
 function judgeClocks(world: World): void {

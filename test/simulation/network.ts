@@ -16,6 +16,7 @@ export class Line {
   readonly #flows = new Set<Flow>();
   #isUp = true;
   #cutAtMs = 0;
+  #ports = 0;
   /** One way; each piece of data takes a time between these. */
   latencyMs = latencyMsUsual;
   /** What one side's kernel and the other's hold together. */
@@ -31,6 +32,12 @@ export class Line {
 
   get isUp(): boolean {
     return this.#isUp;
+  }
+
+  /** Of the next connection: of the line's own, so that a history does not depend on the one before it. */
+  takePort(): number {
+    this.#ports = (this.#ports + 1) % 50_000;
+    return 10_000 + this.#ports;
   }
 
   get timeline(): Timeline {
@@ -516,13 +523,10 @@ export function dialVirtual(dial: VirtualDial): Promise<VirtualSocket> {
   });
 }
 
-let clientPort = 0;
-
 /** The kernel takes the connection at once; the program hears of it when it gets there. */
 function connect(line: Line, from: Process, to: Host, listener: Listener, port: string): VirtualSocket {
-  clientPort = (clientPort + 1) % 50_000;
   const client = new VirtualSocket(line, from, { address: to.name, port: port === 'frames' ? 9732 : 9733 });
-  const server = new VirtualSocket(line, listener.process, { address: from.host.name, port: 10_000 + clientPort });
+  const server = new VirtualSocket(line, listener.process, { address: from.host.name, port: line.takePort() });
   VirtualSocket.pair(client, server);
   listener.process.deliver(listener, () => listener.onConnection(server));
   return client;

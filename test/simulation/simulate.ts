@@ -31,3 +31,4 @@ for (let at = 0; at < count; at++) {
   for (const violation of outcome.violations) process.stdout.write(`    ${violation}\n`);
 }
 process.stdout.write(`${JSON.stringify({ within, failed, reports, beyond, counts })}\n`);
+if (failed > 0) process.exitCode = 1;

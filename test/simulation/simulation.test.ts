@@ -1,0 +1,47 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { beforeFirstScrape } from './judge.ts';
+import { type Outcome, World } from './world.ts';
+
+// One seed is one history: `npm run simulate -- --from SEED --seeds 1 --trace` shows it alone, event by event.
+const seedFirst = Number(process.env['SEED'] ?? 1);
+const seedCount = process.env['SEED'] === undefined ? 200 : 1;
+
+test('whatever is cut, killed, full, torn, late or wrong: what was sampled is stored, or dropped and counted', async (context) => {
+  const outcomes: Outcome[] = [];
+  for (let seed = seedFirst; seed < seedFirst + seedCount; seed++) {
+    const outcome = await new World({ seed }).run();
+    assert.deepEqual(outcome.violations, [], `SEED=${seed}`);
+    outcomes.push(outcome);
+  }
+  const within = outcomes.filter(({ beyond }) => beyond.length === 0);
+  const total = (what: string) => outcomes.reduce((sum, { counts }) => sum + (counts[what] ?? 0), 0);
+  context.diagnostic(`${outcomes.length} histories, ${within.length} within the bounds`);
+  context.diagnostic(`${outcomes.reduce((sum, { reports }) => sum + reports, 0)} reports, ${total('scrapes')} scrapes`);
+  if (seedCount === 1) return;
+  assert.ok(within.length >= 0.8 * outcomes.length, `${within.length} of ${outcomes.length} are within the bounds`);
+  for (const { seed, missing } of within) {
+    const why = [...missing.keys()].filter((reason) => reason !== beforeFirstScrape);
+    assert.deepEqual(why, [], `SEED=${seed}: within the bounds nothing is missing`);
+  }
+  // The faults have done something, or this would prove little.
+  for (const what of ['failed scrapes', 'rolled back', 'server ends', 'duplicates']) {
+    assert.ok(total(what) > seedCount / 10, `only ${total(what)} times: ${what}`);
+  }
+});
+
+test('the same seed is the same history', async () => {
+  for (const seed of [3, 14]) {
+    const [first, second] = [await traceOf(seed), await traceOf(seed)];
+    assert.equal(first.outcome.traceHash, second.outcome.traceHash);
+    assert.deepEqual(first.lines, second.lines);
+    assert.ok(first.lines.length > 100, 'a history of few events');
+  }
+  assert.notEqual((await traceOf(3)).outcome.traceHash, (await traceOf(14)).outcome.traceHash);
+});
+
+async function traceOf(seed: number): Promise<{ lines: string[]; outcome: Outcome }> {
+  const lines: string[] = [];
+  const outcome = await new World({ seed, onTrace: (line) => lines.push(line) }).run();
+  return { lines, outcome };
+}
