@@ -10,6 +10,7 @@ import { version } from '../runtime/version.ts';
 import { Admission } from './admission.ts';
 import { Delivery } from './delivery.ts';
 import { Exposition } from './exposition.ts';
+import { FairShare } from './fair-share.ts';
 import { Fleet } from './fleet.ts';
 import { keepHouse } from './housekeeping.ts';
 import { type HttpOptions, type HttpServer, serveHttp } from './http.ts';
@@ -70,6 +71,7 @@ interface Server {
   readonly fleet: Fleet;
   readonly delivery: Delivery;
   readonly admission: Admission;
+  readonly fairShare: FairShare;
   readonly status: StatusSources;
   isReady: boolean;
 }
@@ -94,7 +96,8 @@ function assemble(settings: Settings, clock: Clock, log: Log): Server {
     isRevoked: (identity) => fleet.isRevoked(identity),
     onClones: () => metrics.clones(),
   });
-  return { clock, log, seldom, settings, metrics, fleet, delivery, admission, status, isReady: false };
+  const fairShare = new FairShare({ clock, nextTurn: (callback) => void setImmediate(callback) });
+  return { clock, log, seldom, settings, metrics, fleet, delivery, admission, fairShare, status, isReady: false };
 }
 
 /** Delivery, with every event counted, and told to the log where a person should do something. */

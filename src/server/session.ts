@@ -12,6 +12,7 @@ import { ConnectionError } from '../runtime/connection.ts';
 import type { Log } from '../runtime/log.ts';
 import type { Admission } from './admission.ts';
 import type { Delivery } from './delivery.ts';
+import type { FairShare, Share } from './fair-share.ts';
 import type { AgentRecord } from './store.ts';
 
 /**
@@ -25,6 +26,7 @@ export class Session {
   readonly #decoder = new FrameDecoder({ payloadBytesMax: limits.helloBytesMax });
   readonly #table: SchemaTable;
   readonly #startedMs: number;
+  readonly #share: Share;
   #agent: AgentRecord | undefined;
   /** Frames since the connection: none tells a port scan or a health check. */
   #frames = 0;
@@ -52,6 +54,7 @@ export class Session {
     const { schemas } = options.delivery.store;
     this.#table = new SchemaTable((declaration) => schemas.share(declaration));
     this.#startedMs = options.clock.monotonicMs();
+    this.#share = options.fairShare.join();
     this.#heardMs = this.#startedMs;
   }
 
@@ -64,7 +67,7 @@ export class Session {
     const deadline = this.#watch();
     try {
       for await (const chunk of this.#connection) {
-        if (!this.#ending) this.#take(chunk);
+        if (!this.#ending) await this.#take(chunk);
       }
       this.#decoder.end();
       if (!this.#ending) this.#log(`${this.#who()} has closed the connection`);
@@ -113,14 +116,22 @@ export class Session {
     this.#send({ kind: 'ack', session: ack.session, seq: ack.seq });
   }
 
-  #take(chunk: Uint8Array): void {
-    for (const payload of this.#decoder.push(chunk)) {
-      const message = decodeAgentMessage(payload);
-      this.#frames++;
-      this.#heardMs = this.#options.clock.monotonicMs();
-      if (message.kind === 'hello') this.#hello(message);
-      else this.#receive(message, payload);
-      if (this.#ending) return;
+  async #take(chunk: Uint8Array): Promise<void> {
+    const share = this.#share;
+    const turn = share.enter();
+    if (turn !== undefined) await turn;
+    try {
+      for (const payload of this.#decoder.push(chunk)) {
+        if (this.#ending) return;
+        const message = decodeAgentMessage(payload);
+        this.#frames++;
+        this.#heardMs = this.#options.clock.monotonicMs();
+        if (message.kind === 'hello') this.#hello(message);
+        else this.#receive(message, payload);
+        if (share.isOver()) await share.again();
+      }
+    } finally {
+      share.leave();
     }
   }
 
@@ -291,6 +302,7 @@ export interface SessionOptions {
   readonly log: Log;
   readonly delivery: Delivery;
   readonly admission: Admission;
+  readonly fairShare: FairShare;
   /** A warning that comes again and again: at most one a minute for each key. */
   warn(key: string, line: string): void;
   /** Cut off by us: an error code of the wire, or `slow`. */

@@ -3,6 +3,7 @@ import { encodeFrame, FrameDecoder } from '../../src/protocol/frame.ts';
 import { limits } from '../../src/protocol/limits.ts';
 import type { AgentMessage, FamilyDeclaration, Hello, ServerMessage } from '../../src/protocol/message.ts';
 import { Admission } from '../../src/server/admission.ts';
+import { FairShare } from '../../src/server/fair-share.ts';
 import { Session } from '../../src/server/session.ts';
 import { Link, type LinkOptions } from '../support/linked-connections.ts';
 import { MemoryLog } from '../support/memory-log.ts';
@@ -25,6 +26,8 @@ export class SessionHarness extends DeliveryHarness {
     isRevoked: (identity) => this.revoked.has(identity),
     onClones: (id) => this.clones.push(id),
   });
+  /** On a virtual clock nothing takes time, so nobody waits. */
+  readonly fairShare = new FairShare({ clock: this.clock, nextTurn: (callback) => void this.clock.after(0, callback) });
   running = 0;
 
   dial(options: Omit<LinkOptions, 'clock'> = {}): Client {
@@ -34,6 +37,7 @@ export class SessionHarness extends DeliveryHarness {
       log: this.log,
       delivery: this.delivery,
       admission: this.admission,
+      fairShare: this.fairShare,
       warn: (key, line) => this.warnings.push([key, line]),
       onEnd: (reason) => this.ended.push(reason),
       onUnknown: (kind) => this.unknown.push(kind),

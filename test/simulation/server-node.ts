@@ -4,6 +4,7 @@ import { Admission } from '../../src/server/admission.ts';
 import { Delivery } from '../../src/server/delivery.ts';
 import type { AgentBatch } from '../../src/server/exposition.ts';
 import { Exposition } from '../../src/server/exposition.ts';
+import { FairShare } from '../../src/server/fair-share.ts';
 import { takeNew, takeNewest } from '../../src/server/scrape.ts';
 import { Session } from '../../src/server/session.ts';
 import { StateVolume } from './disk.ts';
@@ -110,6 +111,8 @@ export class ServerNode {
     log.info(`starts, ${this.volume.hasFile ? 'with' : 'without'} a file from before`);
     const delivery = this.#delivery(process);
     const admission = new Admission({ clock, log, isRevoked: () => false, onClones: () => {} });
+    // On a virtual clock nothing takes time, so nobody waits.
+    const fairShare = new FairShare({ clock, nextTurn: (callback) => void clock.after(0, callback) });
     const run: Run = {
       ...{ process, delivery, sessions: new Set(), sockets: new Set(), isStopping: false },
       listeners: [],
@@ -119,7 +122,7 @@ export class ServerNode {
     run.listeners.push(
       this.ports.listen('frames', process, (socket) => {
         const session = new Session(socket, {
-          ...{ clock, log, delivery, admission },
+          ...{ clock, log, delivery, admission, fairShare },
           warn: (_key, line) => log.warn(line),
           onEnd: (reason) => world.ended(reason),
           onUnknown: () => world.violated('an unknown kind of frame'),
