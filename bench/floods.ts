@@ -1,0 +1,137 @@
+/**
+ * A server under a flood of peers that are nobody, beside a hundred honest agents: what they and the scraper notice of it.
+ * Agents, flood and server share the processors of this machine.
+ */
+import { readFileSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
+import type { BenchRow } from './row.ts';
+import { Fleet } from './support/fleet.ts';
+import { Flood } from './support/flood.ts';
+import { hostSeriesCount, reportNumberName } from './support/host.ts';
+import { cpuMsOf, inWorkshop, median, memoryOf } from './support/processes.ts';
+import { fleetKeyHex, type Scrape, Server } from './support/server.ts';
+
+const agentCount = 100;
+const intervalMs = 1000;
+const wanted = { idle: 5000, slow: 1000, mute: 200 };
+const quietSeconds = 8;
+const floodSeconds = process.env.SYSMON_BENCH_FULL === '1' ? 120 : 20;
+
+export function rows(): Promise<BenchRow[]> {
+  return inWorkshop(async (workshop) => {
+    const counts = withinLimit(wanted);
+    const server = await Server.start(workshop);
+    const fleet = await Fleet.start(workshop, { port: server.port, agentCount, intervalMs, fleetKeyHex });
+    const record = new Arrivals();
+    await fleet.run();
+    await fleet.connect();
+    await scrapes(server, record, 3);
+    const quiet = await phase(server, record, quietSeconds);
+    const flood = new Flood(workshop, { port: server.port, fleetKeyHex, ...counts });
+    await delay(2000);
+    const flooded = await phase(server, record, floodSeconds, async () => (await flood.counts()).open);
+    const { made } = await flood.counts();
+    flood.end();
+    await fleet.rest();
+    const { reportsMade, reportsDropped, connects } = await fleet.counts();
+    await scrapes(server, record, 5);
+    server.close();
+    const missing = reportsMade - record.count;
+    const of = `${counts.idle} idle, ${counts.slow} with a byte a second, ${counts.mute} that never read`;
+    return [
+      {
+        what: `server under a flood: ${of}`,
+        measured:
+          `${missing} of ${reportsMade} reports of ${agentCount} agents missing, ${reportsDropped} dropped, ` +
+          `${connects - agentCount} reconnects; ${made} connections in ${floodSeconds + 2} s, ${flooded.openMost} at once`,
+        target: 'nothing lost',
+        ok: missing === 0 && reportsDropped === 0,
+      },
+      {
+        what: `server under a flood: scrape of ${agentCount} agents × ${hostSeriesCount} series`,
+        measured: `median ${ms(flooded.medianMs)}, longest ${ms(flooded.longestMs)} (quiet: ${ms(quiet.medianMs)}, ${ms(quiet.longestMs)})`,
+        target: '',
+        ok: undefined,
+      },
+      {
+        what: 'server under a flood: memory and processor',
+        measured:
+          `${flooded.rssMiB.toFixed(0)} MiB, ${flooded.cpuPercent.toFixed(0)} % of a processor ` +
+          `(quiet: ${quiet.rssMiB.toFixed(0)} MiB, ${quiet.cpuPercent.toFixed(0)} %)`,
+        target: '',
+        ok: undefined,
+      },
+    ];
+  });
+}
+
+const ms = (value: number): string => `${value.toFixed(0)} ms`;
+
+interface Phase {
+  readonly medianMs: number;
+  readonly longestMs: number;
+  /** The most that was seen after a scrape. */
+  readonly rssMiB: number;
+  readonly cpuPercent: number;
+  readonly openMost: number;
+}
+
+/** A scrape a second. */
+async function phase(
+  server: Server,
+  record: Arrivals,
+  seconds: number,
+  openNow: () => Promise<number> = async () => 0,
+): Promise<Phase> {
+  const wallMs: number[] = [];
+  let rssMiB = 0;
+  let openMost = 0;
+  const before = { cpuMs: cpuMsOf(server.pid), atMs: performance.now() };
+  for (let second = 0; second < seconds; second++) {
+    const [scrape] = await scrapes(server, record, 1);
+    wallMs.push(scrape!.wallMs);
+    rssMiB = Math.max(rssMiB, memoryOf(server.pid).rssMiB);
+    openMost = Math.max(openMost, await openNow());
+  }
+  const cpuPercent = (100 * (cpuMsOf(server.pid) - before.cpuMs)) / (performance.now() - before.atMs);
+  return { medianMs: median(wallMs), longestMs: Math.max(...wallMs), rssMiB, cpuPercent, openMost };
+}
+
+async function scrapes(server: Server, record: Arrivals, count: number): Promise<Scrape[]> {
+  const list: Scrape[] = [];
+  for (let at = 0; at < count; at++) {
+    const startMs = performance.now();
+    list.push(await server.scrape({ onText: (text) => record.push(text) }));
+    await delay(Math.max(0, startMs + intervalMs - performance.now()));
+  }
+  return list;
+}
+
+/** Which reports a scraper has had, by a series that counts them. */
+class Arrivals {
+  readonly #seen = new Set<string>();
+  #rest = '';
+
+  get count(): number {
+    return this.#seen.size;
+  }
+
+  push(text: string): void {
+    const lines = (this.#rest + text).split('\n');
+    this.#rest = lines.pop()!;
+    // Name, agent and number; not the time, which is another when the newest is given again.
+    for (const line of lines) if (line.startsWith(`${reportNumberName}{`)) this.#seen.add(line.replace(/ \d+$/, ''));
+  }
+}
+
+/** Each connection takes a descriptor on either side, and Node has raised its soft limit to the hard one. */
+function withinLimit(counts: typeof wanted): typeof wanted {
+  const text = readFileSync('/proc/self/limits', 'utf8');
+  const [, hard = '0'] = /^Max open files +\S+ +(\S+)/m.exec(text) ?? [];
+  const room = hard === 'unlimited' ? Infinity : Number(hard) - 500;
+  const total = counts.idle + counts.slow + counts.mute;
+  if (total <= room) return counts;
+  console.error(`'ulimit -Hn' is ${hard}: the flood is smaller than the ${total} connections that it should have`);
+  const share = (count: number) => Math.floor((count * Math.max(0, room)) / total);
+  return { idle: share(counts.idle), slow: share(counts.slow), mute: share(counts.mute) };
+}
