@@ -1,3 +1,4 @@
+import assert from 'node:assert/strict';
 import type { Samples } from './agents-record.ts';
 
 /**
@@ -43,4 +44,18 @@ export function ratesOf(
     if (values.size > 0) rates.set(series.slice(family.length), values);
   }
   return rates;
+}
+
+/** The largest relative difference of two sets. Throws where one has a value that the other has not. */
+export function largestError(found: Samples, expected: Samples): number {
+  let largest = 0;
+  assert.deepEqual([...found.keys()].sort(), [...expected.keys()].sort(), 'the series that have a rate');
+  for (const [series, points] of expected) {
+    const values = found.get(series)!;
+    assert.deepEqual([...values.keys()], [...points.keys()], `the instants at which ${series} has a rate`);
+    for (const [ms, rate] of points) {
+      if (values.get(ms) !== rate) largest = Math.max(largest, Math.abs(values.get(ms)! / rate - 1));
+    }
+  }
+  return largest;
 }

@@ -54,8 +54,9 @@ export class Prometheus {
     this.#run = new Program('prometheus', prometheusPath, this.#argv);
     await this.#run.line(/Server is ready to receive web requests/);
     await eventually(30_000, async () => {
-      const { status } = await fetch(`http://127.0.0.1:${this.#port}/-/ready`);
-      if (status !== 200) throw new Error(`Prometheus is not ready: ${status}`);
+      const response = await fetch(`http://127.0.0.1:${this.#port}/-/ready`);
+      const text = await response.text();
+      if (response.status !== 200) throw new Error(`Prometheus is not ready: ${text}`);
     });
   }
 
@@ -85,6 +86,12 @@ export class Prometheus {
     return sampleIn(await (await fetch(`http://127.0.0.1:${this.#port}/metrics`)).text(), name);
   }
 
+  /** The values of an instant query, now. */
+  async values(query: string): Promise<number[]> {
+    const { result } = await this.api<Vector>('query', { query });
+    return result.map(({ value: [, text] }) => numberOf(text));
+  }
+
   /** Every sample that it has of the series, as it was stored. */
   async raw(selector: string, range = '1h', atMs = Date.now() + 60_000): Promise<Samples> {
     const { result } = await this.api<Matrix>('query', { query: `${selector}[${range}]`, time: String(atMs / 1000) });
@@ -105,6 +112,10 @@ export class Prometheus {
     });
     return samplesOf(result);
   }
+}
+
+interface Vector {
+  readonly result: readonly { readonly value: readonly [seconds: number, value: string] }[];
 }
 
 interface Matrix {

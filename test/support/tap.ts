@@ -16,6 +16,7 @@ export interface TapOptions {
 export class Tap {
   readonly #server: Server;
   readonly #options: TapOptions;
+  port = 0;
   readonly #pairs = new Set<Pair>();
   #isDown = false;
   #isSwallowing = false;
@@ -36,15 +37,12 @@ export class Tap {
       tap.#server.once('error', reject);
       tap.#server.listen(0, '127.0.0.1', resolve);
     });
+    tap.port = portOf(tap.#server);
     scope.after(() => {
       tap.#server.close();
       tap.cut();
     });
     return tap;
-  }
-
-  get port(): number {
-    return portOf(this.#server);
   }
 
   /** Every connection ends at once, with what is under way on it. */
@@ -87,6 +85,11 @@ export class Tap {
     for (const pair of this.#pairs) pair.swallow(undefined);
   }
 
+  /** No connection is left of which an answer was swallowed. */
+  get isWhole(): boolean {
+    return [...this.#pairs].every((pair) => !pair.isAnswerSwallowed);
+  }
+
   #accept(client: Socket): void {
     this.connections++;
     if (this.#isDown) {
@@ -112,7 +115,7 @@ class Pair {
   readonly #onSwallowed: () => void;
   #swallowing: 'at once' | 'by the client' | undefined;
   /** Something of an answer has been swallowed: the rest of it must be too. */
-  #isAnswerSwallowed = false;
+  isAnswerSwallowed = false;
   #isStalled = false;
 
   constructor(client: Socket, options: TapOptions, on: { onEnd: () => void; onSwallowed: () => void }) {
@@ -151,8 +154,8 @@ class Pair {
 
   /** Whether a part of an answer goes on to the client. */
   #passes(chunk: Uint8Array): boolean {
-    if (this.#swallowing === undefined && !this.#isAnswerSwallowed) return true;
-    this.#isAnswerSwallowed = true;
+    if (this.#swallowing === undefined && !this.isAnswerSwallowed) return true;
+    this.isAnswerSwallowed = true;
     // The last chunk of HTTP's chunked coding, behind which nothing comes before the next request.
     if (Buffer.from(chunk.buffer, chunk.byteOffset, chunk.byteLength).subarray(-5).toString('latin1') === '0\r\n\r\n') {
       this.#onSwallowed();

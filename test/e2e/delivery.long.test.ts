@@ -1,0 +1,200 @@
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { eventually } from '../support/programs.ts';
+import { prometheusSkip } from '../support/prometheus.ts';
+import type { Tap } from '../support/tap.ts';
+import { World } from './world.ts';
+
+// What is promised, with a real Prometheus: whatever breaks, every sample arrives, with the time and the value that it
+// had. The scenarios break things side by side, each with programs and ports of its own.
+
+const second = 1000;
+
+describe('everything arrives', { concurrency: true, skip: prometheusSkip, timeout: 600_000 }, () => {
+  test('(a) steady, with two Prometheus servers', async (context) => {
+    const world = await World.start(context, {
+      agents: { a1: '1s', a5: '5s', a15: '15s' },
+      scrapers: { one: '5s', two: '5s' },
+    });
+    await sleep(100 * second);
+    await world.settle();
+    for (const { prometheus } of world.scrapers) {
+      assert.deepEqual(prometheus.warnings, []);
+      for (const reason of ['out_of_order', 'duplicate_timestamp', 'out_of_bounds']) {
+        assert.equal(await prometheus.metric(`prometheus_target_scrapes_sample_${reason}_total`), 0, reason);
+      }
+    }
+    assert.equal(await world.server.metric('sysmon_server_scrape_rollbacks_total{kind="unconfirmed"}'), 0);
+    assert.equal(world.record.sentAgain, 0);
+  });
+
+  test('(b) the line is cut for 60 s', async (context) => {
+    const world = await World.start(context, {
+      agents: { pulled: '1s', refused: '5s' },
+      scrapers: { one: '5s' },
+    });
+    await sleep(15 * second);
+    const [pulled, refused] = [world.agents[0]!, world.agents[1]!];
+    pulled.line.stall();
+    refused.line.down();
+    await sleep(60 * second);
+    pulled.line.up();
+    refused.line.up();
+    await sleep(10 * second);
+    await world.settle();
+    for (const { line } of world.agents) assert.ok(line.connections > 1);
+  });
+
+  test('(c) the server is killed ten times', async (context) => {
+    const world = await World.start(context, {
+      agents: { a1: '1s', a5: '5s' },
+      scrapers: { one: '5s', two: '2s' },
+    });
+    for (let kill = 0; kill < 10; kill++) {
+      await sleep(between(1, 12) * second);
+      await world.server.kill('SIGKILL');
+      await sleep(between(0, 2) * second);
+      await world.server.start();
+    }
+    await sleep(5 * second);
+    await world.settle();
+  });
+
+  test('(d) an agent is killed and started again', async (context) => {
+    const world = await World.start(context, { agents: { killed: '1s', spared: '1s' }, scrapers: { one: '5s' } });
+    const { program } = world.agents.find((agent) => agent.program.name === 'killed')!;
+    const seenMs: number[] = [];
+    for (let kill = 0; kill < 6; kill++) {
+      await sleep(between(2, 8) * second);
+      seenMs.push(await program.lastReportMs());
+      await program.kill('SIGKILL');
+      await sleep(between(0, 2) * second);
+      await program.start();
+    }
+    await sleep(5 * second);
+    await world.settle();
+    // Also a report that no server had heard of: it was on disk.
+    const times = world.record.times('killed');
+    for (const ms of seenMs) assert.ok(times.includes(ms), `the report of ${ms}`);
+    assert.equal(world.record.sessionCount('killed'), 7);
+  });
+
+  test('(e) Prometheus is away for 60 s', async (context) => {
+    const world = await World.start(context, {
+      agents: { a1: '1s', a5: '5s' },
+      scrapers: { ended: '5s', killed: '5s' },
+    });
+    await sleep(15 * second);
+    const signals = { ended: 'SIGTERM', killed: 'SIGKILL' } as const;
+    await Promise.all(
+      world.scrapers.map(async ({ name, prometheus }) => {
+        await prometheus.stop(signals[name as keyof typeof signals]);
+        await sleep(60 * second);
+        await prometheus.start();
+      }),
+    );
+    await sleep(10 * second);
+    await world.settle();
+  });
+
+  test('(f) answers are swallowed after the server has sent them', async (context) => {
+    const world = await World.start(context, {
+      agents: { a1: '1s', a5: '5s' },
+      scrapers: { one: '3s' },
+      scrapeTimeout: '2s',
+    });
+    const { line } = world.scrapers[0]!;
+    for (let count = 1; count <= 12; count++) {
+      await sleep(between(0, 7) * second);
+      line.swallow(count % 2 === 0 ? 'at once' : 'by the client');
+      await eventually(60 * second, () => assert.ok(line.swallowed >= count));
+      line.stopSwallowing();
+    }
+    await sleep(5 * second);
+    await world.settle();
+    const rollbacks = await world.server.metric('sysmon_server_scrape_rollbacks_total{kind="unconfirmed"}');
+    assert.ok(rollbacks >= 12, `${rollbacks} of ${line.swallowed} answers were taken back`);
+  });
+
+  test('(g) all at once', async (context) => {
+    const world = await World.start(context, {
+      agents: { a1: '1s', a2: '2s', a5: '5s' },
+      scrapers: { one: '5s', two: '2s' },
+      scrapeTimeout: '2s',
+    });
+    const end = performance.now() + 100 * second;
+    const turns = new Turns();
+    const untilTheEnd = async (fault: () => Promise<void>) => {
+      while (performance.now() < end) {
+        await sleep(between(2, 15) * second);
+        await fault();
+      }
+    };
+    // A server that ends before it knows of a lost answer has it on disk as given: of the faults here, these two alone
+    // do not come together.
+    const loseAnswers = (line: Tap, lose: () => unknown) =>
+      turns.take(async () => {
+        await lose();
+        await eventually(30 * second, () => assert.ok(line.isWhole));
+        // What the closed connections mean has been seen, and written: a hundred times what that takes.
+        await sleep(second);
+      });
+    await Promise.all([
+      ...world.agents.map(({ program, line }) =>
+        untilTheEnd(async () => {
+          const fault = Math.random();
+          if (fault < 0.3) {
+            await program.kill('SIGKILL');
+            await sleep(between(0, 5) * second);
+            await program.start();
+          } else if (fault < 0.6) {
+            line.cut();
+          } else {
+            if (fault < 0.8) line.down();
+            else line.stall();
+            await sleep(between(1, 30) * second);
+            line.up();
+          }
+        }),
+      ),
+      ...world.scrapers.map(({ prometheus, line }) =>
+        untilTheEnd(async () => {
+          const fault = Math.random();
+          if (fault < 0.3) {
+            await loseAnswers(line, () => prometheus.stop(fault < 0.15 ? 'SIGTERM' : 'SIGKILL'));
+            await sleep(between(0, 20) * second);
+            await prometheus.start();
+          } else if (fault < 0.8) {
+            await loseAnswers(line, async () => {
+              line.swallow(fault < 0.5 ? 'at once' : 'by the client');
+              await sleep(between(1, 5) * second);
+              line.stopSwallowing();
+            });
+          } else await loseAnswers(line, () => line.cut());
+        }),
+      ),
+      untilTheEnd(async () => {
+        await turns.take(() => world.server.kill('SIGKILL'));
+        await sleep(between(0, 5) * second);
+        await world.server.start();
+      }),
+    ]);
+    await world.settle();
+  });
+});
+
+/** One at a time, in the order in which they come. */
+class Turns {
+  #last: Promise<unknown> = Promise.resolve();
+
+  take<T>(turn: () => Promise<T>): Promise<T> {
+    const taken = this.#last.then(turn);
+    this.#last = taken.catch(() => {}); // whoever took the turn is told
+    return taken;
+  }
+}
+
+function between(min: number, max: number): number {
+  return min + Math.random() * (max - min);
+}
