@@ -382,7 +382,7 @@ function warnOfRareScrapes(options: HttpOptions, scrape: Scrape, agents: readonl
   const monotonicMs = options.clock.monotonicMs();
   for (const agent of agents) {
     if (!agent.up(monotonicMs)) continue;
-    if (agent.intervalMs < sinceMs * 0.9 && sinceMs < longScrapeMs) {
+    if (agent.intervalMs * 1.5 < sinceMs && sinceMs < longScrapeMs) {
       options.warn(
         `rare ${scrape.scraper}`,
         `scraper '${scrape.scraper}' comes every ${Math.round(sinceMs / 1000)} s, agent '${agent.id}' reports every ` +
