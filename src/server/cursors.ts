@@ -114,6 +114,7 @@ export class Cursors {
           seenAtMs: cursor.seenAtMs,
           known: offeredKnown(cursor),
           ...(cursor.inDoubt ? { inDoubt: true } : {}),
+          ...(scraper.isShared ? { shared: true } : {}),
           positions: Object.fromEntries([...cursor.positions, ...(cursor.pending?.taken ?? [])]),
         });
       }
@@ -123,7 +124,7 @@ export class Cursors {
 
   /** What {@link save} gave, after a restart: cursors without a connection, which the next scrape of the name takes. */
   restore(saved: readonly SavedCursor[]): void {
-    for (const { scraper: name, selection, seenAtMs, known, inDoubt, positions } of saved) {
+    for (const { scraper: name, selection, seenAtMs, known, inDoubt, shared, positions } of saved) {
       const key = JSON.stringify([name, selection]);
       const scraper = this.#scrapers.get(key) ?? new Scraper(name, selection);
       this.#scrapers.set(key, scraper);
@@ -133,7 +134,7 @@ export class Cursors {
       // Names in the file were AgentIds when they were written.
       for (const [agent, ms] of Object.entries(positions)) cursor.positions.set(agent as AgentId, ms);
       scraper.cursors.push(cursor);
-      scraper.isShared = scraper.cursors.filter((each) => !each.inDoubt).length > 1;
+      scraper.isShared ||= shared === true;
     }
   }
 
@@ -342,6 +343,8 @@ export interface SavedCursor {
   readonly known: boolean;
   /** Absent: no. */
   readonly inDoubt?: boolean;
+  /** Two of its name have been seen at work. Absent: no. */
+  readonly shared?: boolean;
   readonly positions: Readonly<Record<string, number>>;
 }
 

@@ -115,6 +115,7 @@ function parseCursor(value: unknown, field: string): SavedCursor {
     seenAtMs: number(cursor['seenAtMs'], `${field}.seenAtMs`),
     known: boolean(cursor['known'], `${field}.known`),
     ...(cursor['inDoubt'] === undefined ? {} : { inDoubt: boolean(cursor['inDoubt'], `${field}.inDoubt`) }),
+    ...(cursor['shared'] === undefined ? {} : { shared: boolean(cursor['shared'], `${field}.shared`) }),
     // Not by assignment: an agent may be named __proto__.
     positions: Object.fromEntries(positions),
   };
