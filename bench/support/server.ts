@@ -2,7 +2,8 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { Agent, get } from 'node:http';
 import { join } from 'node:path';
 import { createGunzip } from 'node:zlib';
-import type { ServerStatus } from '../../src/server/status.ts';
+import { askControl } from '../../src/runtime/control.ts';
+import type { AgentStatus, ServerStatus } from '../../src/server/status.ts';
 import { dist, freePort, until, type Workshop } from './processes.ts';
 
 export const fleetKeyHex = '5a'.repeat(32);
@@ -12,19 +13,22 @@ export class Server {
   readonly pid: number;
   readonly port: number;
   readonly webPort: number;
+  readonly #controlSocket: string;
   /** One connection, kept between scrapes, as Prometheus does it. */
   readonly #agent = new Agent({ keepAlive: true, maxSockets: 1 });
 
-  private constructor(parts: { readonly pid: number; readonly port: number; readonly webPort: number }) {
+  private constructor(parts: { pid: number; port: number; webPort: number; controlSocket: string }) {
     this.pid = parts.pid;
     this.port = parts.port;
     this.webPort = parts.webPort;
+    this.#controlSocket = parts.controlSocket;
   }
 
   static async start(workshop: Workshop, options: { readonly plain?: boolean } = {}): Promise<Server> {
     const [port, webPort] = [await freePort(), await freePort()];
     const folder = join(workshop.folder, `server-${port}`);
     mkdirSync(join(folder, 'state'), { recursive: true });
+    const controlSocket = join(folder, 'control.sock');
     const keyFile = join(folder, 'fleet.key');
     writeFileSync(keyFile, `${fleetKeyHex}\n`, { mode: 0o400 });
     const pid = workshop.start(process.execPath, [
@@ -35,13 +39,13 @@ export class Server {
       `--listen=127.0.0.1:${port}`,
       `--web.listen-address=127.0.0.1:${webPort}`,
       `--state-dir=${join(folder, 'state')}`,
-      `--control-socket=${join(folder, 'control.sock')}`,
+      `--control-socket=${controlSocket}`,
       // All come from one address here, and floods are to get as far as they can.
       '--connections-max=20000',
       '--connections-per-address-max=20000',
       ...(options.plain === true ? [] : [`--fleet-key-file=${keyFile}`]),
     ]);
-    const server = new Server({ pid, port, webPort });
+    const server = new Server({ pid, port, webPort, controlSocket });
     await until('the server', async () => (await fetch(`http://127.0.0.1:${webPort}/-/ready`)).ok);
     return server;
   }
@@ -73,10 +77,15 @@ export class Server {
     });
   }
 
-  /** What it says of itself; no cursor moves. */
+  /** What it says of itself; no cursor moves. Cheap, so that it can be asked again and again. */
   async status(): Promise<ServerStatus> {
-    const response = await fetch(`http://127.0.0.1:${this.webPort}/api/v1/agents`);
-    return ((await response.json()) as { server: ServerStatus }).server;
+    const answer = await askControl(this.#controlSocket, { command: 'status' });
+    return (answer as { server: ServerStatus }).server;
+  }
+
+  async agents(): Promise<readonly AgentStatus[]> {
+    const answer = await askControl(this.#controlSocket, { command: 'agents' });
+    return (answer as { agents: AgentStatus[] }).agents;
   }
 
   close(): void {

@@ -139,11 +139,13 @@ function explain(
   return undefined;
 }
 
-function isBeforeFirst(world: World, cursor: CursorHistory, { atMs }: SampledReport): boolean {
+function isBeforeFirst(world: World, cursor: CursorHistory, { atMs, serverMs }: SampledReport): boolean {
   const sharesName = world.scrapers.some(
     ({ plan }) => plan !== cursor.scraper.plan && plan.scraper === cursor.scraper.plan.scraper,
   );
-  if (atMs <= cursor.firstMs - (sharesName ? 0 : neverSeenBackMs)) return true;
+  // What has a wrong time is as old as that says.
+  const toldMs = serverMs === undefined ? atMs : serverMs - epochMs - world.server.host.wallAheadMs;
+  if (Math.min(atMs, toldMs) <= cursor.firstMs - (sharesName ? 0 : neverSeenBackMs)) return true;
   return atMs <= cursor.knownMs && world.serverEnds.some((ms) => ms <= cursor.knownMs);
 }
 
