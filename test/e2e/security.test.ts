@@ -274,8 +274,8 @@ function hello(agentName: string): Uint8Array {
 
 /** With a key that is right: in by TLS, and then told why not. */
 function helloAttempt(
-  { server }: World,
-  options: { readonly key: AgentKey; readonly name: string; readonly code: string },
+  { server }: { readonly server: { readonly port: number } },
+  options: { readonly key: Omit<AgentKey, 'agentName'>; readonly name: string; readonly code: string },
 ): (localAddress: string) => Promise<void> {
   return async (localAddress) => {
     const { key, name, code } = options;
@@ -487,6 +487,27 @@ test('without a key only the loopback is served, unless it is told otherwise, an
   context.after(() => server.kill('SIGKILL'));
   await server.line(/warning: agents are taken without keys \(--allow-plaintext\)/);
   assert.match(await (await fetch(`http://${loopback}:${webPort}/`)).text(), /taken without keys/);
+});
+
+test('without a state folder a revocation holds as long as the server, reloads included', async (context) => {
+  const folder = temporaryFolder(context);
+  const [port, webPort] = [await freePort(), await freePort()];
+  const [fleetKeyFile, controlSocket] = [join(folder, 'fleet.key'), join(folder, 's.sock')];
+  writeSecret(fleetKeyFile, `${newKey()}\n`);
+  const options = ['--listen', `${loopback}:${port}`, '--fleet-key-file', fleetKeyFile];
+  const web = ['--web.listen-address', `${loopback}:${webPort}`, '--control-socket', controlSocket];
+  const server = new Program('server', process.execPath, [bundleOf('server'), 'run', ...options, ...web], {
+    env: { SYSMON_ENV_FILE: '/dev/null' },
+  });
+  context.after(() => server.kill('SIGKILL'));
+  await server.line(/: agents on /);
+  const line = await command('server', 'enroll', 'web-1', ...options);
+  const [, , identity = '', hex = ''] = line.trim().split(' ');
+  await command('server', 'revoke', 'web-1', '--control-socket', controlSocket);
+  process.kill(server.pid, 'SIGHUP');
+  await server.line(/reloaded: .*, 1 revocations/);
+  const key = { identity, key: Buffer.from(hex, 'hex') };
+  await helloAttempt({ server: { port } }, { key, name: 'web-1', code: 'revoked' })(loopback);
 });
 
 test('an agent with a key does not speak to a server without', async (context) => {
