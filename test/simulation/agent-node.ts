@@ -35,6 +35,8 @@ export interface SampledReport {
   receivedMs: number | undefined;
   /** What became of it there, the last time that it was not a duplicate. */
   outcome: string | undefined;
+  /** Why it was refused there, the first time that it was: counted then, and too late for some when it is taken later. */
+  refusedAs: string | undefined;
   /** The agent's process or host ended in a way that may have taken it along. */
   lostWith: string | undefined;
 }
@@ -201,7 +203,7 @@ export class AgentNode {
     const report = { agent: this, session, seq, timeMs, atMs: timeline.nowMs, values };
     const sampled: SampledReport = {
       ...report,
-      ...{ serverMs: undefined, receivedMs: undefined, outcome: undefined, lostWith: undefined },
+      ...{ serverMs: undefined, receivedMs: undefined, outcome: undefined, refusedAs: undefined, lostWith: undefined },
     };
     this.reports.push(sampled);
     const ofSession = this.#bySession.get(session.id) ?? [];

@@ -71,6 +71,11 @@ function isTimeWrong({ server }: World, { serverMs, atMs }: SampledReport): bool
   return serverMs !== undefined && Math.abs(serverMs - (epochMs + atMs + server.host.wallAheadMs)) > clockErrorMsMax;
 }
 
+/** Whether a report that was made before it has a later time. */
+function isPassed({ agent, atMs, serverMs }: SampledReport): boolean {
+  return agent.reports.some((other) => other.atMs < atMs && (other.serverMs ?? 0) >= (serverMs ?? 0));
+}
+
 /** The series of a report that are not there. One that is there with another value is a violation. */
 function compare(world: World, { database, plan }: ScraperNode, report: SampledReport): string[] {
   const { serverMs, outcome } = report;
@@ -113,15 +118,20 @@ function explain(
   report: SampledReport,
   lacks: readonly string[],
 ): string | undefined {
-  const { agent, atMs, serverMs, outcome } = report;
+  const { agent, atMs, serverMs, outcome, refusedAs } = report;
   const { server } = world;
   if (report.lostWith !== undefined && outcome !== 'stored') return report.lostWith;
   if (isBeforeFirst(world, cursor, report)) return beforeFirstScrape;
   if (wentToNamesake(world, cursor, report))
     return 'an answer to another of the same name, before both were seen at work';
   if (serverMs === undefined) return isTight(agent) && agent.droppedReports > 0 ? 'a small spool' : undefined;
-  if (outcome === 'not_newer' || outcome === 'too_far_ahead') return `a time that the server refuses as ${outcome}`;
-  if (outcome === 'too_old' && isTimeWrong(world, report)) return `a time that the server refuses as ${outcome}`;
+  const isOff = isTimeWrong(world, report) || world.hasSteppedServer;
+  if (refusedAs === 'not_newer' ? isPassed(report) : refusedAs !== undefined && isOff) {
+    return `a time that the server refuses as ${refusedAs}`;
+  }
+  const nowMs = epochMs + world.timeline.nowMs + server.host.wallAheadMs;
+  if (world.hasSteppedServer && serverMs > nowMs)
+    return "a step of the server's clock, after which the time has not come yet";
   if (server.plan.windowMs < windowMsUsual) return 'a small window';
   if (server.plan.memoryBytesMax < memoryBytesUsual) return 'little memory for windows';
   const refusal = lacks.map((series) => world.refusalOf(cursor.scraper, series, serverMs)).find((reason) => reason);
@@ -208,6 +218,8 @@ function judgeRest(world: World, { database, plan }: ScraperNode, found: number)
  * that was there has gone for good: acks wait for it as long as the window.
  */
 function judgeQueues(world: World): void {
+  // A clock that was set back has reports in its future, which wait until their time has come.
+  if (world.hasSteppedServer) return;
   if (new Set(world.scrapers.map(({ plan }) => plan.scraper)).size < world.scrapers.length) return;
   for (const { spool, plan } of world.agents) {
     if (spool === undefined) world.violated(`${plan.name} is not running at the end`);

@@ -176,7 +176,9 @@ export class World {
     }
     sampled.serverMs = report.timeMs;
     sampled.receivedMs ??= this.timeline.nowMs;
-    if (outcome !== 'duplicate') sampled.outcome = outcome;
+    if (outcome === 'duplicate') return;
+    sampled.outcome = outcome;
+    if (outcome !== 'stored') sampled.refusedAs ??= outcome;
   }
 
   /** Prometheus has stored an answer. */
