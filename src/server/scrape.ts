@@ -67,7 +67,8 @@ export async function takeNew(
   for (const { agent, afterMs, sizes, count } of waiting) {
     backlogReports += sizes.length - count;
     if (count === 0) {
-      const newest = agent.up(monotonicMs) ? agent.window.newest(nowMs) : undefined;
+      // Not what has come since the first loop: it may have older ones before it, and Prometheus would refuse those then.
+      const newest = agent.up(monotonicMs) ? agent.window.newest(Math.min(nowMs, afterMs)) : undefined;
       if (newest !== undefined && newest.reports[0]!.timeMs > notBeforeMs) batches.push(batchOf(agent, [newest]));
       continue;
     }

@@ -136,3 +136,34 @@ test('while a large scrape is put together the event loop turns', async () => {
   await world.open(connect());
   assert.equal(turns, 1);
 });
+
+test('what comes from an outage while a scrape is put together does not go out before what is older', async () => {
+  const world = new DeliveryHarness();
+  const large = ['a', 'b'].map((name) => world.connect(name));
+  const back = world.connect('c');
+  const values = Array.from({ length: 60_000 }, () => 1);
+  for (const agent of large) agent.maker.schema = testSchema(values.length);
+  const reportLarge = () => {
+    const nowMs = world.clock.nowMs();
+    for (const { record, maker } of large) world.delivery.store.receive(record, maker.make(nowMs, values));
+  };
+  const connection = connect();
+  reportLarge();
+  const beforeMs = back.report(world.clock.nowMs() - minuteMs);
+  await world.scrape(connection);
+
+  await world.clock.advance(5000);
+  reportLarge();
+  const outage = [1, 2, 3].map((second) => beforeMs + second * 1000);
+  let turns = 0;
+  world.onTurn = () => {
+    if (turns++ === 0) for (const ms of outage) back.report(ms);
+  };
+  const { scrape, taken } = await world.open(connection);
+  assert.equal(turns, 1);
+  const given = taken.batches.find(({ agent }) => agent === back.record.id);
+  const times = given?.runs.flatMap(({ reports }) => reports.map(({ timeMs }) => timeMs));
+  assert.deepEqual(times, [beforeMs], 'the newest again is the newest that this scraper has had');
+  scrape.finish(taken);
+  assert.deepEqual((await world.scrape(connection))['c'], outage);
+});
