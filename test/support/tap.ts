@@ -133,7 +133,7 @@ class Pair {
   }
 
   destroy(): void {
-    for (const socket of [this.#client, this.#upstream]) if (!socket.destroyed) socket.resetAndDestroy();
+    for (const socket of [this.#client, this.#upstream]) reset(socket);
     this.#onEnd();
   }
 
@@ -179,9 +179,19 @@ class Pair {
     // Nobody is told how a connection ended but the two ends of it.
     from.on('error', () => {});
     from.on('close', (hadError) => {
-      if (hadError && !to.destroyed) to.resetAndDestroy();
+      if (hadError) reset(to);
       else to.destroy();
       this.#onEnd();
     });
   }
+}
+
+/**
+ * Ends a connection as a kernel does whose program has gone. libuv refuses to reset a connection of which an end is
+ * already on its way (UV_EINVAL of uv_tcp_close_reset); Node then never closes the handle, and spins for ever at its exit.
+ */
+function reset(socket: Socket): void {
+  if (socket.destroyed) return;
+  if (socket.writableEnded) socket.destroy();
+  else socket.resetAndDestroy();
 }
