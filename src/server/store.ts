@@ -6,7 +6,7 @@ import { limits } from '../protocol/limits.ts';
 import type { Hello, SessionSeq } from '../protocol/message.ts';
 import type { Clock } from '../runtime/clock.ts';
 import { SchemasInUse } from './schemas-in-use.ts';
-import { type Receipt, Window } from './window.ts';
+import { type AppendedReport, type Receipt, Window } from './window.ts';
 
 /** What became of a report. Only `stored` reaches a scraper; the others are acknowledged too, or they would come for ever. */
 export const outcomes = ['stored', 'duplicate', 'not_newer', 'too_old', 'too_far_ahead'] as const;
@@ -90,18 +90,8 @@ export class AgentRecord {
   }
 }
 
-/** A report as its session has decoded it. `sums` and `present` are as long as the schema; they are copied. */
-export interface ReceivedReport {
-  readonly schema: Schema;
-  readonly session: number;
-  readonly seq: number;
-  /** On the server's clock: the session's offset has been added. */
-  readonly timeMs: number;
-  readonly key: boolean;
-  /** The frame's payload; copied. */
-  readonly payload: Uint8Array;
-  readonly sums: Float64Array;
-  readonly present: Uint8Array;
+/** A report as its session has decoded it. */
+export interface ReceivedReport extends AppendedReport {
   /** The report before it in the same stream is the newest one that is stored, so that a delta can follow it. */
   readonly follows: boolean;
 }

@@ -245,6 +245,7 @@ export interface AppendedReport {
   /** On the server's clock: the session's offset has been added. */
   readonly timeMs: number;
   readonly key: boolean;
+  /** The frame's payload. Copied. */
   readonly payload: Uint8Array;
   /** As long as the schema was when the report came. Copied. */
   readonly sums: Float64Array;
