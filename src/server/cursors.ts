@@ -1,5 +1,6 @@
 import type { AgentId } from '../model/agent-id.ts';
 import type { Clock, Timer } from '../runtime/clock.ts';
+import type { EvictionReason } from './store.ts';
 
 /**
  * How far each scraper has read, so that each is given every report once.
@@ -65,14 +66,19 @@ export class Cursors {
   }
 
   /** What is newer is still wanted, also by scrapers that have been away for so long that acks no longer wait for them. */
-  wantedAfterMs(agent: AgentId): number {
+  wantedAfterMs(agent: AgentId, reason: EvictionReason): number {
     const nowMs = this.#options.clock.nowMs();
     let least = Infinity;
     for (const scraper of this.#scrapers.values()) {
       if (scraper.selection !== '' && scraper.selection !== agent) continue;
       const known = scraper.cursors.filter(committedKnown);
       const inUse = known.filter((cursor) => nowMs - cursor.seenAtMs <= this.#holdsAcksMs(scraper, cursor));
-      for (const cursor of inUse.length > 0 ? inUse : known) least = Math.min(least, cursor.positionMs(agent));
+      for (const cursor of inUse.length > 0 ? inUse : known) {
+        // What an answer passed over as too old was counted then: it is not to be counted again when it leaves the window
+        // before the answer is confirmed. What an answer has given is too young for that.
+        const offeredMs = reason === 'age' ? cursor.pending?.taken.get(agent) : undefined;
+        least = Math.min(least, offeredMs ?? cursor.positionMs(agent));
+      }
     }
     return least;
   }

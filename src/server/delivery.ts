@@ -30,7 +30,7 @@ export class Delivery {
       ...options.store,
       clock,
       windowMs,
-      wantedAfterMs: (agent) => this.cursors.wantedAfterMs(agent),
+      wantedAfterMs: (agent, reason) => this.cursors.wantedAfterMs(agent, reason),
       onReceived: (agent) => this.#acknowledge(agent),
     });
     this.cursors = new Cursors({

@@ -22,7 +22,7 @@ export interface StoreOptions {
   /** An agent without a report for so long is forgotten. */
   readonly forgetAfterMs: number;
   /** What is newer some scraper still wants of this agent; Infinity where nobody scrapes. */
-  wantedAfterMs(agent: AgentId): number;
+  wantedAfterMs(agent: AgentId, reason: EvictionReason): number;
   onReport(outcome: Outcome): void;
   /** `unscraped`: some known scraper had not had the report. That is what is lost. */
   onEvict(reason: EvictionReason, unscraped: boolean): void;
@@ -107,7 +107,7 @@ export class Store {
   constructor(options: StoreOptions) {
     this.#options = options;
     const counting = (reason: EvictionReason) => (agent: AgentRecord) => {
-      const wantedAfterMs = options.wantedAfterMs(agent.id);
+      const wantedAfterMs = options.wantedAfterMs(agent.id, reason);
       return (timeMs: number) => options.onEvict(reason, timeMs > wantedAfterMs);
     };
     this.#evictions = { age: counting('age'), memory: counting('memory') };

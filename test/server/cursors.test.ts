@@ -733,3 +733,18 @@ function finished<T extends { finish(): void }>(opened: T): T {
   opened.finish();
   return opened;
 }
+
+test('what an unconfirmed answer passed over as too old is not counted again when it leaves the window', async () => {
+  const world = new CursorsHarness();
+  const connection = connect();
+  const committed = world.report();
+  await world.scrape(connection);
+  await world.clock.advance(1000);
+  const offered = world.report();
+  await world.scrape(connection);
+  assert.equal(world.cursors.wantedAfterMs(agentA, 'age'), offered);
+  // A chunk that goes for want of memory may hold what the answer gave: lost, should it not have arrived.
+  assert.equal(world.cursors.wantedAfterMs(agentA, 'memory'), committed);
+  world.cursors.closed(connection);
+  assert.equal(world.cursors.wantedAfterMs(agentA, 'age'), committed);
+});
