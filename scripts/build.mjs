@@ -94,7 +94,10 @@ function writeIfChanged(path, text, mode) {
   renameSync(temporary, absolute);
 }
 
-if (isMain(import.meta)) {
+// No top-level await: env-files.mjs imports this file, and would wait for it while it waits for that.
+if (isMain(import.meta)) build();
+
+async function build() {
   setup();
   // --bundle: dist/ alone, without the type check.
   if (!process.argv.includes('--bundle')) {
