@@ -158,7 +158,8 @@ test('refused: a saved session without the key', async (context) => {
   assert.equal(world.connections.length, 1);
   assert.equal(world.refused.length, 1);
   assert.equal(world.refused[0]?.reason, 'tls');
-  assert.equal(world.refused[0]?.identity, undefined);
+  // The session is offered under a random name, which now and then happens to be text.
+  assert.notEqual(world.refused[0]?.identity, web.identity);
   // In the handshake, by SSL_OP_NO_TICKET, and not only by the look at the identity after it.
   assert.match(world.refused[0]?.words ?? '', /no suitable signature algorithm|no shared/);
   await rightKeyGetsIn(world);
