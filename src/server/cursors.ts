@@ -1,16 +1,20 @@
 import type { AgentId } from '../model/agent-id.ts';
-import type { Clock, Timer } from '../runtime/clock.ts';
+import type { Clock } from '../runtime/clock.ts';
 import type { EvictionReason } from './store.ts';
 
 /**
  * How far each scraper has read, so that each is given every report once.
  *
  * A cursor's position is a time per agent: what is newer has not been given. It moves in two steps, because a response
- * that was sent may never have been read:
+ * that was sent may never have been read. Only a scraper that asks again, on the same connection, proves that it was:
+ * neither time nor the peer's kernel does.
  *
- *     open ──▶ taken ──finish──▶ pending ──the next request, or the timeout──▶ committed
+ *     open ──▶ taken ──finish──▶ pending ──the next request on its connection──▶ committed
  *                │                  │
- *                └──── abort ───────┴──the connection closes──▶ rolled back: the position stays where it was
+ *                └──── abort ───────┴──the connection closes, the server ends──▶ rolled back: the position stays
+ *
+ * What was rolled back after it had been sent as a whole may be with the scraper all the same. It is given again; Prometheus
+ * refuses in silence, or with a warning, what it has.
  *
  * Several cursors share a name when several Prometheus servers do (two behind one address): each connection then has
  * its own, and nothing is lost, though some samples come twice.
@@ -44,13 +48,19 @@ export class Cursors {
     return new CursorScrape(this.#options, scraper, cursor, request);
   }
 
-  /** A connection over which scrapes came has ended. Whatever is pending on it may not have arrived. */
-  closed(connection: ScrapeConnection): void {
+  /**
+   * A connection over which scrapes came has ended. Whatever is pending on it may not have arrived, but where the peer has
+   * read all of it: it answered our goodbye, which had come after.
+   */
+  closed(connection: ScrapeConnection, { isAllRead = false } = {}): void {
     if (connection.closed) return;
     connection.closed = true;
+    const settle = isAllRead ? commitPending : rollBackPending;
     for (const scraper of this.#scrapers.values()) {
       for (const cursor of scraper.cursors) {
-        if (cursor.connection === connection) rollBackPending(this.#options, scraper, cursor);
+        if (cursor.connection !== connection || cursor.pending === undefined) continue;
+        settle(this.#options, scraper, cursor);
+        this.#options.onChanged();
       }
     }
   }
@@ -60,9 +70,9 @@ export class Cursors {
     return this.#least(agent, committedKnown, (cursor) => cursor.positionMs(agent));
   }
 
-  /** The same, with what is pending counted as committed, also a scraper's first: as {@link save} writes it to disk. */
-  offeredMs(agent: AgentId): number {
-    return this.#least(agent, offeredKnown, (cursor) => cursor.pending?.taken.get(agent) ?? cursor.positionMs(agent));
+  /** The same as {@link save} writes it to disk: a scraper counts as known from the end of its first scrape. */
+  savedMs(agent: AgentId): number {
+    return this.#least(agent, offeredKnown, (cursor) => cursor.positionMs(agent));
   }
 
   /** What is newer is still wanted, also by scrapers that have been away for so long that acks no longer wait for them. */
@@ -76,23 +86,11 @@ export class Cursors {
       for (const cursor of inUse.length > 0 ? inUse : known) {
         // What an answer passed over as too old was counted then: it is not to be counted again when it leaves the window
         // before the answer is confirmed. What an answer has given is too young for that.
-        const offeredMs = reason === 'age' ? cursor.pending?.taken.get(agent) : undefined;
+        const offeredMs = reason === 'age' ? cursor.pending?.get(agent) : undefined;
         least = Math.min(least, offeredMs ?? cursor.positionMs(agent));
       }
     }
     return least;
-  }
-
-  /** The server stops: what is pending and has reached its peer's kernel counts as read, before the connections close. */
-  async settle(): Promise<void> {
-    await this.#options.turn();
-    for (const scraper of this.#scrapers.values()) {
-      for (const cursor of scraper.cursors) {
-        const { connection } = cursor;
-        if (connection === undefined || connection.closed || !this.#options.delivered(connection)) continue;
-        commitPending(this.#options, scraper, cursor);
-      }
-    }
   }
 
   /** Forgets cursors that nobody has used for long, and the agents that were forgotten. */
@@ -109,7 +107,7 @@ export class Cursors {
     }
   }
 
-  /** Cursors as they go to disk: what is pending counts as committed. */
+  /** Cursors as they go to disk. Of what is pending nobody will know, after a restart, whether it has arrived. */
   save(): SavedCursor[] {
     const saved: SavedCursor[] = [];
     for (const scraper of this.#scrapers.values()) {
@@ -121,7 +119,8 @@ export class Cursors {
           known: offeredKnown(cursor),
           ...(cursor.inDoubt ? { inDoubt: true } : {}),
           ...(scraper.isShared ? { shared: true } : {}),
-          positions: Object.fromEntries([...cursor.positions, ...(cursor.pending?.taken ?? [])]),
+          positions: Object.fromEntries(cursor.positions),
+          offered: Object.fromEntries(cursor.offeredBeyond()),
         });
       }
     }
@@ -130,7 +129,7 @@ export class Cursors {
 
   /** What {@link save} gave, after a restart: cursors without a connection, which the next scrape of the name takes. */
   restore(saved: readonly SavedCursor[]): void {
-    for (const { scraper: name, selection, seenAtMs, known, inDoubt, shared, positions } of saved) {
+    for (const { scraper: name, selection, seenAtMs, known, inDoubt, shared, positions, offered } of saved) {
       const key = JSON.stringify([name, selection]);
       const scraper = this.#scrapers.get(key) ?? new Scraper(name, selection);
       this.#scrapers.set(key, scraper);
@@ -139,6 +138,8 @@ export class Cursors {
       cursor.inDoubt = inDoubt === true;
       // Names in the file were AgentIds when they were written.
       for (const [agent, ms] of Object.entries(positions)) cursor.positions.set(agent as AgentId, ms);
+      for (const [agent, ms] of Object.entries(offered ?? {})) cursor.offered.set(agent as AgentId, ms);
+      if (cursor.offered.size > 0) this.#options.onRollBack(scraper, 'restart');
       scraper.cursors.push(cursor);
       scraper.isShared ||= shared === true;
     }
@@ -160,7 +161,7 @@ export class Cursors {
       undefined,
     );
     if (last === undefined) return [];
-    last.positions = oldestPositions(past);
+    last.takeOldestOf(past);
     last.known = past.some((cursor) => cursor.known);
     return [last];
   }
@@ -198,7 +199,7 @@ export class Cursors {
     if (scraper.cursors.length > 0) {
       await this.#options.turn();
       // Only now: a close that had already arrived has been seen.
-      for (const cursor of scraper.cursors) if (isOpen(cursor)) this.#settleSibling(scraper, cursor);
+      for (const cursor of scraper.cursors) this.#leaveDead(scraper, cursor);
     }
     return this.#adopt(scraper, connection);
   }
@@ -224,14 +225,14 @@ export class Cursors {
     }
     const siblings = scraper.cursors;
     cursor.known = siblings.some((sibling) => sibling.known);
-    cursor.positions = oldestPositions(siblings);
+    cursor.takeOldestOf(siblings);
     // Its connection has ended while it waited for its turn: what it reads is for nobody, and holds nothing up.
     if (connection.closed) return cursor;
     if (orphan !== undefined) {
       // Which of the abandoned ones this connection's scraper had cannot be known: the others stay, at the oldest.
       scraper.cursors = siblings.filter((sibling) => sibling !== orphan);
       for (const sibling of scraper.cursors) {
-        if (!isOpen(sibling)) sibling.positions = new Map(cursor.positions);
+        if (!isOpen(sibling)) sibling.takeOldestOf([cursor]);
       }
     }
     // A second scraper; or the only one, whose goodbye on its old connection was lost, or who is gone by now.
@@ -254,14 +255,14 @@ export class Cursors {
   }
 
   /**
-   * Another connection asks in this one's name. What was pending here has arrived if the peer's kernel has confirmed
-   * it; if not, the peer is gone without a goodbye (a cable, a power cut), and this connection with it.
+   * Another connection asks in this one's name. Where this one's peer has not even a kernel that confirms what was sent, it
+   * is gone without a goodbye (a cable, a power cut). Should it be alive all the same, and only slow, its next scrape makes
+   * it a connection like any other.
    */
-  #settleSibling(scraper: Scraper, cursor: Cursor): void {
-    if (cursor.pending === undefined || cursor.connection === undefined) return;
-    if (this.#options.delivered(cursor.connection)) return commitPending(this.#options, scraper, cursor);
+  #leaveDead(scraper: Scraper, cursor: Cursor): void {
+    const { pending, connection } = cursor;
+    if (pending === undefined || connection === undefined || this.#options.delivered(connection)) return;
     rollBackPending(this.#options, scraper, cursor);
-    // Should it be alive all the same, and only slow, its next scrape makes it a connection like any other.
     cursor.connection = undefined;
   }
 
@@ -289,15 +290,17 @@ export interface CursorsOptions {
   delivered(connection: ScrapeConnection): boolean;
   /** The agents that a scraper never seen before starts in the past of. */
   newAgents(selection: string): Iterable<AgentId>;
-  /** Positions have been offered (a response has gone out) or taken back: the file is out of date. */
+  /** A response has gone out or has failed, a connection has ended: the file is out of date. */
   onChanged(): void;
-  /** Positions have been committed: acks may follow. */
+  /** Positions have been committed: acks may follow, once these are on disk. */
   onCommitted(scraper: Scraper, taken: ReadonlyMap<AgentId, number>): void;
-  onRollBack(scraper: Scraper, kind: 'aborted' | 'unconfirmed'): void;
+  onRollBack(scraper: Scraper, kind: RollBack): void;
   onConflict(scraper: Scraper): void;
-  /** A response that may never have been read was counted as read, because it is too old to be sent again. */
-  onAssumed(scraper: Scraper, agent: AgentId): void;
 }
+
+/** A response that was not sent as a whole; that was, and its connection closed; that was, and the server ended. */
+export const rollBacks = ['aborted', 'unconfirmed', 'restart'] as const;
+export type RollBack = (typeof rollBacks)[number];
 
 /** One TCP connection of a scraper. Compared by identity. */
 export interface ScrapeConnection {
@@ -328,6 +331,8 @@ export interface Scrape {
   readonly sinceLastMs: number | undefined;
   /** What is newer than this has not been given to this scraper. */
   afterMs(agent: AgentId): number;
+  /** Up to this it may have been given, in a response of which nobody knows whether it was read; -Infinity: nothing. */
+  offeredMs(agent: AgentId): number;
   /** The response is with the operating system. */
   finish(given: Given): void;
   /** The response was not sent as a whole. */
@@ -352,6 +357,8 @@ export interface SavedCursor {
   /** Two of its name have been seen at work. Absent: no. */
   readonly shared?: boolean;
   readonly positions: Readonly<Record<string, number>>;
+  /** Given beyond the position, and not confirmed: up to when. Absent: nothing. */
+  readonly offered?: Readonly<Record<string, number>>;
 }
 
 /** All cursors of one name and selection. */
@@ -379,9 +386,10 @@ export class Cursor {
   inDoubt = false;
   answeredInDoubt = false;
   positions = new Map<AgentId, number>();
-  pending: Pending | undefined;
-  /** Offered in a whole response that was taken back: up to when, by agent. */
-  rolledBack = new Map<AgentId, number>();
+  /** Of the last whole response, unconfirmed yet: the newest report given, by agent. */
+  pending: Map<AgentId, number> | undefined;
+  /** Given in a whole response that was taken back: up to when, by agent. */
+  offered = new Map<AgentId, number>();
   /** Pacing: halved by an abort, doubled back by a commit up to `samplesMaxMost`, three times what comes in steadily. */
   samplesMax = samplesMaxDefault;
   samplesMaxMost = samplesMaxDefault;
@@ -408,16 +416,35 @@ export class Cursor {
     return this.positions.get(agent) ?? -Infinity;
   }
 
+  /** What may be with the scraper beyond the positions. */
+  offeredBeyond(): Map<AgentId, number> {
+    const offered = new Map<AgentId, number>();
+    for (const [agent, ms] of [...this.offered, ...(this.pending ?? [])]) {
+      if (ms > this.positionMs(agent)) raise(offered, agent, ms);
+    }
+    return offered;
+  }
+
+  /** Of each agent that all of these have read, how far the slowest has; what others of them have may be had already. */
+  takeOldestOf(cursors: readonly Cursor[]): void {
+    const positions = new Map<AgentId, number>();
+    const offered = new Map<AgentId, number>();
+    for (const cursor of cursors) {
+      for (const [agent, ms] of [...cursor.positions, ...cursor.offeredBeyond()]) raise(offered, agent, ms);
+    }
+    for (const agent of offered.keys()) {
+      const ms = Math.min(...cursors.map((cursor) => cursor.positionMs(agent)));
+      if (ms !== -Infinity) positions.set(agent, ms);
+    }
+    this.positions = positions;
+    this.offered = offered;
+  }
+
   forget(agent: AgentId): void {
     this.positions.delete(agent);
-    this.rolledBack.delete(agent);
-    this.pending?.taken.delete(agent);
+    this.offered.delete(agent);
+    this.pending?.delete(agent);
   }
-}
-
-interface Pending {
-  readonly taken: Map<AgentId, number>;
-  timer: Timer;
 }
 
 // 32 names, each with a job for the whole fleet and jobs for single agents: more is a mistake or an attack.
@@ -425,16 +452,11 @@ export const scrapersMax = 32;
 const selectionsPerNameMax = 128;
 // Prometheus has what is older, or has lost it for good; with an out-of-order window, too much of the past fails a scrape.
 const neverSeenBackMs = 5 * 60_000;
-// A response that may not have arrived is not sent again after this: a duplicate too old fails the scrape of all agents.
-const resentWithinMs = 5 * 60_000;
 // How long a cursor is worth coming back to. It stops to hold acks after the window.
 const cursorKeptMs = 24 * 3_600_000;
 // A scraper that restarts just when a second one appears is back within that time; nobody ever is on a dead connection.
 // Until then whoever connects is sent again what has come since.
 const inDoubtKeptMs = 60_000;
-// A Prometheus that has timed out needs a moment to close; then the response has been read.
-const commitAfterTimeoutMs = 2000;
-const undeliveredCheckMs = 5000;
 /** Samples of one scrape at the least: 29 MB of text, about a second. */
 export const samplesMaxDefault = 300_000;
 const samplesMaxLeast = 10_000;
@@ -463,7 +485,6 @@ class CursorScrape implements Scrape {
     this.sinceLastMs = cursor.scraped ? nowMs - cursor.seenAtMs : undefined;
     cursor.seenAtMs = nowMs;
     cursor.scraped = true;
-    this.#dropWhatIsTooOld();
   }
 
   get scraper(): string {
@@ -474,17 +495,21 @@ class CursorScrape implements Scrape {
     return this.#cursor.positionMs(agent);
   }
 
+  offeredMs(agent: AgentId): number {
+    return this.#cursor.offered.get(agent) ?? -Infinity;
+  }
+
   finish(given: Given): void {
     const cursor = this.#cursor;
     const { last, connection } = this.#request;
     cursor.samplesMaxMost = Math.max(samplesMaxDefault, 3 * given.arrivedSamples);
     if (cursor.connection !== connection) {
       // Its connection has ended, and another has taken the cursor over: what that one has pending is not to be touched.
-      markRolledBack(cursor, given.taken);
+      for (const [agent, ms] of given.taken) raise(cursor.offered, agent, ms);
       return this.#options.onRollBack(this.#scraper, 'unconfirmed');
     }
     cursor.answeredInDoubt = cursor.inDoubt;
-    cursor.pending = { taken: new Map(given.taken), timer: this.#commitLater(this.timeoutMs + commitAfterTimeoutMs) };
+    cursor.pending = new Map(given.taken);
     if (last) commitPending(this.#options, this.#scraper, cursor);
     else if (connection.closed) rollBackPending(this.#options, this.#scraper, cursor);
     this.#options.onChanged();
@@ -494,68 +519,30 @@ class CursorScrape implements Scrape {
     const cursor = this.#cursor;
     cursor.samplesMax = Math.max(samplesMaxLeast, Math.floor(cursor.samplesMax / 2));
     this.#options.onRollBack(this.#scraper, 'aborted');
-  }
-
-  /** The scraper has had its time, and has not hung up: it has read the response, unless the line is cut. */
-  #commitLater(ms: number): Timer {
-    const { clock, turn, delivered } = this.#options;
-    const cursor = this.#cursor;
-    const timer = clock.after(ms, async () => {
-      await turn();
-      if (cursor.pending?.timer !== timer) return;
-      if (delivered(this.#request.connection)) commitPending(this.#options, this.#scraper, cursor);
-      else cursor.pending.timer = this.#commitLater(undeliveredCheckMs);
-    });
-    return timer;
-  }
-
-  /** What was sent once in a whole response, may have arrived, and has grown too old to be sent again. */
-  #dropWhatIsTooOld(): void {
-    const cursor = this.#cursor;
-    const beforeMs = this.#options.clock.nowMs() - resentWithinMs;
-    for (const [agent, ms] of cursor.rolledBack) {
-      if (ms >= beforeMs) continue;
-      cursor.rolledBack.delete(agent);
-      if (ms <= cursor.positionMs(agent)) continue;
-      cursor.positions.set(agent, ms);
-      this.#options.onAssumed(this.#scraper, agent);
-    }
+    // What this request has confirmed is not on disk yet.
+    this.#options.onChanged();
   }
 }
 
 function commitPending(options: CursorsOptions, scraper: Scraper, cursor: Cursor): void {
   const { pending } = cursor;
   if (pending === undefined) return;
-  pending.timer.cancel();
   cursor.pending = undefined;
   cursor.known = true;
-  for (const [agent, ms] of pending.taken) cursor.positions.set(agent, Math.max(ms, cursor.positionMs(agent)));
-  for (const [agent, ms] of cursor.rolledBack) if (ms <= cursor.positionMs(agent)) cursor.rolledBack.delete(agent);
+  for (const [agent, ms] of pending) raise(cursor.positions, agent, ms);
+  for (const [agent, ms] of cursor.offered) if (ms <= cursor.positionMs(agent)) cursor.offered.delete(agent);
   cursor.samplesMax = Math.min(cursor.samplesMaxMost, cursor.samplesMax * 2);
-  options.onCommitted(scraper, pending.taken);
+  options.onCommitted(scraper, pending);
 }
 
 function rollBackPending(options: CursorsOptions, scraper: Scraper, cursor: Cursor): void {
   const { pending } = cursor;
   if (pending === undefined) return;
-  pending.timer.cancel();
   cursor.pending = undefined;
-  markRolledBack(cursor, pending.taken);
+  for (const [agent, ms] of pending) raise(cursor.offered, agent, ms);
   options.onRollBack(scraper, 'unconfirmed');
-  options.onChanged();
 }
 
-function markRolledBack(cursor: Cursor, taken: ReadonlyMap<AgentId, number>): void {
-  for (const [agent, ms] of taken)
-    cursor.rolledBack.set(agent, Math.max(ms, cursor.rolledBack.get(agent) ?? -Infinity));
-}
-
-/** Of each agent that all of them have read, how far the slowest has. */
-function oldestPositions(cursors: readonly Cursor[]): Map<AgentId, number> {
-  const positions = new Map<AgentId, number>();
-  for (const agent of new Set(cursors.flatMap((cursor) => [...cursor.positions.keys()]))) {
-    const ms = Math.min(...cursors.map((cursor) => cursor.positionMs(agent)));
-    if (ms !== -Infinity) positions.set(agent, ms);
-  }
-  return positions;
+function raise(times: Map<AgentId, number>, agent: AgentId, ms: number): void {
+  times.set(agent, Math.max(ms, times.get(agent) ?? -Infinity));
 }

@@ -128,18 +128,18 @@ export class Delivery {
   }
 
   #compose(): { state: SavedState; onSaved: () => void } {
-    const offeredMs = new Map<AgentId, number>();
+    const savedMs = new Map<AgentId, number>();
     const agents: SavedAgent[] = [];
     for (const agent of this.store.agents.values()) {
-      const ms = this.#sureMs(this.cursors.offeredMs(agent.id));
-      offeredMs.set(agent.id, ms);
+      const ms = this.#sureMs(this.cursors.savedMs(agent.id));
+      savedMs.set(agent.id, ms);
       agents.push(savedAgent(agent, ms));
     }
     return {
       state: { savedAtMs: this.#options.clock.nowMs(), cursors: this.cursors.save(), agents },
       onSaved: () => {
         this.#options.onStateWritten();
-        for (const [id, ms] of offeredMs) {
+        for (const [id, ms] of savedMs) {
           // Of a scraper that has come since, a file in which nobody scrapes says nothing.
           if (Number.isFinite(ms)) this.#durableMs.set(id, ms);
           else this.#durableMs.delete(id);
@@ -185,7 +185,7 @@ export interface DeliveryOptions {
   /** Where cursors are kept; undefined: in memory alone. */
   readonly disk: StateDisk | undefined;
   readonly store: Pick<StoreOptions, 'memoryBytesMax' | 'forgetAfterMs' | 'onReport' | 'onEvict'>;
-  readonly cursors: Pick<CursorsOptions, 'turn' | 'delivered' | 'onRollBack' | 'onConflict' | 'onAssumed'> & {
+  readonly cursors: Pick<CursorsOptions, 'turn' | 'delivered' | 'onRollBack' | 'onConflict'> & {
     onCommitted(scraper: Scraper): void;
   };
   onStateWritten(): void;
@@ -196,9 +196,9 @@ export interface DeliveryOptions {
 // A scraper that was there may not have come yet, without a file from before or after a long rest: three scrapes at 15 s.
 const ackHoldMs = 45_000;
 
-/** What of this agent every known scraper had, when what is offered counts as had. */
-function savedAgent(agent: AgentRecord, offeredMs: number): SavedAgent {
-  const ack = agent.ack(offeredMs);
+/** What of this agent every known scraper had: up to `hadMs`. */
+function savedAgent(agent: AgentRecord, hadMs: number): SavedAgent {
+  const ack = agent.ack(hadMs);
   const sessions: [number, number][] = [];
   if (ack !== undefined) {
     for (const [session, seq] of agent.sessions) {
@@ -208,7 +208,7 @@ function savedAgent(agent: AgentRecord, offeredMs: number): SavedAgent {
     }
     sessions.push([ack.session, ack.seq]);
   }
-  const had = agent.window.receipt(offeredMs) ?? agent.evicted;
+  const had = agent.window.receipt(hadMs) ?? agent.evicted;
   const committedMs = agent.window.reportCount === 0 ? agent.newestMs : (had?.timeMs ?? -Infinity);
   return {
     name: agent.id,

@@ -1,4 +1,4 @@
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
 import type { Writable } from 'node:stream';
 import { constants, createGzip, type Gzip } from 'node:zlib';
@@ -14,6 +14,7 @@ import { type Taken, takeNew, takeNewest } from './scrape.ts';
 import type { ServerMetrics } from './self.ts';
 import { agentsStatus, type StatusSources, serverStatus } from './status.ts';
 import type { AgentRecord } from './store.ts';
+import { isDelivered } from './tcp-queue.ts';
 
 export interface HttpOptions {
   readonly clock: Clock;
@@ -25,6 +26,8 @@ export interface HttpOptions {
   readonly windowMs: number;
   /** Agents are taken without keys on an address that is not loopback: the page says so. */
   readonly plaintext: boolean;
+  /** How long a connection may rest between two requests; 310 s where it is not said. */
+  readonly keepAliveMs?: number;
   /** A warning that comes again and again: at most one a minute for each key. */
   warn(key: string, line: string): void;
   /** Ready: the ports are open and the state is read. */
@@ -42,7 +45,8 @@ export async function serveHttp(
   options: HttpOptions,
   address: { host: string | undefined; port: number },
 ): Promise<HttpServer> {
-  const connections = new WeakMap<Socket, HttpConnection>();
+  const connections = new Map<Socket, HttpConnection>();
+  let isClosing = false;
   const server = createServer(serverLimits, (request, response) => {
     const connection = connections.get(request.socket);
     // Node reads on while answers wait: each waiting request costs a hundred times its bytes.
@@ -51,26 +55,37 @@ export async function serveHttp(
     // One after the other where a client sends its next request before the answer to its last.
     connection.tail = connection.tail
       .then(() => answer(options, connection, request, response))
-      .finally(() => connection.waiting--);
+      .finally(() => {
+        connection.waiting--;
+        if (isClosing) sayGoodbye(connection, options.clock);
+      });
   });
   server.maxConnections = connectionsMax;
   server.on('drop', () => {
     options.metrics.httpRefused();
     options.warn('http connections', `HTTP connections are refused: ${connectionsMax} are open, which is the limit`);
   });
-  // A Prometheus keeps its connection for 5 min between scrapes. If we closed first, each scrape would look lost.
-  server.keepAliveTimeout = keepAliveMs;
+  // A Prometheus keeps its connection for 5 min between scrapes, and had better be the first to close it.
+  server.keepAliveTimeout = options.keepAliveMs ?? keepAliveMs;
+  server.on('timeout', (socket) => {
+    const connection = connections.get(socket);
+    if (connection !== undefined) sayGoodbye(connection, options.clock);
+  });
   server.on('connection', (socket) => {
+    if (isClosing) return void socket.destroy();
     const connection: HttpConnection = {
       socket,
       scraper: { closed: false, socket },
       tail: Promise.resolve(),
       waiting: 0,
+      isLeaving: false,
     };
     connections.set(socket, connection);
-    const gone = () => options.delivery.cursors.closed(connection.scraper);
+    const { cursors } = options.delivery;
     // Whichever comes first: with 'close' alone, a FIN and the next connection's request could be seen in one turn.
-    for (const event of ['end', 'error', 'close']) socket.once(event, gone);
+    socket.once('end', () => cursors.closed(connection.scraper, { isAllRead: hasReadAll(connection) }));
+    for (const event of ['error', 'close']) socket.once(event, () => cursors.closed(connection.scraper));
+    socket.once('close', () => connections.delete(socket));
   });
   server.on('clientError', (error: NodeJS.ErrnoException, socket) => {
     const status = requestErrors[error.code ?? ''] ?? '400 Bad Request';
@@ -86,7 +101,17 @@ export async function serveHttp(
   });
   // Of a server that listens on a TCP port, never a pipe.
   const { port } = server.address() as AddressInfo;
-  return { port, close: (graceMs) => closeServer(options, server, graceMs) };
+  return {
+    port,
+    async close(graceMs) {
+      isClosing = true;
+      for (const connection of connections.values()) sayGoodbye(connection, options.clock);
+      await allClosed(connections, options.clock, graceMs);
+      const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+      server.closeAllConnections();
+      await closed;
+    },
+  };
 }
 
 interface HttpConnection {
@@ -95,11 +120,41 @@ interface HttpConnection {
   tail: Promise<void>;
   /** Requests that are being answered or wait for it. */
   waiting: number;
+  /** Our end of it is closed. */
+  isLeaving: boolean;
+}
+
+/**
+ * Ends a connection that rests, in a way that tells what became of the last answer on it: a client that has read all of it
+ * sees our end of the connection close and closes its own. One that stands still, or has hung up, does not.
+ */
+function sayGoodbye(connection: HttpConnection, clock: Clock): void {
+  const { socket, waiting, isLeaving } = connection;
+  if (isLeaving || waiting > 0) return;
+  connection.isLeaving = true;
+  const overdue = clock.after(goodbyeMs, () => socket.destroy());
+  socket.once('close', () => overdue.cancel());
+  socket.end();
+}
+
+/** Of a peer that has just closed its end, after ours. Had it done so by itself, our goodbye would not be confirmed yet. */
+const hasReadAll = ({ socket, isLeaving }: HttpConnection): boolean => isLeaving && isDelivered(socket);
+
+function allClosed(connections: ReadonlyMap<Socket, unknown>, clock: Clock, graceMs: number): Promise<void> {
+  const closing = [...connections.keys()].map((socket) => new Promise((resolve) => socket.once('close', resolve)));
+  return new Promise((resolve) => {
+    const grace = clock.after(graceMs, resolve);
+    void Promise.all(closing).then(() => {
+      grace.cancel();
+      resolve();
+    });
+  });
 }
 
 const connectionsMax = 512;
 const pipelinedMax = 32;
 const keepAliveMs = 310_000;
+const goodbyeMs = 1000;
 const serverLimits = {
   headersTimeout: 10_000,
   requestTimeout: 15_000,
@@ -400,19 +455,6 @@ function warnOfRareScrapes(options: HttpOptions, scrape: Scrape, agents: readonl
       return;
     }
   }
-}
-
-async function closeServer({ clock, delivery }: HttpOptions, server: Server, graceMs: number): Promise<void> {
-  // Before we hang up, which would look as if nothing had arrived.
-  await delivery.cursors.settle();
-  const closed = new Promise<void>((resolve) => server.close(() => resolve()));
-  server.closeIdleConnections();
-  const timer = clock.after(graceMs, async () => {
-    await delivery.cursors.settle();
-    server.closeAllConnections();
-  });
-  await closed;
-  timer.cancel();
 }
 
 const turnOnce = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));

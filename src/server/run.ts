@@ -136,14 +136,6 @@ function openDelivery(
             'give each Prometheus or job a name of its own with ?scraper=NAME (params: {scraper: [NAME]})',
         );
       },
-      onAssumed({ name }, agent) {
-        metrics.assumedScraped();
-        seldom.warn(
-          `assumed ${name}`,
-          `scraper '${name}' hung up after an answer and came back after more than 5 min: samples of agent '${agent}' ` +
-            'in that answer are not sent again; if they did not arrive there is a gap',
-        );
-      },
     },
     onStateWritten: () => metrics.stateWrite('done'),
     onStateError(error) {

@@ -28,6 +28,9 @@ export interface TakeOptions {
  * each agent, so that after an outage all of them come back together; one report of each at the least. An agent without
  * anything new gives its newest report again, so that it does not go stale: same time, same value, and Prometheus takes
  * it in silence.
+ *
+ * What the scraper may have already, and is no longer new, comes alone, and all else with the next scrape: with a small
+ * out-of-order window, Prometheus refuses a whole scrape for one old sample that it has.
  */
 export async function takeNew(
   options: TakeOptions,
@@ -44,6 +47,7 @@ export async function takeNew(
   const taken = new Map<AgentId, number>();
   let skippedReports = 0;
   let arrivedSamples = 0;
+  let isOldAlone = false;
   for (const agent of agents) {
     store.evictByAge(agent, nowMs);
     const { window } = agent;
@@ -57,9 +61,12 @@ export async function takeNew(
     }
     const sizes = [...window.sizesAfter(afterMs, nowMs)];
     arrivedSamples += window.countAfter(lastScrapeMs, nowMs) * (sizes.at(-1) ?? 0);
-    waiting.push({ agent, afterMs, sizes, count: 0 });
+    const offeredMs = Math.min(scrape.offeredMs(agent.id), nowMs);
+    const isOld = window.countAfter(afterMs, Math.min(offeredMs, nowMs - oldMs)) > 0;
+    isOldAlone ||= isOld;
+    waiting.push({ agent, afterMs, sizes, oldCount: isOld ? window.countAfter(afterMs, offeredMs) : 0, count: 0 });
   }
-  const samples = share(waiting, samplesMax);
+  const samples = share(waiting, isOldAlone, samplesMax);
   const batches: AgentBatch[] = [];
   const monotonicMs = clock.monotonicMs();
   let backlogReports = 0;
@@ -68,7 +75,8 @@ export async function takeNew(
     backlogReports += sizes.length - count;
     if (count === 0) {
       // Not what has come since the first loop: it may have older ones before it, and Prometheus would refuse those then.
-      const newest = agent.up(monotonicMs) ? agent.window.newest(Math.min(nowMs, afterMs)) : undefined;
+      const isCaughtUp = sizes.length === 0 && agent.up(monotonicMs);
+      const newest = isCaughtUp ? agent.window.newest(Math.min(nowMs, afterMs)) : undefined;
       if (newest !== undefined && newest.reports[0]!.timeMs > notBeforeMs) batches.push(batchOf(agent, [newest]));
       continue;
     }
@@ -105,14 +113,17 @@ interface Waiting {
   readonly afterMs: number;
   /** The series of each report that waits, oldest first. */
   readonly sizes: readonly number[];
+  /** How many of them, from the oldest on, the scraper may have already, the first of them for long; 0: none. */
+  readonly oldCount: number;
   /** How many of them this scrape gets. */
   count: number;
 }
 
 /** Shares out `samplesMax` in rounds of one report an agent. Returns the samples given. */
-function share(waiting: readonly Waiting[], samplesMax: number): number {
+function share(waiting: readonly Waiting[], isOldAlone: boolean, samplesMax: number): number {
+  const wanted = ({ oldCount, sizes }: Waiting) => (isOldAlone ? oldCount : sizes.length);
   let samples = 0;
-  let left = waiting.filter(({ sizes }) => sizes.length > 0);
+  let left = waiting.filter((agent) => wanted(agent) > 0);
   for (let round = 0; left.length > 0; round++) {
     for (const agent of left) {
       const size = agent.sizes[round]!;
@@ -120,7 +131,7 @@ function share(waiting: readonly Waiting[], samplesMax: number): number {
       samples += size;
       agent.count++;
     }
-    left = left.filter(({ sizes }) => sizes.length > round + 1);
+    left = left.filter((agent) => wanted(agent) > round + 1);
   }
   return samples;
 }
@@ -128,5 +139,7 @@ function share(waiting: readonly Waiting[], samplesMax: number): number {
 // From the answer's first byte to the moment in which Prometheus appends its samples: within the scrape's timeout, and
 // ten seconds for two clocks that are not the same.
 const arrivalMarginMs = 10_000;
+// Given for the second time, it is out of order. An out-of-order window is longer, or of no use.
+const oldMs = 60_000;
 // About 10 ms of decoding.
 const samplesATurn = 100_000;

@@ -1,5 +1,6 @@
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client';
 import type { AgentId } from '../model/agent-id.ts';
+import { type RollBack, rollBacks } from './cursors.ts';
 import { type Outcome, outcomes } from './store.ts';
 
 /**
@@ -20,7 +21,6 @@ export class ServerMetrics {
   readonly #rollbacks: Counter<'kind'>;
   readonly #conflicts: Counter<'scraper'>;
   readonly #namesRefused: Counter;
-  readonly #assumed: Counter;
   readonly #backlog: Gauge<'scraper' | 'selection'>;
   readonly #samples: Gauge<'scraper' | 'selection'>;
   readonly #disagreements: Counter;
@@ -73,7 +73,8 @@ export class ServerMetrics {
     this.#scrapes = counter('scrapes_total', 'Answers to /metrics that were sent whole, or aborted.', 'outcome');
     this.#rollbacks = counter(
       'scrape_rollbacks_total',
-      'Scrapes whose samples are sent again: the answer was "aborted", or sent whole and "unconfirmed" when its connection closed.',
+      'Scrapes whose samples are sent again: the answer was "aborted", or sent whole and not confirmed by a next request when its ' +
+        'connection closed ("unconfirmed") or the server ended ("restart"). Prometheus warns of those that it had already.',
       'kind',
     );
     this.#conflicts = counter(
@@ -84,10 +85,6 @@ export class ServerMetrics {
     this.#namesRefused = counter(
       'scraper_names_refused_total',
       'Scrapes that got the newest values only, because 32 scraper names were in use.',
-    );
-    this.#assumed = counter(
-      'assumed_scraped_total',
-      "Times that an agent's samples of an unconfirmed answer were over 5 min old and so were not sent again: a possible gap.",
     );
     this.#backlog = gauge(
       'scrape_backlog_reports',
@@ -141,7 +138,7 @@ export class ServerMetrics {
     }
     for (const outcome of ['finished', 'aborted']) this.#scrapes.inc({ outcome }, 0);
     for (const outcome of ['done', 'failed']) this.#stateWrites.inc({ outcome }, 0);
-    for (const kind of ['aborted', 'unconfirmed'] as const) this.#rollbacks.inc({ kind }, 0);
+    for (const kind of rollBacks) this.#rollbacks.inc({ kind }, 0);
   }
 
   report(outcome: Outcome): void {
@@ -173,7 +170,7 @@ export class ServerMetrics {
   scrape(outcome: 'finished' | 'aborted'): void {
     this.#scrapes.inc({ outcome });
   }
-  rollback(kind: 'aborted' | 'unconfirmed'): void {
+  rollback(kind: RollBack): void {
     this.#rollbacks.inc({ kind });
   }
   conflict(scraper: string): void {
@@ -181,9 +178,6 @@ export class ServerMetrics {
   }
   nameRefused(): void {
     this.#namesRefused.inc();
-  }
-  assumedScraped(): void {
-    this.#assumed.inc();
   }
   scraped(
     scraper: string,

@@ -106,9 +106,6 @@ export function parseState(text: string): SavedState {
 
 function parseCursor(value: unknown, field: string): SavedCursor {
   const cursor = record(value, field);
-  const positions = Object.entries(record(cursor['positions'], `${field}.positions`)).map(
-    ([agent, ms]) => [name(agent, `${field}.positions`), number(ms, `${field}.positions.${agent}`)] as const,
-  );
   return {
     scraper: string(cursor['scraper'], `${field}.scraper`),
     selection: string(cursor['selection'], `${field}.selection`),
@@ -116,9 +113,16 @@ function parseCursor(value: unknown, field: string): SavedCursor {
     known: boolean(cursor['known'], `${field}.known`),
     ...(cursor['inDoubt'] === undefined ? {} : { inDoubt: boolean(cursor['inDoubt'], `${field}.inDoubt`) }),
     ...(cursor['shared'] === undefined ? {} : { shared: boolean(cursor['shared'], `${field}.shared`) }),
-    // Not by assignment: an agent may be named __proto__.
-    positions: Object.fromEntries(positions),
+    positions: times(cursor['positions'], `${field}.positions`),
+    ...(cursor['offered'] === undefined ? {} : { offered: times(cursor['offered'], `${field}.offered`) }),
   };
+}
+
+/** By agent. */
+function times(value: unknown, field: string): Record<string, number> {
+  const entries = Object.entries(record(value, field));
+  // Not by assignment: an agent may be named __proto__.
+  return Object.fromEntries(entries.map(([agent, ms]) => [name(agent, field), number(ms, `${field}.${agent}`)]));
 }
 
 function parseAgent(value: unknown, field: string): SavedAgent {

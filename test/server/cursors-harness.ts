@@ -37,7 +37,6 @@ export class CursorsHarness {
       onCommitted: ({ name }) => this.events.push(`committed ${name}`),
       onRollBack: ({ name }, kind) => this.events.push(`rolled back ${name} ${kind}`),
       onConflict: ({ name }) => this.events.push(`conflict ${name}`),
-      onAssumed: ({ name }, agent) => this.events.push(`assumed ${name} ${agent}`),
     });
   }
 

@@ -44,7 +44,6 @@ export class DeliveryHarness {
   readonly clock = new VirtualClock();
   readonly events: string[] = [];
   readonly disk: MemoryState | undefined;
-  readonly undelivered = new Set<ScrapeConnection>();
   /** Called when a scrape that is being put together lets the event loop turn. */
   onTurn: () => void = () => {};
   delivery: Delivery;
@@ -108,10 +107,9 @@ export class DeliveryHarness {
           await new Promise((resolve) => setImmediate(resolve));
           await new Promise((resolve) => setImmediate(resolve));
         },
-        delivered: (connection) => !this.undelivered.has(connection) && isDelivered(connection.socket ?? {}),
+        delivered: ({ socket }) => isDelivered(socket ?? {}),
         onRollBack: (_scraper, kind) => this.events.push(`rolled back ${kind}`),
         onConflict: () => this.events.push('conflict'),
-        onAssumed: () => this.events.push('assumed'),
         onCommitted: () => this.events.push('committed'),
       },
       onStateWritten: () => this.events.push('written'),

@@ -31,6 +31,7 @@ export class HttpHarness extends DeliveryHarness {
   });
   isReady = true;
   plaintext = false;
+  keepAliveMs = 310_000;
   #server: HttpServer | undefined;
   readonly #clients: Client[] = [];
 
@@ -45,10 +46,22 @@ export class HttpHarness extends DeliveryHarness {
   }
 
   async listen(port = 0): Promise<HttpServer> {
-    const { clock, log, delivery, exposition, metrics, status, plaintext } = this;
+    const { clock, log, delivery, exposition, metrics, status, plaintext, keepAliveMs } = this;
     const warn = (key: string, line: string) => this.warnings.push([key, line]);
     const isReady = () => this.isReady;
-    const options = { clock, log, delivery, exposition, metrics, status, windowMs, plaintext, warn, isReady };
+    const options = {
+      clock,
+      log,
+      delivery,
+      exposition,
+      metrics,
+      status,
+      windowMs,
+      plaintext,
+      keepAliveMs,
+      warn,
+      isReady,
+    };
     this.#server = await serveHttp(options, { host: '127.0.0.1', port });
     return this.#server;
   }
@@ -76,13 +89,13 @@ export class HttpHarness extends DeliveryHarness {
 
   async close(): Promise<void> {
     for (const client of this.#clients) client.destroy();
-    await this.stop();
+    await this.stop(2000);
   }
 
-  /** The server's own end, while clients are still there. */
-  async stop(): Promise<void> {
-    const closed = this.#server?.close(0);
-    await this.clock.advance(0);
+  /** The server's own end, while clients are still there; `afterMs`: what passes before the last of them lets go. */
+  async stop(afterMs = 0): Promise<void> {
+    const closed = this.#server?.close(2000);
+    await this.clock.advance(afterMs);
     await closed;
   }
 }
@@ -90,9 +103,10 @@ export class HttpHarness extends DeliveryHarness {
 /** Runs with a server that is closed afterwards. */
 export async function withHttp(
   run: (world: HttpHarness) => Promise<void>,
-  options?: { disk?: MemoryState | undefined },
+  { keepAliveMs, ...options }: { disk?: MemoryState | undefined; keepAliveMs?: number } = {},
 ): Promise<void> {
-  const world = new HttpHarness(options);
+  const world = new HttpHarness('disk' in options ? options : undefined);
+  if (keepAliveMs !== undefined) world.keepAliveMs = keepAliveMs;
   await world.listen();
   try {
     await run(world);

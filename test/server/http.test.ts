@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import { createConnection } from 'node:net';
 import { test } from 'node:test';
 import { scrapersMax } from '../../src/server/cursors.ts';
 import { settle } from '../support/virtual-clock.ts';
@@ -305,7 +306,7 @@ test('a scraper is its address, or the name that it gives', () =>
     assert.equal([...world.delivery.cursors.scrapers].at(-1)?.name, 'x'.repeat(128));
   }));
 
-test('a scrape is committed by the next one, also over another connection, when the first is still open', () =>
+test('a scrape is committed by the next one on its connection; over another one the same comes again', () =>
   withHttp(async (world) => {
     const agent = world.connect('a');
     agent.report();
@@ -319,10 +320,13 @@ test('a scrape is committed by the next one, also over another connection, when 
     const ms = agent.report();
     await one.scrape();
     assert.equal(agent.acked, 1);
-    assert.deepEqual(await two.scrape(), [`a 1 ${ms}`], 'the newest again');
+    assert.deepEqual(await two.scrape(), [`a 1 ${ms}`]);
+    assert.equal(world.count('committed'), 2);
+    await one.scrape();
+    await two.scrape();
     await settle();
     assert.equal(agent.acked, 2);
-    assert.equal(world.count('committed'), 3);
+    assert.equal(world.count('committed'), 4);
     assert.equal(await world.own('sysmon_server_scrape_rollbacks_total{kind="unconfirmed"}'), 0);
   }));
 
@@ -378,7 +382,7 @@ test('a download that the client breaks off rolls back', () =>
     assert.equal(await world.own('sysmon_server_scrapes_total{outcome="aborted"}'), 2);
     const { text } = await world.client().get('/metrics?max=10000000', scrapeHeaders);
     assert.equal([...text.matchAll(/^test_value/gm)].length, 20 * 20_000);
-    assert.equal(world.clock.timers, 1, 'the deadlines are gone; the pending commit is not');
+    assert.equal(world.clock.timers, 0, 'the deadlines are gone');
   }));
 
 test('a client that does not read is cut 2 s after its own deadline, and the scrape rolls back', () =>
@@ -617,6 +621,38 @@ test('a stop: requests under way are answered, what was read is committed, then 
     await assert.rejects(world.listen(port), { code: 'EADDRINUSE' });
   });
 });
+
+const scrapeText = 'GET /metrics HTTP/1.1\r\nHost: x\r\nX-Prometheus-Scrape-Timeout-Seconds: 10\r\n\r\n';
+
+test('a stop: who does not answer the goodbye may not have read what came before it, and gets it again', () =>
+  withHttp(async (world) => {
+    world.connect('a').report();
+    // It reads, and does not close: as a process that stands still, whose kernel reads.
+    const still = createConnection({ port: world.port, host: '127.0.0.1', allowHalfOpen: true });
+    still.write(scrapeText);
+    await once(still, 'data');
+    still.resume();
+    await settle();
+    await world.stop(1000);
+    still.destroy();
+    assert.equal(world.count('committed'), 0);
+    assert.equal(world.count('rolled back unconfirmed'), 1);
+  }));
+
+test('a connection that has rested for too long is ended with a goodbye: what its client has read is committed', () =>
+  withHttp(
+    async (world) => {
+      const agent = world.connect('a');
+      agent.report();
+      const client = world.raw(scrapeText);
+      assert.match(await readAll(client), / 200 OK/);
+      await settle();
+      assert.equal(world.count('committed'), 1);
+      assert.equal(world.count('rolled back unconfirmed'), 0);
+      assert.equal(agent.acked, 1);
+    },
+    { keepAliveMs: 20 },
+  ));
 
 function minutes(count: number): number {
   return count * 60_000;

@@ -167,3 +167,54 @@ test('what comes from an outage while a scrape is put together does not go out b
   scrape.finish(taken);
   assert.deepEqual((await world.scrape(connection))['c'], outage);
 });
+
+test('what a scraper may have already, and is old, comes alone; all else with the next scrape', async () => {
+  const world = new DeliveryHarness();
+  const [a, b] = [world.connect('a'), world.connect('b')];
+  const first = [a.report(), b.report()];
+  await world.clock.advance(5000);
+  const second = a.report();
+  const lost = connect();
+  await world.scrape(lost);
+  world.delivery.cursors.closed(lost);
+  await world.clock.advance(2 * minuteMs);
+  const later = [a.report(), b.report()];
+  const connection = connect();
+  const { scrape, taken } = await world.open(connection);
+  assert.deepEqual(timesOf(taken), { a: [first[0], second], b: [first[1]] });
+  assert.equal(taken.backlogReports, 2);
+  scrape.finish(taken);
+  assert.deepEqual(await world.scrape(connection), { a: [later[0]], b: [later[1]] });
+});
+
+test('what a scraper may have already comes with all else while it is young', async () => {
+  const world = new DeliveryHarness();
+  const agent = world.connect('a');
+  const first = agent.report();
+  const lost = connect();
+  await world.scrape(lost);
+  world.delivery.cursors.closed(lost);
+  await world.clock.advance(minuteMs - 1);
+  const later = agent.report();
+  assert.deepEqual(await world.scrape(connect()), { a: [first, later] });
+});
+
+test('an agent that is not back yet with what may have been had holds up nobody', async () => {
+  const world = new DeliveryHarness();
+  const [a, b] = [world.connect('a'), world.connect('b')];
+  const old = a.report();
+  await world.scrape(connect());
+  world.restart();
+  await world.clock.advance(2 * minuteMs);
+  const again = b.reconnect();
+  const young = again.report();
+  const connection = connect();
+  assert.deepEqual(await world.scrape(connection), { b: [young] });
+  const back = a.reconnect();
+  a.maker.seq = 0;
+  back.report(old);
+  const younger = again.report(young + 1);
+  await world.clock.advance(1000);
+  assert.deepEqual(await world.scrape(connection), { a: [old] });
+  assert.deepEqual(await world.scrape(connection), { b: [younger] });
+});

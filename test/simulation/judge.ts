@@ -174,16 +174,8 @@ function wentToNamesake(
 
 /** An answer that its Prometheus never stored, of a kind that the server cannot tell from one that was. */
 function excuseOf(answer: Answer): string | undefined {
-  const { finishedMs, storedMs, socket, supersededMs, timeoutMs } = answer;
-  if (finishedMs === undefined || storedMs !== undefined) return undefined;
-  if (answer.tooOld) return 'a lost answer of more than five minutes ago';
-  if (answer.endedWithServer) return 'a lost answer, and the end of the server before it knew';
-  const { deliveredMs, goneAtMs = Number.POSITIVE_INFINITY } = socket;
-  const countedMs = Math.min(supersededMs ?? Number.POSITIVE_INFINITY, finishedMs + timeoutMs + afterTimeoutMs);
-  if (deliveredMs !== undefined && goneAtMs > Math.max(deliveredMs, countedMs)) {
-    return 'an answer that reached its host, and a goodbye that came too late';
-  }
-  return undefined;
+  const { storedMs, isReadByGoodbye } = answer;
+  return isReadByGoodbye && storedMs === undefined ? 'an orderly end of the server while its scraper ended' : undefined;
 }
 
 /** Nothing is there that was not sampled. */
@@ -234,7 +226,6 @@ function judgeCounters(world: World): Record<string, number> {
     'dropped by a spool': agents.reduce((sum, agent) => sum + agent.droppedReports, 0),
     'evicted unscraped': server.unscrapedEvictions,
     'skipped at the end of a window': server.skippedReports,
-    'too old to be sent again': server.assumed,
     'not newer': server.outcomes.get('not_newer') ?? 0,
     'too far ahead': server.outcomes.get('too_far_ahead') ?? 0,
     'too old': server.outcomes.get('too_old') ?? 0,
@@ -275,4 +266,3 @@ const serverAheadMsMax = 9 * 60_000;
 const clockErrorMsMax = 7000;
 // Of cursors.ts.
 const neverSeenBackMs = 5 * 60_000;
-const afterTimeoutMs = 2000;

@@ -105,8 +105,6 @@ class Flow {
   #bytes = 0;
   #lastDueMs = 0;
   #timer: Timer | undefined;
-  /** When all that had been sent was last confirmed. */
-  emptiedMs: number | undefined;
 
   constructor(line: Line, to: VirtualSocket) {
     this.#line = line;
@@ -116,6 +114,11 @@ class Flow {
   /** Data that the receiver's kernel has not confirmed. */
   get bytes(): number {
     return this.#bytes;
+  }
+
+  /** Whether a goodbye is still on its way. */
+  get hasFin(): boolean {
+    return this.#items.some(({ item }) => item.kind === 'fin');
   }
 
   send(item: Item): void {
@@ -168,10 +171,7 @@ class Flow {
     }
     this.#items.shift();
     // What comes to a socket that is gone is never confirmed.
-    if (this.#to.arrived(next.item) && next.item.kind === 'data') {
-      this.#bytes -= next.item.bytes.length;
-      if (this.#bytes === 0) this.emptiedMs = this.#line.timeline.nowMs;
-    }
+    if (this.#to.arrived(next.item) && next.item.kind === 'data') this.#bytes -= next.item.bytes.length;
     this.#schedule();
   }
 }
@@ -199,8 +199,6 @@ export class VirtualSocket implements Connection {
   #failure: ConnectionError | undefined;
   #isClosed = false;
   readonly #onClosed: (() => void)[] = [];
-  /** When the kernel learnt that the other end has gone, whatever the program knows; undefined while it has not. */
-  goneAtMs: number | undefined;
 
   constructor(line: Line, process: Process, peer: { readonly address: string; readonly port: number }) {
     this.#line = line;
@@ -224,14 +222,14 @@ export class VirtualSocket implements Connection {
     return this.#unsentBytes;
   }
 
-  /** Whether the peer's kernel has all that was written. */
+  /** Whether the peer's kernel has all that was written, and the goodbye if there was one. */
   get isDelivered(): boolean {
-    return this.#unsentBytes === 0 && this.#out!.bytes === 0;
+    return this.#unsentBytes === 0 && this.#out!.bytes === 0 && !this.#out!.hasFin;
   }
 
-  /** When the peer's kernel had all that was written, undefined while it has not. */
-  get deliveredMs(): number | undefined {
-    return this.#unsentBytes === 0 && this.#out!.bytes === 0 ? this.#out!.emptiedMs : undefined;
+  /** The peer has closed its end. */
+  get hasPeerEnded(): boolean {
+    return this.#finReceived && this.#failure === undefined;
   }
 
   /** Nothing more goes in or out of it. */
@@ -343,7 +341,6 @@ export class VirtualSocket implements Connection {
       this.#receivedBytes += item.bytes.length;
       this.process.deliver(this, () => this.#wakeReader());
     } else {
-      this.goneAtMs ??= this.#line.timeline.nowMs;
       this.process.deliver(this, () => this.#peerEnded());
     }
     return true;
@@ -376,7 +373,6 @@ export class VirtualSocket implements Connection {
   #broken(): void {
     if (this.#isClosed || this.host.boot !== this.#boot) return;
     this.#out!.clear();
-    this.goneAtMs ??= this.#line.timeline.nowMs;
     const error = new ConnectionError('reset', `${this.peer} broke the connection off`);
     this.process.deliver(this, () => {
       this.#fail(error);

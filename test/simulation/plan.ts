@@ -140,7 +140,6 @@ const diskTriedAgainMs = 25_000;
 /** How often a kind is left out, although it was drawn: those that lose something by themselves. */
 const rarity: Partial<Record<FaultKind, number>> = {
   'agent without power': 0.85,
-  'scraper paused': 0.7,
   'server without power': 0.7,
   'server clock': 0.5,
   'server disk broken': 0.5,

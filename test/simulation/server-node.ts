@@ -8,7 +8,7 @@ import { FairShare } from '../../src/server/fair-share.ts';
 import { takeNew, takeNewest } from '../../src/server/scrape.ts';
 import { Session } from '../../src/server/session.ts';
 import { StateVolume } from './disk.ts';
-import { epochMs, Host, Process } from './machine.ts';
+import { Host, Process } from './machine.ts';
 import { Ports, type VirtualSocket } from './network.ts';
 import type { World } from './world.ts';
 
@@ -31,11 +31,9 @@ export interface Request {
 /** What is known of one answer, by both ends: the simulation sees everything. */
 export interface Answer {
   readonly id: number;
-  readonly run: number;
   readonly from: string;
   readonly key: string;
   readonly startedMs: number;
-  readonly timeoutMs: number;
   readonly socket: VirtualSocket;
   /** The last byte went to the kernel. */
   finishedMs: number | undefined;
@@ -43,17 +41,10 @@ export interface Answer {
   given: ReadonlyMap<string, readonly [afterMs: number, untilMs: number]>;
   /** Stored by its Prometheus. */
   storedMs: number | undefined;
-  /** When the next request of the same scraper came on another connection, or the server ended: undefined for never. */
-  supersededMs: number | undefined;
-  /** The server ended before it could know, or write down, that this answer was lost. */
-  endedWithServer: boolean;
-  /** When the server took it back, and whether its disk knows. */
-  rolledBackMs: number | undefined;
-  rolledBackOnDisk: boolean;
+  /** Nothing but its connection's end, after the server's goodbye, has said that it was read. */
+  isReadByGoodbye: boolean;
   /** Its Prometheus refused all of it for one sample that was too old. */
   isRefusedWhole: boolean;
-  /** It was too old to be sent again when its scraper came back. */
-  tooOld: boolean;
 }
 
 interface Run {
@@ -61,6 +52,7 @@ interface Run {
   readonly delivery: Delivery;
   readonly sessions: Set<Promise<void>>;
   readonly sockets: Set<VirtualSocket>;
+  readonly scraped: Set<HttpConnection>;
   readonly listeners: { close(): void }[];
   isStopping: boolean;
 }
@@ -75,7 +67,6 @@ export class ServerNode {
   readonly outcomes = new Map<string, number>();
   unscrapedEvictions = 0;
   skippedReports = 0;
-  assumed = 0;
   conflicts = 0;
   /** When two of one name were first seen at work. */
   sharedSinceMs = Number.POSITIVE_INFINITY;
@@ -114,7 +105,7 @@ export class ServerNode {
     // On a virtual clock nothing takes time, so nobody waits.
     const fairShare = new FairShare({ clock, nextTurn: (callback) => void clock.after(0, callback) });
     const run: Run = {
-      ...{ process, delivery, sessions: new Set(), sockets: new Set(), isStopping: false },
+      ...{ process, delivery, sessions: new Set(), sockets: new Set(), scraped: new Set(), isStopping: false },
       listeners: [],
     };
     this.#run = run;
@@ -136,11 +127,17 @@ export class ServerNode {
         });
       }),
       this.ports.listen('http', process, (socket) => {
+        if (run.isStopping) return socket.destroy();
         run.sockets.add(socket);
-        void new HttpConnection(this, run, exposition, socket)
+        const connection = new HttpConnection(this, run, exposition, socket);
+        run.scraped.add(connection);
+        void connection
           .run()
           .catch((error: unknown) => world.crashed(process, error))
-          .then(() => run.sockets.delete(socket));
+          .then(() => {
+            run.sockets.delete(socket);
+            run.scraped.delete(connection);
+          });
       }),
     );
     const keepHouse = () => {
@@ -183,8 +180,9 @@ export class ServerNode {
   }
 
   async #close(run: Run): Promise<void> {
-    const { process, delivery, sockets, sessions, listeners } = run;
-    await delivery.cursors.settle();
+    const { process, delivery, sockets, sessions, listeners, scraped } = run;
+    const goodbyes = Promise.all([...scraped].map((connection) => connection.leave()));
+    await Promise.race([goodbyes, process.clock.sleep(httpGraceMs)]);
     for (const { close } of listeners) close();
     for (const socket of [...sockets]) socket.destroy();
     await Promise.all(sessions);
@@ -194,13 +192,7 @@ export class ServerNode {
 
   #end(how: string): void {
     const run = this.#run!;
-    const { timeline } = this.#world;
     this.#world.trace(`${run.process.name}: ${how}`);
-    for (const answer of this.answers) {
-      if (answer.run !== this.#runs || answer.finishedMs === undefined) continue;
-      answer.supersededMs ??= timeline.nowMs;
-      if (!answer.rolledBackOnDisk) answer.endedWithServer = true;
-    }
     run.process.kill();
     this.#world.serverEnded();
   }
@@ -211,7 +203,7 @@ export class ServerNode {
     const delivery = new Delivery({
       clock: process.clock,
       windowMs: this.plan.windowMs,
-      disk: this.volume.openBy(process, (startedMs) => this.#stateWritten(startedMs)),
+      disk: this.volume.openBy(process, (composedMs) => world.stateWritten(composedMs)),
       store: {
         memoryBytesMax: this.plan.memoryBytesMax,
         forgetAfterMs: 24 * 3_600_000,
@@ -233,10 +225,6 @@ export class ServerNode {
           this.sharedSinceMs = Math.min(this.sharedSinceMs, world.timeline.nowMs);
           world.trace(`${process.name}: two scrape as '${name}'`);
         },
-        onAssumed: ({ name }, agent) => {
-          this.assumed++;
-          world.trace(`${process.name}: an answer for '${name}' is too old to be sent again, with reports of ${agent}`);
-        },
       },
       onStateWritten: () => {},
       onStateError: (error) => world.trace(`${process.name}: state file: ${String(error)}`),
@@ -254,55 +242,29 @@ export class ServerNode {
     return delivery;
   }
 
-  #stateWritten(composedMs: number): void {
-    for (const answer of this.answers) {
-      if (answer.rolledBackMs !== undefined && answer.rolledBackMs <= composedMs) answer.rolledBackOnDisk = true;
-    }
-    this.#world.stateWritten(composedMs);
-  }
-
-  /** Whatever this connection has carried and nobody has confirmed is taken back. */
-  rolledBack(socket: VirtualSocket): void {
-    for (const answer of this.answers) {
-      if (answer.socket === socket && answer.finishedMs !== undefined)
-        answer.rolledBackMs ??= this.#world.timeline.nowMs;
-    }
-  }
-
   #checkBounds({ sockets, process }: Run): void {
     for (const { unsentBytes, peer } of sockets) {
       if (unsentBytes > unsentBytesMax) this.#world.violated(`${process.name} holds ${unsentBytes} bytes for ${peer}`);
     }
   }
 
+  /** The last answer on this connection counts as read. */
+  goodbyeAnswered(socket: VirtualSocket): void {
+    const last = this.answers.findLast((answer) => answer.socket === socket);
+    if (last !== undefined) last.isReadByGoodbye = true;
+  }
+
   /** The beginning of an answer. Called by the connection that gives it. */
   answer(socket: VirtualSocket, request: Request): Answer {
-    const { timeline } = this.#world;
     const key = JSON.stringify([request.name, request.selection]);
-    const resentFromMs = epochMs + timeline.nowMs + this.host.wallAheadMs - resentWithinMs;
-    for (const other of this.answers) {
-      if (other.key !== key || other.finishedMs === undefined) continue;
-      if (other.socket !== socket && other.run === this.#runs) other.supersededMs ??= timeline.nowMs;
-      if (other.storedMs === undefined) {
-        other.tooOld ||= [...other.given.values()].some(([, untilMs]) => untilMs < resentFromMs);
-      }
-    }
     const answer: Answer = {
+      ...{ id: this.answers.length, key, from: request.from, startedMs: this.#world.timeline.nowMs, socket },
       ...{
-        id: this.answers.length,
-        run: this.#runs,
-        key,
-        from: request.from,
-        startedMs: timeline.nowMs,
-        timeoutMs: request.timeoutMs,
-      },
-      ...{ socket, finishedMs: undefined, given: new Map(), storedMs: undefined, supersededMs: undefined },
-      ...{
-        endedWithServer: false,
-        rolledBackMs: undefined,
-        rolledBackOnDisk: false,
+        finishedMs: undefined,
+        given: new Map(),
+        storedMs: undefined,
+        isReadByGoodbye: false,
         isRefusedWhole: false,
-        tooOld: false,
       },
     };
     this.answers.push(answer);
@@ -327,6 +289,7 @@ class HttpConnection {
   readonly #scraper = { closed: false };
   #tail: Promise<void> = Promise.resolve();
   #idle: Timer | undefined;
+  #goodbye: Promise<void> | undefined;
 
   constructor(node: ServerNode, run: Run, exposition: Exposition, socket: VirtualSocket) {
     this.#node = node;
@@ -353,8 +316,10 @@ class HttpConnection {
     } catch {
       // It broke: for the cursors that is the same as a goodbye.
     }
-    this.#run.delivery.cursors.closed(this.#scraper);
-    this.#node.rolledBack(this.#socket);
+    await this.#goodbye;
+    const isAllRead = this.#goodbye !== undefined && this.#socket.hasPeerEnded && this.#socket.isDelivered;
+    if (isAllRead) this.#node.goodbyeAnswered(this.#socket);
+    this.#run.delivery.cursors.closed(this.#scraper, { isAllRead });
     this.#socket.destroy();
     await this.#tail;
     this.#idle?.cancel();
@@ -362,7 +327,15 @@ class HttpConnection {
 
   #restUntilTooLong(): void {
     this.#idle?.cancel();
-    this.#idle = this.#run.process.clock.after(keepAliveMs, () => this.#socket.destroy());
+    this.#idle = this.#run.process.clock.after(keepAliveMs, () => void this.leave());
+  }
+
+  /** After what is under way, a goodbye; whether it is answered in time decides what the last answer counts as. */
+  async leave(): Promise<void> {
+    await this.#tail.catch(() => {});
+    if (this.#socket.hasPeerEnded || this.#socket.isOver) return;
+    this.#goodbye ??= this.#socket.end(goodbyeMs);
+    await this.#goodbye;
   }
 
   async #answer(request: Request): Promise<void> {
@@ -402,7 +375,6 @@ class HttpConnection {
       if (isSent) {
         answer.finishedMs = this.#node.world.timeline.nowMs;
         scrape.finish(taken);
-        if (this.#scraper.closed) this.#node.rolledBack(this.#socket);
       } else scrape.abort();
     }
   }
@@ -436,7 +408,8 @@ class HttpConnection {
 
 // Of http.ts.
 const keepAliveMs = 310_000;
-// Of cursors.ts.
-const resentWithinMs = 5 * 60_000;
+const goodbyeMs = 1000;
+// Of run.ts.
+const httpGraceMs = 2000;
 // Of session.ts, and one frame more; an answer's slice is 64 KiB and some.
 const unsentBytesMax = 256 * 1024;
