@@ -3,7 +3,7 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { Socket } from 'node:net';
 import type { TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { assertSameSamples, type Samples, seriesKey } from '../support/agents-record.ts';
+import { assertSameSamples, type Samples, sampleCount, seriesKey } from '../support/agents-record.ts';
 import type { Prometheus } from '../support/prometheus.ts';
 import { serveLoopback } from '../support/sockets.ts';
 import { PrometheusModel, parseExposition, type Refusal } from './prometheus-model.ts';
@@ -16,6 +16,8 @@ export interface Comparison {
   readonly refused: Readonly<Record<Refusal['reason'], number>>;
   /** Scrapes of which nothing was stored. */
   readonly refusedWhole: number;
+  /** Samples older than the newest of their series that a window has let in, by Prometheus's own count. */
+  readonly outOfOrderTaken: number;
   /** Samples whose times have to be equal, and their values. */
   readonly samples: number;
 }
@@ -61,12 +63,14 @@ export async function holdModel(
     },
     'what Prometheus has counted (actual) and its model (expected)',
   );
+  const outOfOrderTaken = await prometheus.metric('prometheus_tsdb_head_out_of_order_samples_appended_total');
   return {
     model,
+    outOfOrderTaken,
     scrapes,
     refused,
     refusedWhole,
-    samples: [...expected.values()].reduce((sum, { size }) => sum + size, 0),
+    samples: sampleCount(expected),
   };
 }
 
