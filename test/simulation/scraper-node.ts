@@ -18,6 +18,15 @@ export interface ScraperPlan {
   readonly selections: readonly string[];
 }
 
+/** What a database was given of one scrape. The times are of the clock of its Prometheus, see `PrometheusModel`. */
+export interface Scrape {
+  readonly scraper: ScraperPlan;
+  readonly atMs: number;
+  readonly nowMs: number;
+  /** Undefined where the scrape failed. */
+  readonly body: string | undefined;
+}
+
 /** A Prometheus and its host. Its database survives whatever happens to it. */
 export class ScraperNode {
   readonly plan: ScraperPlan;
@@ -118,14 +127,14 @@ class Job {
     this.#idle = undefined;
     if (typeof response === 'string') {
       node.failures++;
-      node.database.failed(atMs);
+      this.#failed(atMs);
       world.trace(`${process.name}: a scrape fails: ${response}`);
       return;
     }
     if (node.discards > 0) {
       node.discards--;
       response.socket.destroy();
-      node.database.failed(atMs);
+      this.#failed(atMs);
       world.trace(`${process.name}: answer ${response.id} is thrown away`);
       return;
     }
@@ -134,7 +143,7 @@ class Job {
     if (!process.isAlive) return;
     this.#idle = response.socket;
     if (response.status === 200) this.#store(response, atMs, clock.nowMs());
-    else node.database.failed(atMs);
+    else this.#failed(atMs);
   }
 
   #store({ id, body }: Response, atMs: number, nowMs: number): void {
@@ -143,6 +152,7 @@ class Job {
     const samples = parseExposition(body);
     world.checkBody(node, samples);
     const verdict = node.database.scraped(samples, { atMs, nowMs });
+    world.onScrape?.({ scraper: node.plan, atMs, nowMs, body });
     if (verdict.isFailed) {
       // Prometheus keeps the connection: to the server this answer has arrived.
       node.failures++;
@@ -156,6 +166,11 @@ class Job {
       world.refused(node, reason, sample);
     }
     world.trace(`${node.plan.name}: answer ${id}, ${verdict.stored} samples stored, ${verdict.refused.length} refused`);
+  }
+
+  #failed(atMs: number): void {
+    this.#node.database.failed(atMs);
+    this.#world.onScrape?.({ scraper: this.#node.plan, atMs, nowMs: atMs, body: undefined });
   }
 
   #dial(process: Process): Promise<VirtualSocket> {

@@ -7,7 +7,7 @@ import type { Line } from './network.ts';
 import { type Fault, historyMs, makePlan, type Plan } from './plan.ts';
 import type { ParsedSample, Refusal } from './prometheus-model.ts';
 import { Random } from './random.ts';
-import { ScraperNode } from './scraper-node.ts';
+import { type Scrape, ScraperNode } from './scraper-node.ts';
 import { ServerNode } from './server-node.ts';
 import { Timeline } from './timeline.ts';
 
@@ -30,6 +30,8 @@ export interface WorldOptions {
   readonly seed: number;
   /** Called with each line of the trace. */
   readonly onTrace?: (line: string) => void;
+  /** Called with each scrape that a database was given something of, in their order: for who wants to give it again. */
+  readonly onScrape?: (scrape: Scrape) => void;
   /** Instead of the seed's own plan. */
   readonly plan?: Plan;
 }
@@ -41,6 +43,7 @@ export class World {
   readonly agents: readonly AgentNode[];
   readonly server: ServerNode;
   readonly scrapers: readonly ScraperNode[];
+  readonly onScrape: ((scrape: Scrape) => void) | undefined;
   readonly #onTrace: ((line: string) => void) | undefined;
   readonly #beyond = new Set<string>();
   readonly #violations: string[] = [];
@@ -54,8 +57,9 @@ export class World {
   /** What a Prometheus has refused, by series and time. */
   readonly #refusals = new Map<ScraperNode, Map<string, string>>();
 
-  constructor({ seed, onTrace, plan = makePlan(seed) }: WorldOptions) {
+  constructor({ seed, onTrace, onScrape, plan = makePlan(seed) }: WorldOptions) {
     this.plan = plan;
+    this.onScrape = onScrape;
     this.#onTrace = onTrace;
     this.#parsing = this.random('parsing');
     this.server = new ServerNode(this, plan.server);
