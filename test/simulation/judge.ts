@@ -130,7 +130,7 @@ function explain(
     return `a time that the server refuses as ${refusedAs}`;
   }
   const nowMs = epochMs + world.timeline.nowMs + server.host.wallAheadMs;
-  if (world.hasSteppedServer && serverMs > nowMs)
+  if (world.hasSteppedServer && serverMs > nowMs - scrapedWithinMs)
     return "a step of the server's clock, after which the time has not come yet";
   if (server.plan.windowMs < windowMsUsual) return 'a small window';
   if (server.plan.memoryBytesMax < memoryBytesUsual) return 'little memory for windows';
@@ -264,5 +264,7 @@ const memoryBytesUsual = 2 ** 20;
 const serverAheadMsMax = 9 * 60_000;
 // What is ignored of an offset, what a step may move unnoticed, half a round trip at either end, and a step of the server.
 const clockErrorMsMax = 7000;
+// The longest interval between two scrapes, and a timeout.
+const scrapedWithinMs = 30_000;
 // Of cursors.ts.
 const neverSeenBackMs = 5 * 60_000;

@@ -105,9 +105,9 @@ class Job {
     const { intervalMs } = this.#node.plan;
     const { clock } = process;
     let dueMs = clock.monotonicMs() + offsetMs;
-    const tick = () => {
-      // A scrape ends within its timeout, which is no longer than the interval; ticks that were slept through are lost.
-      void this.#scrape(process).catch((error: unknown) => this.#world.crashed(process, error));
+    const tick = async () => {
+      await this.#scrape(process).catch((error: unknown) => this.#world.crashed(process, error));
+      // Ticks that a scrape took, or that were slept through, are lost.
       while (dueMs <= clock.monotonicMs()) dueMs += intervalMs;
       clock.after(dueMs - clock.monotonicMs(), tick);
     };
