@@ -68,6 +68,20 @@ export class Prometheus {
     return ending;
   }
 
+  /** It stands still, until {@link thaw}: its kernel goes on without it. */
+  freeze(): void {
+    process.kill(this.#running.pid, 'SIGSTOP');
+  }
+
+  thaw(): void {
+    process.kill(this.#running.pid, 'SIGCONT');
+  }
+
+  get #running(): Program {
+    if (this.#run === undefined) throw new Error('Prometheus is not running');
+    return this.#run;
+  }
+
   /** What it has warned of. */
   get warnings(): string[] {
     return [...this.#linesBefore, ...(this.#run?.lines ?? [])].filter((line) => /level=(?:warn|error)/i.test(line));

@@ -85,11 +85,6 @@ export class Tap {
     for (const pair of this.#pairs) pair.swallow(undefined);
   }
 
-  /** No connection is left of which an answer was swallowed. */
-  get isWhole(): boolean {
-    return [...this.#pairs].every((pair) => !pair.isAnswerSwallowed);
-  }
-
   #accept(client: Socket): void {
     this.connections++;
     if (this.#isDown) {
