@@ -103,7 +103,7 @@ export class Cursors {
         scraper.isShared = false;
         scraper.cursors[0]!.trust();
       }
-      if (scraper.cursors.length === 0) this.#scrapers.delete(key);
+      if (scraper.cursors.length === 0) this.#forget(key, scraper);
     }
   }
 
@@ -184,8 +184,13 @@ export class Cursors {
     if (seenAtMs.size < scrapersMax) return true;
     const [oldest, ms] = [...seenAtMs].reduce((a, b) => (b[1] < a[1] ? b : a));
     if (ms >= this.#options.clock.nowMs() - this.#options.windowMs) return false;
-    for (const [key, scraper] of this.#scrapers) if (scraper.name === oldest) this.#scrapers.delete(key);
+    for (const [key, scraper] of this.#scrapers) if (scraper.name === oldest) this.#forget(key, scraper);
     return true;
+  }
+
+  #forget(key: string, scraper: Scraper): void {
+    this.#scrapers.delete(key);
+    this.#options.onForgotten(scraper);
   }
 
   /** The cursor of this connection. Another connection's is taken over when that one has ended, and shared never. */
@@ -296,6 +301,8 @@ export interface CursorsOptions {
   onCommitted(scraper: Scraper, taken: ReadonlyMap<AgentId, number>): void;
   onRollBack(scraper: Scraper, kind: RollBack): void;
   onConflict(scraper: Scraper): void;
+  /** Nothing is known of it any more. */
+  onForgotten(scraper: Scraper): void;
 }
 
 /** A response that was not sent as a whole; that was, and its connection closed; that was, and the server ended. */
@@ -329,6 +336,8 @@ export interface Scrape {
   readonly samplesMax: number;
   /** Since this scraper's last scrape; undefined for the first. */
   readonly sinceLastMs: number | undefined;
+  /** How often it comes: the shorter of the last two intervals, as one may have been missed. Undefined while unknown. */
+  readonly intervalMs: number | undefined;
   /** What is newer than this has not been given to this scraper. */
   afterMs(agent: AgentId): number;
   /** Up to this it may have been given, in a response of which nobody knows whether it was read; -Infinity: nothing. */
@@ -395,6 +404,8 @@ export class Cursor {
   samplesMaxMost = samplesMaxDefault;
   /** Whether `seenAtMs` is of a scrape: then the time since is an interval. */
   scraped = false;
+  /** Between the last two scrapes. */
+  intervalMs: number | undefined;
 
   constructor(connection: ScrapeConnection | undefined, seenAtMs: number) {
     this.connection = connection;
@@ -469,6 +480,7 @@ class CursorScrape implements Scrape {
   readonly timeoutMs: number;
   readonly samplesMax: number;
   readonly sinceLastMs: number | undefined;
+  readonly intervalMs: number | undefined;
   readonly #options: CursorsOptions;
   readonly #scraper: Scraper;
   readonly #cursor: Cursor;
@@ -483,6 +495,9 @@ class CursorScrape implements Scrape {
     this.samplesMax = cursor.samplesMax;
     const nowMs = options.clock.nowMs();
     this.sinceLastMs = cursor.scraped ? nowMs - cursor.seenAtMs : undefined;
+    const before = cursor.intervalMs;
+    cursor.intervalMs = this.sinceLastMs;
+    if (before !== undefined && this.sinceLastMs !== undefined) this.intervalMs = Math.min(before, this.sinceLastMs);
     cursor.seenAtMs = nowMs;
     cursor.scraped = true;
   }

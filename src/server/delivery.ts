@@ -185,7 +185,7 @@ export interface DeliveryOptions {
   /** Where cursors are kept; undefined: in memory alone. */
   readonly disk: StateDisk | undefined;
   readonly store: Pick<StoreOptions, 'memoryBytesMax' | 'forgetAfterMs' | 'onReport' | 'onEvict'>;
-  readonly cursors: Pick<CursorsOptions, 'turn' | 'delivered' | 'onRollBack' | 'onConflict'> & {
+  readonly cursors: Pick<CursorsOptions, 'turn' | 'delivered' | 'onRollBack' | 'onConflict' | 'onForgotten'> & {
     onCommitted(scraper: Scraper): void;
   };
   onStateWritten(): void;

@@ -432,7 +432,7 @@ async function writeBody(
 
 /** What is right over history is biased at "now" when scrapes are rarer than reports: say so, once a minute. */
 function warnOfRareScrapes(options: HttpOptions, scrape: Scrape, agents: readonly AgentRecord[]): void {
-  const sinceMs = scrape.sinceLastMs;
+  const sinceMs = scrape.intervalMs;
   if (sinceMs === undefined) return;
   const monotonicMs = options.clock.monotonicMs();
   for (const agent of agents) {

@@ -136,6 +136,7 @@ function openDelivery(
             'give each Prometheus or job a name of its own with ?scraper=NAME (params: {scraper: [NAME]})',
         );
       },
+      onForgotten: ({ name, selection }) => metrics.forgetScraper(name, selection),
     },
     onStateWritten: () => metrics.stateWrite('done'),
     onStateError(error) {

@@ -187,6 +187,11 @@ export class ServerMetrics {
     this.#samples.set({ scraper, selection }, given.samples);
     this.#backlog.set({ scraper, selection }, given.backlogReports);
   }
+  /** What is shown by scraper, of one that nobody knows any more. */
+  forgetScraper(scraper: string, selection: string): void {
+    for (const gauge of [this.#samples, this.#backlog]) gauge.remove({ scraper, selection });
+    this.#conflicts.remove({ scraper });
+  }
   disagreement(): void {
     this.#disagreements.inc();
   }

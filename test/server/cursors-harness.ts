@@ -37,6 +37,7 @@ export class CursorsHarness {
       onCommitted: ({ name }) => this.events.push(`committed ${name}`),
       onRollBack: ({ name }, kind) => this.events.push(`rolled back ${name} ${kind}`),
       onConflict: ({ name }) => this.events.push(`conflict ${name}`),
+      onForgotten: ({ name }) => this.events.push(`forgotten ${name}`),
     });
   }
 

@@ -38,6 +38,7 @@ test('rule 1: a name that no longer holds acks makes room for a new one; one wit
     [...world.cursors.scrapers].some(({ name }) => name === 'p7'),
     false,
   );
+  assert.equal(world.count('forgotten p7'), 1);
   assert.equal(await world.cursors.open({ ...request, name: 'another' }), undefined);
 });
 
@@ -352,6 +353,7 @@ test('rule 5: a cursor that nobody has used for a day is forgotten, unless its c
     [...world.cursors.scrapers].map(({ name }) => name),
     ['open'],
   );
+  assert.equal(world.count('forgotten closed'), 1);
 });
 
 test('rule 6: acks wait for the slowest of the scrapers that are known, each for what it selects', async () => {
@@ -618,7 +620,13 @@ test('a scrape knows how long ago the last one was', async () => {
   const connection = connect();
   assert.equal((await world.open(connection)).scrape.sinceLastMs, undefined);
   await world.clock.advance(15_000);
-  assert.equal((await world.open(connection)).scrape.sinceLastMs, 15_000);
+  const second = await world.open(connection);
+  assert.equal(second.scrape.sinceLastMs, 15_000);
+  assert.equal(second.scrape.intervalMs, undefined);
+  await world.clock.advance(30_000);
+  const third = await world.open(connection);
+  assert.equal(third.scrape.sinceLastMs, 30_000);
+  assert.equal(third.scrape.intervalMs, 15_000, 'one may have been missed');
 });
 
 /** A Prometheus: what it has stored, and the connection it uses. */

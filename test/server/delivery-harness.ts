@@ -1,6 +1,6 @@
 import { type AgentId, agentId } from '../../src/model/agent-id.ts';
 import type { SessionSeq } from '../../src/protocol/message.ts';
-import type { Scrape, ScrapeConnection } from '../../src/server/cursors.ts';
+import type { Scrape, ScrapeConnection, Scraper } from '../../src/server/cursors.ts';
 import { Delivery } from '../../src/server/delivery.ts';
 import { type Taken, takeNew } from '../../src/server/scrape.ts';
 import type { StateDisk } from '../../src/server/state-file.ts';
@@ -46,6 +46,7 @@ export class DeliveryHarness {
   readonly disk: MemoryState | undefined;
   /** Called when a scrape that is being put together lets the event loop turn. */
   onTurn: () => void = () => {};
+  onForgotten: (scraper: Scraper) => void = () => {};
   delivery: Delivery;
 
   constructor(options: { disk?: MemoryState | undefined } = { disk: new MemoryState() }) {
@@ -110,6 +111,7 @@ export class DeliveryHarness {
         delivered: ({ socket }) => isDelivered(socket ?? {}),
         onRollBack: (_scraper, kind) => this.events.push(`rolled back ${kind}`),
         onConflict: () => this.events.push('conflict'),
+        onForgotten: (scraper) => this.onForgotten(scraper),
         onCommitted: () => this.events.push('committed'),
       },
       onStateWritten: () => this.events.push('written'),

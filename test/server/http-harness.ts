@@ -1,6 +1,7 @@
 import { Agent, type ClientRequest, type IncomingHttpHeaders, request } from 'node:http';
 import { createConnection, type Socket } from 'node:net';
 import { gunzipSync } from 'node:zlib';
+import type { Scraper } from '../../src/server/cursors.ts';
 import { Exposition } from '../../src/server/exposition.ts';
 import { type HttpServer, serveHttp } from '../../src/server/http.ts';
 import { Registry, ServerMetrics } from '../../src/server/self.ts';
@@ -32,6 +33,7 @@ export class HttpHarness extends DeliveryHarness {
   isReady = true;
   plaintext = false;
   keepAliveMs = 310_000;
+  override onForgotten = ({ name, selection }: Scraper) => this.metrics.forgetScraper(name, selection);
   #server: HttpServer | undefined;
   readonly #clients: Client[] = [];
 

@@ -572,6 +572,10 @@ test('scrapes that are rarer than reports, and reports that are rare, are warned
     await world.clock.advance(15_000);
     agent.report();
     await client.scrape();
+    assert.equal(world.warnings.length, 0, 'a scrape may have been missed');
+    await world.clock.advance(15_000);
+    agent.report();
+    await client.scrape();
     assert.match(world.warnings[0]!.join(), /^rare 127.0.0.1,.* comes every 15 s, agent 'a' reports every 5 s: /);
     agent.record.intervalMs = 150_000;
     await client.scrape();
@@ -582,6 +586,20 @@ test('scrapes that are rarer than reports, and reports that are rare, are warned
     agent.report();
     await client.scrape();
     assert.equal(world.warnings.length, 2);
+  }));
+
+test('what is shown by scraper goes with the scraper', () =>
+  withHttp(async (world) => {
+    world.connect('a').report();
+    const client = world.client();
+    await client.scrape('?scraper=gone');
+    const backlog = 'sysmon_server_scrape_backlog_reports{scraper="gone",selection=""}';
+    assert.equal(await world.own(backlog), 0);
+    client.destroy();
+    await until(() => world.count('rolled back unconfirmed') === 1);
+    await world.clock.advance(minutes(24 * 60 + 1));
+    world.delivery.tidy();
+    assert.equal(await world.own(backlog), undefined);
   }));
 
 test('what is too old to arrive in time is passed over and counted once', () =>

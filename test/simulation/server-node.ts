@@ -225,6 +225,7 @@ export class ServerNode {
           this.sharedSinceMs = Math.min(this.sharedSinceMs, world.timeline.nowMs);
           world.trace(`${process.name}: two scrape as '${name}'`);
         },
+        onForgotten: () => {},
       },
       onStateWritten: () => {},
       onStateError: (error) => world.trace(`${process.name}: state file: ${String(error)}`),
