@@ -60,6 +60,20 @@ describe('everything arrives', { concurrency: true, skip: prometheusSkip, timeou
     await world.settle();
   });
 
+  test('(c) the server is stopped and started again, as by an upgrade: nothing comes twice either', async (context) => {
+    const world = await World.start(context, { agents: { a1: '1s', a5: '5s' }, scrapers: { one: '5s', two: '2s' } });
+    for (let stop = 0; stop < 6; stop++) {
+      await sleep(between(3, 9) * second);
+      assert.deepEqual(await world.server.kill('SIGTERM'), { code: 0, signal: null });
+      await world.server.start();
+      // Of this run of the server alone.
+      assert.equal(await world.server.metric('sysmon_server_scrape_rollbacks_total{kind="restart"}'), 0);
+    }
+    await sleep(5 * second);
+    await world.settle();
+    for (const { prometheus } of world.scrapers) assert.deepEqual(prometheus.warnings, []);
+  });
+
   test('(d) an agent is killed and started again', async (context) => {
     const world = await World.start(context, { agents: { killed: '1s', spared: '1s' }, scrapers: { one: '5s' } });
     const { program } = world.agents.find((agent) => agent.program.name === 'killed')!;
