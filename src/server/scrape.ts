@@ -75,8 +75,9 @@ export async function takeNew(
     backlogReports += sizes.length - count;
     if (count === 0) {
       // Not what has come since the first loop: it may have older ones before it, and Prometheus would refuse those then.
-      const isCaughtUp = sizes.length === 0 && agent.up(monotonicMs);
-      const newest = isCaughtUp ? agent.window.newest(Math.min(nowMs, afterMs)) : undefined;
+      // Nor what is older than the scraper may have: that is given when its turn comes.
+      const isNewest = sizes.length === 0 || scrape.offeredMs(agent.id) <= afterMs;
+      const newest = isNewest && agent.up(monotonicMs) ? agent.window.newest(Math.min(nowMs, afterMs)) : undefined;
       if (newest !== undefined && newest.reports[0]!.timeMs > notBeforeMs) batches.push(batchOf(agent, [newest]));
       continue;
     }

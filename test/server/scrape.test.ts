@@ -210,11 +210,20 @@ test('an agent that is not back yet with what may have been had holds up nobody'
   const young = again.report();
   const connection = connect();
   assert.deepEqual(await world.scrape(connection), { b: [young] });
+  await world.scrape(connection);
   const back = a.reconnect();
   a.maker.seq = 0;
   back.report(old);
   const younger = again.report(young + 1);
   await world.clock.advance(1000);
-  assert.deepEqual(await world.scrape(connection), { a: [old] });
+  const { scrape, taken } = await world.open(connection);
+  assert.deepEqual(timesOf(taken), { a: [old] });
+  const ofB = taken.batches.filter(({ agent }) => agent === 'b');
+  assert.deepEqual(
+    ofB.flatMap(({ runs }) => runs.flatMap(({ reports }) => reports.map(({ timeMs }) => timeMs))),
+    [young],
+    'b waits, and does not go stale meanwhile',
+  );
+  scrape.finish(taken);
   assert.deepEqual(await world.scrape(connection), { b: [younger] });
 });
