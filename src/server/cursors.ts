@@ -9,7 +9,7 @@ import type { EvictionReason } from './store.ts';
  * that was sent may never have been read. Only a scraper that asks again, on the same connection, proves that it was:
  * neither time nor the peer's kernel does.
  *
- *     open ──▶ taken ──finish──▶ pending ──the next request on its connection──▶ committed
+ *     open ──▶ taken ──finish──▶ pending ──the next request on its connection, or a goodbye that is answered──▶ committed
  *                │                  │
  *                └──── abort ───────┴──the connection closes, the server ends──▶ rolled back: the position stays
  *
@@ -324,8 +324,6 @@ export interface ScrapeRequest {
   readonly connection: ScrapeConnection;
   /** What the scraper says in X-Prometheus-Scrape-Timeout-Seconds. */
   readonly timeoutMs: number;
-  /** The connection ends with this response: there will be no next request to confirm it. */
-  readonly last: boolean;
 }
 
 /** One scrape under way. Exactly one of `finish` and `abort` ends it. */
@@ -516,7 +514,7 @@ class CursorScrape implements Scrape {
 
   finish(given: Given): void {
     const cursor = this.#cursor;
-    const { last, connection } = this.#request;
+    const { connection } = this.#request;
     cursor.samplesMaxMost = Math.max(samplesMaxDefault, 3 * given.arrivedSamples);
     if (cursor.connection !== connection) {
       // Its connection has ended, and another has taken the cursor over: what that one has pending is not to be touched.
@@ -525,8 +523,7 @@ class CursorScrape implements Scrape {
     }
     cursor.answeredInDoubt = cursor.inDoubt;
     cursor.pending = new Map(given.taken);
-    if (last) commitPending(this.#options, this.#scraper, cursor);
-    else if (connection.closed) rollBackPending(this.#options, this.#scraper, cursor);
+    if (connection.closed) rollBackPending(this.#options, this.#scraper, cursor);
     this.#options.onChanged();
   }
 

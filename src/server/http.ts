@@ -57,7 +57,7 @@ export async function serveHttp(
       .then(() => answer(options, connection, request, response))
       .finally(() => {
         connection.waiting--;
-        if (isClosing) sayGoodbye(connection, options.clock);
+        if (isClosing || connection.isOver) sayGoodbye(connection, options.clock);
       });
   });
   server.maxConnections = connectionsMax;
@@ -78,9 +78,15 @@ export async function serveHttp(
       scraper: { closed: false, socket },
       tail: Promise.resolve(),
       waiting: 0,
+      isOver: false,
       isLeaving: false,
     };
     connections.set(socket, connection);
+    // Called by Node after an answer that is the connection's last: "Connection: close", or HTTP/1.0.
+    socket.destroySoon = () => {
+      connection.isOver = true;
+      sayGoodbye(connection, options.clock);
+    };
     const { cursors } = options.delivery;
     // Whichever comes first: with 'close' alone, a FIN and the next connection's request could be seen in one turn.
     socket.once('end', () => cursors.closed(connection.scraper, { isAllRead: hasReadAll(connection) }));
@@ -120,6 +126,8 @@ interface HttpConnection {
   tail: Promise<void>;
   /** Requests that are being answered or wait for it. */
   waiting: number;
+  /** The client wants no further answer. */
+  isOver: boolean;
   /** Our end of it is closed. */
   isLeaving: boolean;
 }
@@ -306,7 +314,6 @@ function openScrape({ options, connection, request, query }: Context, timeoutMs:
     selection: query.get('agent') ?? '',
     connection: connection.scraper,
     timeoutMs,
-    last: request.headers.connection?.toLowerCase() === 'close' || request.httpVersion === '1.0',
   });
   return scrape.then((opened) => {
     if (opened === undefined) {

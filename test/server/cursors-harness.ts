@@ -54,8 +54,8 @@ export class CursorsHarness {
   }
 
   async open(connection: ScrapeConnection, options: ScrapeOptions = {}): Promise<OpenScrape> {
-    const { name = 'p', selection = '', last = false } = options;
-    const scrape = await this.cursors.open({ name, selection, connection, timeoutMs, last });
+    const { name = 'p', selection = '' } = options;
+    const scrape = await this.cursors.open({ name, selection, connection, timeoutMs });
     if (scrape === undefined) throw new Error('no cursor');
     return new OpenScrape(scrape, this.reports, options.reportsMax ?? Infinity);
   }
@@ -66,12 +66,18 @@ export class CursorsHarness {
     open.finish();
     return open.given.get(agentA) ?? [];
   }
+
+  /** A whole scrape over a connection that ends with it, all read. */
+  async scrapeOnce(options: ScrapeOptions = {}): Promise<void> {
+    const connection = connect();
+    await this.scrape(connection, options);
+    this.cursors.closed(connection, { isAllRead: true });
+  }
 }
 
 export interface ScrapeOptions {
   readonly name?: string;
   readonly selection?: string;
-  readonly last?: boolean;
   /** Of each agent. */
   readonly reportsMax?: number;
 }

@@ -20,7 +20,7 @@ test('rule 1: each name, and each selection under it, has a cursor of its own', 
 test('rule 1: 32 names are given a cursor, the next is not, and a name that is known always is', async () => {
   const world = new CursorsHarness();
   for (let index = 0; index < scrapersMax; index++) await world.scrape(connect(), { name: `p${index}` });
-  const request = { selection: '', connection: connect(), timeoutMs, last: false };
+  const request = { selection: '', connection: connect(), timeoutMs };
   assert.equal(await world.cursors.open({ ...request, name: 'one too many' }), undefined);
   assert.notEqual(await world.cursors.open({ ...request, name: 'p0', selection: 'a' }), undefined);
 });
@@ -30,7 +30,7 @@ test('rule 1: a name that no longer holds acks makes room for a new one; one wit
   const connections = Array.from({ length: scrapersMax }, connect);
   for (const [index, connection] of connections.entries()) await world.scrape(connection, { name: `p${index}` });
   await world.clock.advance(windowMs + 1);
-  const request = { name: 'new', selection: '', connection: connect(), timeoutMs, last: false };
+  const request = { name: 'new', selection: '', connection: connect(), timeoutMs };
   assert.equal(await world.cursors.open(request), undefined);
   world.cursors.closed(connections[7]!);
   assert.notEqual(await world.cursors.open(request), undefined);
@@ -45,7 +45,7 @@ test('rule 1: a name that no longer holds acks makes room for a new one; one wit
 test('rule 1: the selections of a name are bounded', async () => {
   const world = new CursorsHarness();
   const opened = async (selection: string) =>
-    (await world.cursors.open({ name: 'p', selection, connection: connect(), timeoutMs, last: false })) !== undefined;
+    (await world.cursors.open({ name: 'p', selection, connection: connect(), timeoutMs })) !== undefined;
   const saved = { scraper: 'p', seenAtMs: world.clock.nowMs(), known: true, positions: {} };
   const selections = Array.from({ length: 32 * 128 - 1 }, (_, index) => `s${index}`);
   world.cursors.restore(selections.map((selection) => ({ ...saved, selection })));
@@ -123,16 +123,6 @@ test('rule 2: an aborted response leaves the cursor where it was, however old it
   assert.equal(world.count('rolled back p aborted'), 1);
   await world.clock.advance(20 * minuteMs);
   assert.deepEqual(await world.scrape(connect()), [ms]);
-});
-
-test('rule 2: where the connection ends with the response, it commits when it has finished', async () => {
-  const world = new CursorsHarness();
-  const connection = connect();
-  const ms = world.report();
-  await world.scrape(connection, { last: true });
-  assert.equal(world.cursors.committedMs(agentA), ms);
-  world.cursors.closed(connection);
-  assert.equal(world.count('rolled back p unconfirmed'), 0);
 });
 
 test('rule 2: another connection of the name commits nothing: the first may be dead, and never have carried it', async () => {
@@ -324,10 +314,8 @@ test('rule 5: the file is out of date at the end of each response, and when its 
 
 test('rule 5: after the window a cursor holds no acks; its position is kept for a day', async () => {
   const world = new CursorsHarness();
-  const connection = connect();
   const first = world.report();
-  await world.scrape(connection, { last: true });
-  world.cursors.closed(connection);
+  await world.scrapeOnce();
   await world.clock.advance(windowMs);
   assert.equal(world.cursors.committedMs(agentA), first);
   await world.clock.advance(1);
@@ -337,7 +325,6 @@ test('rule 5: after the window a cursor holds no acks; its position is kept for 
   const second = world.report();
   world.cursors.tidy([]);
   assert.deepEqual(await world.scrape(connect()), [second]);
-  world.cursors.closed(connection);
   assert.equal([...world.cursors.scrapers].length, 1);
 });
 
@@ -358,17 +345,16 @@ test('rule 5: a cursor that nobody has used for a day is forgotten, unless its c
 
 test('rule 6: acks wait for the slowest of the scrapers that are known, each for what it selects', async () => {
   const world = new CursorsHarness();
-  const [fast, slow, other] = [connect(), connect(), connect()];
   const first = world.report();
   world.report(agentB);
-  await world.scrape(fast, { name: 'fast', last: true });
-  await world.scrape(slow, { name: 'slow', last: true });
-  await world.scrape(other, { name: 'other', selection: agentB, last: true });
+  await world.scrapeOnce({ name: 'fast' });
+  await world.scrapeOnce({ name: 'slow' });
+  await world.scrapeOnce({ name: 'other', selection: agentB });
   await world.clock.advance(5000);
   const second = world.report();
-  await world.scrape(fast, { name: 'fast', last: true });
+  await world.scrapeOnce({ name: 'fast' });
   assert.equal(world.cursors.committedMs(agentA), first);
-  await world.scrape(slow, { name: 'slow', last: true });
+  await world.scrapeOnce({ name: 'slow' });
   assert.equal(world.cursors.committedMs(agentA), second);
 });
 
@@ -446,7 +432,7 @@ test('rule 8: acks wait for the second connection of a known name from its first
   await world.open(two);
   await world.clock.advance(1000);
   world.report();
-  await world.scrape(one, { last: true });
+  for (let scrape = 0; scrape < 2; scrape++) await world.scrape(one);
   assert.equal(world.cursors.committedMs(agentA), first);
 });
 
@@ -495,7 +481,7 @@ test('rule 8: of two cursors that are both abandoned, one stays for a day, at th
   world.cursors.closed(one);
   await world.clock.advance(1000);
   const missedByOne = world.report();
-  await world.scrape(two, { last: true });
+  for (let scrape = 0; scrape < 2; scrape++) await world.scrape(two);
   world.cursors.closed(two);
   await world.clock.advance(windowMs + 1);
   world.cursors.tidy([]);

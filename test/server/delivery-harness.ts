@@ -69,9 +69,9 @@ export class DeliveryHarness {
   }
 
   async open(connection: ScrapeConnection, options: ScrapeOptions = {}): Promise<{ scrape: Scrape; taken: Taken }> {
-    const { name = 'p', selection = '', last = false, samplesMax } = options;
+    const { name = 'p', selection = '', samplesMax } = options;
     const { cursors, store } = this.delivery;
-    const scrape = await cursors.open({ name, selection, connection, timeoutMs, last });
+    const scrape = await cursors.open({ name, selection, connection, timeoutMs });
     if (scrape === undefined) throw new Error('no cursor');
     const agents = [...store.agents.values()].filter(({ id }) => selection === '' || id === selection);
     const take = { clock: this.clock, store, windowMs, turn: async () => this.onTurn() };
@@ -86,10 +86,13 @@ export class DeliveryHarness {
     return timesOf(taken);
   }
 
-  /** A scrape that is committed at once. */
-  scrapeAll(options: ScrapeOptions = {}): Promise<Record<string, number[]>> {
+  /** A scrape over a connection that ends with it, all read: it is committed at once. */
+  async scrapeAll(options: ScrapeOptions = {}): Promise<Record<string, number[]>> {
     const connection = connect();
-    return this.scrape(connection, { ...options, last: true }).finally(() => this.delivery.cursors.closed(connection));
+    const times = await this.scrape(connection, options);
+    this.delivery.cursors.closed(connection, { isAllRead: true });
+    await settle();
+    return times;
   }
 
   #start(): Delivery {
@@ -123,7 +126,6 @@ export class DeliveryHarness {
 export interface ScrapeOptions {
   readonly name?: string;
   readonly selection?: string;
-  readonly last?: boolean;
   readonly samplesMax?: number;
 }
 

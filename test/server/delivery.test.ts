@@ -61,7 +61,7 @@ test('the first scraper ever is on disk before anything is acknowledged because 
   await world.clock.advance(5000);
   agent.report();
   agent.acks.length = 0;
-  await world.scrape(connect(), { last: true });
+  await world.scrapeAll();
   assert.equal(agent.acked, 0);
 });
 

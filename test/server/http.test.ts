@@ -657,6 +657,22 @@ test('a stop: who does not answer the goodbye may not have read what came before
     assert.equal(world.count('rolled back unconfirmed'), 1);
   }));
 
+test('Connection: close commits nothing where the client never closes its own end', () =>
+  withHttp(async (world) => {
+    world.connect('a').report();
+    const still = createConnection({ port: world.port, host: '127.0.0.1', allowHalfOpen: true });
+    still.write(scrapeText.replace('\r\n\r\n', '\r\nConnection: close\r\n\r\n'));
+    still.resume();
+    // All of the answer has come, and the server's goodbye.
+    await once(still, 'end');
+    await settle();
+    assert.equal(world.count('committed'), 0);
+    await world.clock.advance(1000);
+    await until(() => world.count('rolled back unconfirmed') === 1);
+    still.destroy();
+    assert.equal(world.count('committed'), 0);
+  }));
+
 test('a connection that has rested for too long is ended with a goodbye: what its client has read is committed', () =>
   withHttp(
     async (world) => {

@@ -349,7 +349,7 @@ class HttpConnection {
     if (request.selection !== '' && one === undefined) return void (await this.#send(404, -1, []));
     const agents = one === undefined ? [...store.agents.values()] : [one];
     const answer = this.#node.answer(this.#socket, request);
-    const scrape = await delivery.cursors.open({ ...request, connection: this.#scraper, last: false });
+    const scrape = await delivery.cursors.open({ ...request, connection: this.#scraper });
     if (scrape === undefined) {
       await this.#send(200, -1, this.#body(takeNewest({ clock }, agents), false), request.timeoutMs);
       return;
