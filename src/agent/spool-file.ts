@@ -123,7 +123,8 @@ export class SpoolFiles {
       frameCount: file.frames.length,
       offsetWritten: file.offsetMs !== undefined,
       acknowledgedSeq: file.acknowledgedSeq,
-      synced: true,
+      // Whoever wrote it may have been killed before it was.
+      synced: false,
     });
   }
 

@@ -80,6 +80,17 @@ test('a power cut costs what was made since the last sync, at most 10 s; a torn 
   }
 });
 
+test('what a killed process had not synced, the next one does', async () => {
+  const disk = new MemoryDisk();
+  const killed = new Agent(disk).begin(1);
+  const reports = killed.append(10);
+  const next = new Agent(disk, killed.clock).begin(2);
+  reports.push(...next.append(2));
+  await next.clock.advance(10_000);
+  disk.cutPower();
+  assert.deepEqual(new Agent(disk, next.clock).delivered(), reports);
+});
+
 test('the offset of a session is on disk before it is used', () => {
   const disk = new MemoryDisk();
   const killed = new Agent(disk);

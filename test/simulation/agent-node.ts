@@ -63,6 +63,7 @@ export class AgentNode {
   readonly #synthetic: SyntheticHost;
   readonly #names: SeriesNames;
   #run: Run | undefined;
+  #endedMs: number | undefined;
   #runs = 0;
   /** Of all runs. */
   readonly dropped = { full: 0, age: 0, disk: 0 };
@@ -176,12 +177,13 @@ export class AgentNode {
     this.host.boot++;
     for (const socket of [...this.line.sockets]) if (socket.host === this.host) socket.vanish();
     if (this.isRunning) this.#end('without power');
+    const lastMs = this.#endedMs ?? timeline.nowMs;
     this.#synthetic.reboot();
     if (!this.plan.hasDisk) return;
     const lostBytes = this.volume.cutPower(random);
     this.#world.trace(`${this.plan.name}: ${lostBytes} bytes were not synced`);
     if (lostBytes === 0) return;
-    const syncedMs = (this.volume.badSinceMs(timeline.nowMs) ?? timeline.nowMs) - syncEveryMs;
+    const syncedMs = Math.min(lastMs, this.volume.badSinceMs(timeline.nowMs) ?? lastMs) - syncEveryMs;
     this.#lostSince(syncedMs, 'a power cut before it was synced');
   }
 
@@ -219,6 +221,7 @@ export class AgentNode {
     this.#world.trace(`${run.process.name}: ${how}, ${run.spool.waitingCount} reports wait`);
     for (const reason of ['full', 'age', 'disk'] as const) this.dropped[reason] += run.counters.reportsDropped[reason];
     run.process.kill();
+    this.#endedMs = this.#world.timeline.nowMs;
     if (!this.plan.hasDisk) this.#lostSince(0, 'the end of an agent without a spool on disk');
     const badSinceMs = this.volume.badSinceMs(this.#world.timeline.nowMs);
     if (this.plan.hasDisk && badSinceMs !== undefined) {

@@ -145,6 +145,8 @@ function explain(
     if (excuse !== undefined) return excuse;
   }
   if (report.lostWith !== undefined) return report.lostWith;
+  // Also one that this Prometheus had after it: it refuses what is older, or is never given it.
+  if (isPassed(report)) return "an agent's times that go back";
   if (isTight(agent) && agent.droppedReports > 0 && world.serverEnds.some((ms) => ms > atMs)) return 'a small spool';
   return undefined;
 }
