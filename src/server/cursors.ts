@@ -235,7 +235,10 @@ export class Cursors {
     if (connection.closed) return cursor;
     if (orphan !== undefined) {
       // Which of the abandoned ones this connection's scraper had cannot be known: the others stay, at the oldest.
-      scraper.cursors = siblings.filter((sibling) => sibling !== orphan);
+      const open = siblings.filter(isOpen);
+      // Nor whether one of two that are open has been dead for a while, and it is its scraper who comes.
+      if (scraper.isShared && open.length > 0) orphan.rivals = new Set(open);
+      else scraper.cursors = siblings.filter((sibling) => sibling !== orphan);
       for (const sibling of scraper.cursors) {
         if (!isOpen(sibling)) sibling.takeOldestOf([cursor]);
       }
@@ -253,7 +256,10 @@ export class Cursors {
    */
   #isAlive(scraper: Scraper, cursor: Cursor): void {
     cursor.trust();
-    if (scraper.cursors.filter(({ inDoubt }) => !inDoubt).length < 2) return;
+    for (const { rivals } of scraper.cursors) rivals?.delete(cursor);
+    // All who were there are alive: so the one who came took the place of the one who was not.
+    scraper.cursors = scraper.cursors.filter(({ rivals }) => rivals?.size !== 0);
+    if (scraper.cursors.filter(({ inDoubt, rivals }) => !inDoubt && rivals === undefined).length < 2) return;
     scraper.isShared = true;
     scraper.conflicts++;
     this.#options.onConflict(scraper);
@@ -392,6 +398,8 @@ export class Cursor {
   /** There is another connection of the name, and this one may be dead without a goodbye. */
   inDoubt = false;
   answeredInDoubt = false;
+  /** Of an abandoned one: who was open when another came. Each that proves to be alive goes; with the last, this goes too. */
+  rivals: Set<Cursor> | undefined;
   positions = new Map<AgentId, number>();
   /** Of the last whole response, unconfirmed yet: the newest report given, by agent. */
   pending: Map<AgentId, number> | undefined;

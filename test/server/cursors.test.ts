@@ -471,6 +471,33 @@ test('rule 8: both go away, and come back in any order: none has lost anything',
   assert.deepEqual(await world.scrape(connect()), [missed]);
 });
 
+test('rule 8: one is away, and the connection of the other dies without a goodbye: what the first has missed is kept', async () => {
+  for (const isDead of [true, false]) {
+    const world = new CursorsHarness();
+    const [one, two, next] = [connect(), connect(), connect()];
+    world.report();
+    for (let scrape = 0; scrape < 3; scrape++) {
+      await world.scrape(one);
+      await world.scrape(two);
+    }
+    world.cursors.closed(one);
+    await world.clock.advance(1000);
+    const missed = world.report();
+    for (let scrape = 0; scrape < 2; scrape++) await world.scrape(two);
+    // Of the first that is back, or of the second whose line was cut.
+    assert.deepEqual(await world.scrape(next), [missed]);
+    await world.scrape(next);
+    const positions = () => [...world.cursors.scrapers][0]!.cursors.length;
+    assert.equal(positions(), 3);
+    if (isDead) assert.deepEqual(await world.scrape(connect()), [missed]);
+    else {
+      // It is alive, so it was the first that is back.
+      for (let scrape = 0; scrape < 2; scrape++) await world.scrape(two);
+      assert.equal(positions(), 2);
+    }
+  }
+});
+
 test('rule 8: of two cursors that are both abandoned, one stays for a day, at the older position', async () => {
   const world = new CursorsHarness();
   const [one, two] = [connect(), connect()];
@@ -682,10 +709,8 @@ test('every report is given to every scraper', async () => {
         await world.clock.advance(1);
         const prometheus = all[index]!;
         if (what === 'tidy') world.cursors.tidy([]);
-        else if (what === 'leave open') {
-          // Behind a shared name nobody could tell whose place the next connection takes: two names are better.
-          if (prometheus.name !== 'shared') prometheus.connection = undefined;
-        } else {
+        else if (what === 'leave open') prometheus.connection = undefined;
+        else {
           const opened = await open(prometheus, reportsMax);
           if (what === 'abort') {
             close(prometheus);
