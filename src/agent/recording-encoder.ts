@@ -14,13 +14,13 @@ export type SchemaChange = 'none' | 'grown' | 'new';
  */
 export class RecordingEncoder {
   #schema: Schema | undefined;
-  #declaredBlocks = 0;
+  #declaredParts = 0;
   #previous: { sums: Float64Array; present: Uint8Array } = { sums: new Float64Array(0), present: new Uint8Array(0) };
   #reportsSinceKey = 0;
 
   change(recording: Recording): SchemaChange {
     if (recording.schema !== this.#schema) return 'new';
-    return recording.schema.blocks.length === this.#declaredBlocks ? 'none' : 'grown';
+    return recording.schema.parts.length === this.#declaredParts ? 'none' : 'grown';
   }
 
   /** Forgets what was declared: the next recording comes with its whole schema and a key. */
@@ -41,12 +41,12 @@ export class RecordingEncoder {
   }
 
   #schemaFrames({ schema }: Recording): SpooledFrame[] {
-    if (schema !== this.#schema) this.#declaredBlocks = 0;
-    const fresh = schema.blocks.slice(this.#declaredBlocks);
+    if (schema !== this.#schema) this.#declaredParts = 0;
+    const fresh = schema.parts.slice(this.#declaredParts);
     // A schema of nothing: begin again is all there is to say, and the report has to be a key all the same.
     if (schema !== this.#schema) this.#reportsSinceKey = limits.reportsPerKeyMax;
     this.#schema = schema;
-    this.#declaredBlocks = schema.blocks.length;
+    this.#declaredParts = schema.parts.length;
     return encodeSchema(fresh).map((payload) => ({ kind: frameKind.schema, seq: 0, timeMs: 0, payload }));
   }
 

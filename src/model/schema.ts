@@ -1,12 +1,16 @@
 import type { Family } from './family.ts';
 
-/** A run of series of one family: series `firstSeries` to `firstSeries + seriesCount - 1` of the schema. */
-export interface SchemaBlock {
+/** A run of series of one family, wherever in a schema it stands: schemas that have an equal one may share it. */
+export interface SchemaPart {
   readonly family: Family;
-  readonly firstSeries: number;
   readonly seriesCount: number;
   /** Flat, series after series: `seriesCount × family.labelNames.length` strings. */
   readonly labelValues: readonly string[];
+}
+
+/** A part and its place: series `firstSeries` to `firstSeries + seriesCount - 1` of the schema. */
+export interface SchemaBlock extends SchemaPart {
+  readonly firstSeries: number;
 }
 
 /**
@@ -14,8 +18,8 @@ export interface SchemaBlock {
  * and a report lines up with the first `report.sums.length` series. Begun anew by an empty Schema, never by clearing.
  */
 export class Schema {
-  readonly blocks: SchemaBlock[] = [];
-  /** By name. Made when it is asked for: it takes as much memory as all blocks. */
+  readonly parts: SchemaPart[] = [];
+  /** By name. Made when it is asked for: it takes more memory than the list of parts. */
   #families: Map<string, Family> | undefined;
   #seriesCount = 0;
 
@@ -24,7 +28,7 @@ export class Schema {
   }
 
   family(name: string): Family | undefined {
-    this.#families ??= new Map(this.blocks.map(({ family }) => [family.name, family]));
+    this.#families ??= new Map(this.parts.map(({ family }) => [family.name, family]));
     return this.#families.get(name);
   }
 
@@ -33,19 +37,28 @@ export class Schema {
     this.#families = undefined;
   }
 
+  /** The parts with their places, put together anew each time. */
+  get blocks(): SchemaBlock[] {
+    let firstSeries = 0;
+    return this.parts.map(({ family, seriesCount, labelValues }) => {
+      const block = { family, seriesCount, labelValues, firstSeries };
+      firstSeries += seriesCount;
+      return block;
+    });
+  }
+
   /** Appends series of a family. A family that is named again must be the same object or equal in every field. */
-  append(family: Family, seriesCount: number, labelValues: readonly string[]): SchemaBlock {
+  append(family: Family, seriesCount: number, labelValues: readonly string[]): void {
+    this.add({ family, seriesCount, labelValues });
+  }
+
+  /** The same with a part that other schemas may have: it becomes this schema's, too, unless its family is named again. */
+  add(part: SchemaPart): void {
+    const { family, seriesCount, labelValues } = part;
     const known = this.family(family.name);
     if (known === undefined) this.#families!.set(family.name, family); // family() has made it
-    const block: SchemaBlock = {
-      family: known ?? family,
-      firstSeries: this.#seriesCount,
-      seriesCount,
-      labelValues,
-    };
-    this.blocks.push(block);
+    this.parts.push(known === undefined || known === family ? part : { family: known, seriesCount, labelValues });
     this.#seriesCount += seriesCount;
-    return block;
   }
 
   /**
@@ -58,52 +71,48 @@ export class Schema {
     for (const own of seriesFrom(this, fromSeries)) {
       const next = theirs.next();
       if (next.done === true) return true;
-      if (!sameFamily(own.family, next.value.family) || !sameLabels(own, next.value)) return false;
+      if (!sameFamily(own.part.family, next.value.part.family) || !sameLabels(own, next.value)) return false;
     }
     if (other.seriesCount <= this.#seriesCount) return true;
-    const from = this.#seriesCount;
-    const added = other.blocks.slice(blockOf(other, from));
+    const { at, index } = placeOf(other, this.#seriesCount);
+    const added = other.parts.slice(at);
     for (const { family } of added) {
       const known = this.family(family.name);
       if (known !== undefined && !sameFamily(known, family)) return false;
     }
-    for (const block of added) {
-      const skip = Math.max(0, from - block.firstSeries);
-      // As a whole it is the same object, which other schemas may have, too.
-      const labelValues =
-        skip === 0 ? block.labelValues : block.labelValues.slice(skip * block.family.labelNames.length);
-      this.append(block.family, block.seriesCount - skip, labelValues);
-    }
+    for (const [place, part] of added.entries()) this.add(place === 0 && index > 0 ? partFrom(part, index) : part);
     return true;
   }
 }
 
+/** What is left of a part without its first series. */
+function partFrom({ family, seriesCount, labelValues }: SchemaPart, index: number): SchemaPart {
+  return {
+    family,
+    seriesCount: seriesCount - index,
+    labelValues: labelValues.slice(index * family.labelNames.length),
+  };
+}
+
 interface SeriesPlace {
-  readonly family: Family;
-  readonly block: SchemaBlock;
-  /** Which of the block's series. */
+  readonly part: SchemaPart;
+  /** Which of the part's series. */
   readonly index: number;
 }
 
-/** The place in `blocks` of the block that holds this series, or would: `blocks.length` past the end. */
-function blockOf(schema: Schema, series: number): number {
-  let low = 0;
-  let high = schema.blocks.length;
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    const block = schema.blocks[middle]!;
-    if (block.firstSeries + block.seriesCount > series) high = middle;
-    else low = middle + 1;
-  }
-  return low;
+/** Which part holds this series, and as which of its own; past the end of the schema, `parts.length`. */
+function placeOf({ parts }: Schema, series: number): { at: number; index: number } {
+  let index = series;
+  let at = 0;
+  while (at < parts.length && index >= parts[at]!.seriesCount) index -= parts[at++]!.seriesCount;
+  return { at, index };
 }
 
 function* seriesFrom(schema: Schema, fromSeries: number): Generator<SeriesPlace, undefined> {
-  for (let at = blockOf(schema, fromSeries); at < schema.blocks.length; at++) {
-    const block = schema.blocks[at]!;
-    for (let index = Math.max(0, fromSeries - block.firstSeries); index < block.seriesCount; index++) {
-      yield { family: block.family, block, index };
-    }
+  const from = placeOf(schema, fromSeries);
+  for (let at = from.at; at < schema.parts.length; at++) {
+    const part = schema.parts[at]!;
+    for (let index = at === from.at ? from.index : 0; index < part.seriesCount; index++) yield { part, index };
   }
   return undefined;
 }
@@ -123,9 +132,9 @@ export function sameFamily(a: Family, b: Family): boolean {
 }
 
 function sameLabels(a: SeriesPlace, b: SeriesPlace): boolean {
-  const width = a.family.labelNames.length;
+  const width = a.part.family.labelNames.length;
   for (let at = 0; at < width; at++) {
-    if (a.block.labelValues[a.index * width + at] !== b.block.labelValues[b.index * width + at]) return false;
+    if (a.part.labelValues[a.index * width + at] !== b.part.labelValues[b.index * width + at]) return false;
   }
   return true;
 }

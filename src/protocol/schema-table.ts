@@ -1,5 +1,5 @@
 import type { Family } from '../model/family.ts';
-import { Schema } from '../model/schema.ts';
+import { Schema, type SchemaPart } from '../model/schema.ts';
 import { applyPairs, type Sums } from './delta.ts';
 import { ProtocolError, shown } from './errors.ts';
 import { limits } from './limits.ts';
@@ -14,7 +14,7 @@ import { isLabelName, isMetricName, isReservedMetricName } from './names.ts';
  *             a b c    a b c  · · ·   · · ·    d        a b c d …
  */
 export class SchemaTable {
-  readonly #share: (declaration: FamilyDeclaration) => FamilyDeclaration;
+  readonly #share: (declaration: FamilyDeclaration) => SchemaPart;
   #schema = new Schema();
   #schemaBytes = 0;
   #session: number | undefined;
@@ -28,8 +28,8 @@ export class SchemaTable {
   #reportsSinceKey = 0;
   #reportsSinceSchema = 0;
 
-  /** `share` may give an equal declaration, of parts that others have: a server holds those of all its agents once. */
-  constructor(share: (declaration: FamilyDeclaration) => FamilyDeclaration = (declaration) => declaration) {
+  /** `share` may give an equal one that others have: a server holds those of all its agents once. */
+  constructor(share: (declaration: FamilyDeclaration) => SchemaPart = (declaration) => declaration) {
     this.#share = share;
   }
 
@@ -107,8 +107,7 @@ export class SchemaTable {
       throw new ProtocolError('limit', `schema: more than ${limits.seriesMax} series since the begin`);
     }
     addSeries(this.#seriesOf(family.name, known !== undefined), family, labelValues, seriesCount);
-    const shared = this.#share(declaration);
-    this.#schema.append(known ?? shared.family, seriesCount, shared.labelValues);
+    this.#schema.add(this.#share(declaration));
   }
 
   /**
@@ -182,7 +181,7 @@ function addSeries(series: Set<string>, family: Family, labelValues: readonly st
 
 function seriesByFamily(schema: Schema): Map<string, Set<string>> {
   const byFamily = new Map<string, Set<string>>();
-  for (const { family, labelValues, seriesCount } of schema.blocks) {
+  for (const { family, labelValues, seriesCount } of schema.parts) {
     const series = byFamily.get(family.name) ?? new Set();
     byFamily.set(family.name, series);
     addSeries(series, family, labelValues, seriesCount);

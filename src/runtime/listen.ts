@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { createServer as createPlainServer, type Server, type Socket } from 'node:net';
-import { createServer as createTlsServer, type TLSSocket, type Server as TlsServer } from 'node:tls';
+import { createServer as createTlsServer, type TLSSocket } from 'node:tls';
 import { type Connection, ConnectionError } from './connection.ts';
 import { addressText } from './option-parsers.ts';
 import { connectionErrorOf, peerText, plainAddress, socketConnection } from './socket.ts';
@@ -45,11 +45,10 @@ export class ListenError extends Error {
 export function listen(options: ListenOptions): Promise<Listener> {
   const { address, port } = options;
   const sockets = new Sockets(options);
-  const tls = options.psk && tlsServer(options, options.psk);
+  const secure = options.psk && tlsServer(options, options.psk);
   const server = createPlainServer((socket) => {
     if (!sockets.admit(socket)) return;
-    // A socket given to a TLS server by hand is a documented way in, and lets limits come before the handshake.
-    if (tls) tls.emit('connection', socket);
+    if (secure) secure(socket);
     else options.onConnection(socketConnection(socket));
   });
   return new Promise((resolve, reject) => {
@@ -156,9 +155,14 @@ export function countedAddress(address: string): string {
 
 /**
  * The TLS side: sockets are given to it by `emit('connection', socket)`, which Node documents as a way in. Limits have
- * been held before, so that a handshake costs only those who may have one.
+ * been held before, so that a handshake costs only those who may have one, and only once they have said something.
+ *
+ * That first word also decides what a connection takes for as long as it lives. Node gives each a buffer for what is still
+ * encrypted, as long as what it is first offered: 64 KiB where it reads from the network by itself, as libuv offers that,
+ * but 1 KiB for a client's hello that has been read already, and 16 KiB more with the first longer frame. See
+ * TryAllocateForWrite in https://github.com/nodejs/node/blob/v20.x/src/crypto/crypto_bio.cc
  */
-function tlsServer(options: ListenOptions, { keyOf }: NonNullable<ListenOptions['psk']>): TlsServer {
+function tlsServer(options: ListenOptions, { keyOf }: NonNullable<ListenOptions['psk']>): (socket: Socket) => void {
   const proved = new WeakMap<TLSSocket, string>();
   const claimed = new WeakMap<TLSSocket, string>();
   const handshakes = new WeakMap<Socket, Handshake>();
@@ -172,9 +176,6 @@ function tlsServer(options: ListenOptions, { keyOf }: NonNullable<ListenOptions[
       return key ?? null;
     },
   });
-  server.on('connection', (socket: Socket) =>
-    handshakes.set(socket, new Handshake(socket, options.handshakeTimeoutMs)),
-  );
   server.on('secureConnection', (socket) => {
     handshakes.get(socketBelow(socket))?.finish();
     const identity = proved.get(socket);
@@ -191,13 +192,30 @@ function tlsServer(options: ListenOptions, { keyOf }: NonNullable<ListenOptions[
     const handshake = handshakes.get(socketBelow(socket));
     handshake?.finish();
     socket.destroy();
-    // Closed before its first byte: a health check of the port, or a peer that thought better of it.
-    if (handshake === undefined || (handshake.silent && !handshake.overdue)) return;
-    const { peer, overdue } = handshake;
-    const cause = overdue ? new ConnectionError('timeout', `no TLS with ${peer} in time`) : error;
-    options.onRefused(overdue ? 'handshake-timeout' : 'tls', peer, connectionErrorOf(cause, peer), claimed.get(socket));
+    if (handshake === undefined) return;
+    const { peer } = handshake;
+    if (handshake.overdue) refuseOverdue(peer, claimed.get(socket));
+    else options.onRefused('tls', peer, connectionErrorOf(error, peer), claimed.get(socket));
   });
-  return server;
+  const refuseOverdue = (peer: string, identity?: string) => {
+    const error = new ConnectionError('timeout', `no TLS with ${peer} in time`);
+    options.onRefused('handshake-timeout', peer, error, identity);
+  };
+  return (socket) => {
+    const handshake = new Handshake(socket, options.handshakeTimeoutMs);
+    handshakes.set(socket, handshake);
+    let hasSpoken = false;
+    socket.once('readable', () => {
+      // Ended before its first byte: a health check of the port, or a peer that thought better of it.
+      if (socket.readableLength === 0) return void socket.destroy();
+      hasSpoken = true;
+      server.emit('connection', socket);
+    });
+    socket.once('close', () => {
+      handshake.finish();
+      if (handshake.overdue && !hasSpoken) refuseOverdue(handshake.peer);
+    });
+  };
 }
 
 /** Not in Node's documentation, but there since its first TLS; the tests fail at once where it is not. */
@@ -214,22 +232,15 @@ function socketBelow(socket: TLSSocket): Socket {
 class Handshake {
   /** Kept, because a socket that was closed has forgotten it. */
   readonly peer: string;
-  readonly #socket: Socket;
   readonly #deadline: NodeJS.Timeout;
   overdue = false;
 
   constructor(socket: Socket, timeoutMs: number) {
     this.peer = peerText(socket);
-    this.#socket = socket;
     this.#deadline = setTimeout(() => {
       this.overdue = true;
       socket.destroy();
     }, timeoutMs);
-    socket.once('close', () => this.finish());
-  }
-
-  get silent(): boolean {
-    return this.#socket.bytesRead === 0;
   }
 
   finish(): void {

@@ -1,8 +1,19 @@
 import type { AgentId } from '../model/agent-id.ts';
-import type { Schema } from '../model/schema.ts';
+import type { Schema, SchemaPart } from '../model/schema.ts';
 import { type FamilyEntry, FamilyRegistry, type Layout } from './family-registry.ts';
 import { numberBytesMax, writeQuotient } from './number-text.ts';
-import { copySlackBytes, copyText, type Labels, type Prefixes, SeriesText } from './series-text.ts';
+import {
+  AgentText,
+  copySlackBytes,
+  copyText,
+  type Labels,
+  noOwnText,
+  type OwnText,
+  OwnTexts,
+  ownText,
+  schemaBytesMax,
+  type Text,
+} from './series-text.ts';
 
 /** What one agent gives to one scrape: its reports in the order of time, in runs that share a schema. */
 export interface AgentBatch {
@@ -41,12 +52,13 @@ export interface ExpositionOptions {
  *     node_load1{agent="a"} 0.25 1732463569000
  *     node_load1{agent="b",site="x"} 3 1732463569000
  *
- * Half a million lines a scrape: everything before the value is kept from one scrape to the next, a value is written
- * digit by digit, and no string is made for either.
+ * Half a million lines a scrape: what stands before the value is kept in pieces from one scrape to the next, a value is
+ * written digit by digit, and no string is made for either.
  */
 export class Exposition {
   readonly #families: FamilyRegistry;
   readonly #schemas = new WeakMap<Schema, KnownSchema>();
+  readonly #ownTexts = new OwnTexts();
   readonly #buffers = new Buffers();
 
   constructor(options: ExpositionOptions) {
@@ -89,7 +101,7 @@ export class Exposition {
             yield new Uint8Array(0);
             work = 0;
           }
-          builtBytes = known.text.extend(schema, workMax);
+          builtBytes = this.#nameSeries(schema, known);
         }
         this.#layOut(schema, known);
         const source = new Source(schema, known, reports, reportCount);
@@ -105,22 +117,53 @@ export class Exposition {
     let known = this.#schemas.get(schema);
     if (known === undefined || !known.text.isOf(agent, labels)) {
       known = {
-        text: new SeriesText(agent, labels),
+        text: new AgentText(agent, labels),
         layout: this.#families.extend(undefined, [], agent),
         firsts: noFirsts,
+        own: [],
+        ownBytes: 0,
+        closings: undefined,
       };
       this.#schemas.set(schema, known);
     }
     return known;
   }
 
-  #layOut({ blocks, seriesCount }: Schema, known: KnownSchema): void {
-    const count = known.layout.declarations.length;
-    if (count === blocks.length) return;
-    const added = blocks.slice(count).map(({ family }) => family);
-    known.layout = this.#families.extend(known.layout, added, known.text.agent);
-    known.firsts = Uint32Array.from([...blocks.map(({ firstSeries }) => firstSeries), seriesCount]);
+  /** Takes in what has come to the schema, a little of it. Returns about how much: 0 when that was all. */
+  #nameSeries({ parts }: Schema, known: KnownSchema): number {
+    let work = 0;
+    while (known.own.length < parts.length && work < workMax) {
+      const part = parts[known.own.length]!;
+      let text = this.#ownTexts.kept(part);
+      work += partWork;
+      if (text === undefined && known.ownBytes < schemaBytesMax) {
+        text = this.#ownTexts.make(part);
+        work += text.bytes;
+      }
+      known.own.push(text);
+      if (text !== undefined) known.ownBytes += text.bytes + ownTextBytes;
+    }
+    return work;
   }
+
+  #layOut({ parts }: Schema, known: KnownSchema): void {
+    const count = known.layout.declarations.length;
+    if (count === parts.length) return;
+    const added = parts.slice(count).map(({ family }) => family);
+    known.layout = this.#families.extend(known.layout, added, known.text.agent);
+    known.firsts = firstsOf(parts);
+    for (const [at, family] of added.entries()) {
+      if (!known.text.shares(family)) continue;
+      known.closings ??= new Map();
+      known.closings.set(count + at, known.text.keptClosing(family));
+    }
+  }
+}
+
+function firstsOf(parts: readonly SchemaPart[]): Uint32Array {
+  const firsts = new Uint32Array(parts.length + 1);
+  for (const [at, { seriesCount }] of parts.entries()) firsts[at + 1] = firsts[at]! + seriesCount;
+  return firsts;
 }
 
 // A piece of an HTTP body: 1 700 lines, a fifth of a millisecond. With 64 KiB the hops to gzip's thread and back cost 25 ns
@@ -130,13 +173,22 @@ const sliceBytes = 128 * 1024;
 // whose names are known. Two or three milliseconds.
 const workMax = 256 * 1024;
 const runWork = 512;
+// To look up a part whose series others have, too.
+const partWork = 16;
+// What a text that is kept takes beside its bytes and its ends, as objects.
+const ownTextBytes = 400;
 
 /** What is remembered of a schema for as long as it lives. */
 interface KnownSchema {
-  readonly text: SeriesText;
+  readonly text: AgentText;
   layout: Layout;
   /** The first series of each block, and the end of the last one. */
   firsts: Uint32Array;
+  /** What each block's series are called, as far as it is kept. */
+  readonly own: (OwnText | undefined)[];
+  ownBytes: number;
+  /** Where the agent's usual one will not do: by block, undefined where it is made anew each time. */
+  closings: Map<number, Text | undefined> | undefined;
 }
 
 const noFirsts = Uint32Array.of(0);
@@ -145,9 +197,9 @@ const noFirsts = Uint32Array.of(0);
 class Source {
   readonly schema: Schema;
   readonly reports: readonly RunReport[];
-  readonly text: SeriesText;
-  /** The prefixes that are kept. */
-  readonly kept: Prefixes;
+  readonly text: AgentText;
+  readonly own: readonly (OwnText | undefined)[];
+  readonly #closings: ReadonlyMap<number, Text | undefined> | undefined;
   readonly layout: Layout;
   readonly firsts: Uint32Array;
   /** The place of its first report's stamp. */
@@ -160,7 +212,8 @@ class Source {
     this.schema = schema;
     this.reports = reports;
     this.text = known.text;
-    this.kept = known.text.kept;
+    this.own = known.own;
+    this.#closings = known.closings;
     this.layout = known.layout;
     this.firsts = known.firsts;
     this.stampsFirst = stampsFirst;
@@ -170,6 +223,13 @@ class Source {
   /** The block that comes next. */
   get block(): number {
     return this.layout.blocks[this.#at]!;
+  }
+
+  /** What closes the labels of the present block's series. */
+  get closing(): Text {
+    const closings = this.#closings;
+    if (closings === undefined || !closings.has(this.block)) return this.text.closing;
+    return closings.get(this.block) ?? this.text.closingBeside(this.schema.parts[this.block]!.family);
   }
 
   advance(): void {
@@ -210,22 +270,21 @@ function sectionsOf(layoutBytes: ReadonlyMap<Layout, Float64Array>): Section[] {
 }
 
 /** Adds what each block of the source comes to. Layouts are few, so the families need not be looked up for each source. */
-function addBytes(layoutBytes: Map<Layout, Float64Array>, { layout, kept, firsts, reports }: Source): void {
+function addBytes(layoutBytes: Map<Layout, Float64Array>, { layout, own, text, firsts, reports }: Source): void {
   let bytes = layoutBytes.get(layout);
   if (bytes === undefined) {
     bytes = new Float64Array(layout.declarations.length);
     layoutBytes.set(layout, bytes);
   }
-  const { ends } = kept;
-  let start = 0;
+  const restBytes = text.end + valueBytes + stampBytesMax;
   for (let block = 0; block < bytes.length; block++) {
-    const seriesEnd = firsts[block + 1]!;
-    const seriesCount = seriesEnd - firsts[block]!;
+    const seriesCount = firsts[block + 1]! - firsts[block]!;
     if (seriesCount === 0) continue;
+    const kept = own[block];
     // Beyond what is kept nothing is known, but that it is much.
-    const end = seriesEnd <= ends.length ? ends[seriesEnd - 1]! : start + groupBytesMax;
-    bytes[block]! += (end - start + seriesCount * (valueBytes + stampBytesMax)) * reports.length;
-    start = end;
+    const ownBytes = kept === undefined || kept.end < seriesCount ? groupBytesMax : kept.bytes;
+    const { opening } = layout.declarations[block]!;
+    bytes[block]! += (ownBytes + seriesCount * (opening.end + restBytes)) * reports.length;
   }
 }
 
@@ -328,8 +387,8 @@ class Progress {
   /** The series of the block to go on with, -1 for the first; and the report. */
   series = -1;
   report = 0;
-  /** Prefixes beyond those that are kept, where the block has any. */
-  prefixes: Prefixes | undefined;
+  /** What series are called beyond what is kept, where the block has any. */
+  own: OwnText | undefined;
   /** The room that the next line takes, when the slice had none. */
   lineBytesMax = 0;
   wrote = false;
@@ -338,18 +397,24 @@ class Progress {
 /** Writes the source's present block, or returns false when the slice has no room for the next line. */
 function writeBlock(slice: Slice, source: Source, stamps: Stamps, progress: Progress): boolean {
   const { view } = slice;
-  const { reports } = source;
-  const { block } = source;
-  const { divisor, decimals } = source.layout.declarations[block]!;
+  const { reports, block, text, closing } = source;
+  const { opening, divisor, decimals } = source.layout.declarations[block]!;
+  // Looked up once, not for every line.
+  const { view: openingView, end: openingEnd } = opening;
+  const { view: textView, nameEnd, end: textEnd } = text;
+  const { view: closingView, start: closingStart, end: closingEnd } = closing;
+  let own = source.own[block];
+  const isWhole = own === noOwnText && closing === text.closing;
+  const first = source.firsts[block]!;
   const seriesEnd = source.firsts[block + 1]!;
-  let prefixes = source.kept;
+  const restBytesMax = openingEnd + textEnd + numberBytesMax + stampBytesMax + copySlackBytes;
   let at = slice.length;
-  for (let series = progress.series < 0 ? source.firsts[block]! : progress.series; series < seriesEnd; series++) {
-    if (series >= prefixes.end) prefixes = prefixesBeyond(source, block, series, progress);
-    const place = series - prefixes.first;
-    const start = place === 0 ? 0 : prefixes.ends[place - 1]!;
-    const end = prefixes.ends[place]!;
-    const lineBytesMax = end - start + numberBytesMax + stampBytesMax + copySlackBytes;
+  for (let series = progress.series < 0 ? first : progress.series; series < seriesEnd; series++) {
+    if (own === undefined || series - first >= own.end) own = ownBeyond(source, block, series - first, progress);
+    const place = series - first - own.first;
+    const start = place === 0 ? 0 : own.ends[place - 1]!;
+    const end = own.ends[place]!;
+    const lineBytesMax = end - start + restBytesMax;
     for (let index = progress.report; index < reports.length; index++) {
       const { sums, present } = reports[index]!;
       if (series >= present.length || present[series] === 0) continue;
@@ -360,7 +425,14 @@ function writeBlock(slice: Slice, source: Source, stamps: Stamps, progress: Prog
         progress.lineBytesMax = lineBytesMax;
         return false;
       }
-      at = copyText(view, at, prefixes.view, start, end);
+      at = copyText(view, at, openingView, 0, openingEnd);
+      if (isWhole) {
+        at = copyText(view, at, textView, 0, textEnd);
+      } else {
+        at = copyText(view, at, textView, 0, nameEnd);
+        at = copyText(view, at, own.view, start, end);
+        at = copyText(view, at, closingView, closingStart, closingEnd);
+      }
       at = writeQuotient(view, at, sums[series]!, divisor, decimals);
       at = stamps.copy(view, at, source.stampsFirst + index);
       progress.wrote = true;
@@ -368,18 +440,18 @@ function writeBlock(slice: Slice, source: Source, stamps: Stamps, progress: Prog
     progress.report = 0;
   }
   progress.series = -1;
-  progress.prefixes = undefined;
+  progress.own = undefined;
   slice.length = at;
   return true;
 }
 
-/** A few prefixes, from this series on: those that were built last, if they have it. */
-function prefixesBeyond(source: Source, block: number, series: number, progress: Progress): Prefixes {
-  const last = progress.prefixes;
-  if (last === undefined || series >= last.end) {
-    progress.prefixes = source.text.prefixes(source.schema.blocks[block]!, series, sliceBytes);
+/** What a few series are called, from this one of the block on: those that were named last, if it is among them. */
+function ownBeyond(source: Source, block: number, index: number, progress: Progress): OwnText {
+  const last = progress.own;
+  if (last === undefined || index >= last.end) {
+    progress.own = ownText(source.schema.parts[block]!, index, sliceBytes);
   }
-  return progress.prefixes!;
+  return progress.own!;
 }
 
 /** The body as it grows. */

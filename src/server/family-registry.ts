@@ -1,7 +1,7 @@
 import type { AgentId } from '../model/agent-id.ts';
 import type { Family, MetricType } from '../model/family.ts';
 import { decimalsOf } from './number-text.ts';
-import { escapeHelp } from './series-text.ts';
+import { escapeHelp, openingOf, type Text } from './series-text.ts';
 import { WeakValues } from './weak-values.ts';
 
 /**
@@ -93,6 +93,8 @@ export class FamilyEntry {
 export class Declaration {
   readonly id: number;
   readonly entry: FamilyEntry;
+  /** What a line begins with. */
+  readonly opening: Text;
   readonly type: MetricType;
   readonly help: string;
   readonly divisor: number;
@@ -102,6 +104,7 @@ export class Declaration {
   constructor(id: number, entry: FamilyEntry, { type, help, divisor }: Family) {
     this.id = id;
     this.entry = entry;
+    this.opening = openingOf(entry.name);
     this.type = type;
     this.help = help;
     this.divisor = divisor;

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { createHook } from 'node:async_hooks';
 import { connect, createServer, type Socket } from 'node:net';
 import { type TestContext, test } from 'node:test';
 import type { Connection } from '../../src/runtime/connection.ts';
@@ -120,6 +121,24 @@ test('plain bytes and HTTP on a TLS port are refused; a port check is no event',
   await until(() => listener.connections === 0);
   assert.deepEqual(refused, ['tls', 'tls']);
   assert.equal(connections.length, 0);
+});
+
+test('TLS begins with the first byte: a peer that says nothing costs a socket', async (context) => {
+  let begun = 0;
+  const hook = createHook({
+    init(_id, type) {
+      if (type === 'TLSWRAP') begun++;
+    },
+  }).enable();
+  context.after(() => hook.disable());
+  const { listener, client } = await open(context, { psk });
+  const first = client();
+  client();
+  await until(() => listener.connections === 2);
+  assert.equal(begun, 0);
+  first.write(Buffer.from([22]));
+  await until(() => begun > 0);
+  assert.equal(begun, 1);
 });
 
 test('close ends every connection, handshakes too, and frees the port', async (context) => {

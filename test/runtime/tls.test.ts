@@ -1,6 +1,7 @@
 // Who gets in, and who is let in by the agent: every way round the key that TLS offers.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
+import { connect as connectPlain, createServer as createProxy } from 'node:net';
 import { type TestContext, test } from 'node:test';
 import { type ConnectionOptions, connect, createServer, type Server, type TLSSocket, type TlsOptions } from 'node:tls';
 import { type Connection, ConnectionError } from '../../src/runtime/connection.ts';
@@ -96,6 +97,23 @@ test('the key gets in, and the name of the connection is its identity', async (c
   const world = await open(context);
   await rightKeyGetsIn(world);
   assert.deepEqual(world.refused, []);
+});
+
+test('a hello that comes byte by byte gets in', async (context) => {
+  const { listener, connections, refused } = await open(context);
+  const proxy = createProxy((near) => {
+    const far = connectPlain({ port: listener.port, host: '127.0.0.1', noDelay: true });
+    context.after(() => far.destroy());
+    near.on('data', (chunk) => {
+      for (const byte of chunk) far.write(Buffer.of(byte));
+    });
+    far.pipe(near);
+  });
+  const connection = await dialPort(await serveLoopback(context, proxy));
+  await until(() => connections.length === 1);
+  assert.equal(connections[0]?.identity, 'web.1');
+  assert.deepEqual(refused, []);
+  connection.destroy();
 });
 
 test("refused: another agent's key, an identity that nobody has", async (context) => {

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { Schema } from '../../src/model/schema.ts';
 import { type AgentBatch, Exposition, type ExpositionOptions } from '../../src/server/exposition.ts';
-import { prefixBytesMax } from '../../src/server/series-text.ts';
+import { ownBytesMax, schemaBytesMax } from '../../src/server/series-text.ts';
 import { appendTo, batchOf, familyOf, reportOf, schemaOf, textOf } from '../support/batches.ts';
 
 const quiet: ExpositionOptions = {
@@ -124,6 +124,24 @@ test('a family wins over the labels of the hello, nobody over the name of the ag
     'm{agent="a",site="own",mode="1",rack="7"} 1 1',
     'm{agent="a",mode="3",rack="7"} 2 1',
   ]);
+});
+
+test('an agent whose labels families have in many ways is printed like any other', () => {
+  const names = ['a', 'b', 'c', 'd', 'e'];
+  const labels = names.map((name) => [name, 'hello'] as const);
+  const families = Array.from({ length: 32 }, (_, mask) =>
+    familyOf(`m${mask}`, { labelNames: ['z', ...names.filter((_, bit) => (mask >> bit) & 1)] }),
+  );
+  const schema = new Schema();
+  for (const family of families) appendTo(schema, family, ...family.labelNames.map((name) => `own ${name}`));
+  const batch = batchOf('x', [{ schema, reports: [reportOf(1, ...families.map((_, mask) => mask))] }], labels);
+  const exposition = new Exposition(quiet);
+  const expected = families.map(({ name, labelNames }, mask) => {
+    const own = labelNames.map((label) => `${label}="own ${label}"`);
+    const rest = names.filter((label) => !labelNames.includes(label)).map((label) => `${label}="hello"`);
+    return `${name}{${['agent="x"', ...own, ...rest].join(',')}} ${mask} 1`;
+  });
+  for (let round = 0; round < 2; round++) assert.deepEqual(samples(textOf(exposition, [batch])), expected);
 });
 
 test('a schema that has grown prints what was added, and old reports lack it', () => {
@@ -307,9 +325,13 @@ test('two scrapes at once do not disturb each other, nor does a schema that grow
 
 test('the names of new series are built a little at a time: an empty slice between', () => {
   const exposition = new Exposition(quiet);
-  const batches = Array.from({ length: 60 }, (_, at) => fleetAgent(at));
-  const first = [...exposition.render(batches, { timestamps: true })];
-  const again = [...exposition.render(batches, { timestamps: true })];
+  const family = familyOf('m', { labelNames: ['n'] });
+  const agents = Array.from({ length: 60 }, (_, agent) => {
+    const names = Array.from({ length: 300 }, (_, at) => `series ${at} of ${agent}`);
+    return batchOf(`agent-${agent}`, [{ schema: schemaOf([family, ...names]), reports: [reportOf(1, 5)] }]);
+  });
+  const first = [...exposition.render(agents, { timestamps: true })];
+  const again = [...exposition.render(agents, { timestamps: true })];
   const empty = (slices: Uint8Array[]) => slices.filter((slice) => slice.length === 0).length;
   assert.ok(empty(first) >= 1, 'more than 256 KiB of names');
   assert.equal(empty(again), 0);
@@ -317,30 +339,66 @@ test('the names of new series are built a little at a time: an empty slice betwe
 });
 
 test('agents with the longest names are printed in full, though not all of it is kept', () => {
-  const family = familyOf('m', { labelNames: ['n'] });
-  const label = '"'.repeat(3000);
-  const tail = `long="${'\\"'.repeat(3000)}"`;
-  const seriesCount = 2000;
-  assert.ok(seriesCount * tail.length > prefixBytesMax);
+  const names = Array.from({ length: 36 }, (_, at) => `m${at}`);
+  const quotes = '"'.repeat(1000);
+  const escaped = '\\"'.repeat(1000);
+  const seriesCount = 200;
+  assert.ok(seriesCount * escaped.length > ownBytesMax);
+  assert.ok(names.length * ownBytesMax > schemaBytesMax);
   const batches = ['a', 'b'].map((agent) => {
-    const numbers = Array.from({ length: seriesCount }, (_, at) => `${agent}${at}`);
-    const schema = schemaOf([load], [family, ...numbers], [cpu, '0', 'idle']);
-    const reports = [1, 2].map((time) => reportOf(time, 0, ...numbers.map((_, at) => at + time), 7));
-    return batchOf(agent, [{ schema, reports }], [['long', label]]);
+    const schema = schemaOf([load]);
+    for (const name of names) {
+      const values = Array.from({ length: seriesCount }, (_, at) => `${agent}${name}${at}${quotes}`);
+      appendTo(schema, familyOf(name, { labelNames: ['n'] }), ...values);
+    }
+    appendTo(schema, cpu, '0', 'idle');
+    const sums = Array.from({ length: names.length * seriesCount }, (_, at) => at);
+    return batchOf(agent, [{ schema, reports: [1, 2].map((time) => reportOf(time, 0, ...sums, 7)) }]);
   });
   const exposition = new Exposition(quiet);
+  const expected = names.flatMap((name, family) =>
+    ['a', 'b'].flatMap((agent) =>
+      Array.from({ length: 2 * seriesCount }, (_, line) => {
+        const at = line >> 1;
+        const labels = `agent="${agent}",n="${agent}${name}${at}${escaped}"`;
+        return `${name}{${labels}} ${family * seriesCount + at} ${1 + (line % 2)}`;
+      }),
+    ),
+  );
   for (let round = 0; round < 2; round++) {
     const lines = samples(textOf(exposition, batches));
-    assert.equal(lines.length, 2 * 2 * (seriesCount + 2));
-    for (const [place, agent] of ['a', 'b'].entries()) {
-      const from = 4 + place * 2 * seriesCount;
-      for (let at = 0; at < seriesCount; at++) {
-        const prefix = `m{agent="${agent}",n="${agent}${at}",${tail}}`;
-        assert.equal(lines[from + at * 2], `${prefix} ${at + 1} 1`);
-        assert.equal(lines[from + at * 2 + 1], `${prefix} ${at + 2} 2`);
-      }
-    }
-    assert.equal(lines.at(-1), `node_cpu_seconds_total{agent="b",cpu="0",mode="idle",${tail}} 0.07 2`);
+    assert.equal(lines.length, 4 + expected.length + 4);
+    assert.ok(lines.slice(4, -4).every((line, at) => line === expected[at]));
+    assert.equal(lines.at(-1), 'node_cpu_seconds_total{agent="b",cpu="0",mode="idle"} 0.07 2');
+  }
+});
+
+test('agents that have label values in common have their text in common, under whatever names', () => {
+  const exposition = new Exposition(quiet);
+  const values = ['sda', 'sdb'];
+  const families = ['disk', 'device', 'disk'].map((label, at) => familyOf(`m${at}`, { labelNames: [label] }));
+  const batches = ['a', 'b'].map((agent, place) => {
+    const schema = new Schema();
+    for (const family of families) schema.append(family, 2, values);
+    // The second has one label itself that the families have, too.
+    const labels = place === 0 ? [] : ([['disk', 'own']] as const);
+    return batchOf(agent, [{ schema, reports: [reportOf(1, 1, 2, 3, 4, 5, 6)] }], labels);
+  });
+  for (let round = 0; round < 2; round++) {
+    assert.deepEqual(samples(textOf(exposition, batches)), [
+      'm0{agent="a",disk="sda"} 1 1',
+      'm0{agent="a",disk="sdb"} 2 1',
+      'm0{agent="b",disk="sda"} 1 1',
+      'm0{agent="b",disk="sdb"} 2 1',
+      'm1{agent="a",device="sda"} 3 1',
+      'm1{agent="a",device="sdb"} 4 1',
+      'm1{agent="b",device="sda",disk="own"} 3 1',
+      'm1{agent="b",device="sdb",disk="own"} 4 1',
+      'm2{agent="a",disk="sda"} 5 1',
+      'm2{agent="a",disk="sdb"} 6 1',
+      'm2{agent="b",disk="sda"} 5 1',
+      'm2{agent="b",disk="sdb"} 6 1',
+    ]);
   }
 });
 

@@ -14,10 +14,7 @@ function declaration(name: string, values: readonly string[], fields: Partial<Fa
 
 function declared(schemas: SchemasInUse, ...declarations: readonly FamilyDeclaration[]): Schema {
   const schema = new Schema();
-  for (const each of declarations) {
-    const { family, seriesCount, labelValues } = schemas.share(each);
-    schema.append(family, seriesCount, labelValues);
-  }
+  for (const each of declarations) schema.add(schemas.share(each));
   schemas.hold(schema);
   return schema;
 }
@@ -32,6 +29,35 @@ test('equal families and label values are one object for all schemas, and counte
   assert.equal(second.blocks[0]!.family, first.blocks[0]!.family);
   assert.equal(second.blocks[0]!.labelValues, first.blocks[0]!.labelValues);
   assert.ok(schemas.bytes - bytes < 1000, `${schemas.bytes - bytes} bytes for the second`);
+});
+
+test('equal declarations are one object, wherever in their schemas they stand, and cost a place each', () => {
+  const schemas = new SchemasInUse();
+  const values = Array.from({ length: 100 }, (_, at) => `value-${at}`);
+  const first = declared(schemas, declaration('a', values), declaration('b', values));
+  const bytes = schemas.bytes;
+  const second = declared(schemas, declaration('first', ['x']), declaration('b', values), declaration('a', values));
+  assert.equal(second.parts[1], first.parts[1]);
+  assert.equal(second.parts[2], first.parts[0]);
+  assert.deepEqual(
+    second.blocks.map(({ family, firstSeries }) => [family.name, firstSeries]),
+    [
+      ['first', 0],
+      ['b', 1],
+      ['a', 101],
+    ],
+  );
+  schemas.release(second);
+  assert.equal(schemas.bytes, bytes);
+  const third = declared(schemas, declaration('a', values));
+  assert.ok(schemas.bytes - bytes < 500, `${schemas.bytes - bytes} bytes for the third`);
+  assert.equal(third.parts[0], first.parts[0]);
+});
+
+test('the families of one schema share label values that no other has yet', () => {
+  const schemas = new SchemasInUse();
+  const { parts } = declared(schemas, declaration('a', ['x', 'y']), declaration('b', ['x', 'y']));
+  assert.equal(parts[1]!.labelValues, parts[0]!.labelValues);
 });
 
 test('whatever differs is not shared', () => {
@@ -106,7 +132,7 @@ test('the sum is that of the schemas that are held, in whatever order they come,
         else if (last === undefined) continue;
         else if (what === 'release') schemas.release(list.pop()!);
         else {
-          if (what === 'grow') last.append(schemas.share(declaration(name, values)).family, count, values);
+          if (what === 'grow') last.add(schemas.share(declaration(name, values)));
           schemas.hold(last);
           list.push(last);
         }
