@@ -117,8 +117,7 @@ async function startAgent(workshop: Workshop): Promise<{ readonly agent: number;
   const agent = workshop.start(
     process.execPath,
     [
-      '--no-opt',
-      '--max-semi-space-size=1',
+      ...unitFlags(),
       join(dist, 'sysmon-agent.cjs'),
       'run',
       '--env-file=/dev/null',
@@ -138,6 +137,14 @@ async function startAgent(workshop: Workshop): Promise<{ readonly agent: number;
     return seriesCount > 10;
   });
   return { agent, seriesCount };
+}
+
+/** What the unit gives to Node: it stands between node and the program. */
+function unitFlags(): string[] {
+  const unit = readFileSync(new URL('../../systemd/sysmon-agent.service', import.meta.url), 'utf8');
+  const flags = /^ExecStart=\S+\/node (.*) \S+\/sysmon-agent\.cjs run$/m.exec(unit)?.[1];
+  if (flags === undefined) throw new Error('sysmon-agent.service: its ExecStart is not the one that is known');
+  return flags.split(' ');
 }
 
 async function startNodeExporter(workshop: Workshop): Promise<{ pid: number; address: string } | undefined> {

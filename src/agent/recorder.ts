@@ -67,7 +67,6 @@ export class Recorder implements Samples {
 
   readonly #parts: PartState[] = [];
   #part: PartState | undefined;
-  #cursor = 0;
 
   // Longer than the schema, so that it can grow.
   #sums = new Float64Array(capacityFirst);
@@ -105,25 +104,26 @@ export class Recorder implements Samples {
   enter(part: Part): void {
     assert(part instanceof PartState && this.#part === undefined, 'a part is entered after the last was left');
     this.#part = part;
-    this.#cursor = 0;
+    part.cursor = 0;
   }
 
   /** The part has given all it has. */
   leave(): void {
     const part = this.#entered();
-    part.plan.length = this.#cursor;
+    part.plan.length = part.cursor;
     this.#part = undefined;
   }
 
   /** The part has failed: what it gave at this instant is taken back. */
   abandon(): void {
     const part = this.#entered();
-    this.#takeBack(part, this.#cursor);
+    this.#takeBack(part, part.cursor);
     this.#part = undefined;
   }
 
   sample(family: Family, sum: number, label1?: string, label2?: string, label3?: string, label4?: string): void {
-    const next = this.#entered().plan[this.#cursor];
+    const part = this.#part;
+    const next = part?.plan[part.cursor];
     if (
       next !== undefined &&
       next.source === family &&
@@ -132,16 +132,17 @@ export class Recorder implements Samples {
       next.label3 === label3 &&
       next.label4 === label4
     ) {
-      this.#write(next, sum);
+      this.#write(part!, next, sum);
     } else {
       this.#sampleAnew(new Series(family, label1, label2, label3, label4, undefined), sum);
     }
   }
 
   sampleLabels(family: Family, sum: number, labelValues: readonly string[]): void {
-    const next = this.#entered().plan[this.#cursor];
+    const part = this.#entered();
+    const next = part.plan[part.cursor];
     if (next !== undefined && next.source === family && sameStrings(next.labels, labelValues)) {
-      this.#write(next, sum);
+      this.#write(part, next, sum);
     } else {
       this.#sampleAnew(new Series(family, undefined, undefined, undefined, undefined, labelValues), sum);
     }
@@ -199,9 +200,10 @@ export class Recorder implements Samples {
     return this.#part;
   }
 
-  #write(series: Series, sum: number): void {
+  #write(part: PartState, series: Series, sum: number): void {
     const { id } = series;
-    if (id === pending ? series.given : this.#present[id] === 1) {
+    const present = this.#present;
+    if (id === pending ? series.given : present[id] === 1) {
       this.#duplicate(series);
       return;
     }
@@ -209,15 +211,15 @@ export class Recorder implements Samples {
       series.given = true;
       series.sum = sum;
     } else {
-      this.#present[id] = 1;
+      present[id] = 1;
       this.#sums[id] = sum;
     }
-    this.#part!.plan[this.#cursor++] = series;
+    part.plan[part.cursor++] = series;
   }
 
   /** Not where it was the last time: a series that stands elsewhere, or a new one. */
   #sampleAnew(candidate: Series, sum: number): void {
-    const part = this.#part!;
+    const part = this.#entered();
     const family = this.#familyOf(candidate.source);
     if (family === undefined) {
       this.#counters.samplesRefused++;
@@ -231,14 +233,14 @@ export class Recorder implements Samples {
     const key = keyOf(candidate.labels);
     const known = part.leftOut ? undefined : family.series.get(key);
     if (known !== undefined) {
-      this.#write(known, sum);
+      this.#write(part, known, sum);
     } else if (part.leftOut || part.added.length > this.#room.count) {
       // A part beyond the limit is left out anyhow: the rest of it is only counted, or it would fill the memory.
       part.count(candidate);
     } else {
       family.series.set(key, candidate);
       part.added.push(candidate);
-      this.#write(candidate, sum);
+      this.#write(part, candidate, sum);
     }
   }
 
@@ -486,6 +488,8 @@ class PartState implements Part {
   returns = false;
   /** What it gave the last time, in that order. */
   plan: Series[] = [];
+  /** While it is entered: how far in the plan it is. */
+  cursor = 0;
   /** What came new at this instant. */
   added: Series[] = [];
   /** What it gave that was not recorded. */

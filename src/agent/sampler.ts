@@ -67,7 +67,8 @@ export class Sampler {
     for (const entry of this.#entries) entry.failure = undefined;
     if (this.#preparing.length > 0) await Promise.all(this.#preparing.map((entry) => this.#prepare(entry)));
     this.#recorder.begin();
-    for (const entry of this.#entries) this.#collect(entry);
+    let startMs = this.#clock.monotonicMs();
+    for (const entry of this.#entries) startMs = this.#collect(entry, startMs);
     this.#recorder.settle();
     this.#sampleSelf();
     for (const entry of this.#entries) this.#logChange(entry);
@@ -82,8 +83,8 @@ export class Sampler {
     }
   }
 
-  #collect(entry: Entry): void {
-    const startMs = this.#clock.monotonicMs();
+  /** Returns when it ended, which is when the next one starts. */
+  #collect(entry: Entry, startMs: number): number {
     this.#recorder.enter(entry.part);
     try {
       if (entry.failure === undefined) entry.collector.collect(this.#host, this.#recorder);
@@ -92,7 +93,9 @@ export class Sampler {
     }
     if (entry.failure === undefined) this.#recorder.leave();
     else this.#recorder.abandon();
-    entry.durationMs = this.#clock.monotonicMs() - startMs;
+    const endMs = this.#clock.monotonicMs();
+    entry.durationMs = endMs - startMs;
+    return endMs;
   }
 
   #sampleSelf(): void {

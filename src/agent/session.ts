@@ -10,7 +10,7 @@ import type { Log } from '../runtime/log.ts';
 import type { SpoolSession } from './segment.ts';
 import type { BootClock } from './session-clock.ts';
 import type { Spool } from './spool.ts';
-import type { SpoolCursor } from './spool-cursor.ts';
+import type { SpoolCursor, SpoolStep } from './spool-cursor.ts';
 
 /** The server ends the connection and says why. The code comes from a peer: any text. */
 export class RefusedError extends Error {
@@ -64,8 +64,12 @@ class Session {
   readonly #decoder = new FrameDecoder({ payloadBytesMax: limits.agentBoundFrameBytesMax });
   /** Aborted with the reason when the connection can no longer be used. */
   readonly #ended = new AbortController();
-  /** Aborted when waiting for a report has no more sense: ended, or draining. */
-  readonly #wake = new AbortController();
+  /** Goes on with what waits for a report. Not an AbortSignal with its listeners: they cost as much as the report. */
+  #resume: (() => void) | undefined;
+  /** Waiting for a report has no more sense: ended, or draining. */
+  #isWoken = false;
+  /** Runs while a report waits for its time to go out. */
+  #delay: Timer | undefined;
   /** Who waits for an answer, by what they wait for: `welcome`, or the nonce of a ping. */
   readonly #expected = new Map<string | number, Expected>();
   #reading: Promise<void> = Promise.resolve();
@@ -75,6 +79,7 @@ class Session {
   /** When the oldest ping was sent that nothing has followed. */
   #pingedAtMs: number | undefined;
   #watch: Timer | undefined;
+  #watchAtMs = 0;
   /** Bytes since the last ping that paces the replay, and what it is answered with. */
   #unpacedBytes = 0;
   #pace: Promise<Measured> | undefined;
@@ -89,9 +94,10 @@ class Session {
   }
 
   async run(): Promise<void> {
-    const { signal, draining } = this.#options;
+    const { signal, draining, spool } = this.#options;
     const stop = () => this.#end(new ConnectionError('closed', `the connection to ${this.#peer} was ended here`));
-    const wake = () => this.#wake.abort();
+    const wake = () => this.#wake();
+    const unsubscribe = spool.onAppend(() => this.#appended());
     signal.addEventListener('abort', stop);
     draining.addEventListener('abort', wake);
     try {
@@ -99,7 +105,7 @@ class Session {
       if (draining.aborted) wake();
       this.#reading = this.#readAll();
       const received = await this.#greet();
-      const cursor = this.#options.spool.replay(received.sessions);
+      const cursor = spool.replay(received.sessions);
       this.#options.onWelcomed(cursor);
       this.#keepAlive();
       await this.#deliver(cursor);
@@ -109,6 +115,7 @@ class Session {
     } finally {
       signal.removeEventListener('abort', stop);
       draining.removeEventListener('abort', wake);
+      unsubscribe();
       this.#watch?.cancel();
       this.#end(new ConnectionError('closed', `the connection to ${this.#peer} has ended`));
       await this.#reading;
@@ -142,23 +149,55 @@ class Session {
 
   /** Sends what the cursor gives, until it is drained. */
   async #deliver(cursor: SpoolCursor): Promise<void> {
-    const { spool, delayMs, draining, onReportSent } = this.#options;
+    const { draining } = this.#options;
     for (;;) {
       this.#ended.signal.throwIfAborted();
       const step = cursor.next(pieceBytesMax);
       if (step.kind === 'settle') {
         await this.#settle(step.session);
       } else if (step.kind === 'send') {
-        await this.#write(step.bytes);
-        if (step.reportCount > 0) onReportSent();
-        await this.#keepPace(step.bytes.length);
+        await this.#sendPiece(step);
       } else if (draining.aborted) {
         return;
       } else {
-        await spool.appended(this.#wake.signal);
-        await this.#clock.sleep(delayMs, this.#wake.signal);
+        await this.#nextReport();
       }
     }
+  }
+
+  async #sendPiece({ bytes, reportCount }: SendStep): Promise<void> {
+    // In one write: each time that the process is woken for costs CPU.
+    const takesPing = reportCount > 0 && this.#isPingSoonAt(this.#clock.monotonicMs());
+    await this.#write(takesPing ? Buffer.concat([bytes, this.#pingFrame()]) : bytes);
+    if (reportCount > 0) this.#options.onReportSent();
+    await this.#keepPace(bytes.length);
+  }
+
+  /** Ends with the next append, and the delay of this agent; at once, where waiting has no more sense. */
+  #nextReport(): Promise<void> {
+    return new Promise((resolve) => {
+      if (this.#isWoken) resolve();
+      else this.#resume = resolve;
+    });
+  }
+
+  #appended(): void {
+    // What comes while it is not waited for is found by the cursor; and what comes in the delay goes with the first.
+    if (this.#resume === undefined || this.#delay !== undefined) return;
+    this.#delay = this.#clock.after(this.#options.delayMs, () => this.#goOn());
+    this.#putOffWatch(this.#clock.monotonicMs() + this.#options.delayMs);
+  }
+
+  #goOn(): void {
+    this.#delay?.cancel();
+    this.#delay = undefined;
+    this.#resume?.();
+    this.#resume = undefined;
+  }
+
+  #wake(): void {
+    this.#isWoken = true;
+    this.#goOn();
   }
 
   /** Settles what the server adds to the times of a session: how far its clock is ahead of the session's. */
@@ -206,14 +245,23 @@ class Session {
   }
 
   async #ping(): Promise<Measured> {
-    const nonce = ++this.#nonce;
     const sentAtMs = this.#options.boot.bootMs();
-    const answer = this.#expect(nonce);
-    this.#pingedAtMs ??= this.#clock.monotonicMs();
-    await this.#send({ kind: 'ping', nonce });
+    const frame = this.#pingFrame();
+    const answer = this.#expect(this.#nonce);
+    await this.#write(frame);
     const { message, atMs } = await answer;
     // Expected by its nonce, so it is a pong.
     return { sentAtMs, receivedAtMs: atMs, serverMs: (message as Pong).nowMs };
+  }
+
+  /** A ping that goes out now. */
+  #pingFrame(): Uint8Array {
+    this.#pingedAtMs ??= this.#clock.monotonicMs();
+    return encodeFrame(encodeMessage({ kind: 'ping', nonce: ++this.#nonce }));
+  }
+
+  #isPingSoonAt(ms: number): boolean {
+    return this.#pingedAtMs === undefined && ms - this.#heardAtMs >= pingSoonMs;
   }
 
   /** Pings where nothing is heard, or there is nothing to say; ends the connection when nothing follows. */
@@ -226,13 +274,29 @@ class Session {
     }
     if (this.#pingedAtMs === undefined && nowMs - this.#quietSinceMs >= limits.pingAfterMs) {
       // Without an answer the connection ends, and that is handled where it is used.
-      this.#ping().catch(() => {});
+      this.#write(this.#pingFrame()).catch(() => {});
     }
-    const dueMs =
-      this.#pingedAtMs === undefined
-        ? this.#quietSinceMs + limits.pingAfterMs
-        : this.#pingedAtMs + limits.pongTimeoutMs;
-    this.#watch = this.#clock.after(dueMs - nowMs, () => this.#keepAlive());
+    this.#setWatch(this.#watchDueMs);
+  }
+
+  /** A report goes out then, with the ping that may be due: the timer is set so that it need not fire for that. */
+  #putOffWatch(sendAtMs: number): void {
+    const dueMs = this.#isPingSoonAt(sendAtMs) ? sendAtMs + limits.pongTimeoutMs : this.#watchDueMs;
+    // Half of it, so that the few ms by which things are late do not set it each time.
+    if (this.#watchAtMs < dueMs + watchGraceMs / 2) this.#setWatch(dueMs + watchGraceMs);
+    // A pong that is this late may never come.
+    else if (this.#pingedAtMs !== undefined && dueMs < this.#watchAtMs) this.#setWatch(dueMs);
+  }
+
+  get #watchDueMs(): number {
+    if (this.#pingedAtMs === undefined) return this.#quietSinceMs + limits.pingAfterMs;
+    return this.#pingedAtMs + limits.pongTimeoutMs;
+  }
+
+  #setWatch(atMs: number): void {
+    this.#watch?.cancel();
+    this.#watchAtMs = atMs;
+    this.#watch = this.#clock.after(atMs - this.#clock.monotonicMs(), () => this.#keepAlive());
   }
 
   get #quietSinceMs(): number {
@@ -309,7 +373,7 @@ class Session {
   #end(reason: unknown): void {
     if (this.#ended.signal.aborted) return;
     this.#ended.abort(reason);
-    this.#wake.abort();
+    this.#wake();
     for (const { reject } of this.#expected.values()) reject(reason);
     this.#expected.clear();
     this.#connection.destroy(reason instanceof Error ? reason : undefined);
@@ -338,6 +402,8 @@ export function offsetFrom(
   return Math.abs(exactMs - carriedOnMs) <= 2 * limits.clockOffsetIgnoredMs ? carriedOnMs : offsetMs;
 }
 
+type SendStep = Extract<SpoolStep, { readonly kind: 'send' }>;
+
 /** A question and its answer, in boot time, and what the server's clock said in between. */
 interface Measured {
   readonly sentAtMs: number;
@@ -359,6 +425,10 @@ interface Expected {
 const pieceBytesMax = 65_536;
 // Twice this is under way at most: at a round trip of 100 ms 2.5 MB/s, and 13 KB/s before silence would end it.
 const paceBytes = 131_072;
+// Of the 10 s after which a ping is due: at an interval of 5 s it goes with every other report.
+const pingSoonMs = 0.75 * limits.pingAfterMs;
+// More than reports wait before they go out. As long as they come, the timer that would ping does not fire.
+const watchGraceMs = 1250;
 // A replay may begin several sessions one after another: they share a measurement.
 const measurementMsMax = 10_000;
 

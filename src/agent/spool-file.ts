@@ -190,7 +190,7 @@ export class SpoolFiles {
         bytes += record.length;
         records.push(record);
       }
-      this.#append(file, Buffer.concat(records));
+      this.#append(file, records.length === 1 ? records[0]! : Buffer.concat(records));
       // Only now: what has failed is written again.
       file.frameCount = frameCount;
       file.offsetWritten = offsetWritten;
@@ -322,9 +322,14 @@ const magic = Buffer.from('sysmon spool');
 
 function record(payload: Uint8Array): Uint8Array {
   const bytes = Buffer.allocUnsafe(recordHeaderBytes + payload.length);
-  bytes.writeUInt32BE(payload.length, 0);
-  bytes.writeUInt32BE(crc32(payload), 4);
   bytes.set(payload, recordHeaderBytes);
+  return withHeader(bytes);
+}
+
+/** Writes the header of a record whose payload is there already. */
+function withHeader(bytes: Buffer): Uint8Array {
+  bytes.writeUInt32BE(bytes.length - recordHeaderBytes, 0);
+  bytes.writeUInt32BE(crc32(bytes.subarray(recordHeaderBytes)), 4);
   return bytes;
 }
 
@@ -334,12 +339,12 @@ function headerRecord({ session, continues }: Segment): Uint8Array {
 }
 
 function frameRecord({ kind, seq, timeMs, payload }: SpooledFrame): Uint8Array {
-  const bytes = Buffer.allocUnsafe(framePrefixBytes + payload.length);
-  bytes.writeUInt8(kind, 0);
-  bytes.writeDoubleBE(seq, 1);
-  bytes.writeDoubleBE(timeMs, 9);
-  bytes.set(payload, framePrefixBytes);
-  return record(bytes);
+  const bytes = Buffer.allocUnsafe(recordHeaderBytes + framePrefixBytes + payload.length);
+  bytes.writeUInt8(kind, recordHeaderBytes);
+  bytes.writeDoubleBE(seq, recordHeaderBytes + 1);
+  bytes.writeDoubleBE(timeMs, recordHeaderBytes + 9);
+  bytes.set(payload, recordHeaderBytes + framePrefixBytes);
+  return withHeader(bytes);
 }
 
 const framePrefixBytes = 17;

@@ -50,7 +50,7 @@ export class Spool {
   readonly #log: Log;
   readonly #files: SpoolFiles | undefined;
   readonly #encoder = new RecordingEncoder();
-  readonly #waiters = new Set<() => void>();
+  readonly #listeners = new Set<() => void>();
   #sessions: SpoolSession[] = [];
   #segments: Segment[] = [];
   #session: SpoolSession | undefined;
@@ -61,6 +61,9 @@ export class Spool {
   #bytes = 0;
   #tooSmallToldAtMs = Number.NEGATIVE_INFINITY;
   #housekeeping: Timer | undefined;
+  #appendedAtMs: number;
+  /** When the first report was made that was not synced; undefined where there is none. */
+  #unsyncedSinceMs: number | undefined;
 
   constructor(options: SpoolOptions) {
     this.#clock = options.clock;
@@ -68,8 +71,9 @@ export class Spool {
     this.#counters = options.counters;
     this.#log = options.log;
     this.#files = options.files;
+    this.#appendedAtMs = options.clock.monotonicMs();
     if (this.#files !== undefined) this.#restore(this.#files.load());
-    this.#keepHouse();
+    this.#planHousekeeping();
   }
 
   /** The running session, undefined before the first. */
@@ -134,24 +138,20 @@ export class Spool {
     session.lastTimeMs = Math.max(timeMs, session.lastTimeMs + 1);
     for (const frame of this.#encoder.encode(recording, { seq, timeMs: session.lastTimeMs })) this.#push(frame);
     this.#counters.reportsSampled++;
-    this.#dropBeyondBounds();
-    this.#files?.catchUp(this.#segments);
-    this.#count();
-    for (const wake of [...this.#waiters]) wake();
+    if (this.#isSyncDue()) {
+      this.#keepHouse();
+    } else {
+      this.#dropBeyondBounds();
+      this.#files?.catchUp(this.#segments);
+      this.#count();
+    }
+    for (const listener of this.#listeners) listener();
   }
 
-  /** Resolves with the next append, or when the signal aborts. */
-  appended(signal: AbortSignal): Promise<void> {
-    return new Promise((resolve) => {
-      if (signal.aborted) return resolve();
-      const wake = () => {
-        this.#waiters.delete(wake);
-        signal.removeEventListener('abort', wake);
-        resolve();
-      };
-      this.#waiters.add(wake);
-      signal.addEventListener('abort', wake, { once: true });
-    });
+  /** Calls after each append, until what it returns is called. */
+  onAppend(listener: () => void): () => void {
+    this.#listeners.add(listener);
+    return () => void this.#listeners.delete(listener);
   }
 
   /**
@@ -226,12 +226,13 @@ export class Spool {
 
   #dropBeyondBounds(): void {
     const bornBeforeMs = this.#clock.monotonicMs() - this.#bounds.ageMsMax;
+    const { length } = this.#segments;
     while (this.#segments.length > 0 && this.#segments[0]!.newestAtMs < bornBeforeMs) this.#drop('age');
     while (this.#segments.length > 0 && this.#bytes > this.#bounds.bytesMax) {
       if (this.#segments.length === 1) this.#tellTooSmall(this.#segments[0]!);
       this.#drop('full');
     }
-    this.#forgetEmptySessions();
+    if (this.#segments.length < length) this.#forgetEmptySessions();
   }
 
   #drop(reason: DropReason): void {
@@ -266,14 +267,33 @@ export class Spool {
     this.#counters.spoolReports = this.#segments.reduce((sum, segment) => sum + segment.waitingCount, 0);
   }
 
+  /**
+   * Whether the next report, if it comes as long after this one as this one came after the last, comes too late to sync
+   * with. So a sync goes with a report, and seldom needs a timer, for which the process would be woken once more.
+   */
+  #isSyncDue(): boolean {
+    const nowMs = this.#clock.monotonicMs();
+    const nextMs = 2 * nowMs - this.#appendedAtMs;
+    this.#appendedAtMs = nowMs;
+    const isFirst = this.#unsyncedSinceMs === undefined;
+    this.#unsyncedSinceMs ??= nowMs;
+    if (nextMs + syncMarginMs >= this.#unsyncedSinceMs + syncEveryMs) return true;
+    if (isFirst) this.#planHousekeeping();
+    return false;
+  }
+
   #keepHouse(): void {
-    this.#housekeeping = this.#clock.after(syncEveryMs, () => {
-      this.#dropBeyondBounds();
-      this.#count();
-      this.#files?.catchUp(this.#segments);
-      this.#files?.sync(this.#segments);
-      this.#keepHouse();
-    });
+    this.#dropBeyondBounds();
+    this.#files?.catchUp(this.#segments);
+    this.#files?.sync(this.#segments);
+    this.#count();
+    this.#unsyncedSinceMs = undefined;
+    this.#planHousekeeping();
+  }
+
+  #planHousekeeping(): void {
+    this.#housekeeping?.cancel();
+    this.#housekeeping = this.#clock.after(syncEveryMs, () => this.#keepHouse());
   }
 
   #restore(loaded: readonly LoadedSegment[]): void {
@@ -314,6 +334,8 @@ export class Spool {
 
 // What a power cut may cost, and how soon what has become too old goes.
 const syncEveryMs = 10_000;
+// A tick may come late by this much and still be in time to sync.
+const syncMarginMs = 1000;
 const tellEveryMs = 60_000;
 // Below it a short age would make a segment, with its schema, of every few reports.
 const segmentSpanMsMin = 60_000;

@@ -56,8 +56,11 @@ function messageArray(message: AgentMessage | ServerMessage): unknown[] {
       return [agentKinds.begin, message.session, message.offsetMs];
     case 'schema':
       return [agentKinds.schema, ...message.families.map(familyArray)];
-    case 'report':
-      return [message.key ? agentKinds.key : agentKinds.report, message.seq, message.timeMs, ...message.pairs];
+    case 'report': {
+      // Not a spread, which goes over each element in JavaScript.
+      const { key, seq, timeMs, pairs } = message;
+      return ([key ? agentKinds.key : agentKinds.report, seq, timeMs] as (number | null)[]).concat(pairs);
+    }
     case 'ping':
       return [agentKinds.ping, message.nonce];
     case 'welcome': {

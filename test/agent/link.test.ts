@@ -249,6 +249,24 @@ test('it pings when nothing was heard or sent for 10 s, and a server that answer
   assert.ok(agent.server.pings >= 400, `${agent.server.pings}`);
 });
 
+test('at 5 s it is woken for a report alone: pings go with every other one, and no timer fires for them', async () => {
+  for (const isAcknowledging of [false, true]) {
+    const agent = new Agent().start();
+    await agent.live(60_000);
+    const { firedCount } = agent.clock;
+    const { pings } = agent.server;
+    for (let minute = 0; minute < 10; minute++) {
+      await agent.live(60_000);
+      if (isAcknowledging) agent.server.acknowledgeAll();
+    }
+    assert.equal(agent.server.connections.length, 1);
+    if (!isAcknowledging) assert.equal(agent.server.pings - pings, 60, 'a ping each 10 s');
+    // The spool keeps house meanwhile, with a report too.
+    assert.equal(agent.clock.firedCount - firedCount, 120, 'each report waits for its time, and nothing else');
+    agent.assertDelivered();
+  }
+});
+
 test('permanent refusals: said with the reason and tried again once a minute; others with backoff', async (t) => {
   for (const code of ['version', 'name-taken', 'revoked', 'busy']) {
     await t.test(code, async () => {

@@ -91,6 +91,40 @@ test('what a killed process had not synced, the next one does', async () => {
   assert.deepEqual(new Agent(disk, next.clock).delivered(), reports);
 });
 
+test('reports are synced within 10 s at any interval, and at 5 s every 10 s, with a report and by no timer', async () => {
+  for (const intervalMs of [100, 1000, 3000, 5000, 7000, 9999, 10_000, 11_000, 60_000]) {
+    const disk = new MemoryDisk();
+    const agent = new Agent(disk).begin(1);
+    const unsynced: number[] = [];
+    let synced = disk.syncCount;
+    const look = () => {
+      if (disk.syncCount > synced) unsynced.length = 0;
+      synced = disk.syncCount;
+      const waitsMs = agent.clock.monotonicMs() - (unsynced[0] ?? agent.clock.monotonicMs());
+      assert.ok(waitsMs <= 10_000, `at ${intervalMs} ms a report waits for ${waitsMs} ms`);
+    };
+    for (let report = 0; report < 40; report++) {
+      unsynced.push(agent.clock.monotonicMs());
+      agent.append(1);
+      look();
+      for (let leftMs = intervalMs; leftMs > 0; leftMs -= 100) {
+        await agent.clock.advance(Math.min(100, leftMs));
+        look();
+      }
+    }
+    if (intervalMs !== 5000) continue;
+    const { firedCount } = agent.clock;
+    const before = disk.syncCount;
+    for (let report = 0; report < 100; report++) {
+      // A tick is never quite on time.
+      await agent.clock.advance(4990 + ((report * 7) % 20));
+      agent.append(1);
+    }
+    assert.equal(disk.syncCount - before, 50);
+    assert.equal(agent.clock.firedCount - firedCount, 0);
+  }
+});
+
 test('the offset of a session is on disk before it is used', () => {
   const disk = new MemoryDisk();
   const killed = new Agent(disk);

@@ -10,6 +10,8 @@ interface Entry {
 export class VirtualClock implements Clock {
   #monotonicMs = 0;
   #wallAheadMs: number;
+  /** How often a timer has fired: each wakes a real process. */
+  firedCount = 0;
   readonly #entries = new Set<Entry>();
   #order = 0;
 
@@ -59,6 +61,7 @@ export class VirtualClock implements Clock {
     for (let next = this.#next(); next !== undefined && next.dueMs <= endMs; next = this.#next()) {
       this.#entries.delete(next);
       this.#monotonicMs = Math.max(this.#monotonicMs, next.dueMs);
+      this.firedCount++;
       next.callback();
       await settle();
     }

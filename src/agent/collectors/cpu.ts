@@ -40,7 +40,8 @@ const packageThrottles = counter('node_cpu_package_throttles_total', 'Times that
 
 const modes = ['user', 'nice', 'system', 'idle', 'iowait', 'irq', 'softirq', 'steal'] as const;
 const guestModes = ['user', 'nice'] as const;
-const columnCount = modes.length + guestModes.length;
+const columnNames: readonly string[] = [...modes, ...guestModes.map((mode) => `guest ${mode}`)];
+const columnCount = columnNames.length;
 const idleColumn = modes.indexOf('idle');
 // iowait and idle can step back by a little, also while a CPU is being taken out and put back. By more than this it is
 // another count, which began at zero.
@@ -115,16 +116,12 @@ const scratch = new Float64Array(columnCount);
 
 function readTicks(text: KernelText, cpu: CpuTime): void {
   let columns = 0;
-  while (columns < columnCount && text.more()) scratch[columns++] = text.unsigned(columnName(columns - 1));
+  for (; columns < columnCount && text.more(); columns++) scratch[columns] = text.unsigned(columnNames[columns]!);
   if (columns <= idleColumn) throw text.error(`cpu${cpu.name} has ${columns} columns, expected at least 4`);
   const { ticks } = cpu;
   if (ticks[idleColumn]! - scratch[idleColumn]! >= idleDropTicks) ticks.fill(0);
   for (let at = 0; at < columns; at++) if (scratch[at]! > ticks[at]!) ticks[at] = scratch[at]!;
   cpu.columns = columns;
-}
-
-function columnName(column: number): string {
-  return modes[column] ?? `guest ${guestModes[column - modes.length]}`;
 }
 
 function readIsolated(host: Host): string[] {

@@ -77,7 +77,10 @@ class Netdev implements Collector {
       const device = this.#device(text.keyToLastColon('the name of a device'));
       count++;
       if (device.isKept) {
-        for (const family of columns) out.sample(family, text.unsigned(family.name), device.name);
+        for (let at = 0; at < columns.length; at++) {
+          const family = columns[at]!;
+          out.sample(family, text.unsigned(family.name), device.name);
+        }
         this.#collectNoHandler(host, out, device);
       }
     }

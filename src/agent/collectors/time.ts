@@ -30,11 +30,18 @@ const zones = 'root/usr/share/zoneinfo';
 // Zone files change a few times a year, devices of this kind never.
 const lookAgainMs = 60_000;
 
+interface Device {
+  /** As the label has it. */
+  readonly number: string;
+  readonly availablePath: string;
+  readonly currentPath: string;
+}
+
 class Time implements Collector {
   readonly #clock: CollectorContext['clock'];
   readonly #zonePath: string | undefined;
   #zone: TimeZone | undefined;
-  #devices: readonly string[] = [];
+  #devices: readonly Device[] = [];
   #lookedMs = Number.NEGATIVE_INFINITY;
 
   constructor({ clock, timeZone }: CollectorContext) {
@@ -48,14 +55,14 @@ class Time implements Collector {
     const local: LocalTime = this.#zone?.at(Math.floor(nowMs / 1000)) ?? utc;
     out.sample(now, nowMs);
     out.sample(zoneOffset, local.offsetSeconds, local.abbreviation);
-    for (const device of this.#devices) {
-      const text = host.read(`${clocksources}/clocksource${device}/available_clocksource`);
-      for (text.nextLine(); text.more(); ) out.sample(available, 1, device, text.word('a clock source'));
+    for (const { number, availablePath } of this.#devices) {
+      const text = host.read(availablePath);
+      for (text.nextLine(); text.more(); ) out.sample(available, 1, number, text.word('a clock source'));
     }
-    for (const device of this.#devices) {
-      const text = host.read(`${clocksources}/clocksource${device}/current_clocksource`);
+    for (const { number, currentPath } of this.#devices) {
+      const text = host.read(currentPath);
       text.nextLine();
-      out.sample(current, 1, device, text.word('the clock source'));
+      out.sample(current, 1, number, text.word('the clock source'));
     }
   }
 
@@ -75,11 +82,15 @@ function zonePathOf(timeZone: string | undefined): string | undefined {
   return name.startsWith('/') ? `root${name}` : `${zones}/${name}`;
 }
 
-/** Their numbers, as the label has them. A kernel without the folder has no such series. */
-function listClocksources(host: Host): string[] {
+/** A kernel without the folder has no such series. */
+function listClocksources(host: Host): Device[] {
   try {
     const names = host.list(clocksources).filter((name) => /^clocksource\d+$/.test(name));
-    return names.map((name) => name.slice('clocksource'.length));
+    return names.map((name) => ({
+      number: name.slice('clocksource'.length),
+      availablePath: `${clocksources}/${name}/available_clocksource`,
+      currentPath: `${clocksources}/${name}/current_clocksource`,
+    }));
   } catch (error) {
     if (error instanceof NoDataError) return [];
     throw error;

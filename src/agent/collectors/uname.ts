@@ -26,9 +26,9 @@ class Uname implements Collector {
   }
 
   collect(host: Host, out: Samples): void {
-    this.#kernel ??= [...['ostype', 'osrelease', 'version'].map((name) => read(host, name)), this.#machine];
-    const nodename = read(host, 'hostname');
-    const domainname = read(host, 'domainname');
+    this.#kernel ??= [...kernelPaths.map((path) => read(host, path)), this.#machine];
+    const nodename = read(host, 'proc/sys/kernel/hostname');
+    const domainname = read(host, 'proc/sys/kernel/domainname');
     if (this.#labels[4] !== nodename || this.#labels[5] !== domainname) {
       this.#labels = [...this.#kernel, nodename, domainname];
     }
@@ -36,8 +36,10 @@ class Uname implements Collector {
   }
 }
 
-function read(host: Host, name: string): string {
-  const text = host.read(`proc/sys/kernel/${name}`);
+const kernelPaths = ['proc/sys/kernel/ostype', 'proc/sys/kernel/osrelease', 'proc/sys/kernel/version'];
+
+function read(host: Host, path: string): string {
+  const text = host.read(path);
   text.nextLine();
   return text.rest();
 }

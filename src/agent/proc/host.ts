@@ -16,6 +16,8 @@ export const hostRoots: HostRoots = { procfs: '/proc', sysfs: '/sys', rootfs: '/
 interface KernelFile {
   readonly text: KernelText;
   readonly root: string;
+  /** Whether a read that does not fill the buffer has given the file to its end. */
+  readonly comesWhole: boolean;
   /** Undefined where the file is not open. */
   fd: number | undefined;
   /** The instant at which `text` was read, and the one at which it was last asked for. */
@@ -40,7 +42,8 @@ export class Host {
   readonly #words = new Words();
   #openCount = 0;
   #instant = 0;
-  // One for all files; each keeps a copy of what was read, so that a collector may hold two files at a time.
+  // For what does not fit where the file was the last time. Each keeps its own text, so that a collector may hold two
+  // files at a time.
   #buffer = new Uint8Array(bufferBytesFirst);
 
   constructor(roots: HostRoots = hostRoots) {
@@ -69,8 +72,7 @@ export class Host {
       return file.text;
     }
     try {
-      const length = this.#readFile(file);
-      file.text.fill(this.#buffer, length);
+      this.#readFile(file);
       file.instantRead = this.#instant;
       return file.text;
     } catch (error) {
@@ -110,44 +112,45 @@ export class Host {
     if (file === undefined) {
       const root = path.slice(0, path.indexOf('/'));
       const text = new KernelText(this.path(path), this.#words);
-      file = { text, root, fd: undefined, instantRead: never, instantAsked: never };
+      const comesWhole = root === 'sys' || wholeFiles.has(path) || path.startsWith('proc/sys/');
+      file = { text, root, comesWhole, fd: undefined, instantRead: never, instantAsked: never };
       this.#files.set(path, file);
     }
     return file;
   }
 
-  #readFile(file: KernelFile): number {
+  #readFile(file: KernelFile): void {
     if (file.fd === undefined) return this.#readFresh(file);
     try {
-      return this.#readOpen(file.fd, file.root);
+      this.#readOpen(file.fd, file);
     } catch (error) {
       if (codeOf(error) !== 'ENODEV') throw error;
       this.#close(file);
-      return this.#readFresh(file);
+      this.#readFresh(file);
     }
   }
 
-  #readFresh(file: KernelFile): number {
+  #readFresh(file: KernelFile): void {
     const fd = openSync(file.text.path, 'r');
     file.fd = fd;
     this.#openCount++;
-    const length = this.#readOpen(fd, file.root);
+    this.#readOpen(fd, file);
     const isKept = (file.root === 'proc' || file.root === 'sys') && this.#openCount <= filesKeptMax;
     if (!isKept) this.#close(file);
-    return length;
   }
 
-  #readOpen(fd: number, root: string): number {
-    let length = 0;
-    for (;;) {
-      if (length === this.#buffer.length) this.#grow();
-      const count = readSync(fd, this.#buffer, length, this.#buffer.length - length, length);
-      length += count;
-      // Files made of records (net/dev, diskstats, mountinfo) give at most a page a read, however large the buffer: only
-      // a read of nothing is the end. An attribute of sysfs is at most a page and comes whole.
-      if (count === 0 || (root === 'sys' && length < pageBytes)) return length;
+  #readOpen(fd: number, { text, comesWhole }: KernelFile): void {
+    // Mostly a file is about as long as the last time.
+    const { room } = text;
+    let length = readInto(room, fd, { from: 0, comesWhole });
+    if (length < room.length) return text.filled(length);
+    length = readInto(this.#buffer, fd, { from: 0, comesWhole });
+    while (length === this.#buffer.length) {
       if (length > fileBytesMax) throw new Error(`it is longer than ${fileBytesMax} bytes`);
+      this.#grow();
+      length = readInto(this.#buffer, fd, { from: length, comesWhole });
     }
+    text.fill(this.#buffer, length);
   }
 
   #grow(): void {
@@ -181,11 +184,33 @@ export class Host {
   }
 }
 
+/** Reads on to the end of the file, or of the buffer. Returns up to where. */
+function readInto(
+  buffer: Uint8Array,
+  fd: number,
+  { from, comesWhole }: { readonly from: number; readonly comesWhole: boolean },
+): number {
+  let length = from;
+  while (length < buffer.length) {
+    const count = readSync(fd, buffer, length, buffer.length - length, length);
+    length += count;
+    if (count === 0 || (comesWhole && length < buffer.length)) break;
+  }
+  return length;
+}
+
+/**
+ * Files made of records (net/dev, diskstats, mountinfo) give at most a page a read, however large the buffer: only a read
+ * of nothing is their end. These are one record (single_open), which the kernel gives whole, like an attribute of sysfs
+ * and a value below /proc/sys. The read that would say so once more is spared.
+ * https://www.kernel.org/doc/html/latest/filesystems/seq_file.html#the-extra-simple-version
+ */
+const wholeFiles: ReadonlySet<string> = new Set(['proc/loadavg', 'proc/meminfo', 'proc/stat', 'proc/uptime']);
+
 const never = -1;
 // A collector may look at some files rarely. Beyond this, the file's device is taken to be gone.
 const unreadInstants = 120;
 const bufferBytesFirst = 16 * 1024;
-const pageBytes = 4096;
 // No file of the kernel that is read here comes near; what does is not one, and must not fill the memory.
 const fileBytesMax = 32 * 1024 * 1024;
 // Node raises the soft limit of open files to the hard one, 4096 on the smallest systems. Beyond this many, a file is

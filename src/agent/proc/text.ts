@@ -7,9 +7,12 @@ const zero = 0x30;
 const colon = 0x3a;
 
 /**
- * The bytes of one kernel file, with a position that goes over them once: lines, and in a line words and numbers. Bytes
- * are looked at where they are and a word that was seen before is the same string again, so that a tick on a host where
- * nothing came or went allocates nothing here. The only place that parses a number.
+ * The bytes of one kernel file, with a position that goes over them once: lines, and in a line words and numbers. A word
+ * that was seen before is the same string again. The only place that parses a number.
+ *
+ * The agent runs without the optimizer, where a step of JavaScript costs ten times what it costs in a loop of C++. So
+ * lines are found and prefixes compared in a string, a character a byte, by its built-in methods; digits, of which there
+ * are few in a row, are looked at as bytes, which costs less than charCodeAt.
  *
  * The content stays valid until its file is read again.
  */
@@ -17,25 +20,39 @@ export class KernelText {
   /** The path as error messages show it. */
   readonly path: string;
   readonly #words: Words;
-  #bytes: Uint8Array = new Uint8Array(0);
+  #bytes: Buffer = Buffer.alloc(0);
   #length = 0;
+  /** The content in Latin-1. */
+  #text = '';
   #at = 0;
   #lineNumber = 0;
+  /** Where the line's newline is: there, what looks for digits or spaces stops by itself. */
   #lineEnd = 0;
   /** By line, what stood before its colon the last time: mostly the same. */
-  readonly #keys: (string | undefined)[] = [];
+  readonly #keys: ({ readonly key: string; readonly withColon: string } | undefined)[] = [];
 
   constructor(path: string, words = new Words()) {
     this.path = path;
     this.#words = words;
   }
 
-  /** Takes a copy: the buffer that a file is read into is shared by all. */
-  fill(bytes: Uint8Array, length: number): void {
-    if (length > this.#bytes.length) this.#bytes = new Uint8Array(roomFor(length));
-    this.#bytes.set(bytes.subarray(0, length));
+  /** What the file may be read into, as far as it fits; `filled` is said then. */
+  get room(): Uint8Array {
+    return this.#bytes;
+  }
+
+  /** The first bytes of `room` are the content. */
+  filled(length: number): void {
     this.#length = length;
+    this.#text = this.#bytes.toString('latin1', 0, length);
     this.rewind();
+  }
+
+  /** Takes a copy, and makes room for it and a little more. */
+  fill(bytes: Uint8Array, length: number): void {
+    if (length >= this.#bytes.length) this.#bytes = Buffer.allocUnsafeSlow(roomFor(length));
+    this.#bytes.set(bytes.subarray(0, length));
+    this.filled(length);
   }
 
   rewind(): void {
@@ -46,20 +63,15 @@ export class KernelText {
 
   /** Goes to the start of the next line; false after the last. A file without any line is a FormatError. */
   nextLine(): boolean {
-    const bytes = this.#bytes;
-    const length = this.#length;
     const start = this.#lineNumber === 0 ? 0 : this.#lineEnd + 1;
-    if (start >= length) {
-      if (length === 0) throw new FormatError(this.path, ' is empty');
+    if (start >= this.#length) {
+      if (this.#length === 0) throw new FormatError(this.path, ' is empty');
       return false;
     }
-    // Not a loop: the line of interrupts in /proc/stat has a number for each of thousands.
-    const end = bytes.indexOf(newline, start);
+    const end = this.#text.indexOf('\n', start);
     this.#lineNumber++;
     // The kernel ends every line. Without this, a number that was cut in half would be taken for a smaller number.
-    if (end < 0 || end >= length) {
-      throw new FormatError(this.path, ` ends in the middle of line ${this.#lineNumber}`);
-    }
+    if (end < 0) throw new FormatError(this.path, ` ends in the middle of line ${this.#lineNumber}`);
     this.#at = start;
     this.#lineEnd = end;
     return true;
@@ -67,13 +79,8 @@ export class KernelText {
 
   /** Whether the rest of the line starts with these ASCII characters; if so, goes behind them. */
   skip(prefix: string): boolean {
-    const bytes = this.#bytes;
-    const at = this.#at;
-    if (at + prefix.length > this.#lineEnd) return false;
-    for (let index = 0; index < prefix.length; index++) {
-      if (bytes[at + index] !== prefix.charCodeAt(index)) return false;
-    }
-    this.#at = at + prefix.length;
+    if (!this.#text.startsWith(prefix, this.#at)) return false;
+    this.#at += prefix.length;
     return true;
   }
 
@@ -102,17 +109,11 @@ export class KernelText {
     const line = this.#lineNumber;
     const start = this.#at;
     const known = this.#keys[line];
-    if (known !== undefined && this.skip(known)) {
-      if (this.#bytes[this.#at] === colon && this.#at < this.#lineEnd) {
-        this.#at++;
-        return known;
-      }
-      this.#at = start;
-    }
-    const end = this.#bytes.indexOf(colon, start);
+    if (known !== undefined && this.skip(known.withColon)) return known.key;
+    const end = this.#text.indexOf(':', start);
     const key = this.#until(start, end < 0 ? this.#lineEnd : end, what);
-    // One byte a character: what was no UTF-8 is no byte, and is not found again.
-    if (line < keysMax && key.length === end - start) this.#keys[line] = key;
+    // One byte a character: what was no UTF-8 is U+FFFD by now, which Latin-1 has not, and is not found again.
+    if (line < keysMax && key.length === end - start) this.#keys[line] = { key, withColon: `${key}:` };
     return key;
   }
 
@@ -136,17 +137,17 @@ export class KernelText {
    */
   unsigned(what: string): number {
     const bytes = this.#bytes;
-    const lineEnd = this.#lineEnd;
     let at = this.#at;
-    while (at < lineEnd && (bytes[at] === space || bytes[at] === tab)) at++;
+    let byte = bytes[at]!;
+    while (byte === space || byte === tab) byte = bytes[++at]!;
     const start = at;
     let value = 0;
-    for (; at < lineEnd; at++) {
-      const digit = bytes[at]! - zero;
-      if (digit < 0 || digit > 9) break;
+    // Of all bytes, the digits alone become 0 to 9 by this.
+    for (let digit = byte ^ zero; digit <= 9; digit = byte ^ zero) {
       value = value * 10 + digit;
+      byte = bytes[++at]!;
     }
-    if (at === start || (at < lineEnd && bytes[at] !== space && bytes[at] !== tab)) throw this.#notWhole(what);
+    if (at === start || (byte !== space && byte !== newline && byte !== tab)) throw this.#notWhole(what);
     if (at - start > exactDigits) value = this.#long(what, start, at);
     this.#at = at;
     return value;

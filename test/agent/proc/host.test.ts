@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { chmodSync, mkdirSync, readdirSync, renameSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { NoDataError, UnreadableError } from '../../../src/agent/proc/errors.ts';
 import { Host } from '../../../src/agent/proc/host.ts';
@@ -64,6 +64,21 @@ test('a file longer than any buffer is read to its end', () => {
       let count = 0;
       while (text.nextLine()) assert.equal(text.rest(), lines[count++]);
       assert.equal(count, lines.length);
+    }
+  });
+});
+
+test('a file that grows and shrinks is read to its end each time, wherever it fits', () => {
+  const paths = ['proc/a', 'proc/stat', 'proc/sys/kernel/a', 'sys/a', 'root/a'];
+  withTree({}, (tree, host) => {
+    // Where it was the last time there is room for a quarter and 16 bytes more.
+    for (const length of [1, 17, 18, 19, 20, 39, 40, 41, 20_000, 16_383, 16_384, 16_385, 2, 40_000, 32_768]) {
+      host.beginInstant();
+      for (const path of paths) {
+        const line = `${length}`.padEnd(length - 1, '.').slice(0, length - 1);
+        tree.write(path, `${line}\n`);
+        assert.equal(firstLine(host, path), line, `${path} of ${length} bytes`);
+      }
     }
   });
 });
@@ -141,6 +156,23 @@ test('names in a folder come sorted', () => {
   withTree({ 'sys/b': '', 'sys/a': '', 'sys/c/d': '' }, (_, host) => {
     assert.deepEqual(host.list('sys'), ['a', 'b', 'c']);
   });
+});
+
+test('files that come whole lack no line', { skip: process.platform !== 'linux' && 'not Linux' }, () => {
+  const host = new Host();
+  try {
+    for (let instant = 0; instant < 3; instant++) {
+      host.beginInstant();
+      for (const path of ['proc/loadavg', 'proc/meminfo', 'proc/stat', 'proc/uptime', 'proc/sys/kernel/version']) {
+        const text = host.read(path);
+        let count = 0;
+        while (text.nextLine()) count++;
+        assert.equal(count, readFileSync(`/${path}`, 'utf8').split('\n').length - 1, path);
+      }
+    }
+  } finally {
+    host.close();
+  }
 });
 
 test('the real /proc and /sys are read like others', { skip: process.platform !== 'linux' && 'not Linux' }, () => {
