@@ -3,7 +3,17 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { BenchRow } from './row.ts';
-import { cpuMsOf, dist, freePort, inWorkshop, median, memoryOf, until, type Workshop } from './support/processes.ts';
+import {
+  cpuMsOf,
+  dist,
+  freePort,
+  inWorkshop,
+  median,
+  memoryOf,
+  unitFlags,
+  until,
+  type Workshop,
+} from './support/processes.ts';
 
 const intervalMs = 5000;
 // Compiling and the first collections are not what an agent costs from day to day.
@@ -117,7 +127,7 @@ async function startAgent(workshop: Workshop): Promise<{ readonly agent: number;
   const agent = workshop.start(
     process.execPath,
     [
-      ...unitFlags(),
+      ...unitFlags('sysmon-agent'),
       join(dist, 'sysmon-agent.cjs'),
       'run',
       '--env-file=/dev/null',
@@ -137,14 +147,6 @@ async function startAgent(workshop: Workshop): Promise<{ readonly agent: number;
     return seriesCount > 10;
   });
   return { agent, seriesCount };
-}
-
-/** What the unit gives to Node: it stands between node and the program. */
-function unitFlags(): string[] {
-  const unit = readFileSync(new URL('../../systemd/sysmon-agent.service', import.meta.url), 'utf8');
-  const flags = /^ExecStart=\S+\/node (.*) \S+\/sysmon-agent\.cjs run$/m.exec(unit)?.[1];
-  if (flags === undefined) throw new Error('sysmon-agent.service: its ExecStart is not the one that is known');
-  return flags.split(' ');
 }
 
 async function startNodeExporter(workshop: Workshop): Promise<{ pid: number; address: string } | undefined> {

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { createGunzip } from 'node:zlib';
 import { askControl } from '../../src/runtime/control.ts';
 import type { AgentStatus, ServerStatus } from '../../src/server/status.ts';
-import { dist, freePort, until, type Workshop } from './processes.ts';
+import { dist, freePort, unitFlags, until, type Workshop } from './processes.ts';
 
 export const fleetKeyHex = '5a'.repeat(32);
 
@@ -32,6 +32,7 @@ export class Server {
     const keyFile = join(folder, 'fleet.key');
     writeFileSync(keyFile, `${fleetKeyHex}\n`, { mode: 0o400 });
     const pid = workshop.start(process.execPath, [
+      ...unitFlags('sysmon-server'),
       join(dist, 'sysmon-server.cjs'),
       'run',
       '--env-file=/dev/null',
