@@ -195,10 +195,16 @@ test('the saved session would get in without SSL_OP_NO_TICKET', async (context) 
   });
   server.on('secureConnection', (socket) => socket.write('welcome'));
   const port = await serveLoopback(context, server);
-  const again = await comeAgain(context, port, () => {});
-  assert.equal(again.closed, false);
-  assert.equal(again.isSessionReused(), true);
-  assert.equal(asked, 1);
+  // OpenSSL turns a session down whose age does not look right, as on a machine that is held up: one is enough.
+  for (let attempt = 1; attempt <= 5; attempt++) {
+    asked = 0;
+    const again = await comeAgain(context, port, () => {});
+    if (!again.isSessionReused()) continue;
+    assert.equal(again.closed, false);
+    assert.equal(asked, 1);
+    return;
+  }
+  assert.fail('no saved session has got in');
 });
 
 test('the agent refuses a server that shows a certificate, even one that its system trusts', async (context) => {
