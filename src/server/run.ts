@@ -20,7 +20,7 @@ import { Registry, ServerMetrics } from './self.ts';
 import { Session } from './session.ts';
 import { readFleetKeys, readSettings, type Settings } from './settings.ts';
 import { cursorsDisk, readRevocations, writeRevocations } from './state-disk.ts';
-import { agentsStatus, type StatusSources, serverStatus } from './status.ts';
+import { agentsStatus, type StatusSources, serverGauges, serverStatus } from './status.ts';
 import { isDelivered } from './tcp-queue.ts';
 
 /** Serves until the signal: opens what is needed in order, and closes it in reverse. Throws what stops it. */
@@ -80,7 +80,7 @@ function assemble(settings: Settings, clock: Clock, log: Log): Server {
   const { windowMs, memoryBytesMax } = settings;
   const seldom = onceAMinute(log, clock);
   const fleet = new Fleet(settings.fleetKeys, settings.revoked);
-  const metrics: ServerMetrics = new ServerMetrics(new Registry(), { version, gauges: () => gauges(status) });
+  const metrics: ServerMetrics = new ServerMetrics(new Registry(), { version, gauges: () => serverGauges(status) });
   const delivery = openDelivery(settings, { clock, metrics, seldom });
   const status: StatusSources = {
     clock,
@@ -283,18 +283,6 @@ function startLine(
 function statusLine(sources: StatusSources): string {
   const { known, up } = serverStatus(sources).agents;
   return `${up} of ${known} agents up`;
-}
-
-function gauges(sources: StatusSources) {
-  const { agents, windowBytes, windowBytesMax, windowReports } = serverStatus(sources);
-  return {
-    agentsUp: agents.up,
-    agentsDown: agents.known - agents.up,
-    agentsConnected: agents.connected,
-    windowBytes,
-    windowBytesMax,
-    windowReports,
-  };
 }
 
 /** An address that cannot be had is mended by an option. */

@@ -1,5 +1,6 @@
 import type { Clock } from '../runtime/clock.ts';
 import type { Delivery } from './delivery.ts';
+import type { ServerGauges } from './self.ts';
 import type { AgentRecord } from './store.ts';
 
 /** One agent as `/api/v1/agents`, `sysmon-server agents --json` and the page show it. Times are ISO 8601. */
@@ -106,6 +107,19 @@ export function serverStatus(sources: StatusSources): ServerStatus {
     windowReports: agents.reduce((sum, agent) => sum + agent.window.reportCount, 0),
     windowSeconds: windowMs / 1000,
     scrapers: scrapersStatus(sources),
+  };
+}
+
+/** The same in numbers, for the server's own metrics. */
+export function serverGauges(sources: StatusSources): ServerGauges {
+  const { agents, windowBytes, windowBytesMax, windowReports } = serverStatus(sources);
+  return {
+    agentsUp: agents.up,
+    agentsDown: agents.known - agents.up,
+    agentsConnected: agents.connected,
+    windowBytes,
+    windowBytesMax,
+    windowReports,
   };
 }
 

@@ -5,7 +5,7 @@ import type { Scraper } from '../../src/server/cursors.ts';
 import { Exposition } from '../../src/server/exposition.ts';
 import { type HttpServer, serveHttp } from '../../src/server/http.ts';
 import { Registry, ServerMetrics } from '../../src/server/self.ts';
-import { serverStatus } from '../../src/server/status.ts';
+import { serverGauges } from '../../src/server/status.ts';
 import { MemoryLog } from '../support/memory-log.ts';
 import { timeoutMs, windowMs } from './cursors-harness.ts';
 import { DeliveryHarness, type MemoryState } from './delivery-harness.ts';
@@ -17,18 +17,7 @@ export class HttpHarness extends DeliveryHarness {
   readonly exposition = new Exposition({ onDisagreement: () => this.metrics.disagreement() });
   readonly metrics = new ServerMetrics(new Registry(), {
     version: '1.2.3',
-    gauges: () => {
-      const { agents, windowBytes, windowBytesMax, windowReports } = serverStatus(this.status);
-      const { known, up, connected } = agents;
-      return {
-        agentsUp: up,
-        agentsDown: known - up,
-        agentsConnected: connected,
-        windowBytes,
-        windowBytesMax,
-        windowReports,
-      };
-    },
+    gauges: () => serverGauges(this.status),
   });
   isReady = true;
   plaintext = false;
