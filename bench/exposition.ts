@@ -7,7 +7,7 @@ import { promisify } from 'node:util';
 import { constants, createGzip, gzip } from 'node:zlib';
 import { Counter, Gauge, Registry } from 'prom-client';
 import { agentId } from '../src/model/agent-id.ts';
-import { type AgentBatch, Exposition } from '../src/server/exposition.ts';
+import { type AgentBatch, Exposition } from '../src/server/exposition/exposition.ts';
 import type { BenchRow } from './row.ts';
 import { firstSums, hostFamilies, hostSchema, hostSeriesCount, moveOn } from './support/host.ts';
 

@@ -10,7 +10,7 @@ import { encodeDelta, encodeKey, type Sums } from '../src/protocol/delta.ts';
 import { limits } from '../src/protocol/limits.ts';
 import type { ReportMessage } from '../src/protocol/message.ts';
 import { SchemaTable } from '../src/protocol/schema-table.ts';
-import { Store } from '../src/server/store.ts';
+import { Store } from '../src/server/delivery/store.ts';
 import type { BenchRow } from './row.ts';
 import { Fleet } from './support/fleet.ts';
 import { firstSums, hostFamilies, hostSeriesCount, moveOn } from './support/host.ts';

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, normalize } from 'node:path';
 import { test } from 'node:test';
-import { collectorRows } from '../src/agent/collectors/index.ts';
+import { collectorRows } from '../src/agent/collect/collectors/index.ts';
 import { rootFile } from './support/files.ts';
 
 // What no tool checks.
@@ -46,8 +46,8 @@ test('the sources are found, and what they import', () => {
 
 for (const [library, importers] of [
   ['msgpackr', ['src/protocol/codec.ts']],
-  ['prom-client', ['src/server/self.ts']],
-  ['node-cron', ['src/agent/schedule.ts', 'src/server/housekeeping.ts']],
+  ['prom-client', ['src/server/own-metrics.ts']],
+  ['node-cron', ['src/agent/collect/schedule.ts', 'src/server/housekeeping.ts']],
 ] as const) {
   test(`${library} is imported by ${importers.join(' and ')} alone`, () => {
     const found = sources.filter(({ imports }) =>
@@ -85,8 +85,10 @@ test('who may import whom', () => {
 });
 
 test('a collector knows the kernel, the model and options; nothing of schemas, spools or sockets', () => {
-  const known = /^src\/(agent\/(collectors|proc)\/|model\/family\.ts$|runtime\/(clock|config)\.ts$)/;
-  for (const { path, imports } of sources.filter((source) => /^src\/agent\/(collectors|proc)\//.test(source.path))) {
+  const known = /^src\/(agent\/collect\/(collectors|proc)\/|model\/family\.ts$|runtime\/(clock|options)\.ts$)/;
+  for (const { path, imports } of sources.filter((source) =>
+    /^src\/agent\/collect\/(collectors|proc)\//.test(source.path),
+  )) {
     for (const name of imports.filter((imported) => imported.startsWith('src/'))) {
       assert.match(name, known, `${path} imports '${name}'`);
     }
@@ -106,7 +108,7 @@ test('a collector is a file, a row, and a fixture; rows are in order', () => {
       .map((file) => file.slice(0, -end.length));
   const contract = ['collector', 'index'];
   assert.deepEqual(
-    files('src/agent/collectors', '.ts')
+    files('src/agent/collect/collectors', '.ts')
       .filter((file) => !contract.includes(file))
       .sort(),
     names,
@@ -126,7 +128,7 @@ test("a collector's options are named after it, and say what they are for", () =
 
 test('each collector says where its format is written down', () => {
   for (const { path, text } of sources) {
-    if (!/^src\/agent\/collectors\/(?!collector|index)/.test(path)) continue;
+    if (!/^src\/agent\/collect\/collectors\/(?!collector|index)/.test(path)) continue;
     assert.match(text, /^\/\/ .*\n(?:\/\/ .*\n)*?\/\/ .*https:\/\//, `${path} should open with its format and a URL`);
   }
 });

@@ -3,14 +3,14 @@ import type { Clock } from '../runtime/clock.ts';
 import { askControl } from '../runtime/control.ts';
 import type { Log } from '../runtime/log.ts';
 import { version } from '../runtime/version.ts';
-import { expositionOf } from './collect.ts';
-import { createCollectors } from './collectors/index.ts';
+import { createCollectors } from './collect/collectors/index.ts';
+import { expositionOf } from './collect/exposition.ts';
+import { Host } from './collect/proc/host.ts';
+import { Sampler } from './collect/sampler.ts';
 import type { AgentOptions } from './options.ts';
-import { Host } from './proc/host.ts';
-import { Sampler } from './sampler.ts';
-import { type AgentCounters, newAgentCounters, processFacts, SelfMetrics } from './self.ts';
+import { type AgentCounters, newAgentCounters, processFacts, SelfMetrics } from './own-metrics.ts';
 import { collectorsOf, readSettings, rootsOf } from './settings.ts';
-import { checkSpoolAccess } from './spool-folder.ts';
+import { checkSpoolAccess } from './spool/folder.ts';
 import { type AgentStatus, statusText } from './status.ts';
 
 // The commands beside `run`: each prints to `out` and returns the exit code.

@@ -1,16 +1,16 @@
 import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { realClock } from '../runtime/clock.ts';
-import { readOptions, UsageError } from '../runtime/config.ts';
 import { ControlError } from '../runtime/control.ts';
 import { systemdLifecycle } from '../runtime/lifecycle.ts';
 import { lastWords, stderrIsJournal, stderrLog } from '../runtime/log.ts';
 import { helpOrVersion } from '../runtime/option-help.ts';
+import { readOptions, UsageError } from '../runtime/options.ts';
 import { version } from '../runtime/version.ts';
 import { check, collect, status } from './commands.ts';
 import { program } from './options.ts';
 import { run } from './run.ts';
-import { SpoolFolderError } from './spool-folder.ts';
+import { SpoolFolderError } from './spool/folder.ts';
 
 /** Exit codes: 0 done, 1 failed while running, 2 wrong use. */
 async function main(): Promise<number> {

@@ -1,5 +1,6 @@
 import { limits } from '../protocol/limits.ts';
 import { isLabelName } from '../protocol/names.ts';
+import { logLevels } from '../runtime/log.ts';
 import {
   bytes,
   choice,
@@ -15,10 +16,9 @@ import {
   type Program,
   path,
   text,
-} from '../runtime/config.ts';
-import { logLevels } from '../runtime/log.ts';
-import { collectorName, collectorOptions, collectorRows } from './collectors/index.ts';
-import { hostRoots } from './proc/host.ts';
+} from '../runtime/options.ts';
+import { collectorName, collectorOptions, collectorRows } from './collect/collectors/index.ts';
+import { hostRoots } from './collect/proc/host.ts';
 
 /** What stands between the last tick and the server's port, unless it is said otherwise. */
 export const defaultPort = 9732;

@@ -1,24 +1,24 @@
 import { randomBytes } from 'node:crypto';
 import { hostname, uptime } from 'node:os';
 import type { Clock } from '../runtime/clock.ts';
-import { durationText, isLoopback } from '../runtime/config.ts';
 import { serveControl } from '../runtime/control.ts';
 import { dial } from '../runtime/dial.ts';
 import type { Lifecycle } from '../runtime/lifecycle.ts';
 import type { Log } from '../runtime/log.ts';
+import { durationText, isLoopback } from '../runtime/options.ts';
 import { version } from '../runtime/version.ts';
+import { bootClock, SessionClock } from './collect/epoch-clock.ts';
+import { runSchedule } from './collect/schedule.ts';
 import { newSampler } from './commands.ts';
-import { hostId } from './host-id.ts';
-import { Link } from './link.ts';
 import type { AgentOptions } from './options.ts';
-import { runSchedule } from './schedule.ts';
-import { newAgentCounters } from './self.ts';
-import { bootClock, SessionClock } from './session-clock.ts';
+import { newAgentCounters } from './own-metrics.ts';
 import { helloOf, readKey, readSettings, type Settings } from './settings.ts';
-import { Spool } from './spool.ts';
-import { SpoolFiles } from './spool-file.ts';
-import { openSpoolFolder } from './spool-folder.ts';
+import { openSpoolFolder } from './spool/folder.ts';
+import { SpoolFiles } from './spool/mirror.ts';
+import { Spool } from './spool/spool.ts';
 import { type AgentStatus, iso, linkLine, linkStatus } from './status.ts';
+import { hostId } from './uplink/host-id.ts';
+import { Link } from './uplink/uplink.ts';
 
 /** Collects and sends until the signal: opens what is needed in order, and closes it in reverse. Throws what stops it. */
 export async function run(

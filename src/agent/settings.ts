@@ -1,15 +1,15 @@
 import { encodeMessage } from '../protocol/codec.ts';
 import { limits } from '../protocol/limits.ts';
 import { type Hello, protocolVersion } from '../protocol/message.ts';
-import { addressText, type HostPort, UsageError } from '../runtime/config.ts';
 import { type AgentKey, readKeyFile } from '../runtime/key-file.ts';
+import { addressText, type HostPort, UsageError } from '../runtime/options.ts';
 import { SecretFileError } from '../runtime/secret-file.ts';
-import type { CollectorRow } from './collectors/collector.ts';
-import { selectCollectors } from './collectors/index.ts';
+import type { CollectorRow } from './collect/collectors/collector.ts';
+import { selectCollectors } from './collect/collectors/index.ts';
+import type { HostRoots } from './collect/proc/host.ts';
+import { loadSchedule, type Schedule } from './collect/schedule.ts';
 import type { AgentOptions } from './options.ts';
-import type { HostRoots } from './proc/host.ts';
-import { loadSchedule, type Schedule } from './schedule.ts';
-import type { SpoolBounds } from './spool.ts';
+import type { SpoolBounds } from './spool/spool.ts';
 
 /** The options of an agent, and what depends on several of them or on files that they name. */
 export interface Settings {

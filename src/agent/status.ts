@@ -1,5 +1,5 @@
-import { bytesText, durationText } from '../runtime/config.ts';
-import type { LinkState } from './link.ts';
+import { bytesText, durationText } from '../runtime/options.ts';
+import type { LinkState } from './uplink/uplink.ts';
 
 /** The agent as `status` shows it. Times are ISO 8601. No key is in it. */
 export interface AgentStatus {

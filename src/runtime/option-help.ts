@@ -1,4 +1,4 @@
-import { envFileName, environmentName, type OptionRow, type OptionRows, type Program } from './config.ts';
+import { envFileName, environmentName, type OptionRow, type OptionRows, type Program } from './options.ts';
 
 /** What `--help` or `--version` prints, wherever on the line it stands; undefined where neither does. */
 export function helpOrVersion<R extends OptionRows>(

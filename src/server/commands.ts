@@ -1,11 +1,11 @@
 import { type AgentId, agentId } from '../model/agent-id.ts';
-import { UsageError } from '../runtime/config.ts';
 import { askControl, ControlError } from '../runtime/control.ts';
-import { Fleet } from './fleet.ts';
-import { fleetKeysText } from './keys.ts';
+import { UsageError } from '../runtime/options.ts';
+import { checkStateDir, readRevocations, writeRevocations } from './delivery/state-disk.ts';
+import { Fleet } from './ingest/key-ring.ts';
+import { fleetKeysText } from './ingest/keys.ts';
 import type { ServerOptions } from './options.ts';
 import { advertisedAddress, readFleetKeys, readSettings } from './settings.ts';
-import { checkStateDir, readRevocations, writeRevocations } from './state-disk.ts';
 import type { AgentStatus, ServerStatus } from './status.ts';
 
 // The commands beside `run`: each prints to `out` and returns the exit code.

@@ -1,11 +1,11 @@
 import { readFileSync } from 'node:fs';
 import { realClock } from '../runtime/clock.ts';
-import { readOptions, UsageError } from '../runtime/config.ts';
 import { ControlError } from '../runtime/control.ts';
 import { systemdLifecycle } from '../runtime/lifecycle.ts';
 import { ListenError } from '../runtime/listen.ts';
 import { lastWords, stderrIsJournal, stderrLog } from '../runtime/log.ts';
 import { helpOrVersion } from '../runtime/option-help.ts';
+import { readOptions, UsageError } from '../runtime/options.ts';
 import { version } from '../runtime/version.ts';
 import { agents, check, enroll, revoke, status } from './commands.ts';
 import { program } from './options.ts';

@@ -1,3 +1,4 @@
+import { logLevels } from '../runtime/log.ts';
 import {
   bytes,
   choice,
@@ -12,8 +13,7 @@ import {
   optional,
   type Program,
   path,
-} from '../runtime/config.ts';
-import { logLevels } from '../runtime/log.ts';
+} from '../runtime/options.ts';
 
 export const defaultPort = 9732;
 

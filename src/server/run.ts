@@ -1,27 +1,27 @@
 import { type AgentId, agentId } from '../model/agent-id.ts';
 import { limits } from '../protocol/limits.ts';
 import type { Clock } from '../runtime/clock.ts';
-import { addressText, bytesText, durationText } from '../runtime/config.ts';
 import { type ControlRequest, serveControl } from '../runtime/control.ts';
 import type { Lifecycle } from '../runtime/lifecycle.ts';
 import { ListenError, type Listener, listen, listenErrorOf } from '../runtime/listen.ts';
 import { type Log, onceAMinute, type SeldomLog } from '../runtime/log.ts';
+import { addressText, bytesText, durationText } from '../runtime/options.ts';
 import { version } from '../runtime/version.ts';
-import { Admission } from './admission.ts';
-import { Delivery } from './delivery.ts';
-import { Exposition } from './exposition.ts';
-import { FairShare } from './fair-share.ts';
-import { Fleet } from './fleet.ts';
+import { Delivery } from './delivery/delivery.ts';
+import { cursorsDisk, readRevocations, writeRevocations } from './delivery/state-disk.ts';
+import { Exposition } from './exposition/exposition.ts';
 import { keepHouse } from './housekeeping.ts';
-import { type HttpOptions, type HttpServer, serveHttp } from './http.ts';
-import { fleetKeysText } from './keys.ts';
+import { Admission } from './ingest/admission.ts';
+import { Session } from './ingest/connection.ts';
+import { Fleet } from './ingest/key-ring.ts';
+import { fleetKeysText } from './ingest/keys.ts';
+import { FairShare } from './ingest/scheduler.ts';
 import type { ServerOptions } from './options.ts';
-import { Registry, ServerMetrics } from './self.ts';
-import { Session } from './session.ts';
+import { Registry, ServerMetrics } from './own-metrics.ts';
 import { readFleetKeys, readSettings, type Settings } from './settings.ts';
-import { cursorsDisk, readRevocations, writeRevocations } from './state-disk.ts';
 import { agentsStatus, type StatusSources, serverGauges, serverStatus } from './status.ts';
-import { isDelivered } from './tcp-queue.ts';
+import { type HttpOptions, type HttpServer, serveHttp } from './web/http.ts';
+import { isDelivered } from './web/tcp-queue.ts';
 
 /** Serves until the signal: opens what is needed in order, and closes it in reverse. Throws what stops it. */
 export async function run(

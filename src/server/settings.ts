@@ -1,10 +1,10 @@
 import { hostname } from 'node:os';
-import { addressText, isLoopback, type ListenAddress, UsageError } from '../runtime/config.ts';
+import { addressText, isLoopback, type ListenAddress, UsageError } from '../runtime/options.ts';
 import { readSecretFile, SecretFileError } from '../runtime/secret-file.ts';
-import type { Revocations } from './fleet.ts';
-import { type FleetKey, parseFleetKeys } from './keys.ts';
+import { checkStateDir, readRevocations } from './delivery/state-disk.ts';
+import type { Revocations } from './ingest/key-ring.ts';
+import { type FleetKey, parseFleetKeys } from './ingest/keys.ts';
 import { defaultPort, type ServerOptions } from './options.ts';
-import { checkStateDir, readRevocations } from './state-disk.ts';
 
 /** The options of a server, and what depends on several of them at once. */
 export interface Settings {

@@ -1,7 +1,7 @@
 import type { Clock } from '../runtime/clock.ts';
-import type { Delivery } from './delivery.ts';
-import type { ServerGauges } from './self.ts';
-import type { AgentRecord } from './store.ts';
+import type { Delivery } from './delivery/delivery.ts';
+import type { AgentRecord } from './delivery/store.ts';
+import type { ServerGauges } from './own-metrics.ts';
 
 /** One agent as `/api/v1/agents`, `sysmon-server agents --json` and the page show it. Times are ISO 8601. */
 export interface AgentStatus {

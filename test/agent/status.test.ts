@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { LinkState } from '../../src/agent/link.ts';
 import { type AgentStatus, linkLine, linkStatus, statusText } from '../../src/agent/status.ts';
+import type { LinkState } from '../../src/agent/uplink/uplink.ts';
 
 const nowMs = Date.UTC(2026, 0, 1);
 const states: Record<string, LinkState> = {

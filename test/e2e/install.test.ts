@@ -5,8 +5,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
 import { program as agent } from '../../src/agent/options.ts';
-import { type OptionRows, type Program, readOptions } from '../../src/runtime/config.ts';
 import { envFileText } from '../../src/runtime/option-help.ts';
+import { type OptionRows, type Program, readOptions } from '../../src/runtime/options.ts';
 import { program as server } from '../../src/server/options.ts';
 import { rootFile } from '../support/files.ts';
 

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { parseSegmentFile } from '../../src/agent/spool-file.ts';
+import { parseSegmentFile } from '../../src/agent/spool/mirror.ts';
 import { decodeAgentMessage } from '../../src/protocol/codec.ts';
 import { SchemaTable } from '../../src/protocol/schema-table.ts';
 import type { Lab } from './lab.ts';

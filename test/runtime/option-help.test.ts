@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { envFileText, helpOrVersion, helpText } from '../../src/runtime/option-help.ts';
 import {
   duration,
   envFileOption,
@@ -12,8 +13,7 @@ import {
   path,
   readOptions,
   text,
-} from '../../src/runtime/config.ts';
-import { envFileText, helpOrVersion, helpText } from '../../src/runtime/option-help.ts';
+} from '../../src/runtime/options.ts';
 
 const program = {
   name: 'sysmon-test',

@@ -17,7 +17,7 @@ import {
   path,
   regexp,
   text,
-} from '../../src/runtime/config.ts';
+} from '../../src/runtime/options.ts';
 
 function takes<T>(parse: Parser<T>, cases: readonly (readonly [string, T])[]) {
   for (const [given, expected] of cases) assert.deepEqual(parse(given), expected, `'${given}'`);

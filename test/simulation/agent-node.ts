@@ -1,10 +1,10 @@
-import { Link } from '../../src/agent/link.ts';
-import { every, runSchedule } from '../../src/agent/schedule.ts';
-import type { SpoolSession } from '../../src/agent/segment.ts';
-import { newAgentCounters } from '../../src/agent/self.ts';
-import { SessionClock } from '../../src/agent/session-clock.ts';
-import { Spool, type SpoolBounds } from '../../src/agent/spool.ts';
-import { SpoolFiles } from '../../src/agent/spool-file.ts';
+import { SessionClock } from '../../src/agent/collect/epoch-clock.ts';
+import { every, runSchedule } from '../../src/agent/collect/schedule.ts';
+import { newAgentCounters } from '../../src/agent/own-metrics.ts';
+import { SpoolFiles } from '../../src/agent/spool/mirror.ts';
+import type { SpoolSession } from '../../src/agent/spool/segment.ts';
+import { Spool, type SpoolBounds } from '../../src/agent/spool/spool.ts';
+import { Link } from '../../src/agent/uplink/uplink.ts';
 import { SpoolVolume } from './disk.ts';
 import { Host, Process } from './machine.ts';
 import { dialVirtual, Line } from './network.ts';

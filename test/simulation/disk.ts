@@ -1,5 +1,5 @@
-import type { SpoolDisk } from '../../src/agent/spool-file.ts';
-import type { StateDisk } from '../../src/server/state-file.ts';
+import type { SpoolDisk } from '../../src/agent/spool/mirror.ts';
+import type { StateDisk } from '../../src/server/delivery/state-file.ts';
 import type { Process } from './machine.ts';
 import type { Random } from './random.ts';
 

@@ -1,5 +1,5 @@
-import { counter, gauge } from '../../src/agent/collectors/collector.ts';
-import { Recorder, type Recording } from '../../src/agent/recorder.ts';
+import { counter, gauge } from '../../src/agent/collect/collectors/collector.ts';
+import { Recorder, type Recording } from '../../src/agent/collect/recorder.ts';
 import type { Family } from '../../src/model/family.ts';
 import { seriesValue } from '../../src/model/family.ts';
 import type { Schema } from '../../src/model/schema.ts';

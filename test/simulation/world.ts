@@ -1,5 +1,5 @@
 import type { Log } from '../../src/runtime/log.ts';
-import type { ReceivedReport } from '../../src/server/store.ts';
+import type { ReceivedReport } from '../../src/server/delivery/store.ts';
 import { AgentNode, type SampledReport } from './agent-node.ts';
 import { judge } from './judge.ts';
 import type { Process } from './machine.ts';

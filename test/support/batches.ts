@@ -1,7 +1,7 @@
 import { type AgentId, agentId } from '../../src/model/agent-id.ts';
 import type { Family } from '../../src/model/family.ts';
 import { Schema } from '../../src/model/schema.ts';
-import type { AgentBatch, Exposition, Run, RunReport } from '../../src/server/exposition.ts';
+import type { AgentBatch, Exposition, Run, RunReport } from '../../src/server/exposition/exposition.ts';
 
 /** An AgentId out of a test's own text. */
 export function idOf(name: string): AgentId {

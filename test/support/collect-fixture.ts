@@ -1,9 +1,9 @@
-import { expositionOf } from '../../src/agent/collect.ts';
-import type { Collector, CollectorContext } from '../../src/agent/collectors/collector.ts';
-import { collectorRows } from '../../src/agent/collectors/index.ts';
-import { Host } from '../../src/agent/proc/host.ts';
-import { Recorder, type Recording } from '../../src/agent/recorder.ts';
-import { newAgentCounters } from '../../src/agent/self.ts';
+import type { Collector, CollectorContext } from '../../src/agent/collect/collectors/collector.ts';
+import { collectorRows } from '../../src/agent/collect/collectors/index.ts';
+import { expositionOf } from '../../src/agent/collect/exposition.ts';
+import { Host } from '../../src/agent/collect/proc/host.ts';
+import { Recorder, type Recording } from '../../src/agent/collect/recorder.ts';
+import { newAgentCounters } from '../../src/agent/own-metrics.ts';
 import { type FixtureHost, makeTree } from './fixture-proc.ts';
 
 /** 2024-07-01 12:00:00.250 UTC. */

@@ -1,7 +1,7 @@
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import type { HostRoots } from '../../src/agent/proc/host.ts';
+import type { HostRoots } from '../../src/agent/collect/proc/host.ts';
 
 /** One host of a fixture file: its kernel files, and what is made of them. */
 export interface FixtureHost {

@@ -1,4 +1,4 @@
-import type { SpoolDisk } from '../../src/agent/spool-file.ts';
+import type { SpoolDisk } from '../../src/agent/spool/mirror.ts';
 
 interface MemoryFile {
   bytes: Buffer;

@@ -1,9 +1,9 @@
-// Runs in network and mount namespaces of its own (test/agent/collectors/namespace.test.ts): makes network devices,
+// Runs in network and mount namespaces of its own (test/agent/collect/collectors/namespace.test.ts): makes network devices,
 // collects, takes some away and brings one back, and prints what was seen as JSON.
 import { execFileSync } from 'node:child_process';
 import { closeSync, openSync, readSync } from 'node:fs';
-import { Host } from '../../src/agent/proc/host.ts';
-import type { Recording } from '../../src/agent/recorder.ts';
+import { Host } from '../../src/agent/collect/proc/host.ts';
+import type { Recording } from '../../src/agent/collect/recorder.ts';
 import { newCollector, OneCollector } from './collect-fixture.ts';
 
 /** What this probe prints. */

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
-import type { HostRoots } from '../../src/agent/proc/host.ts';
+import type { HostRoots } from '../../src/agent/collect/proc/host.ts';
 
 export const nodeExporterPath = '/usr/bin/prometheus-node-exporter';
 

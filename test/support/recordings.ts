@@ -1,5 +1,5 @@
-import type { Recording } from '../../src/agent/recorder.ts';
-import type { SpoolCursor } from '../../src/agent/spool-cursor.ts';
+import type { Recording } from '../../src/agent/collect/recorder.ts';
+import type { SpoolCursor } from '../../src/agent/spool/replay.ts';
 import type { Family } from '../../src/model/family.ts';
 import { Schema } from '../../src/model/schema.ts';
 import { decodeAgentMessage } from '../../src/protocol/codec.ts';

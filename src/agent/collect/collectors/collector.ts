@@ -1,0 +1,112 @@
+import type { Family, MetricType } from '../../../model/family.ts';
+import type { Clock } from '../../../runtime/clock.ts';
+import { boolean, type OptionRow, option, optional, regexp } from '../../../runtime/options.ts';
+import type { Host } from '../proc/host.ts';
+
+/**
+ * Takes what a collector has found at this instant, series after series, best in the same order each time: a series that
+ * comes where it came the last time costs next to nothing. The value that Prometheus sees is `sum / family.divisor`, so
+ * give the kernel's own whole number. Up to four label values are passed one by one, in the order of
+ * `family.labelNames`; more as an array, which must not change afterwards and is best the same object each time.
+ */
+export interface Samples {
+  sample(family: Family, sum: number, label1?: string, label2?: string, label3?: string, label4?: string): void;
+  sampleLabels(family: Family, sum: number, labelValues: readonly string[]): void;
+}
+
+/**
+ * One subject of the host. It may keep what it likes between two collections. It fails by throwing: NoDataError,
+ * UnreadableError or FormatError, which name the file. Then all its series are absent at this instant, those too that it
+ * gave before it threw.
+ */
+export interface Collector {
+  collect(host: Host, out: Samples): void;
+  /**
+   * For what may not be read synchronously because it can hang (a network file system): runs before `collect`, together
+   * with the others' `prepare`. It must end by itself before a deadline of its own.
+   */
+  prepare?(host: Host): Promise<void>;
+}
+
+export interface CollectorContext {
+  readonly clock: Pick<Clock, 'nowMs' | 'monotonicMs'>;
+  /** What the machine calls itself (`uname -m`): no file says it. */
+  readonly machine: string;
+  /** The environment's TZ, undefined where it is not set. */
+  readonly timeZone: string | undefined;
+  /** What an option of the row is set to. */
+  option<T>(row: OptionRow<T>): T;
+}
+
+/** A row of the table in `index.ts`. */
+export interface CollectorRow {
+  readonly name: string;
+  readonly enabled: 'by default' | 'on request';
+  readonly description: string;
+  /** Named after the collector: `netdev.device-exclude`. */
+  readonly options: readonly OptionRow<unknown>[];
+  create(context: CollectorContext): Collector;
+}
+
+export interface FamilyOptions {
+  readonly labels?: readonly string[];
+  readonly unit?: string;
+  readonly divisor?: number;
+}
+
+/** A family whose values only rise, but for restarts. */
+export function counter(name: string, help: string, options: FamilyOptions = {}): Family {
+  return family('counter', name, help, options);
+}
+
+/** A family whose values come and go. */
+export function gauge(name: string, help: string, options: FamilyOptions = {}): Family {
+  return family('gauge', name, help, options);
+}
+
+function family(type: MetricType, name: string, help: string, options: FamilyOptions): Family {
+  return {
+    name,
+    type,
+    help,
+    unit: options.unit ?? '',
+    divisor: options.divisor ?? 1,
+    labelNames: options.labels ?? [],
+  };
+}
+
+/** The families that a collector writes in a group: the key finds the family, the name carries the key. */
+export function familiesOf<K extends string>(
+  keys: readonly K[],
+  make: (key: K) => Family,
+): Readonly<Record<K, Family>> {
+  return Object.fromEntries(keys.map((key) => [key, make(key)])) as Record<K, Family>;
+}
+
+/**
+ * A pattern for `NameFilter`, undefined where it is empty. It is JavaScript's, where node_exporter has RE2's: what both
+ * know means the same; RE2 alone has `(?i)` and `\z`, JavaScript alone looks ahead and behind.
+ */
+export function patternOption(name: string, defaultText: string, help: string): OptionRow<RegExp | undefined> {
+  return optional({ name, placeholder: 'REGEXP', parse: regexp, default: defaultText, help });
+}
+
+/** A switch that may be on by default. */
+export function switchOption(name: string, defaultText: 'true' | 'false', help: string): OptionRow<boolean> {
+  return option({ name, placeholder: 'BOOLEAN', parse: boolean, default: defaultText, help });
+}
+
+/** node_exporter's filter: what `exclude` finds is left out, and what `include`, where it is set, does not find. */
+export class NameFilter {
+  readonly #include: RegExp | undefined;
+  readonly #exclude: RegExp | undefined;
+
+  constructor(include: RegExp | undefined, exclude: RegExp | undefined) {
+    this.#include = include;
+    this.#exclude = exclude;
+  }
+
+  keeps(name: string): boolean {
+    return !(this.#exclude?.test(name) ?? false) && (this.#include?.test(name) ?? true);
+  }
+}

@@ -1,0 +1,39 @@
+import { choice, type OptionRows, type Parser } from '../../../runtime/options.ts';
+import type { Collector, CollectorContext, CollectorRow } from './collector.ts';
+import { cpu } from './cpu.ts';
+import { loadavg } from './loadavg.ts';
+import { meminfo } from './meminfo.ts';
+import { netdev } from './netdev.ts';
+import { stat } from './stat.ts';
+import { time } from './time.ts';
+import { uname } from './uname.ts';
+
+/** Every collector there is, by name. */
+export const collectorRows: readonly CollectorRow[] = [cpu, loadavg, meminfo, netdev, stat, time, uname];
+
+export interface NamedCollector {
+  readonly name: string;
+  readonly collector: Collector;
+}
+
+/** The value of `--enable` and `--disable`. */
+export const collectorName: Parser<string> = choice(collectorRows.map(({ name }) => name));
+
+/** Every collector's options, by name: for the program's own table. */
+export const collectorOptions: OptionRows = Object.fromEntries(
+  collectorRows.flatMap(({ options }) => options.map((row) => [row.name, row])),
+);
+
+/** The collectors that are on by default and those that `--enable` adds, without those that `--disable` names. */
+export function selectCollectors(choice: {
+  readonly enable: readonly string[];
+  readonly disable: readonly string[];
+}): CollectorRow[] {
+  const isOn = ({ name, enabled }: CollectorRow) => enabled === 'by default' || choice.enable.includes(name);
+  return collectorRows.filter((row) => isOn(row) && !choice.disable.includes(row.name));
+}
+
+/** Makes the collectors of these rows. */
+export function createCollectors(rows: readonly CollectorRow[], context: CollectorContext): NamedCollector[] {
+  return rows.map((row) => ({ name: row.name, collector: row.create(context) }));
+}

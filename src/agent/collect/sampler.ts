@@ -1,0 +1,164 @@
+import type { Clock } from '../../runtime/clock.ts';
+import type { Log } from '../../runtime/log.ts';
+import { gauge, type Samples } from './collectors/collector.ts';
+import type { NamedCollector } from './collectors/index.ts';
+import { CollectError, NoDataError } from './proc/errors.ts';
+import type { Host } from './proc/host.ts';
+import { type Part, Recorder, type RecorderCounters, type Recording } from './recorder.ts';
+
+export interface SamplerOptions {
+  readonly host: Host;
+  readonly collectors: readonly NamedCollector[];
+  /** The agent's own families, which come after the collectors'. */
+  readonly self: { collect(out: Samples): void };
+  readonly clock: Pick<Clock, 'monotonicMs'>;
+  readonly counters: RecorderCounters;
+  readonly log: Pick<Log, 'warn' | 'info'>;
+  /** Smaller in tests. */
+  readonly seriesMax?: number;
+}
+
+/** Asks every collector at one instant. A collector that fails costs itself alone, and its failure is a number too. */
+export class Sampler {
+  readonly #host: Host;
+  readonly #self: SamplerOptions['self'];
+  readonly #clock: Pick<Clock, 'monotonicMs'>;
+  readonly #log: Pick<Log, 'warn' | 'info'>;
+  readonly #recorder: Recorder;
+  readonly #entries: readonly Entry[];
+  readonly #preparing: readonly Entry[];
+  readonly #ownPart: Part;
+
+  constructor(options: SamplerOptions) {
+    this.#host = options.host;
+    this.#self = options.self;
+    this.#clock = options.clock;
+    this.#log = options.log;
+    this.#recorder = new Recorder({
+      counters: options.counters,
+      warn: (text) => options.log.warn(text),
+      ...(options.seriesMax === undefined ? {} : { seriesMax: options.seriesMax }),
+    });
+    this.#entries = options.collectors.map(({ name, collector }) => ({
+      name,
+      collector,
+      part: this.#recorder.part(name),
+      durationMs: 0,
+      failure: undefined,
+      loggedFailure: undefined,
+    }));
+    this.#preparing = this.#entries.filter(({ collector }) => collector.prepare !== undefined);
+    this.#ownPart = this.#recorder.part('self', { required: true });
+  }
+
+  /** The names of the collectors that failed the last time, and why. */
+  get failures(): readonly { readonly name: string; readonly reason: string }[] {
+    return this.#entries.flatMap(({ name, failure }) =>
+      failure === undefined ? [] : [{ name, reason: failure.reason }],
+    );
+  }
+
+  /**
+   * The instant is this one. What it returns is valid until the next call, which must wait for this one. Without a
+   * collector that has to prepare, everything has been read when the call returns its promise.
+   */
+  async sample(): Promise<Recording> {
+    this.#host.beginInstant();
+    for (const entry of this.#entries) entry.failure = undefined;
+    if (this.#preparing.length > 0) await Promise.all(this.#preparing.map((entry) => this.#prepare(entry)));
+    this.#recorder.begin();
+    let startMs = this.#clock.monotonicMs();
+    for (const entry of this.#entries) startMs = this.#collect(entry, startMs);
+    this.#recorder.settle();
+    this.#sampleSelf();
+    for (const entry of this.#entries) this.#logChange(entry);
+    return this.#recorder.end();
+  }
+
+  async #prepare(entry: Entry): Promise<void> {
+    try {
+      await entry.collector.prepare!(this.#host);
+    } catch (error) {
+      entry.failure = failureOf(error);
+    }
+  }
+
+  /** Returns when it ended, which is when the next one starts. */
+  #collect(entry: Entry, startMs: number): number {
+    this.#recorder.enter(entry.part);
+    try {
+      if (entry.failure === undefined) entry.collector.collect(this.#host, this.#recorder);
+    } catch (error) {
+      entry.failure = failureOf(error);
+    }
+    if (entry.failure === undefined) this.#recorder.leave();
+    else this.#recorder.abandon();
+    const endMs = this.#clock.monotonicMs();
+    entry.durationMs = endMs - startMs;
+    return endMs;
+  }
+
+  #sampleSelf(): void {
+    const out = this.#recorder;
+    out.enter(this.#ownPart);
+    for (const { name, durationMs } of this.#entries) out.sample(duration, Math.round(durationMs * 1000), name);
+    for (const { name, failure, part } of this.#entries) {
+      out.sample(success, failure === undefined && !part.leftOut ? 1 : 0, name);
+    }
+    this.#self.collect(out);
+    out.leave();
+  }
+
+  /** A collector that fails does so at each tick, for days maybe: only what changes is worth a line. */
+  #logChange(entry: Entry): void {
+    const { name, failure, loggedFailure } = entry;
+    if (failure?.kind === loggedFailure?.kind) return;
+    entry.loggedFailure = failure;
+    if (failure === undefined) {
+      this.#log.info(`collector '${name}' works again`);
+      return;
+    }
+    const line = `collector '${name}' failed: ${failure.reason}; its series are absent until it works again`;
+    // Not every host has what every collector looks for.
+    if (failure.isNoData) this.#log.info(line);
+    else this.#log.warn(line);
+  }
+}
+
+interface Entry {
+  readonly name: string;
+  readonly collector: NamedCollector['collector'];
+  readonly part: Part;
+  durationMs: number;
+  failure: Failure | undefined;
+  loggedFailure: Failure | undefined;
+}
+
+interface Failure {
+  readonly reason: string;
+  readonly isNoData: boolean;
+  /** Equal for what is worth one line: the reason may say a number that changes each time. */
+  readonly kind: string;
+}
+
+const duration = gauge('node_scrape_collector_duration_seconds', 'How long a collector took.', {
+  labels: ['collector'],
+  unit: 'seconds',
+  divisor: 1_000_000,
+});
+const success = gauge('node_scrape_collector_success', 'Whether a collector found what it looks for: 1, or 0.', {
+  labels: ['collector'],
+});
+
+/**
+ * What the files of a host can do to a collector is a CollectError; anything else is a bug of that collector. A bug should
+ * not end the others either: the kernel of tomorrow prints what nobody has thought of.
+ */
+function failureOf(error: unknown): Failure {
+  if (error instanceof CollectError) {
+    const { message: reason, code, path } = error;
+    return { reason, isNoData: error instanceof NoDataError, kind: `${code} ${path}` };
+  }
+  const stack = error instanceof Error ? (error.stack ?? error.message) : String(error);
+  return { reason: `a bug of this program, please report it: ${stack}`, isNoData: false, kind: 'bug' };
+}

@@ -1,0 +1,229 @@
+import type { Family } from '../model/family.ts';
+import { counter, gauge, type Samples } from './collect/collectors/collector.ts';
+import type { RecorderCounters } from './collect/recorder.ts';
+
+/**
+ * What the parts of the agent count about themselves. Whoever knows better changes the field; nobody but `SelfMetrics`
+ * reads them all. Totals count from the start of the program, so each is a counter in Prometheus that restarts with it.
+ */
+export interface AgentCounters extends RecorderCounters {
+  reportsSampled: number;
+  /** Why reports were given up: the spool was full, they were too old, or their file was damaged. */
+  readonly reportsDropped: Record<'full' | 'age' | 'disk', number>;
+  /** Ticks that found the last one still at work. */
+  ticksSkipped: number;
+  /** Reports that the server has not freed, at present. */
+  spoolReports: number;
+  spoolBytes: number;
+  spoolDiskErrors: number;
+  /** Connections that were welcomed; `reconnects` are those after the first. */
+  connects: number;
+  reconnects: number;
+  /** Dials that ended before a welcome, for whatever reason. */
+  connectFailures: number;
+  bytesSent: number;
+  acksReceived: number;
+  /** What the server adds to the times of the running session. */
+  clockOffsetMs: number;
+  /** Sessions begun because the wall clock was moved. */
+  clockSteps: number;
+}
+
+export function newAgentCounters(): AgentCounters {
+  return {
+    reportsSampled: 0,
+    reportsDropped: { full: 0, age: 0, disk: 0 },
+    ticksSkipped: 0,
+    spoolReports: 0,
+    spoolBytes: 0,
+    spoolDiskErrors: 0,
+    connects: 0,
+    reconnects: 0,
+    connectFailures: 0,
+    bytesSent: 0,
+    acksReceived: 0,
+    clockOffsetMs: 0,
+    clockSteps: 0,
+    samplesDuplicate: 0,
+    samplesRefused: 0,
+    labelsCut: 0,
+    schemasBegun: 0,
+    seriesLeftOut: 0,
+  };
+}
+
+/** What the operating system says about this process. */
+export interface ProcessFacts {
+  readonly version: string;
+  readonly nodeVersion: string;
+  readonly startTimeMs: number;
+  /** User and system, of all threads, since the start. */
+  cpuMicroseconds(): number;
+  residentBytes(): number;
+}
+
+/** The facts of the running process. */
+export function processFacts(version: string, startTimeMs: number): ProcessFacts {
+  return {
+    version,
+    nodeVersion: process.versions.node,
+    startTimeMs,
+    cpuMicroseconds() {
+      const { user, system } = process.cpuUsage();
+      return user + system;
+    },
+    residentBytes: () => process.memoryUsage.rss(),
+  };
+}
+
+/** The `sysmon_agent_*` families. */
+export class SelfMetrics {
+  readonly #counters: AgentCounters;
+  readonly #facts: ProcessFacts;
+
+  constructor(counters: AgentCounters, facts: ProcessFacts) {
+    this.#counters = counters;
+    this.#facts = facts;
+  }
+
+  collect(out: Samples): void {
+    out.sample(buildInfo, 1, this.#facts.version, this.#facts.nodeVersion);
+    out.sample(startTime, this.#facts.startTimeMs);
+    out.sample(cpu, this.#facts.cpuMicroseconds());
+    out.sample(residentMemory, this.#facts.residentBytes());
+    for (const reason of dropReasons) out.sample(reportsDropped, this.#counters.reportsDropped[reason], reason);
+    for (const { family, field } of rows) out.sample(family, this.#counters[field]);
+  }
+}
+
+const dropReasons = ['full', 'age', 'disk'] as const;
+
+const buildInfo = gauge('sysmon_agent_build_info', 'Always 1; the labels say which agent runs on which Node.js.', {
+  labels: ['version', 'nodejs'],
+});
+const startTime = gauge('sysmon_agent_start_time_seconds', 'When the agent started, in seconds since 1970.', {
+  unit: 'seconds',
+  divisor: 1000,
+});
+const cpu = counter('sysmon_agent_cpu_seconds_total', 'CPU time that the agent itself has used, user and system.', {
+  unit: 'seconds',
+  divisor: 1_000_000,
+});
+const residentMemory = gauge('sysmon_agent_resident_memory_bytes', 'Memory that the agent itself occupies.', {
+  unit: 'bytes',
+});
+const reportsDropped = counter(
+  'sysmon_agent_reports_dropped_total',
+  'Reports that will never reach Prometheus, each a gap of one interval. full: the spool had no room for more; age: ' +
+    'they had waited longer than the spool keeps; disk: their file was damaged.',
+  { labels: ['reason'] },
+);
+
+type NumberField = { [K in keyof AgentCounters]: AgentCounters[K] extends number ? K : never }[keyof AgentCounters];
+
+const rows: readonly { readonly family: Family; readonly field: NumberField }[] = [
+  {
+    field: 'reportsSampled',
+    family: counter('sysmon_agent_reports_sampled_total', 'Reports that the agent has made, one each interval.'),
+  },
+  {
+    field: 'ticksSkipped',
+    family: counter(
+      'sysmon_agent_ticks_skipped_total',
+      'Collections that did not take place because the last one still ran, each a gap of one interval. If it rises, ' +
+        'look at node_scrape_collector_duration_seconds.',
+    ),
+  },
+  {
+    field: 'spoolReports',
+    family: gauge(
+      'sysmon_agent_spool_reports',
+      'Reports that wait here until Prometheus has them. It rises while the server or Prometheus is away.',
+    ),
+  },
+  {
+    field: 'spoolBytes',
+    family: gauge('sysmon_agent_spool_bytes', 'Bytes of the reports that wait here; the oldest go when it is full.', {
+      unit: 'bytes',
+    }),
+  },
+  {
+    field: 'spoolDiskErrors',
+    family: counter(
+      'sysmon_agent_spool_disk_errors_total',
+      'Times that the spool could not be written to disk (or damaged files were found there). Reports then wait in ' +
+        'memory alone and do not survive a restart of the agent.',
+    ),
+  },
+  {
+    field: 'connects',
+    family: counter('sysmon_agent_connects_total', 'Connections that the server has welcomed.'),
+  },
+  {
+    field: 'reconnects',
+    family: counter(
+      'sysmon_agent_reconnects_total',
+      'Connections that the server has welcomed after the first: how often the line was lost.',
+    ),
+  },
+  {
+    field: 'connectFailures',
+    family: counter(
+      'sysmon_agent_connect_failures_total',
+      'Tries to reach the server that ended without a welcome; the log says why.',
+    ),
+  },
+  {
+    field: 'bytesSent',
+    family: counter('sysmon_agent_sent_bytes_total', 'Bytes of frames sent to the server.', { unit: 'bytes' }),
+  },
+  {
+    field: 'acksReceived',
+    family: counter('sysmon_agent_acks_received_total', 'Times that the server said that reports can be forgotten.'),
+  },
+  {
+    field: 'clockOffsetMs',
+    family: gauge(
+      'sysmon_agent_clock_offset_seconds',
+      'What is added to the times of this host because its clock differs from the server. Not 0: look after NTP.',
+      { unit: 'seconds', divisor: 1000 },
+    ),
+  },
+  {
+    field: 'clockSteps',
+    family: counter('sysmon_agent_clock_steps_total', 'Times that the clock of this host was moved by more than 2 s.'),
+  },
+  {
+    field: 'schemasBegun',
+    family: counter(
+      'sysmon_agent_schemas_begun_total',
+      'Times that all series were declared anew because many had gone (containers, network interfaces).',
+    ),
+  },
+  {
+    field: 'seriesLeftOut',
+    family: gauge(
+      'sysmon_agent_series_left_out',
+      'Series that are not sent because this host has more than an agent may have. Whole collectors are left out; the ' +
+        'log says which. Use --disable or filters.',
+    ),
+  },
+  {
+    field: 'samplesDuplicate',
+    family: counter(
+      'sysmon_agent_samples_duplicate_total',
+      'Samples that came twice in one collection; the first was kept.',
+    ),
+  },
+  {
+    field: 'samplesRefused',
+    family: counter(
+      'sysmon_agent_samples_refused_total',
+      'Samples that were left out because of their name or labels; the log says which.',
+    ),
+  },
+  {
+    field: 'labelsCut',
+    family: counter('sysmon_agent_labels_cut_total', 'Label values that were cut because they were too long.'),
+  },
+];

@@ -1,0 +1,445 @@
+import { decodeServerMessage, encodeMessage } from '../../protocol/codec.ts';
+import { ProtocolError } from '../../protocol/errors.ts';
+import { encodeFrame, FrameDecoder } from '../../protocol/frame.ts';
+import { limits } from '../../protocol/limits.ts';
+import type { AgentMessage, Hello, Pong, ServerMessage, Welcome } from '../../protocol/message.ts';
+import { protocolVersion } from '../../protocol/message.ts';
+import type { Clock, Timer } from '../../runtime/clock.ts';
+import { type Connection, ConnectionError } from '../../runtime/connection.ts';
+import type { Log } from '../../runtime/log.ts';
+import type { BootClock } from '../collect/epoch-clock.ts';
+import type { SpoolCursor, SpoolStep } from '../spool/replay.ts';
+import type { SpoolSession } from '../spool/segment.ts';
+import type { Spool } from '../spool/spool.ts';
+
+/** The server ends the connection and says why. The code comes from a peer: any text. */
+export class RefusedError extends Error {
+  override readonly name = 'RefusedError';
+  readonly code: string;
+  constructor(code: string, message: string) {
+    super(message);
+    this.code = code;
+  }
+}
+
+export interface SessionCounters {
+  bytesSent: number;
+  acksReceived: number;
+  clockOffsetMs: number;
+}
+
+export interface SessionOptions {
+  readonly connection: Connection;
+  readonly spool: Spool;
+  readonly hello: Omit<Hello, 'kind' | 'version'>;
+  readonly clock: Clock;
+  readonly boot: BootClock;
+  readonly counters: SessionCounters;
+  readonly log: Log;
+  /** How long a report waits before it goes out, so that a fleet does not speak at once: see `sendDelayMs`. */
+  readonly delayMs: number;
+  /** The server has taken the hello. */
+  readonly onWelcomed: (cursor: SpoolCursor) => void;
+  /** A report is on its way. */
+  readonly onReportSent: () => void;
+  /** No more reports are made: what is there is sent, and the session ends in good order. */
+  readonly draining: AbortSignal;
+  /** It ends at once. */
+  readonly signal: AbortSignal;
+}
+
+/**
+ * One connection, from the hello to its end: what the server lacks is sent, then each report as it comes. It returns
+ * when it has been drained and the server has read everything; otherwise it ends by throwing a ConnectionError, a
+ * RefusedError, or what is wrong with the server's bytes. The connection is closed in any case.
+ */
+export async function runSession(options: SessionOptions): Promise<void> {
+  await new Session(options).run();
+}
+
+class Session {
+  readonly #options: SessionOptions;
+  readonly #connection: Connection;
+  readonly #clock: Clock;
+  readonly #decoder = new FrameDecoder({ payloadBytesMax: limits.agentBoundFrameBytesMax });
+  /** Aborted with the reason when the connection can no longer be used. */
+  readonly #ended = new AbortController();
+  /** Goes on with what waits for a report. Not an AbortSignal with its listeners: they cost as much as the report. */
+  #resume: (() => void) | undefined;
+  /** Waiting for a report has no more sense: ended, or draining. */
+  #isWoken = false;
+  /** Runs while a report waits for its time to go out. */
+  #delay: Timer | undefined;
+  /** Who waits for an answer, by what they wait for: `welcome`, or the nonce of a ping. */
+  readonly #expected = new Map<string | number, Expected>();
+  #reading: Promise<void> = Promise.resolve();
+  #nonce = 0;
+  #heardAtMs: number;
+  #sentAtMs: number;
+  /** When the oldest ping was sent that nothing has followed. */
+  #pingedAtMs: number | undefined;
+  #watch: Timer | undefined;
+  #watchAtMs = 0;
+  /** Bytes since the last ping that paces the replay, and what it is answered with. */
+  #unpacedBytes = 0;
+  #pace: Promise<Measured> | undefined;
+  /** How far the server's clock is ahead of boot time, and when that was measured. */
+  #serverAhead: { readonly ms: number; readonly atMs: number } | undefined;
+
+  constructor(options: SessionOptions) {
+    this.#options = options;
+    this.#connection = options.connection;
+    this.#clock = options.clock;
+    this.#heardAtMs = this.#sentAtMs = options.clock.monotonicMs();
+  }
+
+  async run(): Promise<void> {
+    const { signal, draining, spool } = this.#options;
+    const stop = () => this.#end(new ConnectionError('closed', `the connection to ${this.#peer} was ended here`));
+    const wake = () => this.#wake();
+    const unsubscribe = spool.onAppend(() => this.#appended());
+    signal.addEventListener('abort', stop);
+    draining.addEventListener('abort', wake);
+    try {
+      if (signal.aborted) stop();
+      if (draining.aborted) wake();
+      this.#reading = this.#readAll();
+      const received = await this.#greet();
+      const cursor = spool.replay(received.sessions);
+      this.#options.onWelcomed(cursor);
+      this.#keepAlive();
+      await this.#deliver(cursor);
+      // The pong says that everything before the ping has been read.
+      await this.#ping();
+      await this.#connection.end();
+    } finally {
+      signal.removeEventListener('abort', stop);
+      draining.removeEventListener('abort', wake);
+      unsubscribe();
+      this.#watch?.cancel();
+      this.#end(new ConnectionError('closed', `the connection to ${this.#peer} has ended`));
+      await this.#reading;
+    }
+  }
+
+  async #greet(): Promise<Welcome> {
+    const sentAtMs = this.#options.boot.bootMs();
+    const answer = this.#expect('welcome');
+    const overdue = this.#clock.after(limits.pongTimeoutMs, () =>
+      this.#end(
+        new ConnectionError('timeout', `${this.#peer} did not answer the hello within ${limits.pongTimeoutMs} ms`),
+      ),
+    );
+    try {
+      await this.#send({ kind: 'hello', version: protocolVersion, ...this.#options.hello });
+      const { message, atMs } = await answer;
+      if (message.kind !== 'welcome') throw new Error(`a welcome was expected, and a ${message.kind} given`);
+      if (message.version !== protocolVersion) {
+        throw new ProtocolError(
+          'version',
+          `the server speaks version ${message.version}, this agent ${protocolVersion}`,
+        );
+      }
+      this.#measured({ sentAtMs, receivedAtMs: atMs, serverMs: message.nowMs });
+      return message;
+    } finally {
+      overdue.cancel();
+    }
+  }
+
+  /** Sends what the cursor gives, until it is drained. */
+  async #deliver(cursor: SpoolCursor): Promise<void> {
+    const { draining } = this.#options;
+    for (;;) {
+      this.#ended.signal.throwIfAborted();
+      const step = cursor.next(pieceBytesMax);
+      if (step.kind === 'settle') {
+        await this.#settle(step.session);
+      } else if (step.kind === 'send') {
+        await this.#sendPiece(step);
+      } else if (draining.aborted) {
+        return;
+      } else {
+        await this.#nextReport();
+      }
+    }
+  }
+
+  async #sendPiece({ bytes, reportCount }: SendStep): Promise<void> {
+    // In one write: each time that the process is woken for costs CPU.
+    const takesPing = reportCount > 0 && this.#isPingSoonAt(this.#clock.monotonicMs());
+    await this.#write(takesPing ? Buffer.concat([bytes, this.#pingFrame()]) : bytes);
+    if (reportCount > 0) this.#options.onReportSent();
+    await this.#keepPace(bytes.length);
+  }
+
+  /** Ends with the next append, and the delay of this agent; at once, where waiting has no more sense. */
+  #nextReport(): Promise<void> {
+    return new Promise((resolve) => {
+      if (this.#isWoken) resolve();
+      else this.#resume = resolve;
+    });
+  }
+
+  #appended(): void {
+    // What comes while it is not waited for is found by the cursor; and what comes in the delay goes with the first.
+    if (this.#resume === undefined || this.#delay !== undefined) return;
+    this.#delay = this.#clock.after(this.#options.delayMs, () => this.#goOn());
+    this.#putOffWatch(this.#clock.monotonicMs() + this.#options.delayMs);
+  }
+
+  #goOn(): void {
+    this.#delay?.cancel();
+    this.#delay = undefined;
+    this.#resume?.();
+    this.#resume = undefined;
+  }
+
+  #wake(): void {
+    this.#isWoken = true;
+    this.#goOn();
+  }
+
+  /** Settles what the server adds to the times of a session: how far its clock is ahead of the session's. */
+  async #settle(session: SpoolSession): Promise<void> {
+    const { spool, counters, log } = this.#options;
+    const measuredMs = await this.#measureServer();
+    const knownMs = spool.serverAheadMs;
+    const offsetMs = offsetFrom(measuredMs, { baseMs: session.baseMs!, knownMs });
+    spool.settle(session, offsetMs, { isGuess: measuredMs === undefined && knownMs === undefined });
+    if (session === spool.session) counters.clockOffsetMs = session.offsetMs!;
+    if (offsetMs === 0) return;
+    const ahead = offsetMs > 0 ? 'ahead of' : 'behind';
+    log.warn(
+      `the clock of ${this.#peer} is ${seconds(Math.abs(offsetMs))} s ${ahead} ours: making up for it in reports`,
+    );
+  }
+
+  /** How far the server's clock is ahead of boot time; undefined where no round trip was quick enough to tell. */
+  async #measureServer(): Promise<number | undefined> {
+    for (let attempt = 0; attempt <= limits.clockMeasurementsMax; attempt++) {
+      const known = this.#serverAhead;
+      if (known !== undefined && this.#clock.monotonicMs() - known.atMs <= measurementMsMax) return known.ms;
+      if (attempt < limits.clockMeasurementsMax) this.#measured(await this.#ping());
+    }
+    return undefined;
+  }
+
+  #measured({ sentAtMs, receivedAtMs, serverMs }: Measured): void {
+    if (receivedAtMs - sentAtMs > limits.roundTripMsMax) return;
+    this.#serverAhead = { ms: serverMs - (sentAtMs + receivedAtMs) / 2, atMs: this.#clock.monotonicMs() };
+  }
+
+  /**
+   * A kernel buffers megabytes. On a slow line a ping would wait behind them for longer than silence may last, and each
+   * connection would end, and send the same again. So no more is under way than what stands between three pings.
+   */
+  async #keepPace(sentBytes: number): Promise<void> {
+    this.#unpacedBytes += sentBytes;
+    if (this.#unpacedBytes < paceBytes) return;
+    this.#unpacedBytes = 0;
+    await this.#pace;
+    this.#pace = this.#ping();
+    // It is awaited by the next turn, if there is one.
+    this.#pace.catch(() => {});
+  }
+
+  async #ping(): Promise<Measured> {
+    const sentAtMs = this.#options.boot.bootMs();
+    const frame = this.#pingFrame();
+    const answer = this.#expect(this.#nonce);
+    await this.#write(frame);
+    const { message, atMs } = await answer;
+    // Expected by its nonce, so it is a pong.
+    return { sentAtMs, receivedAtMs: atMs, serverMs: (message as Pong).nowMs };
+  }
+
+  /** A ping that goes out now. */
+  #pingFrame(): Uint8Array {
+    this.#pingedAtMs ??= this.#clock.monotonicMs();
+    return encodeFrame(encodeMessage({ kind: 'ping', nonce: ++this.#nonce }));
+  }
+
+  #isPingSoonAt(ms: number): boolean {
+    return this.#pingedAtMs === undefined && ms - this.#heardAtMs >= pingSoonMs;
+  }
+
+  /** Pings where nothing is heard, or there is nothing to say; ends the connection when nothing follows. */
+  #keepAlive(): void {
+    const nowMs = this.#clock.monotonicMs();
+    if (this.#pingedAtMs !== undefined && nowMs - this.#pingedAtMs >= limits.pongTimeoutMs) {
+      const silentMs = Math.round(nowMs - this.#heardAtMs);
+      this.#end(new ConnectionError('timeout', `${this.#peer} has been silent for ${seconds(silentMs)} s`));
+      return;
+    }
+    if (this.#pingedAtMs === undefined && nowMs - this.#quietSinceMs >= limits.pingAfterMs) {
+      // Without an answer the connection ends, and that is handled where it is used.
+      this.#write(this.#pingFrame()).catch(() => {});
+    }
+    this.#setWatch(this.#watchDueMs);
+  }
+
+  /** A report goes out then, with the ping that may be due: the timer is set so that it need not fire for that. */
+  #putOffWatch(sendAtMs: number): void {
+    const dueMs = this.#isPingSoonAt(sendAtMs) ? sendAtMs + limits.pongTimeoutMs : this.#watchDueMs;
+    // Half of it, so that the few ms by which things are late do not set it each time.
+    if (this.#watchAtMs < dueMs + watchGraceMs / 2) this.#setWatch(dueMs + watchGraceMs);
+    // A pong that is this late may never come.
+    else if (this.#pingedAtMs !== undefined && dueMs < this.#watchAtMs) this.#setWatch(dueMs);
+  }
+
+  get #watchDueMs(): number {
+    if (this.#pingedAtMs === undefined) return this.#quietSinceMs + limits.pingAfterMs;
+    return this.#pingedAtMs + limits.pongTimeoutMs;
+  }
+
+  #setWatch(atMs: number): void {
+    this.#watch?.cancel();
+    this.#watchAtMs = atMs;
+    this.#watch = this.#clock.after(atMs - this.#clock.monotonicMs(), () => this.#keepAlive());
+  }
+
+  get #quietSinceMs(): number {
+    return Math.min(this.#heardAtMs, this.#sentAtMs);
+  }
+
+  async #readAll(): Promise<void> {
+    try {
+      for await (const chunk of this.#connection) {
+        for (const payload of this.#decoder.push(chunk)) this.#receive(decodeServerMessage(payload));
+      }
+      this.#decoder.end();
+      this.#end(new ConnectionError('closed', `${this.#peer} has closed the connection`));
+    } catch (error) {
+      this.#end(error);
+    }
+  }
+
+  #receive(message: ServerMessage): void {
+    this.#heardAtMs = this.#clock.monotonicMs();
+    this.#pingedAtMs = undefined;
+    switch (message.kind) {
+      case 'welcome':
+        if (!this.#answer('welcome', message)) throw new ProtocolError('bad-message', 'welcome: a second one');
+        return;
+      case 'pong':
+        // One that nobody waits for says no more than any other frame: that the server is there.
+        this.#answer(message.nonce, message);
+        return;
+      case 'ack':
+        this.#options.counters.acksReceived++;
+        this.#options.spool.acknowledge(message.session, message.seq);
+        return;
+      case 'error':
+        throw new RefusedError(message.code, `${this.#peer} refuses us (${message.code}): ${message.text}`);
+      case 'unknown':
+        return;
+    }
+  }
+
+  #expect(what: string | number): Promise<Answer> {
+    const answer = new Promise<Answer>((resolve, reject) => this.#expected.set(what, { resolve, reject }));
+    // Whoever has sent the question may fail before it waits for the answer.
+    answer.catch(() => {});
+    if (this.#ended.signal.aborted) this.#expected.get(what)?.reject(this.#ended.signal.reason);
+    return answer;
+  }
+
+  #answer(what: string | number, message: ServerMessage): boolean {
+    const expected = this.#expected.get(what);
+    this.#expected.delete(what);
+    expected?.resolve({ message, atMs: this.#options.boot.bootMs() });
+    return expected !== undefined;
+  }
+
+  #send(message: AgentMessage): Promise<void> {
+    return this.#write(encodeFrame(encodeMessage(message)));
+  }
+
+  async #write(bytes: Uint8Array): Promise<void> {
+    this.#sentAtMs = this.#clock.monotonicMs();
+    this.#options.counters.bytesSent += bytes.length;
+    try {
+      await this.#connection.write(bytes);
+    } catch (error) {
+      // What the server said before it went is the better reason: it is read to its end first.
+      await this.#reading;
+      this.#end(error);
+      throw this.#ended.signal.reason;
+    }
+  }
+
+  /** The first reason counts. */
+  #end(reason: unknown): void {
+    if (this.#ended.signal.aborted) return;
+    this.#ended.abort(reason);
+    this.#wake();
+    for (const { reject } of this.#expected.values()) reject(reason);
+    this.#expected.clear();
+    this.#connection.destroy(reason instanceof Error ? reason : undefined);
+  }
+
+  get #peer(): string {
+    return this.#connection.peer;
+  }
+}
+
+/**
+ * What the server adds to the times of a session. `measuredMs` and `knownMs` say how far the server is ahead of boot time:
+ * now, where that could be measured, and as the session before was settled. What is nearer than a clock is trusted must
+ * not set the times back: the server drops what is not newer, and this host's clock has moved, not its boot time.
+ */
+export function offsetFrom(
+  measuredMs: number | undefined,
+  { baseMs, knownMs }: { readonly baseMs: number; readonly knownMs: number | undefined },
+): number {
+  const carriedOnMs = knownMs === undefined ? undefined : Math.round(knownMs - baseMs);
+  if (measuredMs === undefined) return carriedOnMs ?? 0;
+  const exactMs = Math.round(measuredMs - baseMs);
+  const offsetMs = Math.abs(exactMs) <= limits.clockOffsetIgnoredMs ? 0 : exactMs;
+  if (carriedOnMs === undefined || offsetMs >= carriedOnMs) return offsetMs;
+  // Each of the two may be off by what is ignored. Where they are further apart, the server's clock was set.
+  return Math.abs(exactMs - carriedOnMs) <= 2 * limits.clockOffsetIgnoredMs ? carriedOnMs : offsetMs;
+}
+
+type SendStep = Extract<SpoolStep, { readonly kind: 'send' }>;
+
+/** A question and its answer, in boot time, and what the server's clock said in between. */
+interface Measured {
+  readonly sentAtMs: number;
+  readonly receivedAtMs: number;
+  readonly serverMs: number;
+}
+
+interface Answer {
+  readonly message: ServerMessage;
+  readonly atMs: number;
+}
+
+interface Expected {
+  readonly resolve: (answer: Answer) => void;
+  readonly reject: (reason: unknown) => void;
+}
+
+// A piece is written at once, and a write waits for the one before: so this is also what waits outside the kernel.
+const pieceBytesMax = 65_536;
+// Twice this is under way at most: at a round trip of 100 ms 2.5 MB/s, and 13 KB/s before silence would end it.
+const paceBytes = 131_072;
+// Of the 10 s after which a ping is due: at an interval of 5 s it goes with every other report.
+const pingSoonMs = 0.75 * limits.pingAfterMs;
+// More than reports wait before they go out. As long as they come, the timer that would ping does not fire.
+const watchGraceMs = 1250;
+// A replay may begin several sessions one after another: they share a measurement.
+const measurementMsMax = 10_000;
+
+/** How long reports of this agent wait, of at most a second and a quarter of the interval: the same at each start. */
+export function sendDelayMs(agentName: string, intervalMs: number): number {
+  // FNV-1a, 32 bits: http://www.isthe.com/chongo/tech/comp/fnv/
+  let hash = 0x811c9dc5;
+  for (const byte of Buffer.from(agentName)) hash = Math.imul(hash ^ byte, 0x01000193) >>> 0;
+  return (hash / 2 ** 32) * Math.min(1000, intervalMs / 4);
+}
+
+function seconds(ms: number): string {
+  return (ms / 1000).toFixed(1);
+}

@@ -1,0 +1,181 @@
+import { FrameError, ProtocolError, permanent } from '../../protocol/errors.ts';
+import type { Hello } from '../../protocol/message.ts';
+import { backoffMs } from '../../runtime/backoff.ts';
+import type { Clock, Timer } from '../../runtime/clock.ts';
+import { type Connection, ConnectionError } from '../../runtime/connection.ts';
+import { type Log, onceAMinute, type SeldomLog } from '../../runtime/log.ts';
+import type { BootClock } from '../collect/epoch-clock.ts';
+import type { SpoolCursor } from '../spool/replay.ts';
+import type { Spool } from '../spool/spool.ts';
+import { RefusedError, runSession, type SessionCounters, sendDelayMs } from './connection.ts';
+
+/** What the link is doing, for whoever asks. Times are of the wall clock. */
+export type LinkState =
+  | { readonly kind: 'connecting'; readonly sinceMs: number }
+  /** `unsent` counts the reports that have not gone out. */
+  | { readonly kind: 'connected'; readonly peer: string; readonly sinceMs: number; readonly unsent: () => number }
+  | { readonly kind: 'waiting'; readonly reason: string; readonly isRefused: boolean; readonly retryAtMs: number }
+  | { readonly kind: 'stopped' };
+
+export interface LinkCounters extends SessionCounters {
+  connects: number;
+  reconnects: number;
+  connectFailures: number;
+}
+
+export interface LinkOptions {
+  /** Whom it dials, for log lines. */
+  readonly address: string;
+  /** A connection that is ready for the hello, or a ConnectionError. It may be called any number of times. */
+  readonly dial: (signal: AbortSignal) => Promise<Connection>;
+  readonly spool: Spool;
+  readonly hello: Omit<Hello, 'kind' | 'version'>;
+  readonly clock: Clock;
+  readonly boot: BootClock;
+  /** 0 ≤ random() < 1. */
+  readonly random: () => number;
+  readonly counters: LinkCounters;
+  readonly log: Log;
+  readonly onState?: (state: LinkState) => void;
+}
+
+/** One session after another, until it is stopped. */
+export class Link {
+  readonly #options: LinkOptions;
+  readonly #seldom: SeldomLog;
+  #state: LinkState;
+  /** In a row, since the last session that was of use. */
+  #failures = 0;
+  /** The log's last word is that there is no connection. */
+  #isLossTold = true;
+  /** Aborted to end the wait for the next try. */
+  #wait = new AbortController();
+
+  constructor(options: LinkOptions) {
+    this.#options = options;
+    const { log, clock } = options;
+    const warn = (text: string) => {
+      this.#isLossTold = true;
+      log.warn(text);
+    };
+    this.#seldom = onceAMinute({ warn, error() {}, info() {}, debug() {} }, clock);
+    this.#state = { kind: 'connecting', sinceMs: options.clock.nowMs() };
+  }
+
+  get state(): LinkState {
+    return this.#state;
+  }
+
+  /** Something has changed, maybe what was in the way: the next try is now. */
+  retryNow(): void {
+    this.#wait.abort();
+  }
+
+  /**
+   * Runs until `stopping` aborts; then what the spool holds is sent, for `drainMsMax` at most. By then no report may be
+   * made any more. It rejects only on a bug.
+   */
+  async run(stopping: AbortSignal): Promise<void> {
+    const { clock } = this.#options;
+    const stop = new AbortController();
+    let deadline: Timer | undefined;
+    const startDraining = () => {
+      this.#wait.abort();
+      deadline = clock.after(drainMsMax, () => stop.abort());
+    };
+    stopping.addEventListener('abort', startDraining, { once: true });
+    while (!stopping.aborted) {
+      try {
+        await this.#connectOnce({ draining: stopping, signal: stop.signal });
+      } catch (error) {
+        if (stopping.aborted && isOperational(error)) break;
+        const retryMs = this.#failed(error);
+        this.#wait = new AbortController();
+        await clock.sleep(retryMs, this.#wait.signal);
+      }
+    }
+    deadline?.cancel();
+    this.#become({ kind: 'stopped' });
+  }
+
+  /** From the dial to the end of the session. Returns when it was drained, throws otherwise. */
+  async #connectOnce({ draining, signal }: { draining: AbortSignal; signal: AbortSignal }): Promise<void> {
+    const { spool, hello, clock, boot, counters, log } = this.#options;
+    this.#become({ kind: 'connecting', sinceMs: clock.nowMs() });
+    let isWelcomed = false;
+    try {
+      const connection = await this.#options.dial(draining);
+      await runSession({
+        ...{ connection, spool, hello, clock, boot, counters, log, draining, signal },
+        delayMs: sendDelayMs(hello.agentName, hello.intervalMs),
+        onWelcomed: (cursor) => {
+          isWelcomed = true;
+          this.#welcomed(connection, cursor);
+        },
+        // Not at the welcome: a server that takes the hello and then ends each connection is not dialled at full speed.
+        onReportSent: () => {
+          this.#failures = 0;
+        },
+      });
+    } catch (error) {
+      if (!isWelcomed && !draining.aborted) counters.connectFailures++;
+      throw error;
+    }
+  }
+
+  #welcomed(connection: Connection, cursor: SpoolCursor): void {
+    const { counters, clock, address, log } = this.#options;
+    if (counters.connects > 0) counters.reconnects++;
+    counters.connects++;
+    const unsent = () => cursor.unsentCount;
+    this.#become({ kind: 'connected', peer: connection.peer, sinceMs: clock.nowMs(), unsent });
+    // As often as losses are told: a server that comes and goes does not fill the log.
+    if (this.#isLossTold) log.info(`connected to '${address}'; ${reports(unsent())} to send`);
+    this.#isLossTold = false;
+  }
+
+  /** How long to wait after this error. */
+  #failed(error: unknown): number {
+    if (!isOperational(error)) throw error;
+    const { random, clock, spool, address } = this.#options;
+    const isRefused = permanent(error.code);
+    const retryMs = isRefused ? refusedRetryMs : Math.round(backoffMs(this.#failures++, backoff, random));
+    const words = this.#state.kind === 'connected' ? `lost '${address}'` : `cannot connect to '${address}'`;
+    const waiting = `${reports(spool.waitingCount)} waiting, retrying in ${retryMs / 1000} s`;
+    this.#seldom.warn(`failed ${error.code}`, `${words}: ${error.message}${adviceOn(error)}; ${waiting}`);
+    this.#become({ kind: 'waiting', reason: error.message, isRefused, retryAtMs: clock.nowMs() + retryMs });
+    return retryMs;
+  }
+
+  #become(state: LinkState): void {
+    this.#state = state;
+    this.#options.onState?.(state);
+  }
+}
+
+const drainMsMax = 5000;
+const backoff = { baseMs: 500, maxMs: 30_000 };
+// A person has to change something first: a version, a name, a key.
+const refusedRetryMs = 60_000;
+
+type OperationalError = ConnectionError | RefusedError | FrameError | ProtocolError;
+
+/** Anything else is a bug, and ends the program. */
+function isOperational(error: unknown): error is OperationalError {
+  return (
+    error instanceof ConnectionError ||
+    error instanceof RefusedError ||
+    error instanceof FrameError ||
+    error instanceof ProtocolError
+  );
+}
+
+/** A handshake fails without a word on why: almost always by the key. */
+function adviceOn(error: OperationalError): string {
+  if (error.code !== 'tls') return '';
+  return " (is the key of --key-file this server's, and of the present fleet key? 'sysmon-server enroll' gives another)";
+}
+
+function reports(count: number): string {
+  return count === 1 ? '1 report' : `${count} reports`;
+}

@@ -1,0 +1,187 @@
+import type { Family } from '../../model/family.ts';
+import { type Schema, type SchemaPart, sameFamily } from '../../model/schema.ts';
+import type { FamilyDeclaration } from '../../protocol/message.ts';
+
+/**
+ * The schemas that connections, windows and agents hold, and what all of them take in memory. The hosts of a fleet say
+ * much the same: a family with its series, or at least the family, or label values such as those of the CPUs, are held
+ * once for all that declare them, and counted once, until the last schema that has them is released.
+ */
+export class SchemasInUse {
+  readonly #schemas = new Map<Schema, SchemaUse>();
+  readonly #parts = new Shared<number, SchemaPart>(partHash, () => entryBytes + partBytes);
+  readonly #families = new Shared<string, Family>(({ name }) => name, familyBytes);
+  readonly #labelValues = new Shared<number, LabelValues>(hashOf, labelValuesBytes);
+  /** Those that came last, which nobody may hold yet: the families of one collector tend to have the same. */
+  #lastLabelValues: LabelValues = noLabelValues;
+  #placeCount = 0;
+
+  /** About what it all takes. */
+  get bytes(): number {
+    const own = this.#schemas.size * schemaBytes + this.#placeCount * placeBytes;
+    return own + this.#parts.bytes + this.#families.bytes + this.#labelValues.bytes;
+  }
+
+  /** The same declaration, as one that is in use already, or of parts that are, where there are equal ones. */
+  share({ family, seriesCount, labelValues }: FamilyDeclaration): SchemaPart {
+    const part: SchemaPart = {
+      family: this.#families.find(family, sameFamily) ?? family,
+      seriesCount,
+      labelValues: this.#sharedLabelValues(labelValues),
+    };
+    return this.#parts.find(part, samePart) ?? part;
+  }
+
+  /** Somebody more holds the schema. What it has grown by counts from here on, too. */
+  hold(schema: Schema): void {
+    let use = this.#schemas.get(schema);
+    if (use === undefined) {
+      use = { count: 0, partCount: 0 };
+      this.#schemas.set(schema, use);
+    }
+    use.count++;
+    for (; use.partCount < schema.parts.length; use.partCount++) this.#add(schema.parts[use.partCount]!);
+  }
+
+  /** Somebody holds it no longer. */
+  release(schema: Schema): void {
+    const use = this.#schemas.get(schema);
+    if (use === undefined) throw new Error('a schema is released that nobody holds');
+    if (--use.count > 0) return;
+    this.#schemas.delete(schema);
+    for (let at = 0; at < use.partCount; at++) this.#remove(schema.parts[at]!);
+  }
+
+  #sharedLabelValues(labelValues: LabelValues): LabelValues {
+    if (labelValues.length === 0) return noLabelValues;
+    if (sameTexts(this.#lastLabelValues, labelValues)) return this.#lastLabelValues;
+    this.#lastLabelValues = this.#labelValues.find(labelValues, sameTexts) ?? labelValues;
+    return this.#lastLabelValues;
+  }
+
+  #add(part: SchemaPart): void {
+    this.#placeCount++;
+    if (!this.#parts.add(part)) return;
+    this.#families.add(part.family);
+    if (part.labelValues.length > 0) this.#labelValues.add(part.labelValues);
+  }
+
+  #remove(part: SchemaPart): void {
+    this.#placeCount--;
+    if (!this.#parts.remove(part)) return;
+    this.#families.remove(part.family);
+    if (part.labelValues.length > 0) this.#labelValues.remove(part.labelValues);
+  }
+}
+
+type LabelValues = readonly string[];
+
+interface SchemaUse {
+  /** How many hold it. */
+  count: number;
+  /** How many of its parts are counted. */
+  partCount: number;
+}
+
+/** Things by a key that equal ones have in common, each with how many have it. */
+class Shared<K, T extends object> {
+  readonly #byKey = new Map<K, Set<T>>();
+  readonly #uses = new Map<T, number>();
+  readonly #keyOf: (thing: T) => K;
+  readonly #bytesOf: (thing: T) => number;
+  bytes = 0;
+
+  constructor(keyOf: (thing: T) => K, bytesOf: (thing: T) => number) {
+    this.#keyOf = keyOf;
+    this.#bytesOf = bytesOf;
+  }
+
+  /** An equal one that is in use, if it is among those that are looked at. */
+  find(thing: T, isEqual: (a: T, b: T) => boolean): T | undefined {
+    let left = candidatesMax;
+    for (const each of this.#byKey.get(this.#keyOf(thing)) ?? []) {
+      if (isEqual(each, thing)) return each;
+      if (--left === 0) break;
+    }
+    return undefined;
+  }
+
+  /** Whether it is the first use. */
+  add(thing: T): boolean {
+    const uses = this.#uses.get(thing) ?? 0;
+    this.#uses.set(thing, uses + 1);
+    if (uses > 0) return false;
+    this.bytes += this.#bytesOf(thing);
+    const key = this.#keyOf(thing);
+    const things = this.#byKey.get(key);
+    if (things === undefined) this.#byKey.set(key, new Set([thing]));
+    else things.add(thing);
+    return true;
+  }
+
+  /** Whether it was the last use. */
+  remove(thing: T): boolean {
+    const uses = this.#uses.get(thing) ?? 0;
+    if (uses > 1) {
+      this.#uses.set(thing, uses - 1);
+      return false;
+    }
+    this.#uses.delete(thing);
+    this.bytes -= this.#bytesOf(thing);
+    const key = this.#keyOf(thing);
+    const things = this.#byKey.get(key)!;
+    if (things.size === 1) this.#byKey.delete(key);
+    else things.delete(thing);
+    return true;
+  }
+}
+
+// Agents of a fleet that is being upgraded disagree in two or three ways. One that makes up texts with one hash gains no
+// more than that its own are not shared.
+const candidatesMax = 8;
+
+const noLabelValues: LabelValues = Object.freeze([]);
+
+/** Of parts whose families and label values are shared, so that equal ones are the same objects. */
+function samePart(a: SchemaPart, b: SchemaPart): boolean {
+  return a.family === b.family && a.labelValues === b.labelValues && a.seriesCount === b.seriesCount;
+}
+
+function sameTexts(a: LabelValues, b: LabelValues): boolean {
+  return a.length === b.length && a.every((text, at) => text === b[at]);
+}
+
+/** FNV-1a over the characters, and an end after each text: http://www.isthe.com/chongo/tech/comp/fnv/ */
+function hashOf(texts: LabelValues, hashBefore = 0x811c9dc5): number {
+  let hash = hashBefore;
+  for (const text of texts) {
+    for (let at = 0; at < text.length; at++) hash = Math.imul(hash ^ text.charCodeAt(at), 0x01000193);
+    hash = Math.imul(hash ^ 0x10000, 0x01000193);
+  }
+  return hash >>> 0;
+}
+
+const partHash = ({ family, labelValues }: SchemaPart): number => hashOf([family.name], hashOf(labelValues));
+
+// What the engine allocates, in 64 bits, and the places in the maps above.
+const schemaBytes = 400;
+// In the schema's list, and the family's in the schema's map.
+const placeBytes = 8 + 40;
+const partBytes = 56;
+const stringBytes = 24;
+const entryBytes = 120;
+
+function familyBytes({ name, help, unit, labelNames }: Family): number {
+  let bytes = entryBytes + 120;
+  for (const text of [name, help, unit, ...labelNames]) bytes += textBytes(text);
+  return bytes;
+}
+
+function labelValuesBytes(labelValues: LabelValues): number {
+  let bytes = entryBytes;
+  for (const text of labelValues) bytes += textBytes(text);
+  return bytes;
+}
+
+/** A string with one character beyond Latin-1 has two bytes for each; and its place in a list. */
+const textBytes = (text: string): number => 8 + stringBytes + (/[^\0-\xff]/.test(text) ? 2 : 1) * text.length;

@@ -1,0 +1,176 @@
+import { agentId } from '../../model/agent-id.ts';
+import type { SavedCursor } from './cursors.ts';
+
+/** What a server knows after a restart: the cursors, and of each agent what the scrapers had. */
+export interface SavedState {
+  readonly savedAtMs: number;
+  readonly cursors: readonly SavedCursor[];
+  readonly agents: readonly SavedAgent[];
+}
+
+export interface SavedAgent {
+  readonly name: string;
+  /** When its last report came. */
+  readonly reportAtMs: number;
+  /** The newest report that every known scraper had; absent where there is none. */
+  readonly committedMs?: number;
+  /** Of each session, in order: the last report that every known scraper had. */
+  readonly sessions: readonly (readonly [session: number, seq: number])[];
+}
+
+/** The little of a disk that this needs; the simulation passes one that fills up and forgets. */
+export interface StateDisk {
+  /** The file's text, or undefined where there is none. Throws what is wrong with the file. */
+  read(): string | undefined;
+  /** Replaces the file as a whole, synced: afterwards either the old text is there or the new. */
+  write(text: string): Promise<void>;
+}
+
+/** Thrown for a file that is there and cannot be understood. */
+export class StateFileError extends Error {
+  override readonly name = 'StateFileError';
+}
+
+const formatVersion = 1;
+
+/** Writes the state whenever it has changed, one write at a time: changes that come meanwhile share the next one. */
+export class StateFile {
+  readonly #disk: StateDisk;
+  readonly #compose: () => { readonly state: SavedState; readonly onSaved: () => void };
+  readonly #onError: (error: unknown) => void;
+  #changed = false;
+  #writing: Promise<void> | undefined;
+
+  constructor(options: {
+    readonly disk: StateDisk;
+    /** What is to be written, as of now, and what follows once it is on disk. */
+    compose(): { readonly state: SavedState; readonly onSaved: () => void };
+    /** A write failed. The next change tries again. */
+    onError(error: unknown): void;
+  }) {
+    this.#disk = options.disk;
+    this.#compose = options.compose;
+    this.#onError = options.onError;
+  }
+
+  changed(): void {
+    this.#changed = true;
+    this.#writing ??= this.#write();
+  }
+
+  /** Resolves when everything up to now is on disk, or has failed to get there. */
+  async flush(): Promise<void> {
+    await this.#writing;
+  }
+
+  async #write(): Promise<void> {
+    // What comes in the same turn goes into the same file.
+    await Promise.resolve();
+    while (this.#changed) {
+      this.#changed = false;
+      const { state, onSaved } = this.#compose();
+      try {
+        await this.#disk.write(encodeState(state));
+        onSaved();
+      } catch (error) {
+        this.#onError(error);
+        break;
+      }
+    }
+    this.#writing = undefined;
+  }
+}
+
+export function encodeState(state: SavedState): string {
+  return `${JSON.stringify({ version: formatVersion, ...state })}\n`;
+}
+
+/** The state in a file's text. Throws a StateFileError that names the field. */
+export function parseState(text: string): SavedState {
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch (error) {
+    throw new StateFileError('not JSON', { cause: error });
+  }
+  const root = record(json, 'the file');
+  if (root['version'] !== formatVersion) {
+    throw new StateFileError(`'version' is ${JSON.stringify(root['version'])}, expected ${formatVersion}`);
+  }
+  return {
+    savedAtMs: number(root['savedAtMs'], 'savedAtMs'),
+    cursors: list(root['cursors'], 'cursors').map((value, at) => parseCursor(value, `cursors[${at}]`)),
+    agents: list(root['agents'], 'agents').map((value, at) => parseAgent(value, `agents[${at}]`)),
+  };
+}
+
+function parseCursor(value: unknown, field: string): SavedCursor {
+  const cursor = record(value, field);
+  return {
+    scraper: string(cursor['scraper'], `${field}.scraper`),
+    selection: string(cursor['selection'], `${field}.selection`),
+    seenAtMs: number(cursor['seenAtMs'], `${field}.seenAtMs`),
+    known: boolean(cursor['known'], `${field}.known`),
+    ...(cursor['inDoubt'] === undefined ? {} : { inDoubt: boolean(cursor['inDoubt'], `${field}.inDoubt`) }),
+    ...(cursor['shared'] === undefined ? {} : { shared: boolean(cursor['shared'], `${field}.shared`) }),
+    positions: times(cursor['positions'], `${field}.positions`),
+    ...(cursor['offered'] === undefined ? {} : { offered: times(cursor['offered'], `${field}.offered`) }),
+  };
+}
+
+/** By agent. */
+function times(value: unknown, field: string): Record<string, number> {
+  const entries = Object.entries(record(value, field));
+  // Not by assignment: an agent may be named __proto__.
+  return Object.fromEntries(entries.map(([agent, ms]) => [name(agent, field), number(ms, `${field}.${agent}`)]));
+}
+
+function parseAgent(value: unknown, field: string): SavedAgent {
+  const agent = record(value, field);
+  const committedMs = agent['committedMs'];
+  return {
+    name: name(string(agent['name'], `${field}.name`), `${field}.name`),
+    reportAtMs: number(agent['reportAtMs'], `${field}.reportAtMs`),
+    ...(committedMs === undefined ? {} : { committedMs: number(committedMs, `${field}.committedMs`) }),
+    sessions: list(agent['sessions'], `${field}.sessions`).map((pair, at) => {
+      const [session, seq] = list(pair, `${field}.sessions[${at}]`);
+      return [count(session, `${field}.sessions[${at}][0]`), count(seq, `${field}.sessions[${at}][1]`)] as const;
+    }),
+  };
+}
+
+function record(value: unknown, field: string): Record<string, unknown> {
+  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Record<string, unknown>;
+  throw new StateFileError(`${field} is no object`);
+}
+
+function list(value: unknown, field: string): unknown[] {
+  if (Array.isArray(value)) return value;
+  throw new StateFileError(`${field} is no list`);
+}
+
+function number(value: unknown, field: string): number {
+  if (typeof value === 'number' && Number.isFinite(value)) return value;
+  throw new StateFileError(`${field} is no number`);
+}
+
+function count(value: unknown, field: string): number {
+  if (typeof value === 'number' && Number.isSafeInteger(value) && value >= 0) return value;
+  throw new StateFileError(`${field} is no whole number`);
+}
+
+function boolean(value: unknown, field: string): boolean {
+  if (typeof value === 'boolean') return value;
+  throw new StateFileError(`${field} is neither true nor false`);
+}
+
+function string(value: unknown, field: string): string {
+  if (typeof value === 'string') return value;
+  throw new StateFileError(`${field} is no string`);
+}
+
+function name(value: string, field: string): string {
+  const id = agentId(value);
+  if (id === undefined) throw new StateFileError(`${field}: '${value}' is no agent's name`);
+  return id;
+}

@@ -1,0 +1,252 @@
+import type { AgentId } from '../../model/agent-id.ts';
+import type { Schema } from '../../model/schema.ts';
+import { encodeMessage } from '../../protocol/codec.ts';
+import { encodeKey } from '../../protocol/delta.ts';
+import { limits } from '../../protocol/limits.ts';
+import type { Hello, SessionSeq } from '../../protocol/message.ts';
+import type { Clock } from '../../runtime/clock.ts';
+import { SchemasInUse } from './schemas.ts';
+import { type AppendedReport, type Receipt, Window } from './window.ts';
+
+/** What became of a report. Only `stored` reaches a scraper; the others are acknowledged too, or they would come for ever. */
+export const outcomes = ['stored', 'duplicate', 'not_newer', 'too_old', 'too_far_ahead'] as const;
+export type Outcome = (typeof outcomes)[number];
+
+export type EvictionReason = 'age' | 'memory';
+
+export interface StoreOptions {
+  readonly clock: Clock;
+  readonly windowMs: number;
+  /** Bytes of all windows and schemas together. */
+  readonly memoryBytesMax: number;
+  /** An agent without a report for so long is forgotten. */
+  readonly forgetAfterMs: number;
+  /** What is newer some scraper still wants of this agent; Infinity where nobody scrapes. */
+  wantedAfterMs(agent: AgentId, reason: EvictionReason): number;
+  onReport(outcome: Outcome): void;
+  /** `unscraped`: some known scraper had not had the report. That is what is lost. */
+  onEvict(reason: EvictionReason, unscraped: boolean): void;
+  /** What an ack may say for this agent has changed, or may have. */
+  onReceived(agent: AgentRecord): void;
+}
+
+/** All that is known of one agent, connected or not. */
+export class AgentRecord {
+  readonly id: AgentId;
+  readonly window: Window;
+  readonly #schemas: SchemasInUse;
+  #schema: Schema | undefined;
+  /** The last report received of each session, in the order in which they were last begun; at most 8. */
+  readonly sessions = new Map<number, number>();
+  labels: Hello['labels'] = [];
+  hostId = '';
+  intervalMs = 0;
+  offsetMs = 0;
+  /** The address of the live connection, undefined while there is none. */
+  peer: string | undefined;
+  connectedAtMs: number | undefined;
+  /** What TLS proved of the last connection, undefined where there are no keys. */
+  identity: string | undefined;
+  /** Newest time stored so far, also before a restart: nothing at or before it is stored again. */
+  newestMs = -Infinity;
+  /** When a report last came in, whatever became of it: on the wall clock, for people and for the file. */
+  reportAtMs: number;
+  /** The same on the monotonic clock; undefined before the first report since this server started. */
+  reportAtMonotonicMs: number | undefined;
+  /** The last report received, and the last one evicted, for acks. */
+  received: SessionSeq | undefined;
+  evicted: Receipt | undefined;
+
+  constructor(id: AgentId, nowMs: number, schemas: SchemasInUse) {
+    this.id = id;
+    this.#schemas = schemas;
+    this.window = new Window(schemas);
+    this.reportAtMs = nowMs;
+  }
+
+  /** That of its newest report, for an agent that dials again and declares the same. */
+  get schema(): Schema | undefined {
+    return this.#schema;
+  }
+
+  set schema(schema: Schema | undefined) {
+    if (schema === this.#schema) return;
+    if (schema !== undefined) this.#schemas.hold(schema);
+    if (this.#schema !== undefined) this.#schemas.release(this.#schema);
+    this.#schema = schema;
+  }
+
+  /** What is to be acknowledged when everything up to `committedMs` is where it belongs. */
+  ack(committedMs: number): SessionSeq | undefined {
+    const newestMs = this.window.newestMs;
+    if (newestMs === undefined || newestMs <= committedMs) return this.received ?? this.evicted;
+    return this.window.receipt(committedMs) ?? this.evicted;
+  }
+
+  /** No report for three intervals and 5 s. One that was never heard since the start is down. */
+  up(monotonicMs: number): boolean {
+    const at = this.reportAtMonotonicMs;
+    return at !== undefined && monotonicMs - at <= 3 * this.intervalMs + 5000;
+  }
+}
+
+/** A report as its session has decoded it. */
+export interface ReceivedReport extends AppendedReport {
+  /** The report before it in the same stream is the newest one that is stored, so that a delta can follow it. */
+  readonly follows: boolean;
+}
+
+/** AgentId → what is known of it; bounds over the fleet; forgetting. */
+export class Store {
+  readonly #options: StoreOptions;
+  readonly #agents = new Map<AgentId, AgentRecord>();
+  readonly #evictions: { [reason in EvictionReason]: (agent: AgentRecord) => (timeMs: number) => void };
+  readonly schemas = new SchemasInUse();
+  #windowBytes = 0;
+
+  constructor(options: StoreOptions) {
+    this.#options = options;
+    const counting = (reason: EvictionReason) => (agent: AgentRecord) => {
+      const wantedAfterMs = options.wantedAfterMs(agent.id, reason);
+      return (timeMs: number) => options.onEvict(reason, timeMs > wantedAfterMs);
+    };
+    this.#evictions = { age: counting('age'), memory: counting('memory') };
+  }
+
+  get agents(): ReadonlyMap<AgentId, AgentRecord> {
+    return this.#agents;
+  }
+
+  /** Bytes of all windows, their schemas, and what live connections have declared: what `--memory-max` bounds. */
+  get windowBytes(): number {
+    return this.#windowBytes + this.schemas.bytes;
+  }
+
+  /** The agent of this name, made if there was none. */
+  agent(id: AgentId): AgentRecord {
+    let agent = this.#agents.get(id);
+    if (agent === undefined) {
+      agent = new AgentRecord(id, this.#options.clock.nowMs(), this.schemas);
+      this.#agents.set(id, agent);
+    }
+    return agent;
+  }
+
+  /** A session is begun, perhaps again. The one begun longest ago is forgotten when there are more than 8. */
+  begin(agent: AgentRecord, session: number, offsetMs: number): void {
+    const seq = agent.sessions.get(session) ?? 0;
+    agent.sessions.delete(session);
+    agent.sessions.set(session, seq);
+    agent.offsetMs = offsetMs;
+    if (agent.sessions.size > limits.sessionsRememberedMax) {
+      const oldest = agent.sessions.keys().next();
+      if (oldest.done !== true) agent.sessions.delete(oldest.value);
+    }
+  }
+
+  /** Stores a report, or says why not. */
+  receive(agent: AgentRecord, report: ReceivedReport): Outcome {
+    const outcome = this.#accept(agent, report);
+    this.#options.onReport(outcome);
+    this.#options.onReceived(agent);
+    return outcome;
+  }
+
+  #accept(agent: AgentRecord, report: ReceivedReport): Outcome {
+    const { clock, windowMs, memoryBytesMax } = this.#options;
+    const nowMs = clock.nowMs();
+    agent.reportAtMs = nowMs;
+    agent.reportAtMonotonicMs = clock.monotonicMs();
+    if (report.seq <= (agent.sessions.get(report.session) ?? 0)) return 'duplicate';
+    agent.sessions.set(report.session, report.seq);
+    agent.received = { session: report.session, seq: report.seq };
+    if (report.timeMs > nowMs + limits.futureMsMax) return 'too_far_ahead';
+    if (report.timeMs <= agent.newestMs) return 'not_newer';
+    if (report.timeMs < nowMs - windowMs) return 'too_old';
+    const { window } = agent;
+    const before = window.bytes;
+    const isKey = report.key || !report.follows || window.needsKey(report);
+    window.append({
+      ...report,
+      key: isKey,
+      payload: isKey && !report.key ? keyPayload(report) : report.payload,
+    });
+    agent.newestMs = report.timeMs;
+    agent.schema = report.schema;
+    this.#windowBytes += window.bytes - before;
+    if (this.windowBytes > memoryBytesMax) this.#evictForMemory();
+    return 'stored';
+  }
+
+  /**
+   * A live connection has `schema` instead of `before`; the same where it has grown, undefined where there is none. False
+   * where that does not fit beside all other schemas, with every window empty: the connection has to go.
+   */
+  holdSchema(schema: Schema | undefined, before: Schema | undefined): boolean {
+    if (schema !== undefined) this.schemas.hold(schema);
+    if (before !== undefined) this.schemas.release(before);
+    if (this.windowBytes <= this.#options.memoryBytesMax) return true;
+    this.#evictForMemory();
+    return this.windowBytes <= this.#options.memoryBytesMax;
+  }
+
+  /** Forgets the agent's reports that have left the window. Called before a scrape reads it, and by housekeeping. */
+  evictByAge(agent: AgentRecord, nowMs = this.#options.clock.nowMs()): void {
+    const { window } = agent;
+    const beforeMs = nowMs - this.#options.windowMs;
+    if ((window.oldestMs ?? Infinity) >= beforeMs) return;
+    const before = window.bytes;
+    agent.evicted = window.evictBefore(beforeMs, this.#evictions.age(agent)) ?? agent.evicted;
+    this.#windowBytes += window.bytes - before;
+    this.#letSchemaGo(agent);
+    this.#options.onReceived(agent);
+  }
+
+  /** Who is gone and has nothing left in the window needs no schema any more. */
+  #letSchemaGo(agent: AgentRecord): void {
+    if (agent.peer === undefined && agent.window.reportCount === 0) agent.schema = undefined;
+  }
+
+  /** Gives back the oldest chunks of the whole fleet until the windows are within their bound again. */
+  #evictForMemory(): void {
+    while (this.windowBytes > this.#options.memoryBytesMax) {
+      let oldest: AgentRecord | undefined;
+      for (const agent of this.#agents.values()) {
+        if ((agent.window.oldestMs ?? Infinity) < (oldest?.window.oldestMs ?? Infinity)) oldest = agent;
+      }
+      if (oldest === undefined) return;
+      const before = oldest.window.bytes;
+      oldest.evicted = oldest.window.evictOldestChunk(this.#evictions.memory(oldest)) ?? oldest.evicted;
+      this.#windowBytes += oldest.window.bytes - before;
+      this.#letSchemaGo(oldest);
+      this.#options.onReceived(oldest);
+    }
+  }
+
+  /** What has left the windows, and the agents of which nothing was heard for a day. Returns the forgotten. */
+  tidy(): AgentId[] {
+    const nowMs = this.#options.clock.nowMs();
+    const forgotten: AgentId[] = [];
+    for (const agent of this.#agents.values()) {
+      this.evictByAge(agent, nowMs);
+      if (agent.peer === undefined && nowMs - agent.reportAtMs > this.#options.forgetAfterMs) forgotten.push(agent.id);
+    }
+    for (const id of forgotten) this.forget(id);
+    return forgotten;
+  }
+
+  forget(id: AgentId): void {
+    const agent = this.#agents.get(id);
+    if (agent === undefined) return;
+    this.#windowBytes -= agent.window.bytes;
+    agent.window.clear();
+    agent.schema = undefined;
+    this.#agents.delete(id);
+  }
+}
+
+/** The same report as a key, which a window needs where the agent's own chain of deltas is broken. */
+function keyPayload(report: ReceivedReport): Uint8Array {
+  const pairs = encodeKey({ sums: report.sums, present: report.present });
+  return encodeMessage({ kind: 'report', key: true, seq: report.seq, timeMs: report.timeMs, pairs });
+}

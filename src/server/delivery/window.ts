@@ -1,0 +1,367 @@
+import type { Report } from '../../model/report.ts';
+import type { Schema } from '../../model/schema.ts';
+import { decodeAgentMessage } from '../../protocol/codec.ts';
+import { applyPairs } from '../../protocol/delta.ts';
+import { limits } from '../../protocol/limits.ts';
+import type { SchemasInUse } from './schemas.ts';
+
+/**
+ * One agent's reports in order of time, newest last, held as they travelled: a chunk is a key report and the deltas
+ * after it, about a byte a sample, and is decoded when a scraper asks. The few newest are also held decoded, because
+ * that is what a scraper who keeps up asks for.
+ *
+ *     chunk              chunk                    chunk (open)          newest
+ *     [key δ δ δ δ δ δ]  [key δ δ δ δ δ δ δ δ δ]  [key δ δ δ]           [decoded decoded decoded]
+ *      ^ first: what stands before it has been evicted, and is there only to decode what stands after it
+ *
+ * Times rise strictly, so a time is a position: "after 12:00:05.003" is all that a cursor has to remember.
+ */
+export class Window {
+  readonly #schemas: SchemaHolders;
+  readonly #chunks: Chunk[] = [];
+  readonly #newest: HeldReport[] = [];
+  #bytes = 0;
+  #reportCount = 0;
+
+  /** `schemas` is told which schemas the window needs: it counts them for all windows together. */
+  constructor(schemas: SchemaHolders) {
+    this.#schemas = schemas;
+  }
+
+  /** Reports that can be read. */
+  get reportCount(): number {
+    return this.#reportCount;
+  }
+
+  /** What this window costs beside its schemas: encoded reports, decoded ones, and the bookkeeping of both. */
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  get newestMs(): number | undefined {
+    return this.#chunks.at(-1)?.timesMs.at(-1);
+  }
+
+  get oldestMs(): number | undefined {
+    const chunk = this.#chunks[0];
+    return chunk?.timesMs[chunk.first];
+  }
+
+  /**
+   * Takes a report that is newer than all that is held: the caller has checked. `payload` is its frame's payload, copied
+   * here. A delta must follow the newest report held, or be given as a key instead ({@link needsKey} tells).
+   */
+  append(report: AppendedReport): void {
+    let chunk = this.#chunks.at(-1);
+    if (report.key || chunk === undefined) {
+      if (chunk !== undefined) this.#bytes += chunk.close();
+      chunk = new Chunk(report);
+      this.#schemas.hold(chunk.schema);
+      this.#chunks.push(chunk);
+      this.#bytes += chunkOverheadBytes;
+    }
+    this.#bytes += chunk.append(report);
+    this.#reportCount++;
+    const held = this.#newest.length < newestHeldMax ? undefined : this.#newest.shift();
+    if (held !== undefined) this.#bytes -= heldBytes(held);
+    const count = report.sums.length;
+    const next: HeldReport = {
+      schema: report.schema,
+      seq: report.seq,
+      timeMs: report.timeMs,
+      // The arrays that fell out are used again where they fit: a steady agent costs no allocation here.
+      sums: held?.sums.length === count ? held.sums : new Float64Array(count),
+      present: held?.present.length === count ? held.present : new Uint8Array(count),
+    };
+    next.sums.set(report.sums);
+    next.present.set(report.present);
+    this.#newest.push(next);
+    this.#bytes += heldBytes(next);
+  }
+
+  /** Whether the next report has to be a key, whatever its agent sent. */
+  needsKey(report: Pick<AppendedReport, 'schema' | 'session' | 'sums'>): boolean {
+    const chunk = this.#chunks.at(-1);
+    return (
+      chunk === undefined ||
+      chunk.schema !== report.schema ||
+      chunk.seriesCount !== report.sums.length ||
+      chunk.session !== report.session ||
+      chunk.timesMs.length >= limits.reportsPerKeyMax
+    );
+  }
+
+  /** Reports with `afterMs < time ≤ untilMs`, oldest first, and how many series each has, for planning a scrape. */
+  *sizesAfter(afterMs: number, untilMs: number): Generator<number> {
+    for (let at = this.#chunkAfter(afterMs); at < this.#chunks.length; at++) {
+      const chunk = this.#chunks[at]!;
+      const to = firstAfter(chunk.timesMs, untilMs);
+      for (let index = Math.max(chunk.first, firstAfter(chunk.timesMs, afterMs)); index < to; index++) {
+        yield chunk.seriesCount;
+      }
+    }
+  }
+
+  /** How many reports have `afterMs < time ≤ untilMs`. */
+  countAfter(afterMs: number, untilMs = Infinity): number {
+    let count = 0;
+    for (let at = this.#chunks.length - 1; at >= 0; at--) {
+      const chunk = this.#chunks[at]!;
+      const from = Math.max(chunk.first, firstAfter(chunk.timesMs, afterMs));
+      const to = firstAfter(chunk.timesMs, untilMs);
+      if (to > from) count += to - from;
+      if (from > chunk.first) break;
+    }
+    return count;
+  }
+
+  /** The time of the oldest report after `afterMs`. */
+  timeAfter(afterMs: number): number | undefined {
+    const chunk = this.#chunks[this.#chunkAfter(afterMs)];
+    return chunk?.timesMs[Math.max(chunk.first, firstAfter(chunk.timesMs, afterMs))];
+  }
+
+  /** The oldest `reportsMax` reports with `afterMs < time ≤ untilMs`, decoded, in runs that share a schema. */
+  read(afterMs: number, untilMs: number, reportsMax: number): WindowRun[] {
+    const runs: WindowRun[] = [];
+    let left = reportsMax;
+    const chunks = this.#chunks;
+    for (let at = this.#chunkAfter(afterMs); at < chunks.length && left > 0; at++) {
+      const chunk = chunks[at]!;
+      const from = Math.max(chunk.first, firstAfter(chunk.timesMs, afterMs));
+      const to = Math.min(firstAfter(chunk.timesMs, untilMs), from + left);
+      if (to <= from) continue;
+      const reports = this.#decode(chunk, from, to);
+      left -= reports.length;
+      const last = runs.at(-1);
+      if (last?.schema === chunk.schema) last.reports.push(...reports);
+      else runs.push({ schema: chunk.schema, reports });
+    }
+    return runs;
+  }
+
+  /** The newest report with `time ≤ untilMs`; a copy, as in {@link read}. */
+  newest(untilMs: number): WindowRun | undefined {
+    for (let at = this.#newest.length - 1; at >= 0; at--) {
+      const held = this.#newest[at]!;
+      if (held.timeMs <= untilMs) return { schema: held.schema, reports: [copyReport(held)] };
+    }
+    for (let at = this.#chunks.length - 1; at >= 0; at--) {
+      const chunk = this.#chunks[at]!;
+      const index = firstAfter(chunk.timesMs, untilMs) - 1;
+      if (index >= chunk.first) return { schema: chunk.schema, reports: this.#decode(chunk, index, index + 1) };
+    }
+    return undefined;
+  }
+
+  /** Which report is the newest with `time ≤ untilMs`: what an ack for that time may name. */
+  receipt(untilMs: number): Receipt | undefined {
+    for (let at = this.#chunks.length - 1; at >= 0; at--) {
+      const chunk = this.#chunks[at]!;
+      const index = firstAfter(chunk.timesMs, untilMs) - 1;
+      if (index >= chunk.first) {
+        return { session: chunk.session, seq: chunk.seqs[index]!, timeMs: chunk.timesMs[index]! };
+      }
+    }
+    return undefined;
+  }
+
+  /** Forgets what is older than `ms`. Bytes come back when a whole chunk is gone. Returns the last one that went. */
+  evictBefore(ms: number, onEvict?: (timeMs: number) => void): Receipt | undefined {
+    let evicted: Receipt | undefined;
+    while (this.#chunks.length > 0) {
+      const chunk = this.#chunks[0]!;
+      const to = firstAtOrAfter(chunk.timesMs, ms);
+      if (to <= chunk.first) break;
+      evicted = this.#evictTo(chunk, to, onEvict);
+      if (to < chunk.timesMs.length) break;
+    }
+    return evicted;
+  }
+
+  /** Forgets all of it, without telling anybody. */
+  clear(): void {
+    while (this.#chunks.length > 0) this.evictOldestChunk();
+  }
+
+  /** Forgets the oldest chunk: what gives memory back at once. */
+  evictOldestChunk(onEvict?: (timeMs: number) => void): Receipt | undefined {
+    const chunk = this.#chunks[0];
+    return chunk === undefined ? undefined : this.#evictTo(chunk, chunk.timesMs.length, onEvict);
+  }
+
+  #evictTo(chunk: Chunk, to: number, onEvict?: (timeMs: number) => void): Receipt {
+    for (let index = chunk.first; index < to; index++) onEvict?.(chunk.timesMs[index]!);
+    this.#reportCount -= to - chunk.first;
+    const evicted = { session: chunk.session, seq: chunk.seqs[to - 1]!, timeMs: chunk.timesMs[to - 1]! };
+    chunk.first = to;
+    if (to === chunk.timesMs.length) {
+      this.#chunks.shift();
+      this.#bytes -= chunk.bytes + chunkOverheadBytes;
+      this.#schemas.release(chunk.schema);
+    }
+    while (this.#newest.length > 0 && this.#newest[0]!.timeMs <= evicted.timeMs) {
+      this.#bytes -= heldBytes(this.#newest.shift()!);
+    }
+    return evicted;
+  }
+
+  /** The first chunk that may hold something after `afterMs`. */
+  #chunkAfter(afterMs: number): number {
+    let at = this.#chunks.length;
+    while (at > 0 && this.#chunks[at - 1]!.timesMs.at(-1)! > afterMs) at--;
+    return at;
+  }
+
+  #decode(chunk: Chunk, from: number, to: number): Report[] {
+    const oldestHeld = this.#newest[0];
+    if (oldestHeld !== undefined && chunk.timesMs[from]! >= oldestHeld.timeMs) {
+      const start = this.#newest.findIndex((held) => held.timeMs === chunk.timesMs[from]);
+      // Copies: the arrays are used again when they fall out of `#newest`, and a scrape is rendered across many turns.
+      return this.#newest.slice(start, start + to - from).map(copyReport);
+    }
+    return chunk.decode(from, to);
+  }
+}
+
+type SchemaHolders = Pick<SchemasInUse, 'hold' | 'release'>;
+
+export interface WindowRun {
+  readonly schema: Schema;
+  readonly reports: Report[];
+}
+
+/** A report that was received, by what an ack can say of it. */
+export interface Receipt {
+  readonly session: number;
+  readonly seq: number;
+  readonly timeMs: number;
+}
+
+export interface AppendedReport {
+  readonly schema: Schema;
+  readonly session: number;
+  readonly seq: number;
+  /** On the server's clock: the session's offset has been added. */
+  readonly timeMs: number;
+  readonly key: boolean;
+  /** The frame's payload. Copied. */
+  readonly payload: Uint8Array;
+  /** As long as the schema was when the report came. Copied. */
+  readonly sums: Float64Array;
+  readonly present: Uint8Array;
+}
+
+interface HeldReport extends Report {
+  readonly schema: Schema;
+}
+
+// An agent at 5 s and a scraper at 15 s: three reports a scrape, and one more for the one that came meanwhile.
+const newestHeldMax = 4;
+// Measured: a chunk of one report takes 950 to 1100 bytes beside its payload, mostly as three short arrays.
+const chunkOverheadBytes = 1000;
+// Three numbers in arrays of doubles.
+const entryBytes = 24;
+
+const heldBytes = (held: HeldReport): number => held.sums.byteLength + held.present.byteLength + 200;
+
+function copyReport(held: HeldReport): Report {
+  return { seq: held.seq, timeMs: held.timeMs, sums: held.sums.slice(), present: held.present.slice() };
+}
+
+/** A key report and the deltas that follow it, of one session and one schema. */
+class Chunk {
+  readonly schema: Schema;
+  /** Constant within a chunk: after a schema frame comes a key, and a key opens a chunk. */
+  readonly seriesCount: number;
+  readonly session: number;
+  readonly seqs: number[] = [];
+  readonly timesMs: number[] = [];
+  readonly #ends: number[] = [];
+  #payloads = Buffer.allocUnsafeSlow(payloadBytesFirst);
+  /** Where what has not been evicted begins. */
+  first = 0;
+
+  constructor(key: AppendedReport) {
+    this.schema = key.schema;
+    this.seriesCount = key.sums.length;
+    this.session = key.session;
+  }
+
+  get bytes(): number {
+    return this.#payloads.length + this.seqs.length * entryBytes;
+  }
+
+  /** Returns by how many bytes it grew. */
+  append(report: AppendedReport): number {
+    const before = this.seqs.length === 0 ? 0 : this.bytes;
+    const start = this.#ends.at(-1) ?? 0;
+    const end = start + report.payload.length;
+    if (end > this.#payloads.length) this.#resize(Math.max(end, Math.ceil(this.#payloads.length * 1.5)));
+    this.#payloads.set(report.payload, start);
+    this.#ends.push(end);
+    this.seqs.push(report.seq);
+    this.timesMs.push(report.timeMs);
+    return this.bytes - before;
+  }
+
+  /** Nothing more comes: gives back what was kept for it. Returns the change in bytes. */
+  close(): number {
+    const before = this.bytes;
+    this.#resize(this.#ends.at(-1) ?? 0);
+    return this.bytes - before;
+  }
+
+  /** Reports `from` up to `to`, by way of all that stand before them. */
+  decode(from: number, to: number): Report[] {
+    const sums = new Float64Array(this.seriesCount);
+    const present = new Uint8Array(this.seriesCount);
+    const reports: Report[] = [];
+    for (let index = 0; index < to; index++) {
+      const payload = this.#payloads.subarray(this.#ends[index - 1] ?? 0, this.#ends[index]);
+      const message = decodeAgentMessage(payload);
+      if (message.kind !== 'report') throw new Error(`a window holds a '${message.kind}' where a report should be`);
+      applyPairs({ sums, present }, this.seriesCount, message.key, message.pairs);
+      if (index < from) continue;
+      reports.push({
+        seq: this.seqs[index]!,
+        timeMs: this.timesMs[index]!,
+        sums: sums.slice(),
+        present: present.slice(),
+      });
+    }
+    return reports;
+  }
+
+  #resize(bytes: number): void {
+    const grown = Buffer.allocUnsafeSlow(bytes);
+    grown.set(this.#payloads.subarray(0, Math.min(bytes, this.#ends.at(-1) ?? 0)));
+    this.#payloads = grown;
+  }
+}
+
+// The key report of a small host. More comes as it is needed, half as much again each time.
+const payloadBytesFirst = 1024;
+
+/** The first index whose time is over `ms`. */
+function firstAfter(timesMs: readonly number[], ms: number): number {
+  let low = 0;
+  let high = timesMs.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (timesMs[middle]! > ms) high = middle;
+    else low = middle + 1;
+  }
+  return low;
+}
+
+function firstAtOrAfter(timesMs: readonly number[], ms: number): number {
+  let low = 0;
+  let high = timesMs.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (timesMs[middle]! >= ms) high = middle;
+    else low = middle + 1;
+  }
+  return low;
+}

@@ -1,0 +1,153 @@
+import type { AgentId } from '../../model/agent-id.ts';
+import type { Family, MetricType } from '../../model/family.ts';
+import { decimalsOf } from './numbers.ts';
+import { escapeHelp, openingOf, type Text } from './series-text.ts';
+import { WeakValues } from './weak-values.ts';
+
+/**
+ * The families of all agents by name: in which order they are printed, and what their HELP and TYPE say. Agents may
+ * disagree; the declaration that came first counts, for as long as a schema still makes it. So a fleet that is upgraded
+ * bit by bit ends with the new one.
+ *
+ * Everything here is held weakly: who has declared families keeps the {@link Layout}, and what nobody keeps is forgotten.
+ * An agent that makes up names for ever leaves nothing behind.
+ */
+export class FamilyRegistry {
+  readonly #entries = new WeakValues<string, FamilyEntry>();
+  readonly #layouts = new WeakValues<number, Layout>();
+  readonly #onDisagreement: (family: string, agent: AgentId) => void;
+  #entryCount = 0;
+  #declarationCount = 0;
+
+  constructor(onDisagreement: (family: string, agent: AgentId) => void) {
+    this.#onDisagreement = onDisagreement;
+  }
+
+  /** Names that are remembered, with those that will be forgotten at the next chance. */
+  get size(): number {
+    return this.#entries.size;
+  }
+
+  /** The layout that has these families after those of `before`: one object for all agents that declare the same. */
+  extend(before: Layout | undefined, families: readonly Family[], agent: AgentId): Layout {
+    const added = families.map((family) => this.#declare(family, agent));
+    const declarations = before === undefined ? added : [...before.declarations, ...added];
+    const hash = hashOf(declarations);
+    const known = this.#layouts.get(hash);
+    if (known !== undefined && sameDeclarations(known.declarations, declarations)) return known;
+    const layout = new Layout(declarations);
+    this.#layouts.set(hash, layout);
+    return layout;
+  }
+
+  /** The declaration that says the same: one object for all agents that agree. */
+  #declare(family: Family, agent: AgentId): Declaration {
+    const entry = this.#entry(family.name);
+    const living = entry.living();
+    if (living.length > 0 && living[0]!.type !== family.type) this.#onDisagreement(family.name, agent);
+    const known = living.find((each) => each.says(family));
+    if (known !== undefined) return known;
+    const declaration = new Declaration(this.#declarationCount++, entry, family);
+    entry.declarations.push(new WeakRef(declaration));
+    return declaration;
+  }
+
+  #entry(name: string): FamilyEntry {
+    let entry = this.#entries.get(name);
+    if (entry === undefined) {
+      entry = new FamilyEntry(name, this.#entryCount++);
+      this.#entries.set(name, entry);
+    }
+    return entry;
+  }
+}
+
+/** A family's name and place. It lives as long as one of its declarations. */
+export class FamilyEntry {
+  readonly name: string;
+  /** Families are printed in this order: that in which they were first seen. */
+  readonly order: number;
+  declarations: WeakRef<Declaration>[] = [];
+
+  constructor(name: string, order: number) {
+    this.name = name;
+    this.order = order;
+  }
+
+  /** `# HELP` and `# TYPE`, by the oldest declaration that is still made. */
+  get header(): Uint8Array {
+    return this.living()[0]!.header;
+  }
+
+  /** The declarations that are still made, oldest first. */
+  living(): Declaration[] {
+    const living = this.declarations.map((reference) => reference.deref()).filter((each) => each !== undefined);
+    if (living.length < this.declarations.length) {
+      this.declarations = this.declarations.filter((reference) => reference.deref() !== undefined);
+    }
+    return living;
+  }
+}
+
+/** What one or more schemas say of a family, as far as it matters in print. */
+export class Declaration {
+  readonly id: number;
+  readonly entry: FamilyEntry;
+  /** What a line begins with. */
+  readonly opening: Text;
+  readonly type: MetricType;
+  readonly help: string;
+  readonly divisor: number;
+  readonly decimals: number;
+  #header: Uint8Array | undefined;
+
+  constructor(id: number, entry: FamilyEntry, { type, help, divisor }: Family) {
+    this.id = id;
+    this.entry = entry;
+    this.opening = openingOf(entry.name);
+    this.type = type;
+    this.help = help;
+    this.divisor = divisor;
+    this.decimals = decimalsOf(divisor);
+  }
+
+  says(family: Family): boolean {
+    return this.type === family.type && this.divisor === family.divisor && this.help === family.help;
+  }
+
+  get header(): Uint8Array {
+    this.#header ??= Buffer.from(headerText(this.entry.name, this));
+    return this.#header;
+  }
+}
+
+/** The families of a schema, block by block. Hosts that run the same have the same, whatever their series. */
+export class Layout {
+  readonly declarations: readonly Declaration[];
+  /** The blocks in the order in which their families are printed. */
+  readonly blocks: Uint32Array;
+  /** The order of each of these blocks' families. Rises, with a family that has several blocks once for each. */
+  readonly orders: Float64Array;
+
+  constructor(declarations: readonly Declaration[]) {
+    this.declarations = declarations;
+    const orders = declarations.map(({ entry }) => entry.order);
+    this.blocks = Uint32Array.from(orders.keys()).sort((a, b) => orders[a]! - orders[b]!);
+    this.orders = Float64Array.from(this.blocks, (block) => orders[block]!);
+  }
+}
+
+function headerText(name: string, { type, help }: Declaration): string {
+  const typeLine = `# TYPE ${name} ${type}\n`;
+  return help === '' ? typeLine : `# HELP ${name} ${escapeHelp(help)}\n${typeLine}`;
+}
+
+function hashOf(declarations: readonly Declaration[]): number {
+  let hash = 0;
+  for (const { id } of declarations) hash = (Math.imul(hash, 31) + id) | 0;
+  return hash;
+}
+
+function sameDeclarations(a: readonly Declaration[], b: readonly Declaration[]): boolean {
+  return a.length === b.length && a.every((declaration, at) => declaration === b[at]);
+}

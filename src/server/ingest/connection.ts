@@ -1,0 +1,314 @@
+import type { Schema } from '../../model/schema.ts';
+import { decodeAgentMessage, encodeMessage } from '../../protocol/codec.ts';
+import { FrameError, ProtocolError, wireCode } from '../../protocol/errors.ts';
+import { encodeFrame, FrameDecoder } from '../../protocol/frame.ts';
+import { limits } from '../../protocol/limits.ts';
+import type { AgentMessage, Hello, ReportMessage, ServerMessage, SessionSeq } from '../../protocol/message.ts';
+import { protocolVersion } from '../../protocol/message.ts';
+import { SchemaTable } from '../../protocol/schema-table.ts';
+import type { Clock, Timer } from '../../runtime/clock.ts';
+import type { Connection } from '../../runtime/connection.ts';
+import { ConnectionError } from '../../runtime/connection.ts';
+import type { Log } from '../../runtime/log.ts';
+import type { Delivery } from '../delivery/delivery.ts';
+import type { AgentRecord } from '../delivery/store.ts';
+import type { Admission } from './admission.ts';
+import type { FairShare, Share } from './scheduler.ts';
+
+/**
+ * One agent's connection: hello in time, then schemas and reports in, acks out; silence ends it.
+ *
+ *     connected ──hello──▶ welcomed ──begin, schema, report…──▶ ended: by the agent, an error, silence, a newer connection
+ */
+export class Session {
+  readonly #options: SessionOptions;
+  readonly #connection: Connection;
+  readonly #decoder = new FrameDecoder({ payloadBytesMax: limits.helloBytesMax });
+  readonly #table: SchemaTable;
+  readonly #startedMs: number;
+  readonly #share: Share;
+  #agent: AgentRecord | undefined;
+  /** Frames since the connection: none tells a port scan or a health check. */
+  #frames = 0;
+  #heardMs: number;
+  #ending = false;
+  /** Gives back what the hello took. */
+  #leave = (): void => {};
+  /** Resolves when an error has been said, and the peer has had its time to read it. */
+  #goodbye: Promise<void> | undefined;
+  /** The record's schema object that stands for this table's, and how many series of the table it is known to cover. */
+  #schema: Schema | undefined;
+  #schemaSeries = 0;
+  /** The table's schema, once the store counts it. */
+  #heldSchema: Schema | undefined;
+  /** The last report of this stream is the newest one of the window: a delta can follow it there. */
+  #follows = false;
+  #acked: SessionSeq | undefined;
+  #ackWaiting: SessionSeq | undefined;
+  #ackTimer: Timer | undefined;
+  #ackSentMs = -Infinity;
+
+  constructor(connection: Connection, options: SessionOptions) {
+    this.#connection = connection;
+    this.#options = options;
+    const { schemas } = options.delivery.store;
+    this.#table = new SchemaTable((declaration) => schemas.share(declaration));
+    this.#startedMs = options.clock.monotonicMs();
+    this.#share = options.fairShare.join();
+    this.#heardMs = this.#startedMs;
+  }
+
+  get peer(): string {
+    return this.#connection.peer;
+  }
+
+  /** Until the connection has ended. Never rejects: what a peer does wrong ends its connection alone. */
+  async run(): Promise<void> {
+    const deadline = this.#watch();
+    try {
+      for await (const chunk of this.#connection) {
+        if (!this.#ending) await this.#take(chunk);
+      }
+      this.#decoder.end();
+      if (!this.#ending) this.#log(`${this.#who()} has closed the connection`);
+    } catch (error) {
+      this.#fail(error);
+    } finally {
+      deadline.cancel();
+      this.#ackTimer?.cancel();
+      this.#holdSchema(undefined);
+      this.#leave();
+      await this.#goodbye;
+      this.#connection.destroy();
+    }
+  }
+
+  /** Another connection of the same agent takes this one's place. */
+  replace(by: string): void {
+    this.refuse(new ProtocolError('replaced', `the same agent has connected again, from ${by}`));
+  }
+
+  /** Ends it with an error that the agent is told, as far as it still listens. */
+  refuse(error: ProtocolError): void {
+    this.#fail(error);
+  }
+
+  /** Tells the agent how far its reports have arrived: the newest word only, at most five times a second. */
+  acknowledge(ack: SessionSeq): void {
+    if (ack.session === this.#acked?.session && ack.seq <= this.#acked.seq) return;
+    this.#ackWaiting = ack;
+    if (this.#ackTimer !== undefined) return;
+    const { clock } = this.#options;
+    const waitMs = this.#ackSentMs + 1000 / limits.acksPerSecondMax - clock.monotonicMs();
+    if (waitMs <= 0) return this.#sendAck();
+    this.#ackTimer = clock.after(waitMs, () => {
+      this.#ackTimer = undefined;
+      this.#sendAck();
+    });
+  }
+
+  #sendAck(): void {
+    const ack = this.#ackWaiting;
+    if (ack === undefined || this.#ending) return;
+    this.#ackWaiting = undefined;
+    this.#acked = ack;
+    this.#ackSentMs = this.#options.clock.monotonicMs();
+    this.#send({ kind: 'ack', session: ack.session, seq: ack.seq });
+  }
+
+  async #take(chunk: Uint8Array): Promise<void> {
+    const share = this.#share;
+    const turn = share.enter();
+    if (turn !== undefined) await turn;
+    try {
+      for (const payload of this.#decoder.push(chunk)) {
+        if (this.#ending) return;
+        const message = decodeAgentMessage(payload);
+        this.#frames++;
+        this.#heardMs = this.#options.clock.monotonicMs();
+        if (message.kind === 'hello') this.#hello(message);
+        else this.#receive(message, payload);
+        if (share.isOver()) await share.again();
+      }
+    } finally {
+      share.leave();
+    }
+  }
+
+  #hello(hello: Hello): void {
+    if (this.#agent !== undefined) throw new ProtocolError('bad-message', 'hello: a second one');
+    const { admission, delivery, clock } = this.#options;
+    const leave = admission.admit(hello, this, this.#connection);
+    const agent = delivery.store.agent(leave.id);
+    this.#agent = agent;
+    if (JSON.stringify(agent.labels) !== JSON.stringify(hello.labels)) agent.schema = undefined;
+    agent.labels = hello.labels;
+    agent.hostId = hello.hostId;
+    agent.intervalMs = hello.intervalMs;
+    agent.peer = this.#connection.peer;
+    agent.identity = this.#connection.identity;
+    agent.connectedAtMs = clock.nowMs();
+    this.#decoder.payloadBytesMax = limits.reportFrameBytesMax;
+    const sessions = [...agent.sessions].map(([session, seq]) => ({ session, seq }));
+    this.#send({ kind: 'welcome', version: protocolVersion, sessions, nowMs: clock.nowMs() });
+    this.#log(`${this.#who()} is connected, reporting every ${hello.intervalMs / 1000} s`);
+    const disconnect = delivery.connect(agent, (ack) => this.acknowledge(ack));
+    this.#leave = () => {
+      this.#leave = () => {};
+      disconnect();
+      leave.undo();
+      agent.peer = undefined;
+      agent.connectedAtMs = undefined;
+    };
+    this.#acknowledgeNow(agent);
+  }
+
+  #receive(message: Exclude<AgentMessage, Hello>, payload: Uint8Array): void {
+    const agent = this.#agent;
+    if (agent === undefined) throw new ProtocolError('bad-message', `${message.kind}: before the hello`);
+    switch (message.kind) {
+      case 'begin':
+        this.#table.begin(message);
+        this.#schema = undefined;
+        this.#schemaSeries = 0;
+        this.#follows = false;
+        this.#holdSchema(this.#table.schema);
+        this.#options.delivery.store.begin(agent, message.session, message.offsetMs);
+        return this.#acknowledgeNow(agent);
+      case 'schema':
+        this.#table.declare(message, payload.length);
+        return this.#holdSchema(this.#table.schema);
+      case 'report':
+        return this.#report(agent, message, payload);
+      case 'ping':
+        return this.#send({ kind: 'pong', nonce: message.nonce, nowMs: this.#options.clock.nowMs() });
+      case 'unknown':
+        return this.#options.onUnknown(message.number);
+    }
+  }
+
+  #report(agent: AgentRecord, message: ReportMessage, payload: Uint8Array): void {
+    const table = this.#table;
+    table.apply(message);
+    const { session, offsetMs, schema } = table;
+    if (session === undefined) throw new ProtocolError('order', 'report: before the first begin');
+    const count = schema.seriesCount;
+    const outcome = this.#options.delivery.store.receive(agent, {
+      schema: this.#standing(agent),
+      session,
+      seq: message.seq,
+      timeMs: message.timeMs + offsetMs,
+      key: message.key,
+      payload,
+      sums: table.state.sums.subarray(0, count),
+      present: table.state.present.subarray(0, count),
+      follows: this.#follows,
+    });
+    this.#follows = outcome === 'stored';
+  }
+
+  #holdSchema(schema: Schema | undefined): void {
+    const before = this.#heldSchema;
+    this.#heldSchema = schema;
+    if (this.#options.delivery.store.holdSchema(schema, before) || schema === undefined) return;
+    throw new ProtocolError('busy', "the schemas of all agents fill the server's --memory-max");
+  }
+
+  /** The schema object that stands for what this connection has declared: the one of the connection before, if equal. */
+  #standing(agent: AgentRecord): Schema {
+    const { schema } = this.#table;
+    if (this.#schema !== undefined && this.#schemaSeries === schema.seriesCount) return this.#schema;
+    const standing = this.#schema ?? agent.schema;
+    this.#schema = standing?.adopt(schema, this.#schemaSeries) === true ? standing : schema;
+    this.#schemaSeries = schema.seriesCount;
+    return this.#schema;
+  }
+
+  #acknowledgeNow(agent: AgentRecord): void {
+    const ack = this.#options.delivery.ack(agent);
+    if (ack !== undefined) this.acknowledge(ack);
+  }
+
+  #send(message: ServerMessage): void {
+    if (this.#ending) return;
+    // Acks and pongs are a few bytes; who lets them pile up does not read.
+    if (this.#connection.unsentBytes > unsentBytesMax) {
+      this.#ending = true;
+      this.#options.onEnd('slow');
+      const bytes = this.#connection.unsentBytes;
+      this.#options.warn(
+        `slow ${this.#connection.peerAddress}`,
+        `${this.#who()} is cut off: ${bytes} bytes wait for it to read`,
+      );
+      return this.#connection.destroy(new ConnectionError('closed', `${this.#connection.peer} does not read`));
+    }
+    this.#connection.write(encodeFrame(encodeMessage(message))).catch(() => {
+      // The reader in run() gets the same error, and is where it is handled.
+    });
+  }
+
+  #fail(error: unknown): void {
+    if (this.#ending) return;
+    if (error instanceof ConnectionError || (error instanceof FrameError && error.code === 'truncated')) {
+      this.#ending = true;
+      return this.#log(`${this.#who()}: ${error.message}`);
+    }
+    if (!(error instanceof FrameError || error instanceof ProtocolError)) throw error;
+    const code = wireCode(error);
+    this.#send({ kind: 'error', code, text: error.message });
+    if (this.#ending) return;
+    this.#ending = true;
+    this.#options.onEnd(code);
+    const line = `${this.#who()} is cut off (${code}): ${error.message}`;
+    if (code === 'replaced') this.#options.log.info(line);
+    else this.#options.warn(`${code} ${this.#connection.peerAddress}`, line);
+    this.#goodbye = this.#connection.end();
+    // The name is free at once, however long the peer takes to read.
+    this.#leave();
+  }
+
+  #watch(): Timer {
+    const { clock } = this.#options;
+    let timer: Timer;
+    const look = () => {
+      const nowMs = clock.monotonicMs();
+      const [sinceMs, boundMs] =
+        this.#agent === undefined ? [this.#startedMs, limits.helloTimeoutMs] : [this.#heardMs, limits.silenceMs];
+      const leftMs = sinceMs + boundMs - nowMs;
+      if (leftMs > 0) timer = clock.after(leftMs, look);
+      else if (this.#agent === undefined)
+        this.refuse(new ProtocolError('hello-timeout', `no hello within ${boundMs / 1000} s`));
+      else this.refuse(new ProtocolError('silent', `no frame for ${boundMs / 1000} s`));
+    };
+    timer = clock.after(limits.helloTimeoutMs, look);
+    return { cancel: () => timer.cancel() };
+  }
+
+  #who(): string {
+    return this.#agent === undefined
+      ? `peer ${this.#connection.peer}`
+      : `agent '${this.#agent.id}' (${this.#connection.peer})`;
+  }
+
+  #log(line: string): void {
+    // A connection that never said a word is a health check.
+    if (this.#frames === 0) this.#options.log.debug(line);
+    else this.#options.log.info(line);
+  }
+}
+
+export interface SessionOptions {
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly delivery: Delivery;
+  readonly admission: Admission;
+  readonly fairShare: FairShare;
+  /** A warning that comes again and again: at most one a minute for each key. */
+  warn(key: string, line: string): void;
+  /** Cut off by us: an error code of the wire, or `slow`. */
+  onEnd(reason: string): void;
+  /** A frame of a kind that this version does not know. */
+  onUnknown(kind: number): void;
+}
+
+const unsentBytesMax = 64 * 1024;

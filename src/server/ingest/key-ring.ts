@@ -1,0 +1,91 @@
+import { type AgentId, agentId } from '../../model/agent-id.ts';
+import { agentKey, type FleetKey, identityText, parseIdentity } from './keys.ts';
+
+/** Up to which generation each name's keys are refused: all that is stored of keys. */
+export type Revocations = ReadonlyMap<AgentId, number>;
+
+/** Which identities there are, and which of them are refused. */
+export class Fleet {
+  #keys: readonly FleetKey[];
+  #revoked: Revocations;
+
+  /** The first key is the present one. None: agents are taken without keys. */
+  constructor(keys: readonly FleetKey[], revoked: Revocations) {
+    this.#keys = keys;
+    this.#revoked = revoked;
+  }
+
+  get keys(): readonly FleetKey[] {
+    return this.#keys;
+  }
+
+  get revoked(): Revocations {
+    return this.#revoked;
+  }
+
+  /** Keys and revocations as they are now: after a reload or a revocation. */
+  replace(keys: readonly FleetKey[], revoked: Revocations): void {
+    this.#keys = keys;
+    this.#revoked = revoked;
+  }
+
+  /** The key that proves an identity; undefined for one that this fleet does not have. A revoked one is told by a frame. */
+  keyOf(identity: string): Buffer | undefined {
+    const parsed = parseIdentity(identity);
+    const key = this.#keys.find(({ id }) => id === parsed?.fleetKeyId);
+    return key === undefined ? undefined : agentKey(key, identity);
+  }
+
+  /** Whether the identity is refused: its generation is revoked, or its fleet key has been taken out. */
+  isRevoked(identity: string): boolean {
+    const parsed = parseIdentity(identity);
+    if (parsed === undefined || !this.#keys.some(({ id }) => id === parsed.fleetKeyId)) return true;
+    const id = agentId(parsed.name);
+    return id === undefined || parsed.generation <= (this.#revoked.get(id) ?? 0);
+  }
+
+  /** The identity and key to give to an agent now; undefined where there is no fleet key. */
+  enroll(id: AgentId): { readonly identity: string; readonly key: Buffer } | undefined {
+    const [key] = this.#keys;
+    if (key === undefined) return undefined;
+    const identity = identityText({ name: id, generation: this.generation(id), fleetKeyId: key.id });
+    return { identity, key: agentKey(key, identity) };
+  }
+
+  /** The generation that the next enrolment gives: the present one. */
+  generation(id: AgentId): number {
+    return (this.#revoked.get(id) ?? 0) + 1;
+  }
+
+  /** Refuses the present generation of a name and all before it. Returns the revocations to be stored. */
+  revoke(id: AgentId): Revocations {
+    this.#revoked = new Map([...this.#revoked, [id, this.generation(id)]]);
+    return this.#revoked;
+  }
+}
+
+/** The file of revocations: `{"version":1,"revoked":{"web-1":2}}`. */
+export function encodeRevocations(revoked: Revocations): string {
+  return `${JSON.stringify({ version: 1, revoked: Object.fromEntries(revoked) }, undefined, 2)}\n`;
+}
+
+/** Throws an Error that says what is wrong with the text. */
+export function parseRevocations(text: string): Map<AgentId, number> {
+  const root: unknown = JSON.parse(text);
+  if (!isRecord(root) || root['version'] !== 1 || !isRecord(root['revoked'])) {
+    throw new Error(`expected {"version":1,"revoked":{…}}`);
+  }
+  const revoked = new Map<AgentId, number>();
+  for (const [name, generation] of Object.entries(root['revoked'])) {
+    const id = agentId(name);
+    if (id === undefined || typeof generation !== 'number' || !Number.isInteger(generation) || generation < 1) {
+      throw new Error(`'${name}': expected an agent's name and a generation from 1`);
+    }
+    revoked.set(id, generation);
+  }
+  return revoked;
+}
+
+function isRecord(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}

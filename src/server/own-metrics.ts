@@ -1,0 +1,232 @@
+import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client';
+import type { AgentId } from '../model/agent-id.ts';
+import { type RollBack, rollBacks } from './delivery/cursors.ts';
+import { type Outcome, outcomes } from './delivery/store.ts';
+
+/**
+ * The server's own metrics, `sysmon_server_*`, and who is alive, `sysmon_agent_up`. Kept by prom-client, without
+ * timestamps: they are as of the scrape. A HELP says what a number means for the one who reads it.
+ */
+export class ServerMetrics {
+  readonly #registry: Registry;
+  readonly #reports: Counter<'outcome'>;
+  readonly #evicted: Counter<'reason'>;
+  readonly #lost: Counter<'reason'>;
+  readonly #connections: Counter;
+  readonly #refused: Counter<'reason'>;
+  readonly #ended: Counter<'reason'>;
+  readonly #unknownFrames: Counter;
+  readonly #clones: Counter;
+  readonly #scrapes: Counter<'outcome'>;
+  readonly #rollbacks: Counter<'kind'>;
+  readonly #conflicts: Counter<'scraper'>;
+  readonly #namesRefused: Counter;
+  readonly #backlog: Gauge<'scraper' | 'selection'>;
+  readonly #samples: Gauge<'scraper' | 'selection'>;
+  readonly #disagreements: Counter;
+  readonly #stateWrites: Counter<'outcome'>;
+  readonly #requests: Counter<'route' | 'code'>;
+  readonly #httpRefused: Counter;
+
+  constructor(registry: Registry, options: { readonly version: string; readonly gauges: () => ServerGauges }) {
+    this.#registry = registry;
+    const registers = [registry];
+    const counter = <L extends string = never>(name: string, help: string, ...labelNames: L[]): Counter<L> =>
+      new Counter({ name: `sysmon_server_${name}`, help, labelNames, registers });
+    const gauge = <L extends string = never>(name: string, help: string, ...labelNames: L[]): Gauge<L> =>
+      new Gauge({ name: `sysmon_server_${name}`, help, labelNames, registers });
+
+    this.#reports = counter(
+      'reports_total',
+      'Reports received from agents. Only outcome "stored" reaches a scraper; "duplicate" is normal after a reconnect, the others are lost.',
+      'outcome',
+    );
+    this.#evicted = counter(
+      'reports_evicted_total',
+      'Reports that left a window, by age (normal) or because the windows had reached --memory-max.',
+      'reason',
+    );
+    this.#lost = counter(
+      'unscraped_reports_lost_total',
+      'Reports that left a window before every known scraper had them: a gap in that Prometheus. Raise --window or --memory-max.',
+      'reason',
+    );
+    this.#connections = counter('connections_total', 'Connections accepted on the port for agents.');
+    this.#refused = counter(
+      'connections_refused_total',
+      'Connections closed before a hello: limits reached, a wrong key, a deadline missed.',
+      'reason',
+    );
+    this.#ended = counter(
+      'sessions_ended_total',
+      'Connections of agents that the server ended, by the code of the error they were told; "slow": did not read.',
+      'reason',
+    );
+    this.#unknownFrames = counter(
+      'unknown_frames_total',
+      'Frames of a kind that this version skips: from newer agents.',
+    );
+    this.#clones = counter(
+      'cloned_identities_total',
+      'Times that two hosts seemed to run with one identity: three takeovers within a minute. Enrol one of them anew.',
+    );
+    this.#scrapes = counter('scrapes_total', 'Answers to /metrics that were sent whole, or aborted.', 'outcome');
+    this.#rollbacks = counter(
+      'scrape_rollbacks_total',
+      'Scrapes whose samples are sent again: the answer was "aborted", or sent whole and not confirmed by a next request when its ' +
+        'connection closed ("unconfirmed") or the server ended ("restart"). Prometheus warns of those that it had already.',
+      'kind',
+    );
+    this.#conflicts = counter(
+      'scraper_conflicts_total',
+      'Times that two connections scraped under one name at once: two Prometheus or jobs need scraper=NAME each.',
+      'scraper',
+    );
+    this.#namesRefused = counter(
+      'scraper_names_refused_total',
+      'Scrapes that got the newest values only, because 32 scraper names were in use.',
+    );
+    this.#backlog = gauge(
+      'scrape_backlog_reports',
+      "Reports that were left for the next scrape by this scraper's last one: over 0 while it catches up.",
+      'scraper',
+      'selection',
+    );
+    this.#samples = gauge('scrape_samples', 'Samples of agents in the last scrape.', 'scraper', 'selection');
+    this.#disagreements = counter(
+      'family_disagreements_total',
+      'Schemas that give a family another type than the one that is shown: agents of different versions.',
+    );
+    this.#stateWrites = counter(
+      'state_writes_total',
+      'Writes of the cursors to the state folder. While they fail, agents are not acknowledged and keep their reports.',
+      'outcome',
+    );
+    this.#requests = counter('http_requests_total', 'HTTP requests by route and status code.', 'route', 'code');
+
+    this.#httpRefused = counter(
+      'http_connections_refused_total',
+      'HTTP connections closed at once because as many were open as may be. Clients that leave theirs open are the usual cause.',
+    );
+
+    const agents = gauge('agents', 'Agents known, by whether they report.', 'state');
+    const connected = gauge('agents_connected', 'Agents with a live connection.');
+    const windowBytes = gauge('window_bytes', 'Memory that the windows take; at --memory-max the oldest reports go.');
+    const windowBytesMax = gauge('window_max_bytes', '--memory-max.');
+    const windowReports = gauge('window_reports', 'Reports held in all windows.');
+    gauge('build_info', 'The running version: always 1.', 'version', 'nodejs').set(
+      { version: options.version, nodejs: process.versions.node },
+      1,
+    );
+    // One gauge's collect serves all five: prom-client calls it once a scrape.
+    Object.assign(agents, {
+      collect: () => {
+        const now = options.gauges();
+        agents.set({ state: 'up' }, now.agentsUp);
+        agents.set({ state: 'down' }, now.agentsDown);
+        connected.set(now.agentsConnected);
+        windowBytes.set(now.windowBytes);
+        windowBytesMax.set(now.windowBytesMax);
+        windowReports.set(now.windowReports);
+      },
+    });
+    collectDefaultMetrics({ register: registry, prefix: 'sysmon_server_' });
+    for (const outcome of outcomes) this.#reports.inc({ outcome }, 0);
+    for (const reason of ['age', 'memory'] as const) {
+      this.#evicted.inc({ reason }, 0);
+      this.#lost.inc({ reason }, 0);
+    }
+    for (const outcome of ['finished', 'aborted']) this.#scrapes.inc({ outcome }, 0);
+    for (const outcome of ['done', 'failed']) this.#stateWrites.inc({ outcome }, 0);
+    for (const kind of rollBacks) this.#rollbacks.inc({ kind }, 0);
+  }
+
+  report(outcome: Outcome): void {
+    this.#reports.inc({ outcome });
+  }
+  evicted(reason: 'age' | 'memory', unscraped: boolean): void {
+    this.#evicted.inc({ reason });
+    if (unscraped) this.#lost.inc({ reason });
+  }
+  /** At the old end of the window when it was scraped: too old to be given. */
+  skipped(reports: number): void {
+    this.#lost.inc({ reason: 'age' }, reports);
+  }
+  connection(): void {
+    this.#connections.inc();
+  }
+  refused(reason: string): void {
+    this.#refused.inc({ reason });
+  }
+  ended(reason: string): void {
+    this.#ended.inc({ reason });
+  }
+  unknownFrame(): void {
+    this.#unknownFrames.inc();
+  }
+  clones(): void {
+    this.#clones.inc();
+  }
+  scrape(outcome: 'finished' | 'aborted'): void {
+    this.#scrapes.inc({ outcome });
+  }
+  rollback(kind: RollBack): void {
+    this.#rollbacks.inc({ kind });
+  }
+  conflict(scraper: string): void {
+    this.#conflicts.inc({ scraper });
+  }
+  nameRefused(): void {
+    this.#namesRefused.inc();
+  }
+  scraped(
+    scraper: string,
+    selection: string,
+    given: { readonly samples: number; readonly backlogReports: number },
+  ): void {
+    this.#samples.set({ scraper, selection }, given.samples);
+    this.#backlog.set({ scraper, selection }, given.backlogReports);
+  }
+  /** What is shown by scraper, of one that nobody knows any more. */
+  forgetScraper(scraper: string, selection: string): void {
+    for (const gauge of [this.#samples, this.#backlog]) gauge.remove({ scraper, selection });
+    this.#conflicts.remove({ scraper });
+  }
+  disagreement(): void {
+    this.#disagreements.inc();
+  }
+  stateWrite(outcome: 'done' | 'failed'): void {
+    this.#stateWrites.inc({ outcome });
+  }
+  request(route: string, code: number): void {
+    this.#requests.inc({ route, code });
+  }
+
+  httpRefused(): void {
+    this.#httpRefused.inc();
+  }
+
+  /** The text of all of it, with `sysmon_agent_up` of the given agents. */
+  async text(agents: readonly { readonly id: AgentId; readonly up: boolean }[]): Promise<string> {
+    const registry = new Registry();
+    const up = new Gauge({
+      name: 'sysmon_agent_up',
+      help: 'Whether the agent has reported within three intervals and 5 s. Without a timestamp: as of the scrape.',
+      labelNames: ['agent'],
+      registers: [registry],
+    });
+    for (const agent of agents) up.set({ agent: agent.id }, agent.up ? 1 : 0);
+    return (await registry.metrics()) + (await this.#registry.metrics());
+  }
+}
+
+export interface ServerGauges {
+  readonly agentsUp: number;
+  readonly agentsDown: number;
+  readonly agentsConnected: number;
+  readonly windowBytes: number;
+  readonly windowBytesMax: number;
+  readonly windowReports: number;
+}
+
+export { Registry } from 'prom-client';

@@ -1,0 +1,91 @@
+import { createHash } from 'node:crypto';
+import type { AgentStatus, ServerStatus } from '../../status.ts';
+
+const style = `
+:root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
+body { margin: 2rem auto; padding: 0 1rem; max-width: 72rem; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .6rem; text-align: left; border-bottom: 1px solid #8884; white-space: nowrap; }
+td.n, th.n { text-align: right; }
+.up { color: #18794e; } .down { color: #c62a2f; font-weight: 600; }
+.note { padding: .5rem .8rem; border-left: 4px solid #ad5700; background: #ad570018; }
+div { overflow-x: auto; }
+@media (prefers-color-scheme: dark) { .up { color: #4cc38a; } .down { color: #ff6369; } }
+`;
+
+/** Nothing but this style: no script, no frame, no request to anywhere. */
+export const pagePolicy = `default-src 'none'; style-src 'sha256-${createHash('sha256').update(style).digest('base64')}'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'`;
+
+/** The page at `/`: what this is, where the rest is, and the agents. Plain HTML, right as it is without reloading. */
+export function pageHtml(options: {
+  readonly status: ServerStatus;
+  readonly agents: readonly AgentStatus[];
+  readonly plaintext: boolean;
+  readonly nowMs: number;
+}): string {
+  const { status, agents, plaintext, nowMs } = options;
+  const note = plaintext
+    ? '<p class="note">Agents are taken without keys (<code>--allow-plaintext</code>): whoever reaches the port can report under any name.</p>'
+    : '';
+  return `<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>sysmon: ${status.agents.up} of ${status.agents.known} agents up</title>
+<style>${style}</style>
+<h1>sysmon server</h1>
+<p>Takes the reports of agents that Prometheus cannot reach and shows them to Prometheus. Version ${escapeHtml(status.version)}, up since ${escapeHtml(status.startedAt)}.</p>
+${note}
+<p><a href="/metrics">/metrics</a> for Prometheus · <a href="/api/v1/agents">/api/v1/agents</a> as JSON ·
+<a href="/-/healthy">/-/healthy</a> · <a href="/-/ready">/-/ready</a></p>
+<h2>Agents: ${status.agents.up} up, ${status.agents.known - status.agents.up} down</h2>
+${agents.length === 0 ? '<p>No agent has reported yet. On a host: <code>sysmon-agent --server THIS-HOST:PORT</code>.</p>' : agentsTable(agents, nowMs)}
+<h2>Scrapers</h2>
+${status.scrapers.length === 0 ? '<p>No Prometheus has scraped yet. Until one does, agents are acknowledged as soon as a report is here.</p>' : scrapersTable(status, nowMs)}
+</html>
+`;
+}
+
+function agentsTable(agents: readonly AgentStatus[], nowMs: number): string {
+  const rows = agents.map(
+    (agent) => `<tr><td>${escapeHtml(agent.name)}</td><td class="${agent.up ? 'up">up' : 'down">down'}</td>
+<td>${agent.peer === undefined ? 'not connected' : escapeHtml(agent.peer)}</td>
+<td class="n">${agent.newestAt === undefined ? 'none' : ago(agent.newestAt, nowMs)}</td>
+<td class="n">${agent.intervalSeconds} s</td><td class="n">${agent.series}</td>
+<td class="n">${agent.windowReports}</td><td class="n">${agent.unscrapedReports ?? '–'}</td>
+<td class="n">${agent.clockOffsetSeconds} s</td></tr>`,
+  );
+  return `<div><table><tr><th>Agent</th><th>State</th><th>Connection</th><th class="n">Newest report</th><th class="n">Interval</th><th class="n">Series</th><th class="n">Reports held</th><th class="n">Not scraped</th><th class="n">Clock offset</th></tr>
+${rows.join('\n')}
+</table></div>`;
+}
+
+function scrapersTable(status: ServerStatus, nowMs: number): string {
+  const rows = status.scrapers.map(
+    (scraper) => `<tr><td>${escapeHtml(scraper.scraper)}</td><td>${escapeHtml(scraper.selection) || 'all agents'}</td>
+<td class="n">${ago(scraper.lastScrapeAt, nowMs)}</td><td class="n">${scraper.backlogReports}</td>
+<td class="n">${Math.round(scraper.lagSeconds)} s</td><td class="n${scraper.conflicts > 0 ? ' down' : ''}">${scraper.conflicts}</td></tr>`,
+  );
+  return `<div><table><tr><th>Scraper</th><th>Selects</th><th class="n">Last scrape</th><th class="n">Reports waiting</th><th class="n">Lag</th><th class="n">Conflicts</th></tr>
+${rows.join('\n')}
+</table></div>`;
+}
+
+function ago(isoTime: string, nowMs: number): string {
+  const seconds = Math.max(0, Math.round((nowMs - Date.parse(isoTime)) / 1000));
+  if (seconds < 120) return `${seconds} s ago`;
+  if (seconds < 7200) return `${Math.round(seconds / 60)} min ago`;
+  return `${Math.round(seconds / 3600)} h ago`;
+}
+
+const entities: Readonly<Record<string, string>> = {
+  '&': '&amp;',
+  '<': '&lt;',
+  '>': '&gt;',
+  '"': '&quot;',
+  "'": '&#39;',
+};
+
+function escapeHtml(text: string): string {
+  return text.replace(/[&<>"']/g, (character) => entities[character] ?? '');
+}

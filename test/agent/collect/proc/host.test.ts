@@ -1,0 +1,190 @@
+import assert from 'node:assert/strict';
+import { chmodSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { test } from 'node:test';
+import { NoDataError, UnreadableError } from '../../../../src/agent/collect/proc/errors.ts';
+import { Host } from '../../../../src/agent/collect/proc/host.ts';
+import { type FixtureTree, makeTree } from '../../../support/fixture-proc.ts';
+
+function withTree(files: Record<string, string>, run: (tree: FixtureTree, host: Host) => void): void {
+  const tree = makeTree(Object.entries(files));
+  const host = new Host(tree.roots);
+  try {
+    run(tree, host);
+  } finally {
+    host.close();
+    tree.remove();
+  }
+}
+
+function firstLine(host: Host, path: string): string {
+  const text = host.read(path);
+  text.nextLine();
+  return text.rest();
+}
+
+test('each tree is where its root says', () => {
+  const files = { 'proc/a': 'p\n', 'sys/a': 's\n', 'root/etc/a': 'r\n', 'udev/b8:0': 'u\n' };
+  withTree(files, (tree, host) => {
+    assert.deepEqual(
+      Object.keys(files).map((path) => firstLine(host, path)),
+      ['p', 's', 'r', 'u'],
+    );
+    assert.equal(host.path('root/etc/a'), tree.path('root/etc/a'));
+    assert.throws(() => host.path('etc/a'), /starts with proc, sys, root or udev/);
+  });
+});
+
+test('a file is read once at an instant and anew at the next, from its beginning', () => {
+  withTree({ 'proc/a': 'one\n' }, (tree, host) => {
+    assert.equal(firstLine(host, 'proc/a'), 'one');
+    tree.write('proc/a', 'two, and longer\n');
+    assert.equal(firstLine(host, 'proc/a'), 'one');
+    host.beginInstant();
+    assert.equal(firstLine(host, 'proc/a'), 'two, and longer');
+    tree.write('proc/a', '3\n');
+    host.beginInstant();
+    assert.equal(firstLine(host, 'proc/a'), '3');
+  });
+});
+
+test('two files can be held at a time', () => {
+  withTree({ 'proc/a': 'a\n', 'proc/b': 'b\n' }, (_, host) => {
+    const [a, b] = [host.read('proc/a'), host.read('proc/b')];
+    a.nextLine();
+    b.nextLine();
+    assert.deepEqual([a.rest(), b.rest()], ['a', 'b']);
+  });
+});
+
+test('a file longer than any buffer is read to its end', () => {
+  const lines = Array.from({ length: 50_000 }, (_, at) => `line ${at}`);
+  withTree({ 'proc/a': `${lines.join('\n')}\n`, 'sys/a': `${lines.join('\n')}\n` }, (_, host) => {
+    for (const path of ['proc/a', 'sys/a']) {
+      const text = host.read(path);
+      let count = 0;
+      while (text.nextLine()) assert.equal(text.rest(), lines[count++]);
+      assert.equal(count, lines.length);
+    }
+  });
+});
+
+test('a file that grows and shrinks is read to its end each time, wherever it fits', () => {
+  const paths = ['proc/a', 'proc/stat', 'proc/sys/kernel/a', 'sys/a', 'root/a'];
+  withTree({}, (tree, host) => {
+    // Where it was the last time there is room for a quarter and 16 bytes more.
+    for (const length of [1, 17, 18, 19, 20, 39, 40, 41, 20_000, 16_383, 16_384, 16_385, 2, 40_000, 32_768]) {
+      host.beginInstant();
+      for (const path of paths) {
+        const line = `${length}`.padEnd(length - 1, '.').slice(0, length - 1);
+        tree.write(path, `${line}\n`);
+        assert.equal(firstLine(host, path), line, `${path} of ${length} bytes`);
+      }
+    }
+  });
+});
+
+test('missing is an error of its own, or undefined; it is looked for again', () => {
+  withTree({ 'proc/file': '' }, (tree, host) => {
+    for (const path of ['proc/a', 'proc/no/a', 'proc/file/a']) {
+      assert.throws(
+        () => host.read(path),
+        (error) => error instanceof NoDataError && error.message === `'${tree.path(path)}' does not exist`,
+      );
+      assert.equal(host.readIfThere(path), undefined);
+    }
+    assert.throws(() => host.list('sys/no'), NoDataError);
+    tree.write('proc/a', 'there\n');
+    assert.equal(firstLine(host, 'proc/a'), 'there');
+  });
+});
+
+test('unreadable is another error, with the reason', (t) => {
+  withTree({ 'proc/a': 'a\n' }, (tree, host) => {
+    mkdirSync(tree.path('proc/folder'));
+    assert.throws(
+      () => host.readIfThere('proc/folder'),
+      (error) =>
+        error instanceof UnreadableError &&
+        error.message === `'${tree.path('proc/folder')}' cannot be read: EISDIR: illegal operation on a directory`,
+    );
+    if (process.getuid?.() === 0) return t.diagnostic('root may read what has no permissions: EACCES was not tried');
+    chmodSync(tree.path('proc/a'), 0);
+    assert.throws(() => host.read('proc/a'), /proc\/a' cannot be read: EACCES: permission denied/);
+  });
+});
+
+test('a file that was replaced is seen in the trees where files are replaced', () => {
+  withTree({ 'root/etc/a': 'old\n', 'udev/a': 'old\n' }, (tree, host) => {
+    for (const path of ['root/etc/a', 'udev/a']) {
+      assert.equal(firstLine(host, path), 'old');
+      writeFileSync(`${tree.path(path)}.new`, 'new\n');
+      renameSync(`${tree.path(path)}.new`, tree.path(path));
+      host.beginInstant();
+      assert.equal(firstLine(host, path), 'new');
+    }
+  });
+});
+
+function openFiles(): number {
+  return readdirSync('/proc/self/fd').length;
+}
+
+test('files stay open, up to a number; those no longer asked for are closed; close closes all', () => {
+  const files = Object.fromEntries(Array.from({ length: 2200 }, (_, at) => [`sys/${at}`, `${at}\n`]));
+  withTree(files, (_, host) => {
+    const before = openFiles();
+    const readAll = () => {
+      host.beginInstant();
+      for (let at = 0; at < 2200; at++) assert.equal(firstLine(host, `sys/${at}`), `${at}`);
+    };
+    readAll();
+    readAll();
+    assert.equal(openFiles() - before, 2048);
+    for (let instant = 0; instant < 240; instant++) {
+      host.beginInstant();
+      firstLine(host, 'sys/7');
+    }
+    assert.equal(openFiles() - before, 1);
+    readAll();
+    host.close();
+    assert.equal(openFiles() - before, 0);
+    assert.equal(firstLine(host, 'sys/7'), '7', 'and it can be read again');
+  });
+});
+
+test('names in a folder come sorted', () => {
+  withTree({ 'sys/b': '', 'sys/a': '', 'sys/c/d': '' }, (_, host) => {
+    assert.deepEqual(host.list('sys'), ['a', 'b', 'c']);
+  });
+});
+
+test('files that come whole lack no line', { skip: process.platform !== 'linux' && 'not Linux' }, () => {
+  const host = new Host();
+  try {
+    for (let instant = 0; instant < 3; instant++) {
+      host.beginInstant();
+      for (const path of ['proc/loadavg', 'proc/meminfo', 'proc/stat', 'proc/uptime', 'proc/sys/kernel/version']) {
+        const text = host.read(path);
+        let count = 0;
+        while (text.nextLine()) count++;
+        assert.equal(count, readFileSync(`/${path}`, 'utf8').split('\n').length - 1, path);
+      }
+    }
+  } finally {
+    host.close();
+  }
+});
+
+test('the real /proc and /sys are read like others', { skip: process.platform !== 'linux' && 'not Linux' }, () => {
+  const host = new Host();
+  try {
+    for (let instant = 0; instant < 3; instant++) {
+      host.beginInstant();
+      assert.match(firstLine(host, 'proc/stat'), /^cpu +\d+/);
+      assert.match(firstLine(host, 'proc/sys/kernel/ostype'), /^Linux$/);
+    }
+    assert.ok(host.list('sys').includes('class'));
+  } finally {
+    host.close();
+  }
+});

@@ -1,0 +1,163 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { FormatError } from '../../../../src/agent/collect/proc/errors.ts';
+import { KernelText } from '../../../../src/agent/collect/proc/text.ts';
+
+function textOf(content: string | Uint8Array): KernelText {
+  const text = new KernelText('/proc/x');
+  const bytes = typeof content === 'string' ? Buffer.from(content) : content;
+  text.fill(bytes, bytes.length);
+  return text;
+}
+
+function firstLine(content: string | Uint8Array): KernelText {
+  const text = textOf(content);
+  assert.ok(text.nextLine());
+  return text;
+}
+
+function refused(read: (text: KernelText) => unknown, content: string, message: RegExp): void {
+  assert.throws(
+    () => read(firstLine(content)),
+    (error) => error instanceof FormatError && error.path === '/proc/x' && message.test(error.message),
+  );
+}
+
+test('lines, words and numbers in order', () => {
+  const text = textOf('one  2\t3\n\n  four 5 six seven \n');
+  assert.ok(text.nextLine());
+  assert.equal(text.word('a'), 'one');
+  assert.equal(text.unsigned('b'), 2);
+  assert.equal(text.unsigned('c'), 3);
+  assert.equal(text.more(), false);
+  assert.ok(text.nextLine());
+  assert.equal(text.more(), false);
+  assert.equal(text.rest(), '');
+  assert.ok(text.nextLine());
+  assert.equal(text.skip('four'), false, 'spaces are not skipped by themselves');
+  assert.ok(text.more());
+  assert.ok(text.skip('four'));
+  assert.equal(text.unsigned('d'), 5);
+  assert.equal(text.rest(), 'six seven');
+  assert.equal(text.nextLine(), false);
+  assert.equal(text.nextLine(), false);
+});
+
+test('property: a whole number up to 2^64-1 is the double nearest to it', () => {
+  const numbers = fc.bigInt({ min: 0n, max: 2n ** 64n - 1n });
+  const near = fc
+    .tuple(fc.constantFrom(53n, 54n, 60n, 63n), fc.bigInt({ min: -3n, max: 3n }))
+    .map(([e, d]) => 2n ** e + d);
+  fc.assert(
+    fc.property(fc.oneof(numbers, near), (number) => {
+      assert.equal(firstLine(`${number} \n`).unsigned('n'), Number(number));
+    }),
+  );
+  assert.equal(firstLine('18446744073709551615\n').unsigned('n'), 2 ** 64);
+  assert.equal(firstLine('00000000000000000000000000000007\n').unsigned('n'), 7);
+});
+
+test('what is not a whole number is refused, with file, line and what it was', () => {
+  refused(
+    (text) => text.unsigned('the count'),
+    '-1\n',
+    /'\/proc\/x', line 1: the count is "-1", expected a whole number/,
+  );
+  refused((text) => text.unsigned('the count'), '1.5\n', /"1\.5"/);
+  refused((text) => text.unsigned('the count'), '1x 2\n', /"1x"/);
+  refused((text) => text.unsigned('the count'), '  \n', /the count is missing/);
+  refused((text) => text.unsigned('the count'), '18446744073709560000\n', /expected at most 2\^64-1/);
+  refused((text) => text.unsigned('the count'), `${'9'.repeat(400)}\n`, /"9{40}"…, expected at most/);
+  refused((text) => text.unsigned('the count'), `${'x'.repeat(400)}\n`, /"x{40}"…, expected a whole number/);
+});
+
+test('hundredths are exact', () => {
+  for (const [text, value] of [
+    ['0.00', 0],
+    ['0.07', 7],
+    ['1.10', 110],
+    ['123456.99', 12_345_699],
+  ] as const) {
+    assert.equal(firstLine(`${text} 1\n`).hundredths('load'), value);
+  }
+  for (const text of ['', '1', '1.2', '1.234', '.12', '1,23', '-1.00', '1.2x', 'x.00', `${'9'.repeat(30)}.00`]) {
+    refused((line) => line.hundredths('the load'), `${text}\n`, /the load is (missing|".*", expected|".*"…, expected)/);
+  }
+});
+
+test('keys end before a colon, and before the last one', () => {
+  assert.equal(firstLine('Active(anon):  1 kB\n').key('k'), 'Active(anon)');
+  assert.equal(firstLine('  eth0:1:22\n').key('k'), 'eth0');
+  const text = firstLine('  eth0:1:22 3\n');
+  assert.equal(text.keyToLastColon('k'), 'eth0:1');
+  assert.equal(text.unsigned('n'), 22);
+  refused((line) => line.key('the name'), 'eth0 1\n', /the name should end with a colon/);
+  refused((line) => line.keyToLastColon('the name'), 'eth0 1\n', /the name should end with a colon/);
+  refused((line) => line.keyToLastColon('the name'), '\n', /the name should end with a colon/);
+});
+
+test('property: keys are read as they are, whatever stood on the same line before', () => {
+  const text = new KernelText('/proc/x');
+  const key = fc.oneof(
+    fc.constantFrom('a', 'ab', 'abc', 'b', 'ü', '\xfc', ''),
+    fc.string({ unit: 'grapheme', maxLength: 3 }),
+  );
+  const bytes = fc.oneof(key.map(Buffer.from), fc.constant(Buffer.from([0xfc])));
+  fc.assert(
+    fc.property(fc.array(fc.array(bytes, { maxLength: 4 }), { maxLength: 4 }), (contents) => {
+      for (const keys of contents) {
+        fc.pre(!keys.some((given) => /[:\s]/.test(given.toString())));
+        const content = Buffer.concat(keys.flatMap((given) => [given, Buffer.from(': 1\n')]));
+        text.fill(content, content.length);
+        for (const given of keys) {
+          assert.ok(text.nextLine());
+          assert.equal(text.key('key'), given.toString());
+          assert.equal(text.unsigned('n'), 1);
+        }
+      }
+    }),
+  );
+});
+
+test('an empty file, and one that ends within a line, are refused', () => {
+  assert.throws(() => textOf('').nextLine(), /'\/proc\/x' is empty/);
+  const text = textOf('one\ntw');
+  assert.ok(text.nextLine());
+  assert.throws(() => text.nextLine(), /'\/proc\/x' ends in the middle of line 2/);
+});
+
+test('what was in the file before is not seen again', () => {
+  const text = textOf('123456\n7\n');
+  const shorter = Buffer.from('1\n');
+  text.fill(shorter, shorter.length);
+  assert.ok(text.nextLine());
+  assert.equal(text.unsigned('n'), 1);
+  assert.equal(text.nextLine(), false);
+});
+
+test('words: the same string for the same bytes; invalid UTF-8 becomes U+FFFD', () => {
+  assert.equal(firstLine('über \n').word('w'), 'über');
+  assert.equal(firstLine(Buffer.from([0x61, 0xff, 0x62, 0x0a])).word('w'), 'a\ufffdb');
+  assert.equal(firstLine('\ufeffx\n').word('w'), '\ufeffx', 'a byte order mark is a character like others');
+});
+
+test('property: whatever the words, each is read as it is, though hashes collide and the memory of words is full', () => {
+  const text = new KernelText('/proc/x');
+  const words = Array.from({ length: 20_000 }, (_, at) => `w${at.toString(36)}`);
+  const readBack = (word: string) => {
+    const bytes = Buffer.from(`${word}\n`);
+    text.fill(bytes, bytes.length);
+    text.nextLine();
+    assert.equal(text.word('w'), word);
+  };
+  for (let round = 0; round < 2; round++) words.forEach(readBack);
+  // With 31 as the factor these two have the same hash.
+  for (const word of ['Aa', 'BB', 'Aa', 'BB']) readBack(word);
+  fc.assert(
+    fc.property(fc.string({ unit: 'grapheme', minLength: 1 }), (word) => {
+      fc.pre(!/[ \t\n]/.test(word));
+      readBack(word);
+    }),
+  );
+});

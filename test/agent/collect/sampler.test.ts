@@ -1,0 +1,211 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { type Collector, gauge, type Samples } from '../../../src/agent/collect/collectors/collector.ts';
+import { expositionOf } from '../../../src/agent/collect/exposition.ts';
+import { FormatError, NoDataError, UnreadableError } from '../../../src/agent/collect/proc/errors.ts';
+import { Host } from '../../../src/agent/collect/proc/host.ts';
+import { Sampler } from '../../../src/agent/collect/sampler.ts';
+import { newAgentCounters, SelfMetrics } from '../../../src/agent/own-metrics.ts';
+import { VirtualClock } from '../../support/virtual-clock.ts';
+
+const good = gauge('good', 'Good.', { labels: ['n'] });
+const bad = gauge('bad', 'Bad.', { labels: ['n'] });
+
+/** A sampler with these collectors, and what it logs. */
+class Bench {
+  readonly clock = new VirtualClock();
+  readonly log: string[] = [];
+  readonly counters = newAgentCounters();
+  readonly sampler: Sampler;
+
+  constructor(collectors: Record<string, Collector>, seriesMax?: number) {
+    this.sampler = new Sampler({
+      host: new Host(),
+      collectors: Object.entries(collectors).map(([name, collector]) => ({ name, collector })),
+      self: new SelfMetrics(this.counters, {
+        version: '1.2.3',
+        nodeVersion: '20.15.0',
+        startTimeMs: 1500,
+        cpuMicroseconds: () => 2_000_000,
+        residentBytes: () => 4096,
+      }),
+      clock: this.clock,
+      counters: this.counters,
+      log: { info: (text) => this.log.push(`info ${text}`), warn: (text) => this.log.push(`warn ${text}`) },
+      ...(seriesMax === undefined ? {} : { seriesMax }),
+    });
+  }
+
+  async lines(pattern: RegExp): Promise<string[]> {
+    const text = expositionOf(await this.sampler.sample());
+    return text.split('\n').filter((line) => !line.startsWith('#') && pattern.test(line));
+  }
+}
+
+function giving(count: number, family = good): Collector {
+  return {
+    collect(_host: Host, out: Samples) {
+      for (let at = 0; at < count; at++) out.sample(family, at, `${at}`);
+    },
+  };
+}
+
+test('a collector that fails costs itself alone; each change is one line', async () => {
+  let failure: Error | undefined;
+  const flaky: Collector = {
+    collect(_host, out) {
+      out.sample(bad, 1, 'before');
+      if (failure !== undefined) throw failure;
+      out.sample(bad, 2, 'after');
+    },
+  };
+  const bench = new Bench({ first: giving(1), flaky, last: giving(1, gauge('last', 'Last.', { labels: ['n'] })) });
+  const all = /^(good|bad|last|node_scrape_collector_success)/;
+  assert.deepEqual(await bench.lines(all), [
+    'bad{n="before"} 1',
+    'bad{n="after"} 2',
+    'good{n="0"} 0',
+    'last{n="0"} 0',
+    'node_scrape_collector_success{collector="first"} 1',
+    'node_scrape_collector_success{collector="flaky"} 1',
+    'node_scrape_collector_success{collector="last"} 1',
+  ]);
+  failure = new UnreadableError('/proc/x', ' cannot be read: EACCES');
+  for (let instant = 0; instant < 3; instant++) {
+    assert.deepEqual(await bench.lines(all), [
+      'good{n="0"} 0',
+      'last{n="0"} 0',
+      'node_scrape_collector_success{collector="first"} 1',
+      'node_scrape_collector_success{collector="flaky"} 0',
+      'node_scrape_collector_success{collector="last"} 1',
+    ]);
+    assert.deepEqual(bench.sampler.failures, [{ name: 'flaky', reason: "'/proc/x' cannot be read: EACCES" }]);
+  }
+  for (let line = 1; line <= 3; line++) {
+    failure = new FormatError('/proc/x', `, line ${line}: it is bent`);
+    await bench.sampler.sample();
+  }
+  failure = undefined;
+  assert.equal((await bench.lines(all)).length, 7);
+  assert.deepEqual(bench.sampler.failures, []);
+  assert.deepEqual(bench.log, [
+    "warn collector 'flaky' failed: '/proc/x' cannot be read: EACCES; its series are absent until it works again",
+    "warn collector 'flaky' failed: '/proc/x', line 1: it is bent; its series are absent until it works again",
+    "info collector 'flaky' works again",
+  ]);
+});
+
+test('nothing to find is no success, and no warning', async () => {
+  const bench = new Bench({
+    none: {
+      collect() {
+        throw new NoDataError('/sys/none', ' does not exist');
+      },
+    },
+  });
+  assert.deepEqual(await bench.lines(/success/), ['node_scrape_collector_success{collector="none"} 0']);
+  assert.match(bench.log[0]!, /^info collector 'none' failed: '\/sys\/none' does not exist/);
+});
+
+test('a bug in a collector costs it alone too, and says where it is', async () => {
+  const bench = new Bench({
+    buggy: {
+      collect() {
+        throw new TypeError('x is not a function');
+      },
+    },
+    first: giving(1),
+  });
+  assert.deepEqual(await bench.lines(/^good/), ['good{n="0"} 0']);
+  assert.match(bench.log[0]!, /^warn collector 'buggy' failed: a bug of this program.*x is not a function/s);
+});
+
+test('collectors that prepare do so together, before any collects; one that fails there does not collect', async () => {
+  const order: string[] = [];
+  const preparing = (name: string, ms: number): Collector => ({
+    async prepare() {
+      order.push(`${name} prepares`);
+      await bench.clock.sleep(ms);
+      order.push(`${name} is ready`);
+      if (name === 'c') throw new NoDataError('/c', ' is not there');
+    },
+    collect: () => void order.push(`${name} collects`),
+  });
+  const bench: Bench = new Bench({
+    a: preparing('a', 20),
+    b: preparing('b', 10),
+    c: preparing('c', 5),
+    d: { collect: () => void order.push('d collects') },
+  });
+  const sampling = bench.sampler.sample();
+  await bench.clock.advance(30);
+  await sampling;
+  assert.deepEqual(order, [
+    'a prepares',
+    'b prepares',
+    'c prepares',
+    'c is ready',
+    'b is ready',
+    'a is ready',
+    'a collects',
+    'b collects',
+    'd collects',
+  ]);
+  assert.deepEqual(bench.sampler.failures, [{ name: 'c', reason: "'/c' is not there" }]);
+});
+
+test('how long each took', async () => {
+  const bench: Bench = new Bench({
+    slow: { collect: () => void bench.clock.advance(0) },
+  });
+  let now = 0;
+  bench.clock.monotonicMs = () => (now += 1.5);
+  assert.deepEqual(await bench.lines(/duration/), ['node_scrape_collector_duration_seconds{collector="slow"} 0.0015']);
+});
+
+test('a collector that has no room is no success at the same instant, and the agent still speaks of itself', async () => {
+  const bench = new Bench({ large: giving(2000), small: giving(10, bad) }, 1024);
+  const lines = await bench.lines(/^(good|bad|node_scrape_collector_success|sysmon_agent_(series_left_out|build))/);
+  assert.deepEqual(lines.slice(10), [
+    'node_scrape_collector_success{collector="large"} 0',
+    'node_scrape_collector_success{collector="small"} 1',
+    'sysmon_agent_build_info{version="1.2.3",nodejs="20.15.0"} 1',
+    'sysmon_agent_series_left_out 2000',
+  ]);
+});
+
+test('what the agent says about itself', async () => {
+  const bench = new Bench({});
+  Object.assign(bench.counters, { reportsSampled: 3, spoolBytes: 77, clockOffsetMs: -2500, ticksSkipped: 1 });
+  bench.counters.reportsDropped.age = 9;
+  const lines = await bench.lines(/^sysmon_agent_/);
+  for (const line of [
+    'sysmon_agent_build_info{version="1.2.3",nodejs="20.15.0"} 1',
+    'sysmon_agent_start_time_seconds 1.5',
+    'sysmon_agent_cpu_seconds_total 2',
+    'sysmon_agent_resident_memory_bytes 4096',
+    'sysmon_agent_reports_sampled_total 3',
+    'sysmon_agent_reports_dropped_total{reason="full"} 0',
+    'sysmon_agent_reports_dropped_total{reason="age"} 9',
+    'sysmon_agent_spool_bytes 77',
+    'sysmon_agent_clock_offset_seconds -2.5',
+    'sysmon_agent_ticks_skipped_total 1',
+  ]) {
+    assert.ok(lines.includes(line), line);
+  }
+});
+
+test('every counter is shown', async () => {
+  const bench = new Bench({});
+  const numbers = Object.keys(bench.counters).filter((field) => field !== 'reportsDropped');
+  numbers.forEach((field, at) => {
+    Object.assign(bench.counters, { [field]: 1000 + at });
+  });
+  // The recorder itself sets this one at each instant.
+  Object.assign(bench.counters, { clockOffsetMs: 5_000_000 });
+  const values = (await bench.lines(/^sysmon_agent_/)).map((line) => Number(line.slice(line.lastIndexOf(' '))));
+  numbers.forEach((field, at) => {
+    const expected = field === 'clockOffsetMs' ? 5000 : field === 'seriesLeftOut' ? 0 : 1000 + at;
+    assert.ok(values.includes(expected), field);
+  });
+});

@@ -1,0 +1,533 @@
+import assert from 'node:assert/strict';
+import { afterEach, test } from 'node:test';
+import { bootClock, SessionClock } from '../../../src/agent/collect/epoch-clock.ts';
+import { newAgentCounters } from '../../../src/agent/own-metrics.ts';
+import { Spool } from '../../../src/agent/spool/spool.ts';
+import { Link } from '../../../src/agent/uplink/uplink.ts';
+import type { ServerMessage } from '../../../src/protocol/message.ts';
+import { ConnectionError } from '../../../src/runtime/connection.ts';
+import { MemoryLog } from '../../support/memory-log.ts';
+import { type ReadReport, RecordingMaker, valuesOf } from '../../support/recordings.ts';
+import { ScriptedServer } from '../../support/scripted-server.ts';
+import { settle, VirtualClock } from '../../support/virtual-clock.ts';
+
+const lost = new ConnectionError('reset', 'server:9732 reset the connection');
+
+const running: Agent[] = [];
+afterEach(async () => {
+  for (const agent of running.splice(0)) await agent.stop();
+});
+
+/** An agent that samples each 5 s, with everything virtual but itself. */
+class Agent {
+  readonly clock: VirtualClock;
+  readonly server: ScriptedServer;
+  readonly log = new MemoryLog();
+  readonly counters = newAgentCounters();
+  readonly spool: Spool;
+  readonly link: Link;
+  readonly maker = new RecordingMaker();
+  /** As the agent made them, with the times that a server has to see. */
+  readonly made: ReadReport[] = [];
+  readonly times: SessionClock;
+  readonly #stopping = new AbortController();
+  #running: Promise<void> | undefined;
+  suspendedMs = 0;
+
+  constructor(options: { random?: () => number; server?: (server: ScriptedServer) => void } = {}) {
+    this.clock = new VirtualClock();
+    this.server = new ScriptedServer(this.clock);
+    options.server?.(this.server);
+    const { clock, log, counters } = this;
+    const boot = bootClock(clock, () => clock.monotonicMs() + this.suspendedMs);
+    const random = options.random ?? (() => 0.5);
+    this.spool = new Spool({
+      clock,
+      log,
+      counters,
+      bounds: { bytesMax: 64 * 1024 * 1024, ageMsMax: 24 * 3600 * 1000 },
+    });
+    const { spool } = this;
+    let session = 1;
+    this.times = new SessionClock({ clock, boot, spool, counters, log, random: () => session++ / 2 ** 53 });
+    this.link = new Link({
+      ...{ clock, boot, spool, counters, log, random, address: 'server:9732', dial: this.server.dial },
+      hello: { agentName: 'agent-1', hostId: 'host', labels: [['rack', '7']], intervalMs: 5000 },
+    });
+  }
+
+  start(): this {
+    running.push(this);
+    this.#running = this.link.run(this.#stopping.signal);
+    return this;
+  }
+
+  sample(): void {
+    const timeMs = this.times.stamp();
+    const recording = this.maker.make([this.made.length, this.made.length % 7, 5]);
+    this.spool.append(recording, timeMs);
+    const { id, lastSeq } = this.spool.session!;
+    this.made.push({ session: id, seq: lastSeq, timeMs, values: valuesOf(recording) });
+  }
+
+  /** Lives for so long, sampling. */
+  async live(ms: number): Promise<void> {
+    for (let passed = 0; passed < ms; passed += 5000) {
+      this.sample();
+      await this.clock.advance(5000);
+    }
+  }
+
+  async stop(): Promise<void> {
+    this.#stopping.abort();
+    await settle();
+    for (let waited = 0; waited < 6000; waited += 100) await this.clock.advance(100);
+    await this.#running;
+    this.spool.close();
+  }
+
+  /** Everything that was made has come, once, in order, with its time. */
+  assertDelivered(): void {
+    const offsets = new Map(this.spool.sessions.map(({ id, offsetMs }) => [id, offsetMs ?? 0]));
+    const expected = this.made.map((report) => ({
+      ...report,
+      timeMs: report.timeMs + (offsets.get(report.session) ?? 0),
+    }));
+    assert.deepEqual(this.server.receiver.received, expected);
+  }
+
+  warnings(): string[] {
+    return this.log.lines.filter((line) => line.startsWith('warn'));
+  }
+}
+
+test('reports go out as they are made, each after the delay of this agent, on one connection', async () => {
+  const agent = new Agent().start();
+  await agent.clock.advance(1000);
+  assert.deepEqual(agent.server.hellos, [
+    { kind: 'hello', version: 1, agentName: 'agent-1', hostId: 'host', labels: [['rack', '7']], intervalMs: 5000 },
+  ]);
+  agent.sample();
+  await settle();
+  assert.equal(agent.server.receiver.received.length, 0, 'not at once: a fleet would arrive together');
+  await agent.clock.advance(1000);
+  assert.equal(agent.server.receiver.received.length, 1, 'a second is the longest');
+  await agent.live(600_000);
+  agent.assertDelivered();
+  assert.equal(agent.server.connections.length, 1);
+  assert.equal(agent.server.receiver.begins.length, 1);
+  assert.equal(agent.server.receiver.duplicates, 0);
+  assert.equal(agent.counters.connects, 1);
+  assert.equal(agent.link.state.kind, 'connected');
+  assert.deepEqual(agent.warnings(), []);
+
+  assert.equal(agent.counters.spoolReports, 121);
+  agent.server.acknowledgeAll();
+  await settle();
+  assert.equal(agent.counters.spoolReports, 0);
+  assert.ok(agent.counters.acksReceived > 0);
+});
+
+test('a backlog goes out at once when the server is there, oldest first', async () => {
+  const agent = new Agent({ server: (server) => (server.isAway = true) }).start();
+  await agent.live(600_000);
+  assert.equal(agent.link.state.kind, 'waiting');
+  agent.server.isAway = false;
+  await agent.clock.advance(30_000);
+  agent.assertDelivered();
+  assert.equal(agent.server.connections.length, 1);
+  assert.ok(agent.server.refusals > 20, `${agent.server.refusals} dials in 10 min`);
+  assert.ok(agent.server.refusals < 60, `${agent.server.refusals} dials in 10 min`);
+  assert.equal(agent.counters.connectFailures, agent.server.refusals);
+  assert.ok(agent.warnings().length <= 11, 'one a minute');
+  assert.match(
+    agent.warnings()[1]!,
+    /refused the connection; 1\d reports waiting, retrying in [\d.]+ s \(and \d+ more like it\)/,
+  );
+});
+
+test('the connection cut after every byte of it: everything arrives once, and each cut costs one connection', async () => {
+  const whole = new Agent().start();
+  await whole.live(30_000);
+  const bytes = whole.server.connection.readBytes;
+  for (let cut = 0; cut < bytes; cut += 1) {
+    const agent = new Agent({ server: (server) => (server.cutAfterBytes = cut) }).start();
+    await agent.live(15_000);
+    agent.server.cutAfterBytes = Number.POSITIVE_INFINITY;
+    const { length } = agent.server.connections;
+    agent.server.connection.break(lost);
+    await agent.live(15_000);
+    agent.assertDelivered();
+    assert.equal(agent.server.connections.length, length + 1, `cut at ${cut}: one more`);
+    await agent.stop();
+    running.pop();
+  }
+});
+
+test('after each kind of fault it dials again and nothing is lost', async (t) => {
+  const error = (code: string): ServerMessage => ({ kind: 'error', code, text: 'because' });
+  const faults: Record<string, (server: ScriptedServer) => void> = {
+    reset: (server) => server.connection.break(lost),
+    'closed in good order': (server) => server.connection.close(),
+    'error frame': (server) => {
+      server.connection.send(error('order'));
+      server.connection.close();
+    },
+    'error frame of an unknown code': (server) => server.connection.send(error('of-a-later-version')),
+    garbage: (server) => server.connection.sendBytes(Buffer.from('HTTP/1.1 400 Bad Request\r\n\r\n')),
+    'a frame that is not allowed': (server) => server.connection.sendBytes(Buffer.from([0, 0, 0, 1, 0xc1])),
+    'a frame that is too long': (server) => server.connection.sendBytes(Buffer.from([0, 1, 0, 0])),
+    'ended inside a frame': (server) => {
+      server.connection.sendBytes(Buffer.from([0, 0]));
+      server.connection.close();
+    },
+    'a second welcome': (server) =>
+      server.connection.send({ kind: 'welcome', version: 1, sessions: [], nowMs: Date.UTC(2026, 0, 1) }),
+    'server restarted, everything lost': (server) => {
+      server.receiver.received.length = 0;
+      server.restart();
+    },
+    'server restarted, as of what was scraped': (server) => {
+      const { session, seq } = server.receiver.received[5]!;
+      server.receiver.received.length = 6;
+      server.restart([{ session, seq }]);
+    },
+  };
+  for (const [name, harm] of Object.entries(faults)) {
+    await t.test(name, async () => {
+      const agent = new Agent().start();
+      await agent.live(60_000);
+      harm(agent.server);
+      await agent.live(60_000);
+      agent.assertDelivered();
+      assert.equal(agent.server.connections.length, 2);
+      assert.ok(agent.server.connections[0]!.isClosed);
+      assert.equal(agent.counters.reconnects, 1);
+      assert.equal(agent.warnings().length, 1, agent.log.lines.join('\n'));
+      assert.match(agent.warnings()[0]!, /^warn: lost 'server:9732': .*; \d+ reports waiting, retrying in [\d.]+ s$/);
+      assert.match(agent.log.lines.at(-1)!, /^info: connected to 'server:9732'; \d+ reports? to send$/);
+    });
+  }
+});
+
+test('a half-open connection ends within 30 s, whether writes go through or not', async (t) => {
+  for (const isStalled of [false, true]) {
+    await t.test(isStalled ? 'writes hang' : 'writes go nowhere', async () => {
+      const agent = new Agent().start();
+      await agent.live(60_000);
+      agent.server.isMute = true;
+      agent.server.connection.isStalled = isStalled;
+      const since = agent.clock.monotonicMs();
+      while (!agent.server.connections[0]!.isClosed) await agent.live(1000);
+      assert.ok(agent.clock.monotonicMs() - since <= 30_000);
+      agent.server.isMute = false;
+      await agent.live(60_000);
+      agent.assertDelivered();
+      assert.match(agent.warnings()[0]!, /silent for \d\d\.\d s/);
+    });
+  }
+});
+
+test('a server that never answers the hello is left after 10 s', async () => {
+  const agent = new Agent({ server: (server) => (server.isMute = true) }).start();
+  await agent.live(60_000);
+  assert.ok(agent.server.connections.length >= 3 && agent.server.connections.length <= 6);
+  assert.match(agent.warnings()[0]!, /cannot connect to 'server:9732': server:9732 did not answer the hello/);
+  assert.equal(agent.counters.connects, 0);
+  agent.server.isMute = false;
+  await agent.live(60_000);
+  agent.assertDelivered();
+});
+
+test('it pings when nothing was heard or sent for 10 s, and a server that answers is kept', async () => {
+  const agent = new Agent().start();
+  await agent.clock.advance(3_600_000);
+  assert.equal(agent.server.connections.length, 1);
+  assert.ok(agent.server.pings >= 350 && agent.server.pings <= 361, `${agent.server.pings} in an hour`);
+  await agent.live(600_000);
+  assert.equal(agent.server.connections.length, 1, 'it sends, and hears nothing but pongs');
+  assert.ok(agent.server.pings >= 400, `${agent.server.pings}`);
+});
+
+test('at 5 s it is woken for a report alone: pings go with every other one, and no timer fires for them', async () => {
+  for (const isAcknowledging of [false, true]) {
+    const agent = new Agent().start();
+    await agent.live(60_000);
+    const { firedCount } = agent.clock;
+    const { pings } = agent.server;
+    for (let minute = 0; minute < 10; minute++) {
+      await agent.live(60_000);
+      if (isAcknowledging) agent.server.acknowledgeAll();
+    }
+    assert.equal(agent.server.connections.length, 1);
+    if (!isAcknowledging) assert.equal(agent.server.pings - pings, 60, 'a ping each 10 s');
+    // The spool keeps house meanwhile, with a report too.
+    assert.equal(agent.clock.firedCount - firedCount, 120, 'each report waits for its time, and nothing else');
+    agent.assertDelivered();
+  }
+});
+
+test('permanent refusals: said with the reason and tried again once a minute; others with backoff', async (t) => {
+  for (const code of ['version', 'name-taken', 'revoked', 'busy']) {
+    await t.test(code, async () => {
+      const refuse = (server: ScriptedServer) => {
+        server.answerToHello = (connection) => {
+          connection.send({ kind: 'error', code, text: 'the reason' });
+          connection.close();
+        };
+      };
+      const agent = new Agent({ server: refuse }).start();
+      await agent.live(600_000);
+      const { length } = agent.server.connections;
+      if (code === 'busy') assert.ok(length > 20, `${length}`);
+      else assert.equal(length, 11, 'at the start and after each of ten minutes');
+      assert.ok(agent.warnings().length <= 11);
+      assert.match(
+        agent.warnings()[0]!,
+        new RegExp(`cannot connect .*refuses us \\(${code}\\): the reason; .*retrying in`),
+      );
+      const { state } = agent.link;
+      assert.ok(state.kind === 'waiting' && state.isRefused === (code !== 'busy'));
+      agent.server.answerToHello = undefined;
+      agent.link.retryNow();
+      await settle();
+      assert.equal(agent.link.state.kind, 'connected', 'told that something has changed it tries at once');
+      await agent.live(5000);
+      agent.assertDelivered();
+    });
+  }
+});
+
+test('a server that refuses and breaks the connection off is believed its reason, also by a write that waits', async () => {
+  const agent = new Agent().start();
+  await agent.live(10_000);
+  const { connection } = agent.server;
+  connection.isStalled = true;
+  await agent.live(5000);
+  connection.send({ kind: 'error', code: 'revoked', text: 'the key is revoked' });
+  connection.break(lost);
+  await settle();
+  const { state } = agent.link;
+  assert.ok(state.kind === 'waiting' && state.isRefused, agent.log.lines.join());
+});
+
+test('a server that welcomes and then ends each connection is not dialled at full speed', async () => {
+  const agent = new Agent({
+    server: (server) => {
+      server.answerToHello = (connection) => {
+        connection.send({ kind: 'welcome', version: 1, sessions: [], nowMs: Date.UTC(2026, 0, 1) });
+        connection.close();
+      };
+    },
+  }).start();
+  await agent.clock.advance(600_000);
+  assert.ok(agent.server.connections.length < 60, `${agent.server.connections.length}`);
+  assert.ok(agent.log.lines.length < 30, 'nor does it fill the log');
+});
+
+test('failures count from 0 again once a report was sent', async () => {
+  const agent = new Agent({ random: () => 1, server: (server) => (server.isAway = true) }).start();
+  await agent.live(120_000);
+  agent.server.isAway = false;
+  await agent.live(60_000);
+  agent.server.connection.break(lost);
+  await settle();
+  const { state } = agent.link;
+  assert.ok(state.kind === 'waiting');
+  assert.equal(state.retryAtMs - agent.clock.nowMs(), 500);
+});
+
+test('SIGTERM: what is unsent is sent within 5 s and read by the server, then it ends', async () => {
+  const agent = new Agent({ server: (server) => (server.latencyMs = 300) }).start();
+  await agent.live(60_000);
+  agent.sample();
+  await agent.stop();
+  running.pop();
+  agent.assertDelivered();
+  assert.equal(agent.link.state.kind, 'stopped');
+  assert.equal(agent.server.connections.length, 1);
+  assert.equal(agent.clock.timers, 0, 'no timer is left');
+});
+
+test('SIGTERM when the server does not answer, is away, or has never been there: it ends all the same', async (t) => {
+  const cases: Record<string, (server: ScriptedServer) => void> = {
+    'answers nothing': (server) => {
+      server.isMute = true;
+    },
+    'is away': (server) => {
+      server.isAway = true;
+      for (const connection of server.connections) connection.break(lost);
+    },
+  };
+  for (const [name, harm] of Object.entries(cases)) {
+    await t.test(name, async () => {
+      const agent = new Agent().start();
+      await agent.live(10_000);
+      harm(agent.server);
+      await agent.live(5000);
+      await agent.stop();
+      running.pop();
+      assert.equal(agent.link.state.kind, 'stopped');
+      assert.equal(agent.clock.timers, 0);
+      assert.ok(agent.counters.spoolReports > 0, 'the rest is in the spool');
+    });
+  }
+});
+
+test('clocks: an offset of up to 2 s is 0; a larger one is settled once a session, to the middle of the round trip', async (t) => {
+  for (const aheadMs of [0, 1900, -1900, 2500, -2500, 86_400_000, -86_400_000]) {
+    await t.test(`${aheadMs} ms ahead`, async () => {
+      const agent = new Agent({
+        server: (server) => {
+          server.aheadMs = aheadMs;
+          server.latencyMs = 400;
+        },
+      }).start();
+      await agent.live(30_000);
+      const settled = Math.abs(aheadMs) <= 2000 ? 0 : aheadMs;
+      assert.deepEqual(agent.server.receiver.begins, [{ session: 1, offsetMs: settled }]);
+      assert.equal(agent.counters.clockOffsetMs, settled);
+      assert.equal(agent.warnings().length, settled === 0 ? 0 : 1);
+      agent.server.aheadMs = 0;
+      agent.server.connection.break(lost);
+      await agent.live(30_000);
+      assert.equal(agent.server.receiver.begins.at(-1)?.offsetMs, settled, 'it never changes afterwards');
+      await agent.clock.advance(1000);
+      agent.assertDelivered();
+    });
+  }
+});
+
+test('clocks: a slow round trip is measured again by pings, three at most, then it is 0 for good', async () => {
+  const agent = new Agent({
+    server: (server) => {
+      server.aheadMs = 60_000;
+      server.latencyMs = 600;
+    },
+  }).start();
+  await agent.live(10_000);
+  assert.deepEqual(agent.server.receiver.begins, [{ session: 1, offsetMs: 0 }]);
+  assert.equal(agent.server.pings, 3);
+
+  const quicker = new Agent({
+    server: (server) => {
+      server.aheadMs = 60_000;
+      server.latencyMs = 600;
+    },
+  }).start();
+  quicker.sample();
+  await quicker.clock.advance(1150); // the welcome takes 1.2 s
+  assert.equal(quicker.server.receiver.begins.length, 0);
+  quicker.server.connection.latencyMs = 100;
+  await quicker.clock.advance(5000);
+  assert.deepEqual(quicker.server.receiver.begins, [{ session: 1, offsetMs: 60_000 }]);
+});
+
+test('a step of the wall clock begins a new session, measured by a ping; times stay right', async () => {
+  const agent = new Agent().start();
+  await agent.live(30_000);
+  agent.clock.step(1900);
+  await agent.live(10_000);
+  assert.equal(agent.counters.clockSteps, 0, 'within 2 s the session goes on with its own clock');
+  agent.clock.step(-1900);
+
+  const pings = agent.server.pings;
+  agent.clock.step(-3_600_000);
+  agent.server.aheadMs = 3_600_000;
+  await agent.live(30_000);
+  assert.equal(agent.counters.clockSteps, 1);
+  assert.ok(agent.server.pings > pings);
+  assert.deepEqual(agent.server.receiver.begins, [
+    { session: 1, offsetMs: 0 },
+    { session: 2, offsetMs: 3_600_000 },
+  ]);
+  assert.equal(agent.server.connections.length, 1);
+  const times = agent.server.receiver.received.map(({ timeMs }) => timeMs);
+  for (const [index, timeMs] of times.entries()) if (index > 0) assert.equal(timeMs - times[index - 1]!, 5000);
+  agent.assertDelivered();
+});
+
+test('a step across what is ignored of an offset does not set the times back', async () => {
+  const agent = new Agent({ server: (server) => (server.aheadMs = -1100) }).start();
+  await agent.live(30_000);
+  // From 1.1 s ahead of the server to 1.9 s behind it: each by itself is no offset, together they are 3 s.
+  agent.clock.step(-3000);
+  agent.server.aheadMs += 3000;
+  await agent.live(30_000);
+  assert.deepEqual(agent.server.receiver.begins, [
+    { session: 1, offsetMs: 0 },
+    { session: 2, offsetMs: 3000 },
+  ]);
+  const times = agent.server.receiver.received.map(({ timeMs }) => timeMs);
+  for (const [index, timeMs] of times.entries()) if (index > 0) assert.equal(timeMs - times[index - 1]!, 5000);
+  agent.assertDelivered();
+});
+
+test('a step while answers are slow: what was measured before is carried on', async () => {
+  const agent = new Agent({ server: (server) => (server.aheadMs = 60_000) }).start();
+  await agent.live(30_000);
+  agent.server.connection.latencyMs = 600;
+  agent.clock.step(-3_600_000);
+  agent.server.aheadMs += 3_600_000;
+  await agent.live(30_000);
+  assert.deepEqual(agent.server.receiver.begins, [
+    { session: 1, offsetMs: 60_000 },
+    { session: 2, offsetMs: 3_660_000 },
+  ]);
+});
+
+test("after a step the server's clock is asked again, for it may have moved too", async () => {
+  const agent = new Agent().start();
+  await agent.live(30_000);
+  agent.clock.step(-3_600_000);
+  agent.server.aheadMs = 3_600_000 + 9000;
+  await agent.live(10_000);
+  assert.equal(agent.server.receiver.begins.at(-1)?.offsetMs, 3_609_000);
+});
+
+test('steps and suspends while the server is away: each session gets the offset of its own clock', async () => {
+  const agent = new Agent({ server: (server) => (server.isAway = true) }).start();
+  // The host has started in 1970 and learns the time later; the server has always been right.
+  const { clock, server } = agent;
+  const yearsMs = 50 * 365 * 86_400_000;
+  clock.step(-yearsMs);
+  server.aheadMs = yearsMs;
+  await agent.live(60_000);
+  clock.step(yearsMs);
+  server.aheadMs = 0;
+  await agent.live(60_000);
+  // Asleep for an hour: the monotonic clock stands still, wall and boot time go on.
+  clock.step(3_600_000);
+  agent.suspendedMs = 3_600_000;
+  await agent.live(60_000);
+  server.isAway = false;
+  await agent.live(60_000);
+  assert.deepEqual(server.receiver.begins, [
+    { session: 1, offsetMs: yearsMs },
+    { session: 2, offsetMs: 0 },
+    { session: 3, offsetMs: 0 },
+  ]);
+  agent.assertDelivered();
+});
+
+test('a slow line: no more than some 400 KB are under way, and silence does not end it', async () => {
+  const agent = new Agent({ server: (server) => (server.isAway = true) });
+  agent.maker.grow(5000);
+  for (let index = 0; index < 60; index++) {
+    agent.maker.beginAnew(5000);
+    agent.sample();
+    await agent.clock.advance(5000);
+  }
+  agent.server.isAway = false;
+  agent.server.latencyMs = 4000;
+  agent.start();
+  let most = 0;
+  for (let seconds = 0; seconds < 400 && agent.server.receiver.received.length < 60; seconds++) {
+    await agent.clock.advance(1000);
+    most = Math.max(most, agent.counters.bytesSent - (agent.server.connections[0]?.readBytes ?? 0));
+  }
+  agent.assertDelivered();
+  assert.equal(agent.server.connections.length, 1);
+  assert.ok(agent.counters.bytesSent > 1_000_000);
+  assert.ok(most > 0 && most <= 3 * 131_072 + 65_536, `${most}`);
+});

@@ -1,0 +1,403 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { agentId } from '../../../src/model/agent-id.ts';
+import { settle } from '../../support/virtual-clock.ts';
+import { connect, minuteMs, timeoutMs, windowMs } from './cursors-harness.ts';
+import { DeliveryHarness, MemoryState } from './delivery-harness.ts';
+import { ReportMaker } from './report-maker.ts';
+
+/** From the start until it is sure that nobody scrapes. */
+const holdMs = 45_000;
+
+test('an ack comes when the scrape is committed and the file says so, whichever is later', async () => {
+  for (const later of ['commit', 'file'] as const) {
+    const world = new DeliveryHarness();
+    const agent = world.connect('a');
+    agent.report();
+    if (later === 'file') world.disk!.isHeld = true;
+    const connection = connect();
+    await world.scrape(connection);
+    assert.equal(agent.acked, 0, later);
+    await world.scrape(connection);
+    if (later === 'file') {
+      assert.equal(world.count('committed'), 1);
+      assert.equal(agent.acked, 0);
+      world.disk!.release();
+      await settle();
+    }
+    assert.equal(agent.acked, 1, later);
+  }
+});
+
+test('while the file cannot be written acks are held; they come with the next write that succeeds', async () => {
+  const world = new DeliveryHarness();
+  const agent = world.connect('a');
+  const connection = connect();
+  agent.report();
+  await world.scrape(connection);
+  await world.scrape(connection);
+  assert.equal(agent.acked, 1);
+  world.disk!.isFailing = true;
+  await world.clock.advance(5000);
+  agent.report();
+  await world.scrape(connection);
+  await world.scrape(connection);
+  assert.equal(world.count('committed'), 3);
+  assert.equal(world.count('state: ENOSPC'), 2);
+  assert.equal(agent.acked, 1);
+  world.disk!.isFailing = false;
+  await world.scrape(connection);
+  assert.equal(agent.acked, 2);
+});
+
+test('the first scraper ever is on disk before anything is acknowledged because of it', async () => {
+  const world = new DeliveryHarness();
+  await world.clock.advance(holdMs);
+  const agent = world.connect('a');
+  agent.report();
+  assert.equal(agent.acked, 1, 'nobody scrapes');
+  await world.delivery.flush();
+  world.disk!.isFailing = true;
+  await world.clock.advance(5000);
+  agent.report();
+  agent.acks.length = 0;
+  await world.scrapeAll();
+  assert.equal(agent.acked, 0);
+});
+
+test('without a state folder a commit is enough', async () => {
+  const world = new DeliveryHarness({ disk: undefined });
+  const agent = world.connect('a');
+  agent.report();
+  await world.scrapeAll();
+  assert.equal(agent.acked, 1);
+});
+
+test('for 45 s after the start nobody can be said not to scrape, and acks wait', async () => {
+  for (const disk of [undefined, new MemoryState()]) {
+    const world = new DeliveryHarness({ disk });
+    const agent = world.connect('a');
+    agent.report();
+    await world.clock.advance(holdMs - 1);
+    world.delivery.tidy();
+    assert.equal(agent.acked, 0);
+    await world.clock.advance(1);
+    world.delivery.tidy();
+    assert.equal(agent.acked, 1);
+    agent.report();
+    assert.equal(agent.acked, 2);
+  }
+});
+
+test('a stop in these 45 s does not say that all was scraped', async () => {
+  const world = new DeliveryHarness();
+  const agent = world.connect('a');
+  const ms = agent.report();
+  await world.delivery.flush();
+  world.restart();
+  const again = agent.reconnect();
+  assert.deepEqual(again.acks, []);
+  assert.deepEqual(again.last, [[1, 0]]);
+  agent.maker.seq = 0;
+  again.report(ms);
+  assert.deepEqual(await world.scrapeAll(), { a: [ms] });
+});
+
+test('a kill after a first scrape that had not carried everything loses nothing', async () => {
+  const world = new DeliveryHarness();
+  const agent = world.connect('a');
+  const times: number[] = [];
+  for (let report = 0; report < 3; report++) {
+    times.push(agent.report());
+    await world.clock.advance(5000);
+  }
+  assert.deepEqual(await world.scrape(connect(), { samplesMax: 1 }), { a: times.slice(0, 1) });
+  world.restart();
+  const again = agent.reconnect();
+  assert.deepEqual(again.last, [[1, 0]]);
+  assert.equal(again.acked, 0);
+  agent.maker.seq = 0;
+  for (const ms of times) again.report(ms);
+  assert.deepEqual(await world.scrapeAll(), { a: times });
+});
+
+test('of several scrapers the slowest decides', async () => {
+  const world = new DeliveryHarness();
+  const agent = world.connect('a');
+  await world.scrapeAll({ name: 'fast' });
+  await world.scrapeAll({ name: 'slow' });
+  agent.report();
+  await world.scrapeAll({ name: 'fast' });
+  assert.equal(agent.acked, 0);
+  await world.scrapeAll({ name: 'slow' });
+  assert.equal(agent.acked, 1);
+});
+
+test('a scraper that selects an agent holds that one alone', async () => {
+  const world = new DeliveryHarness();
+  await world.clock.advance(holdMs);
+  const [a, b] = [world.connect('a'), world.connect('b')];
+  await world.scrapeAll({ selection: 'a' });
+  a.report();
+  b.report();
+  assert.equal(a.acked, 0);
+  assert.equal(b.acked, 1);
+  await world.scrapeAll({ selection: 'a' });
+  assert.equal(a.acked, 1);
+});
+
+test('a scraper away for longer than the window holds nothing any more; what it finds then starts where it was', async () => {
+  const world = new DeliveryHarness();
+  const agent = world.connect('a');
+  agent.report();
+  await world.scrapeAll();
+  await world.clock.advance(minuteMs);
+  const kept: number[] = [];
+  for (let minute = 0; minute < 40; minute++) {
+    kept.push(agent.report());
+    await world.clock.advance(minuteMs);
+    world.delivery.tidy();
+    assert.equal(agent.acked > 1, minute >= 29, `minute ${minute}`);
+  }
+  assert.equal(agent.acked, 41);
+  assert.ok(world.count('evicted age unscraped') > 0);
+  const fromMs = world.clock.nowMs() - windowMs + timeoutMs + 10_000;
+  assert.deepEqual(await world.scrapeAll(), { a: kept.filter((ms) => ms > fromMs) });
+});
+
+test('what was evicted unscraped is acknowledged, in its turn', async () => {
+  const world = new DeliveryHarness();
+  const agent = world.connect('a');
+  await world.scrapeAll();
+  agent.report();
+  await world.clock.advance(windowMs - 1000);
+  await world.scrapeAll({ name: 'another' });
+  agent.report();
+  await world.clock.advance(2000);
+  world.delivery.tidy();
+  assert.equal(world.count('evicted age unscraped'), 1);
+  assert.equal(agent.acked, 1);
+});
+
+test('a restart: no report is lost, none is acknowledged early, and a welcome says what was committed', async () => {
+  const world = new DeliveryHarness();
+  const agent = world.connect('a');
+  const connection = connect();
+  const first = agent.report();
+  await world.scrape(connection);
+  await world.scrape(connection);
+  await world.clock.advance(5000);
+  const second = agent.report();
+  world.restart();
+
+  const again = agent.reconnect();
+  assert.deepEqual(again.last, [[1, 1]]);
+  assert.equal(again.acked, 1);
+  agent.maker.seq = 0;
+  again.report(first);
+  again.report(second);
+  assert.deepEqual(world.events.slice(-2), ['duplicate', 'stored']);
+  assert.equal(again.acked, 1);
+  const next = connect();
+  assert.deepEqual(await world.scrape(next), { a: [second] });
+  await world.scrape(next);
+  assert.equal(again.acked, 2);
+});
+
+test('a restart: what was sent and not confirmed is sent again', async () => {
+  const world = new DeliveryHarness();
+  const agent = world.connect('a');
+  const ms = agent.report();
+  await world.scrape(connect());
+  world.restart();
+  const again = agent.reconnect();
+  assert.equal(again.acked, 0);
+  agent.maker.seq = 0;
+  again.report(ms);
+  assert.deepEqual(await world.scrapeAll(), { a: [ms] });
+  assert.equal(world.count('rolled back restart'), 1);
+});
+
+test('a restart after a rollback: it is sent again', async () => {
+  const world = new DeliveryHarness();
+  const agent = world.connect('a');
+  const ms = agent.report();
+  const connection = connect();
+  await world.scrape(connection);
+  world.delivery.cursors.closed(connection);
+  await settle();
+  world.restart();
+  const again = agent.reconnect();
+  assert.equal(again.acked, 0);
+  agent.maker.seq = 0;
+  again.report(ms);
+  assert.deepEqual(await world.scrapeAll(), { a: [ms] });
+});
+
+test('a restart after a stop whose goodbye was answered: nothing comes twice', async () => {
+  const world = new DeliveryHarness();
+  const agent = world.connect('a');
+  const ms = agent.report();
+  const connection = connect();
+  await world.scrape(connection);
+  world.delivery.cursors.closed(connection, { isAllRead: true });
+  await world.delivery.flush();
+  world.restart();
+  const again = agent.reconnect();
+  agent.maker.seq = 0;
+  again.report(ms);
+  assert.deepEqual(await world.scrapeAll(), {});
+});
+
+test('a restart: of sessions begun before the committed one, all was committed; of later ones nothing', async () => {
+  const world = new DeliveryHarness();
+  const agent = world.connect('a');
+  const { store } = world.delivery;
+  const sessions = [1, 2, 3].map((session) => new ReportMaker({ session }));
+  const receive = (maker: ReportMaker) => {
+    store.begin(agent.record, maker.session, 0);
+    for (let report = 0; report < 2; report++) {
+      store.receive(agent.record, { ...maker.make(world.clock.nowMs() + maker.seq, [1]), follows: false });
+    }
+  };
+  receive(sessions[0]!);
+  await world.clock.advance(1000);
+  receive(sessions[1]!);
+  await world.clock.advance(1000);
+  await world.scrapeAll();
+  receive(sessions[2]!);
+  await world.scrapeAll({ samplesMax: 0 });
+  await world.delivery.flush();
+  assert.deepEqual(agent.last, [
+    [1, 2],
+    [2, 2],
+    [3, 2],
+  ]);
+  world.restart();
+  const record = world.delivery.store.agents.get(agentId('a')!)!;
+  assert.deepEqual(
+    [...record.sessions],
+    [
+      [1, 2],
+      [2, 2],
+      [3, 1],
+    ],
+  );
+});
+
+test('a restart: an agent with nothing committed is known, and nothing is said of its sessions', async () => {
+  const world = new DeliveryHarness();
+  const agent = world.connect('a');
+  await world.scrapeAll();
+  agent.report();
+  await world.delivery.flush();
+  const saved = JSON.parse(world.disk!.text!);
+  assert.deepEqual(saved.agents[0].sessions, []);
+  assert.equal('committedMs' in saved.agents[0], false);
+  world.restart();
+  assert.equal(world.delivery.store.agents.get(agentId('a')!)?.sessions.size, 0);
+});
+
+test('a restart: nothing older than what was committed is stored, also where that has left the window', async () => {
+  for (const restMs of [0, windowMs + 1]) {
+    const world = new DeliveryHarness();
+    const agent = world.connect('a');
+    const ms = agent.report();
+    await world.scrapeAll();
+    await world.clock.advance(restMs);
+    world.delivery.tidy();
+    await world.delivery.flush();
+    world.restart();
+    world.clock.step(-restMs);
+    const other = new ReportMaker({ session: 2 });
+    const record = world.delivery.store.agent(agent.record.id);
+    assert.equal(world.delivery.store.receive(record, other.make(ms, [1])), 'not_newer');
+    assert.equal(world.delivery.store.receive(record, other.make(ms + 1, [1])), 'stored');
+  }
+});
+
+test('a restart: the day after which an agent is forgotten goes on', async () => {
+  const world = new DeliveryHarness();
+  world.connect('a').report();
+  await world.clock.advance(23 * 3_600_000);
+  await world.delivery.flush();
+  world.restart();
+  await world.clock.advance(3_600_001);
+  world.delivery.tidy();
+  assert.equal(world.delivery.store.agents.size, 0);
+});
+
+test('an agent that had no report when a scraper first came is new to it as a whole', async () => {
+  const world = new DeliveryHarness();
+  const agent = world.connect('a');
+  await world.scrapeAll();
+  const ms = agent.report(world.clock.nowMs() - 20 * minuteMs);
+  assert.deepEqual(await world.scrapeAll(), { a: [ms] });
+});
+
+test('a file that cannot be understood is reported and counts as none', () => {
+  const disk = new MemoryState();
+  disk.text = '{"version":1';
+  const world = new DeliveryHarness({ disk });
+  assert.deepEqual(world.events, ['state: not JSON']);
+  assert.equal(world.delivery.store.agents.size, 0);
+});
+
+test('forgetting an agent: its reports, its positions, its line in the file', async () => {
+  const world = new DeliveryHarness();
+  const agent = world.connect('a');
+  world.connect('b').report();
+  agent.report();
+  await world.scrapeAll();
+  agent.disconnect();
+  world.delivery.forget(agent.record.id);
+  await settle();
+  const { agents, cursors } = JSON.parse(world.disk!.text!);
+  assert.deepEqual(
+    agents.map(({ name }: { name: string }) => name),
+    ['b'],
+  );
+  assert.deepEqual(Object.keys(cursors[0].positions), ['b']);
+  const again = world.connect('a');
+  const ms = again.report();
+  assert.deepEqual(await world.scrapeAll(), { a: [ms] });
+});
+
+test('an agent of which nothing was heard for a day is forgotten everywhere', async () => {
+  const world = new DeliveryHarness();
+  const agent = world.connect('a');
+  agent.report();
+  await world.scrapeAll();
+  agent.disconnect();
+  await world.clock.advance(24 * 3_600_000 + 1);
+  world.delivery.tidy();
+  await world.delivery.flush();
+  assert.equal(world.delivery.store.agents.size, 0);
+  assert.deepEqual(JSON.parse(world.disk!.text!).agents, []);
+});
+
+test('a newer connection of an agent gets its acks, and the older one does not take them away when it goes', async () => {
+  const world = new DeliveryHarness();
+  const older = world.connect('a');
+  const newer = older.reconnect();
+  older.disconnect();
+  newer.report();
+  await world.scrapeAll();
+  assert.equal(newer.acked, 1);
+  assert.deepEqual(older.acks, []);
+  newer.disconnect();
+  newer.report();
+  await world.scrapeAll();
+  assert.equal(newer.acked, 1);
+});
+
+test('a new agent is new to a scraper that is known, from its first report on', async () => {
+  const world = new DeliveryHarness();
+  await world.scrapeAll();
+  const agent = world.connect('late');
+  const nowMs = world.clock.nowMs();
+  const times = [20, 10, 0].map((minutes) => agent.report(nowMs - minutes * minuteMs));
+  assert.equal(agent.acked, 0);
+  assert.deepEqual(await world.scrapeAll(), { late: times });
+  assert.equal(agent.acked, 3);
+});

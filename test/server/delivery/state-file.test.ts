@@ -1,0 +1,179 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import {
+  encodeState,
+  parseState,
+  type SavedState,
+  StateFile,
+  StateFileError,
+} from '../../../src/server/delivery/state-file.ts';
+import { settle } from '../../support/virtual-clock.ts';
+import { MemoryState } from './delivery-harness.ts';
+
+const state: SavedState = {
+  savedAtMs: 1_700_000_000_000,
+  cursors: [
+    {
+      scraper: '192.0.2.7',
+      selection: '',
+      seenAtMs: 1_700_000_000_000,
+      known: true,
+      positions: Object.fromEntries([
+        ['web-1', 1_699_999_999_000],
+        ['__proto__', 7],
+      ]),
+      offered: Object.fromEntries([['__proto__', 8]]),
+    },
+    { scraper: 'has nothing unconfirmed', selection: 'web-1', seenAtMs: 1, known: false, positions: {} },
+  ],
+  agents: [
+    { name: 'web-1', reportAtMs: 1_700_000_000_000, committedMs: 1_699_999_999_000, sessions: [[2 ** 53 - 1, 9]] },
+    { name: 'new', reportAtMs: 1_700_000_000_000, sessions: [] },
+  ],
+};
+
+test('what was written is read', () => {
+  assert.deepEqual(parseState(encodeState(state)), state);
+});
+
+test('every damaged field is named', () => {
+  // Each path, what is put there, and how the error begins.
+  const damages: readonly [path: string, value: unknown, error: string][] = [
+    ['version', 2, "'version' is 2, expected 1"],
+    ['version', undefined, "'version' is undefined, expected 1"],
+    ['savedAtMs', '1', 'savedAtMs is no number'],
+    ['savedAtMs', null, 'savedAtMs is no number'],
+    ['cursors', {}, 'cursors is no list'],
+    ['cursors', undefined, 'cursors is no list'],
+    ['cursors.0', [], 'cursors[0] is no object'],
+    ['cursors.0.scraper', 1, 'cursors[0].scraper is no string'],
+    ['cursors.0.selection', null, 'cursors[0].selection is no string'],
+    ['cursors.0.seenAtMs', 'now', 'cursors[0].seenAtMs is no number'],
+    ['cursors.0.known', 1, 'cursors[0].known is neither true nor false'],
+    ['cursors.0.positions', [], 'cursors[0].positions is no object'],
+    ['cursors.0.positions.web-1', '1', 'cursors[0].positions.web-1 is no number'],
+    ['cursors.0.positions.web 1', 1, "cursors[0].positions: 'web 1' is no agent's name"],
+    ['cursors.0.offered', null, 'cursors[0].offered is no object'],
+    ['cursors.0.offered.web-1', true, 'cursors[0].offered.web-1 is no number'],
+    ['cursors.0.offered.web 1', 1, "cursors[0].offered: 'web 1' is no agent's name"],
+    ['agents', 'web-1', 'agents is no list'],
+    ['agents.1', null, 'agents[1] is no object'],
+    ['agents.1.name', '', "agents[1].name: '' is no agent's name"],
+    ['agents.1.name', 7, 'agents[1].name is no string'],
+    ['agents.0.reportAtMs', true, 'agents[0].reportAtMs is no number'],
+    ['agents.0.committedMs', null, 'agents[0].committedMs is no number'],
+    ['agents.0.sessions', {}, 'agents[0].sessions is no list'],
+    ['agents.0.sessions.0', 5, 'agents[0].sessions[0] is no list'],
+    ['agents.0.sessions.0.0', -1, 'agents[0].sessions[0][0] is no whole number'],
+    ['agents.0.sessions.0.0', 2 ** 53, 'agents[0].sessions[0][0] is no whole number'],
+    ['agents.0.sessions.0.1', 1.5, 'agents[0].sessions[0][1] is no whole number'],
+    ['agents.0.sessions.0', [1], 'agents[0].sessions[0][1] is no whole number'],
+  ];
+  for (const [path, value, error] of damages) {
+    const root = JSON.parse(encodeState(state));
+    const fields = path.split('.');
+    const last = fields.pop()!;
+    fields.reduce((parent, field) => parent[field], root)[last] = value;
+    assert.throws(() => parseState(JSON.stringify(root)), new StateFileError(error), path);
+  }
+  assert.throws(() => parseState('[]'), new StateFileError('the file is no object'));
+  assert.throws(() => parseState('null'), new StateFileError('the file is no object'));
+});
+
+test('a file cut or changed anywhere gives a state or a StateFileError, never anything else', () => {
+  const text = encodeState(state);
+  for (let length = 0; length < text.length - 1; length++) {
+    assert.throws(() => parseState(text.slice(0, length)), new StateFileError('not JSON'));
+  }
+  fc.assert(
+    fc.property(fc.nat(text.length - 1), fc.string({ maxLength: 3 }), (at, put) => {
+      try {
+        parseState(text.slice(0, at) + put + text.slice(at + 1));
+      } catch (error) {
+        assert.ok(error instanceof StateFileError, String(error));
+      }
+    }),
+    { numRuns: 500 },
+  );
+});
+
+test('any JSON at all gives a state or a StateFileError', () => {
+  fc.assert(
+    fc.property(fc.jsonValue({ maxDepth: 4 }), (value) => {
+      const root = { version: 1, savedAtMs: 1, cursors: [], agents: [], ...(typeof value === 'object' ? value : {}) };
+      for (const json of [value, root, { ...root, cursors: [value] }, { ...root, agents: [value] }]) {
+        try {
+          parseState(JSON.stringify(json));
+        } catch (error) {
+          assert.ok(error instanceof StateFileError, String(error));
+        }
+      }
+    }),
+    { numRuns: 200 },
+  );
+});
+
+function makeFile() {
+  const disk = new MemoryState();
+  const seen = { composed: 0, saved: [] as number[], errors: [] as unknown[] };
+  const file = new StateFile({
+    disk,
+    compose: () => {
+      const savedAtMs = ++seen.composed;
+      return { state: { ...state, savedAtMs }, onSaved: () => seen.saved.push(savedAtMs) };
+    },
+    onError: (error) => seen.errors.push(error),
+  });
+  return { disk, seen, file };
+}
+
+test('changes in one turn share a write; those that come while it is under way share the next', async () => {
+  const { disk, seen, file } = makeFile();
+  file.changed();
+  file.changed();
+  await file.flush();
+  assert.deepEqual(seen.saved, [1]);
+  disk.isHeld = true;
+  for (let change = 0; change < 3; change++) {
+    file.changed();
+    await settle();
+  }
+  assert.equal(seen.composed, 2);
+  disk.release();
+  await file.flush();
+  assert.deepEqual(seen.saved, [1, 2, 3]);
+  assert.equal(disk.writes, 3);
+  assert.equal(parseState(disk.text!).savedAtMs, 3);
+});
+
+test('a failed write is reported and not tried again until the next change', async () => {
+  const { disk, seen, file } = makeFile();
+  disk.isFailing = true;
+  file.changed();
+  await file.flush();
+  assert.deepEqual(seen.errors, [new Error('ENOSPC')]);
+  assert.deepEqual(seen.saved, []);
+  disk.isFailing = false;
+  await settle();
+  assert.equal(disk.writes, 0);
+  file.changed();
+  await file.flush();
+  assert.deepEqual(seen.saved, [2]);
+});
+
+test('a change that comes while a write fails is written with the next', async () => {
+  const { disk, seen, file } = makeFile();
+  disk.isHeld = true;
+  disk.isFailing = true;
+  file.changed();
+  await settle();
+  file.changed();
+  disk.release();
+  await file.flush();
+  assert.equal(seen.errors.length, 1);
+  disk.isFailing = false;
+  file.changed();
+  await file.flush();
+  assert.deepEqual(seen.saved, [2]);
+});

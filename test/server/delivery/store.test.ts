@@ -1,0 +1,311 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { agentId } from '../../../src/model/agent-id.ts';
+import { limits } from '../../../src/protocol/limits.ts';
+import { type Outcome, Store, type StoreOptions } from '../../../src/server/delivery/store.ts';
+import { VirtualClock } from '../../support/virtual-clock.ts';
+import { growSchema, ReportMaker, testSchema, valuesOf } from './report-maker.ts';
+
+const windowMs = 30 * 60_000;
+const name = (text: string) => agentId(text)!;
+
+interface Seen {
+  readonly outcomes: Outcome[];
+  readonly evicted: string[];
+  received: number;
+}
+
+function makeStore(options: Partial<StoreOptions> = {}) {
+  const clock = new VirtualClock();
+  const seen: Seen = { outcomes: [], evicted: [], received: 0 };
+  const store = new Store({
+    clock,
+    windowMs,
+    memoryBytesMax: 64 * 1024 * 1024,
+    forgetAfterMs: 24 * 3_600_000,
+    wantedAfterMs: () => Infinity,
+    onReport: (outcome) => seen.outcomes.push(outcome),
+    onEvict: (reason, unscraped) => seen.evicted.push(unscraped ? `${reason}, unscraped` : reason),
+    onReceived: () => seen.received++,
+    ...options,
+  });
+  return { clock, seen, store };
+}
+
+test('a report is stored, or dropped for one of four reasons; it is received whatever becomes of it', async () => {
+  const { clock, seen, store } = makeStore();
+  const agent = store.agent(name('a'));
+  const maker = new ReportMaker();
+  const nowMs = clock.nowMs();
+  const receive = (timeMs: number) => store.receive(agent, maker.make(timeMs, [1]));
+
+  assert.equal(receive(nowMs - windowMs - 1), 'too_old');
+  assert.deepEqual(agent.received, { session: 1, seq: 1 });
+  assert.equal(receive(nowMs - windowMs), 'stored');
+  assert.equal(receive(nowMs - 1), 'stored');
+  assert.equal(receive(nowMs - 1), 'not_newer');
+  assert.equal(receive(nowMs + limits.futureMsMax + 1), 'too_far_ahead');
+  assert.equal(receive(nowMs + limits.futureMsMax), 'stored');
+  maker.seq = 2;
+  assert.equal(receive(nowMs + 1), 'duplicate');
+  assert.equal(agent.window.reportCount, 3);
+  assert.deepEqual(agent.received, { session: 1, seq: 6 });
+  assert.deepEqual(seen.outcomes, ['too_old', 'stored', 'stored', 'not_newer', 'too_far_ahead', 'stored', 'duplicate']);
+  assert.equal(seen.received, seen.outcomes.length);
+});
+
+test('what was newest stays the bound when the window is empty again', async () => {
+  const { clock, store } = makeStore();
+  const agent = store.agent(name('a'));
+  const maker = new ReportMaker();
+  const timeMs = clock.nowMs();
+  store.receive(agent, maker.make(timeMs, [1]));
+  await clock.advance(windowMs + 1);
+  store.evictByAge(agent);
+  assert.equal(agent.window.reportCount, 0);
+  assert.equal(store.receive(agent, maker.make(timeMs, [1])), 'not_newer');
+});
+
+test('an ack names the newest report that every scraper has; a dropped one is acknowledged in its turn', () => {
+  const { clock, store } = makeStore();
+  const agent = store.agent(name('a'));
+  const maker = new ReportMaker();
+  const nowMs = clock.nowMs();
+  assert.equal(agent.ack(Infinity), undefined);
+  store.receive(agent, maker.make(nowMs - windowMs - 1, [0])); // 1: too old
+  assert.deepEqual(agent.ack(-Infinity), { session: 1, seq: 1 });
+  for (const ageMs of [30, 20, 10]) store.receive(agent, maker.make(nowMs - ageMs, [1])); // 2, 3, 4
+  store.receive(agent, maker.make(nowMs - 10, [1])); // 5: not newer
+  assert.equal(agent.ack(-Infinity), undefined);
+  assert.equal(agent.ack(nowMs - 31), undefined);
+  assert.equal(agent.ack(nowMs - 30)?.seq, 2);
+  assert.equal(agent.ack(nowMs - 11)?.seq, 3);
+  assert.equal(agent.ack(nowMs - 10)?.seq, 5);
+  assert.equal(agent.ack(Infinity)?.seq, 5);
+});
+
+test('what was evicted is acknowledged: it will not be asked for any more', async () => {
+  const { clock, seen, store } = makeStore({ wantedAfterMs: () => -Infinity });
+  const agent = store.agent(name('a'));
+  const maker = new ReportMaker();
+  for (let report = 0; report < 4; report++) {
+    store.receive(agent, maker.make(clock.nowMs(), [report]));
+    await clock.advance(1000);
+  }
+  await clock.advance(windowMs - 2500);
+  store.evictByAge(agent);
+  assert.deepEqual(seen.evicted, ['age, unscraped', 'age, unscraped']);
+  assert.equal(agent.ack(-Infinity)?.seq, 2);
+});
+
+test('an eviction counts as a loss only where a scraper that is known had not had the report', async () => {
+  let wantedAfterMs = 0;
+  const { clock, seen, store } = makeStore({ wantedAfterMs: () => wantedAfterMs });
+  const agent = store.agent(name('a'));
+  const maker = new ReportMaker();
+  for (const at of [1, 2, 3]) {
+    if (at === 2) wantedAfterMs = clock.nowMs();
+    store.receive(agent, maker.make(clock.nowMs(), [at]));
+    await clock.advance(1000);
+  }
+  await clock.advance(windowMs);
+  store.evictByAge(agent);
+  assert.deepEqual(seen.evicted, ['age', 'age', 'age, unscraped']);
+});
+
+test('eight sessions are remembered: those last begun', () => {
+  const { store } = makeStore();
+  const agent = store.agent(name('a'));
+  for (let session = 1; session <= 8; session++) {
+    store.begin(agent, session, 0);
+    const maker = new ReportMaker({ session });
+    store.receive(agent, maker.make(1, [1]));
+  }
+  store.begin(agent, 1, 250); // again: it keeps its place in the count, and is the youngest
+  store.begin(agent, 9, 0);
+  assert.deepEqual([...agent.sessions.keys()], [3, 4, 5, 6, 7, 8, 1, 9]);
+  assert.equal(agent.sessions.get(1), 1);
+  assert.equal(agent.sessions.get(9), 0);
+  assert.equal(agent.offsetMs, 0);
+});
+
+test('a delta whose chain is broken is stored as a key, with the same values', () => {
+  const { clock, store } = makeStore();
+  const agent = store.agent(name('a'));
+  const maker = new ReportMaker({ schema: testSchema(2) });
+  const nowMs = clock.nowMs();
+  assert.equal(store.receive(agent, maker.make(nowMs - 30, [1, undefined])), 'stored');
+  assert.equal(store.receive(agent, maker.make(nowMs - 30, [2, 2])), 'not_newer');
+  assert.equal(store.receive(agent, maker.make(nowMs - 20, [3, 2], { follows: false })), 'stored');
+  assert.equal(store.receive(agent, maker.make(nowMs - 10, [4, undefined])), 'stored');
+  // So many that those of interest are no longer held decoded.
+  for (let report = 0; report < 4; report++) store.receive(agent, maker.make(nowMs + report, [5, 5]));
+  const values = agent.window.read(0, nowMs - 10, 9).flatMap(({ reports }) => reports.map(valuesOf));
+  assert.deepEqual(values, [
+    [1, undefined],
+    [3, 2],
+    [4, undefined],
+  ]);
+});
+
+test('an agent is up for three intervals and 5 s after a report, whatever became of it', async () => {
+  const { clock, store } = makeStore();
+  const agent = store.agent(name('a'));
+  agent.intervalMs = 10_000;
+  assert.equal(agent.up(clock.monotonicMs()), false);
+  store.receive(agent, new ReportMaker().make(0, [1])); // too old
+  await clock.advance(35_000);
+  assert.equal(agent.up(clock.monotonicMs()), true);
+  await clock.advance(1);
+  assert.equal(agent.up(clock.monotonicMs()), false);
+});
+
+test('a step of the wall clock makes no agent go down', async () => {
+  const { clock, store } = makeStore();
+  const agent = store.agent(name('a'));
+  agent.intervalMs = 5000;
+  store.receive(agent, new ReportMaker().make(clock.nowMs(), [1]));
+  clock.step(3_600_000);
+  assert.equal(agent.up(clock.monotonicMs()), true);
+});
+
+test('an agent is forgotten a day after its last report, unless it is connected', async () => {
+  const { clock, seen, store } = makeStore();
+  const gone = store.agent(name('gone'));
+  const connected = store.agent(name('connected'));
+  connected.peer = '192.0.2.1:1';
+  const maker = new ReportMaker();
+  store.receive(gone, maker.make(clock.nowMs(), [1]));
+  await clock.advance(24 * 3_600_000);
+  assert.deepEqual(store.tidy(), []);
+  assert.deepEqual(seen.evicted, ['age']);
+  await clock.advance(1);
+  assert.deepEqual(store.tidy(), ['gone']);
+  assert.deepEqual([...store.agents.keys()], ['connected']);
+});
+
+test('forgetting an agent gives its bytes back', () => {
+  const { clock, store } = makeStore();
+  const agent = store.agent(name('a'));
+  store.receive(agent, new ReportMaker().make(clock.nowMs(), [1]));
+  assert.ok(store.windowBytes > 0);
+  store.forget(name('a'));
+  store.forget(name('a'));
+  assert.equal(store.windowBytes, 0);
+});
+
+test('beyond the bound the oldest reports of the whole fleet go, and are counted', () => {
+  const { clock, seen, store } = makeStore({ memoryBytesMax: 200_000 });
+  const nowMs = clock.nowMs();
+  const agents = [0, 1, 2].map((index) => ({
+    agent: store.agent(name(`agent-${index}`)),
+    maker: new ReportMaker({ schema: testSchema(500) }),
+  }));
+  const stored: number[] = [];
+  for (let report = 0; report < 60; report++) {
+    const { agent, maker } = agents[report % 3]!;
+    const timeMs = nowMs - 60_000 + report * 100;
+    const values = Array.from({ length: 500 }, (_, series) => series * report);
+    store.receive(agent, maker.make(timeMs, values, { key: true }));
+    stored.push(timeMs);
+    assert.ok(store.windowBytes <= 200_000, `${store.windowBytes} bytes`);
+  }
+  const left = agents.flatMap(({ agent }) =>
+    agent.window.read(0, nowMs, 99).flatMap(({ reports }) => reports.map(({ timeMs }) => timeMs)),
+  );
+  const evictedCount = seen.evicted.length;
+  assert.ok(evictedCount > 0);
+  assert.deepEqual(new Set(seen.evicted), new Set(['memory']));
+  assert.deepEqual(
+    left.sort((a, b) => a - b),
+    stored.slice(evictedCount),
+  );
+});
+
+test('a report that alone is more than the bound is not held', () => {
+  const { clock, seen, store } = makeStore({ memoryBytesMax: 10_000, wantedAfterMs: () => -Infinity });
+  const agent = store.agent(name('a'));
+  const values = Array.from({ length: 5000 }, (_, series) => series);
+  store.receive(agent, new ReportMaker({ schema: testSchema(5000) }).make(clock.nowMs(), values));
+  assert.deepEqual(seen.evicted, ['memory, unscraped']);
+  assert.equal(store.windowBytes, 0);
+  assert.deepEqual(agent.ack(-Infinity), { session: 1, seq: 1 });
+});
+
+test('schemas of live connections count: windows make room for them, and a schema that does not fit is refused', () => {
+  const { clock, store } = makeStore({ memoryBytesMax: 100_000 });
+  const agent = store.agent(name('a'));
+  const values = Array.from({ length: 300 }, (_, series) => series);
+  store.receive(agent, new ReportMaker({ schema: testSchema(300) }).make(clock.nowMs(), values));
+  const [big, small] = [testSchema(2600), testSchema(100)];
+  assert.equal(store.holdSchema(big, undefined), true);
+  assert.ok(store.windowBytes > 95_000, `${store.windowBytes} bytes`);
+  assert.equal(agent.window.reportCount, 0);
+  assert.equal(store.holdSchema(small, undefined), false);
+  store.holdSchema(undefined, small);
+  growSchema(big, 100, 'more_value');
+  assert.equal(store.holdSchema(big, big), false, 'it has grown');
+  assert.equal(store.holdSchema(small, big), true);
+  store.holdSchema(undefined, small);
+  assert.equal(store.windowBytes, 0);
+});
+
+test('an agent that is gone keeps its schema as long as its reports, one that is connected always', async () => {
+  const { clock, store } = makeStore();
+  const agent = store.agent(name('a'));
+  const maker = new ReportMaker({ schema: testSchema(2) });
+  agent.peer = '192.0.2.1:40000';
+  store.receive(agent, maker.make(clock.nowMs(), [1, 2]));
+  await clock.advance(windowMs + 1);
+  store.tidy();
+  assert.equal(agent.schema, maker.schema);
+  store.receive(agent, maker.make(clock.nowMs(), [1, 2]));
+  agent.peer = undefined;
+  store.tidy();
+  assert.equal(agent.schema, maker.schema);
+  await clock.advance(windowMs + 1);
+  store.tidy();
+  assert.equal(agent.schema, undefined);
+  assert.equal(store.windowBytes, 0);
+});
+
+test('whatever agents send within their limits, the windows stay below the bound and the sum is right', async () => {
+  const memoryBytesMax = 60_000;
+  const step = fc.record({
+    agent: fc.integer({ min: 0, max: 3 }),
+    dtMs: fc.integer({ min: 0, max: 200_000 }),
+    ageMs: fc.integer({ min: -20_000, max: 200_000 }),
+    series: fc.constantFrom(1, 1, 2, 30, 3000),
+    schema: fc.constantFrom('same', 'same', 'same', 'new', 'labels'),
+    key: fc.boolean(),
+    what: fc.constantFrom('report', 'report', 'report', 'tidy', 'forget'),
+  });
+  await fc.assert(
+    fc.asyncProperty(fc.array(step, { maxLength: 40 }), async (steps) => {
+      const { clock, store } = makeStore({ memoryBytesMax, windowMs: 600_000 });
+      const makers = new Map<number, ReportMaker>();
+      for (const { agent: index, dtMs, ageMs, series, schema, key, what } of steps) {
+        await clock.advance(dtMs);
+        const id = name(`agent-${index}`);
+        const maker = makers.get(index) ?? new ReportMaker();
+        makers.set(index, maker);
+        if (what === 'tidy') store.tidy();
+        else if (what === 'forget') store.forget(id);
+        else {
+          const isNew = schema !== 'same';
+          if (isNew) maker.schema = testSchema(series, schema === 'labels' ? 'x'.repeat(20_000) : 'test_value');
+          const values = Array.from({ length: maker.schema.seriesCount }, (_, at) => at * dtMs);
+          const agent = store.agent(id);
+          const follows = agent.window.newestMs !== undefined && !key;
+          store.receive(agent, maker.make(clock.nowMs() - ageMs, values, { key: key || isNew, follows }));
+        }
+        assert.ok(store.windowBytes <= memoryBytesMax);
+        const sum = [...store.agents.values()].reduce((bytes, { window }) => bytes + window.bytes, 0);
+        assert.equal(store.windowBytes, sum + store.schemas.bytes);
+        for (const { window } of store.agents.values()) assert.equal(window.bytes === 0, window.reportCount === 0);
+      }
+    }),
+    { numRuns: 50 },
+  );
+});

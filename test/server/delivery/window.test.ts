@@ -1,0 +1,281 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import fc from 'fast-check';
+import { encodeMessage } from '../../../src/protocol/codec.ts';
+import { encodeKey } from '../../../src/protocol/delta.ts';
+import { limits } from '../../../src/protocol/limits.ts';
+import { SchemasInUse } from '../../../src/server/delivery/schemas.ts';
+import type { ReceivedReport } from '../../../src/server/delivery/store.ts';
+import { Window, type WindowRun } from '../../../src/server/delivery/window.ts';
+import { growSchema, ReportMaker, testSchema, type Values, valuesOf } from './report-maker.ts';
+
+/** As the store does. */
+function append(window: Window, report: ReceivedReport): void {
+  const key = report.key || !report.follows || window.needsKey(report);
+  const pairs = encodeKey(report);
+  const payload = encodeMessage({ kind: 'report', key: true, seq: report.seq, timeMs: report.timeMs, pairs });
+  window.append({ ...report, key, payload: key && !report.key ? payload : report.payload });
+}
+
+interface Row {
+  readonly chunk: number;
+  readonly report: ReceivedReport;
+}
+
+/** A window as an array of reports, each with the number of its chunk. */
+class Model {
+  readonly window = new Window(new SchemasInUse());
+  readonly maker = new ReportMaker({ schema: testSchema(3) });
+  rows: Row[] = [];
+  nowMs = 1_000_000;
+  /** Runs that were read, with what they said then: later appends must not reach them. */
+  readonly read: { runs: WindowRun[]; saw: unknown }[] = [];
+  #chunk = 0;
+
+  append(dtMs: number, values: Values, options: { key?: boolean; follows?: boolean }): void {
+    this.nowMs += dtMs;
+    const all = Array.from({ length: this.maker.schema.seriesCount }, (_, series) => values[series % values.length]);
+    const report = this.maker.make(this.nowMs, all, options);
+    if (report.key || !report.follows || this.window.needsKey(report)) this.#chunk++;
+    // The arrays of the session are used on: what is held must be a copy.
+    const sums = report.sums.slice();
+    const present = report.present.slice();
+    append(this.window, { ...report, sums, present });
+    sums.fill(Number.NaN);
+    present.fill(0);
+    this.rows.push({ chunk: this.#chunk, report });
+  }
+
+  evictBefore(ms: number): void {
+    const evicted: number[] = [];
+    const receipt = this.window.evictBefore(ms, (timeMs) => evicted.push(timeMs));
+    this.#checkEvicted(this.rows.filter(({ report }) => report.timeMs < ms).length, evicted, receipt);
+  }
+
+  evictOldestChunk(): void {
+    const evicted: number[] = [];
+    const receipt = this.window.evictOldestChunk((timeMs) => evicted.push(timeMs));
+    const oldest = this.rows[0]?.chunk;
+    this.#checkEvicted(this.rows.filter(({ chunk }) => chunk === oldest).length, evicted, receipt);
+  }
+
+  check(afterMs: number, untilMs: number, reportsMax: number): void {
+    const { window, rows } = this;
+    const times = rows.map(({ report }) => report.timeMs);
+    assert.equal(window.reportCount, rows.length);
+    assert.equal(window.oldestMs, times[0]);
+    assert.equal(window.newestMs, times.at(-1));
+    if (rows.length === 0) assert.equal(window.bytes, 0);
+    else assert.ok(window.bytes > rows.length * 24, `${window.bytes} bytes`);
+    const between = rows.filter(({ report }) => report.timeMs > afterMs && report.timeMs <= untilMs);
+    assert.equal(window.countAfter(afterMs, untilMs), between.length);
+    assert.equal(window.countAfter(afterMs), rows.filter(({ report }) => report.timeMs > afterMs).length);
+    assert.deepEqual(
+      [...window.sizesAfter(afterMs, untilMs)],
+      between.map(({ report }) => report.sums.length),
+    );
+    assert.equal(
+      window.timeAfter(afterMs),
+      times.find((ms) => ms > afterMs),
+    );
+    const upTo = rows.findLast(({ report }) => report.timeMs <= untilMs)?.report;
+    const receipt = upTo && { session: upTo.session, seq: upTo.seq, timeMs: upTo.timeMs };
+    assert.deepEqual(window.receipt(untilMs), receipt);
+    const newest = window.newest(untilMs);
+    assert.deepEqual(newest && saw([newest]), upTo && expected([upTo]));
+    const runs = window.read(afterMs, untilMs, reportsMax);
+    assert.deepEqual(saw(runs), expected(between.slice(0, reportsMax).map(({ report }) => report)));
+    this.read.push({ runs, saw: saw(runs) });
+    if (newest !== undefined) this.read.push({ runs: [newest], saw: saw([newest]) });
+  }
+
+  #checkEvicted(count: number, evicted: readonly number[], receipt: unknown): void {
+    const gone = this.rows.slice(0, count).map(({ report }) => report);
+    assert.deepEqual(
+      evicted,
+      gone.map(({ timeMs }) => timeMs),
+    );
+    const last = gone.at(-1);
+    assert.deepEqual(receipt, last && { session: last.session, seq: last.seq, timeMs: last.timeMs });
+    this.rows = this.rows.slice(count);
+  }
+}
+
+function saw(runs: readonly WindowRun[]): unknown[] {
+  return runs.flatMap(({ schema, reports }) =>
+    reports.map((report) => ({ schema, seq: report.seq, timeMs: report.timeMs, values: valuesOf(report) })),
+  );
+}
+
+function expected(reports: readonly ReceivedReport[]): unknown[] {
+  return reports.map((report) => ({
+    schema: report.schema,
+    seq: report.seq,
+    timeMs: report.timeMs,
+    values: valuesOf(report),
+  }));
+}
+
+const value = fc.oneof(
+  { weight: 3, arbitrary: fc.integer({ min: -3, max: 1000 }) },
+  { weight: 1, arbitrary: fc.constantFrom(undefined, Number.NaN, Infinity, -Infinity, 2 ** 53, 0.1, 2 ** 64) },
+);
+const command = fc.oneof(
+  {
+    weight: 10,
+    arbitrary: fc.record({
+      do: fc.constant('append' as const),
+      dtMs: fc.integer({ min: 1, max: 20_000 }),
+      values: fc.array(value, { minLength: 1, maxLength: 6 }),
+      options: fc.record({ key: fc.boolean(), follows: fc.boolean() }, { requiredKeys: [] }),
+    }),
+  },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant('grow' as const), series: fc.integer({ min: 1, max: 3 }) }) },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant('begin' as const), series: fc.integer({ min: 1, max: 5 }) }) },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant('session' as const) }) },
+  {
+    weight: 1,
+    arbitrary: fc.record({ do: fc.constant('evict' as const), ageMs: fc.integer({ min: 0, max: 99_999 }) }),
+  },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant('evictChunk' as const) }) },
+);
+const look = fc.record({
+  afterMs: fc.oneof(fc.constant(Infinity), fc.integer({ min: -10, max: 99_999 })),
+  forMs: fc.integer({ min: 0, max: 99_999 }),
+  reportsMax: fc.integer({ min: 0, max: 20 }),
+});
+
+test('a window is an array of reports, whatever is appended, evicted and read', () => {
+  fc.assert(
+    fc.property(fc.array(fc.tuple(command, look), { maxLength: 60 }), (history) => {
+      const model = new Model();
+      for (const [step, { afterMs, forMs, reportsMax }] of history) {
+        switch (step.do) {
+          case 'append':
+            model.append(step.dtMs, step.values, step.options);
+            break;
+          case 'grow':
+            growSchema(model.maker.schema, step.series);
+            break;
+          case 'begin':
+            model.maker.schema = testSchema(step.series);
+            model.maker.breakChain();
+            break;
+          case 'session':
+            model.maker.session++;
+            model.maker.breakChain();
+            break;
+          case 'evict':
+            model.evictBefore(model.nowMs - step.ageMs);
+            break;
+          case 'evictChunk':
+            model.evictOldestChunk();
+            break;
+        }
+        model.check(model.nowMs - afterMs, model.nowMs - afterMs + forMs, reportsMax);
+      }
+      for (const { runs, saw: before } of model.read) assert.deepEqual(saw(runs), before);
+      model.evictBefore(Infinity);
+      assert.equal(model.window.bytes, 0);
+    }),
+    { numRuns: 300 },
+  );
+});
+
+test('what was read belongs to the reader', () => {
+  const window = new Window(new SchemasInUse());
+  const maker = new ReportMaker();
+  append(window, maker.make(1, [1]));
+  append(window, maker.make(2, [2]));
+  for (const runs of [window.read(0, 2, 9), [window.newest(2)!]]) {
+    for (const { reports } of runs) for (const { sums } of reports) sums.fill(99);
+  }
+  assert.deepEqual(
+    saw(window.read(0, 2, 9)).map((report) => (report as { values: Values }).values),
+    [[1], [2]],
+  );
+});
+
+test('a chunk holds at most as many reports as an agent may send without a key', () => {
+  const window = new Window(new SchemasInUse());
+  const maker = new ReportMaker();
+  for (let at = 1; at <= limits.reportsPerKeyMax; at++) append(window, maker.make(at, [at]));
+  const next = maker.make(1000, [1000]);
+  assert.equal(next.key, false);
+  assert.equal(window.needsKey(next), true);
+});
+
+test('a delta cannot follow what is of another schema, series count or session, or nothing', () => {
+  const window = new Window(new SchemasInUse());
+  const maker = new ReportMaker({ schema: testSchema(2) });
+  const first = maker.make(1, [1, 2]);
+  assert.equal(window.needsKey(first), true);
+  append(window, first);
+  assert.equal(window.needsKey(first), false);
+  assert.equal(window.needsKey({ ...first, schema: testSchema(2) }), true);
+  assert.equal(window.needsKey({ ...first, sums: new Float64Array(3) }), true);
+  assert.equal(window.needsKey({ ...first, session: 2 }), true);
+  window.evictOldestChunk();
+  assert.equal(window.needsKey(first), true);
+});
+
+test('a chunk in which reports have been evicted still takes deltas', () => {
+  const window = new Window(new SchemasInUse());
+  const maker = new ReportMaker();
+  for (let at = 1; at <= 3; at++) append(window, maker.make(at, [at * 10]));
+  window.evictBefore(3);
+  const next = maker.make(4, [40]);
+  assert.equal(window.needsKey(next), false);
+  append(window, next);
+  assert.deepEqual(
+    saw(window.read(0, 9, 9)).map((report) => (report as { values: Values }).values),
+    [[30], [40]],
+  );
+});
+
+test('a schema is counted once for all chunks that share it, and until the last of them is gone', () => {
+  const schemas = new SchemasInUse();
+  const window = new Window(schemas);
+  const maker = new ReportMaker({ schema: testSchema(1000) });
+  const values = Array.from({ length: 1000 }, () => 1);
+  append(window, maker.make(1, values));
+  const oneBytes = schemas.bytes;
+  assert.ok(oneBytes > 1000 * 24);
+  append(window, maker.make(2, values, { key: true }));
+  assert.equal(schemas.bytes, oneBytes);
+  growSchema(maker.schema, 1000, 'more_value');
+  append(window, maker.make(3, [...values, ...values]));
+  assert.ok(schemas.bytes > 1.9 * oneBytes);
+  window.evictOldestChunk();
+  window.evictOldestChunk();
+  assert.ok(schemas.bytes > 1.9 * oneBytes);
+  window.evictOldestChunk();
+  assert.deepEqual([window.bytes, schemas.bytes], [0, 0]);
+});
+
+test('a window that is cleared holds nothing any more', () => {
+  const schemas = new SchemasInUse();
+  const window = new Window(schemas);
+  for (const session of [1, 2])
+    append(window, new ReportMaker({ session, schema: testSchema(3) }).make(session, [1, 2, 3]));
+  window.clear();
+  assert.deepEqual([window.bytes, window.reportCount, schemas.bytes], [0, 0, 0]);
+});
+
+test('a sample takes at most 1.5 bytes, an hour of a host with 800 series held', () => {
+  const series = 800;
+  const window = new Window(new SchemasInUse());
+  const maker = new ReportMaker({ schema: testSchema(series) });
+  const values = Array.from({ length: series }, (_, at) => 1000 * at);
+  const reports = 720;
+  // As on a host at 5 s: a quarter of the series are counters that go on, a twentieth gauges that jump, the others rest.
+  for (let report = 1; report <= reports; report++) {
+    for (let at = 0; at < series; at++) {
+      if (at % 4 === 0) values[at]! += (at * 7 + report * 13) % 5000;
+      else if (at % 20 === 1) values[at] = (at * 7919 + report * 104_729) % 1_000_000;
+    }
+    append(window, maker.make(report * 5000, values, { key: report % limits.reportsPerKeyMax === 1 }));
+  }
+  const bytesASample = window.bytes / (reports * series);
+  assert.ok(bytesASample <= 1.5, `${bytesASample} bytes a sample`);
+});

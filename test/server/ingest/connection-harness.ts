@@ -1,0 +1,125 @@
+import { decodeServerMessage, encodeMessage } from '../../../src/protocol/codec.ts';
+import { encodeFrame, FrameDecoder } from '../../../src/protocol/frame.ts';
+import { limits } from '../../../src/protocol/limits.ts';
+import type { AgentMessage, FamilyDeclaration, Hello, ServerMessage } from '../../../src/protocol/message.ts';
+import { Admission } from '../../../src/server/ingest/admission.ts';
+import { Session } from '../../../src/server/ingest/connection.ts';
+import { FairShare } from '../../../src/server/ingest/scheduler.ts';
+import { Link, type LinkOptions } from '../../support/linked-connections.ts';
+import { MemoryLog } from '../../support/memory-log.ts';
+import { settle } from '../../support/virtual-clock.ts';
+import { DeliveryHarness } from '../delivery/delivery-harness.ts';
+import { testFamily } from '../delivery/report-maker.ts';
+
+/** A server's sessions over lines in memory. */
+export class SessionHarness extends DeliveryHarness {
+  readonly log = new MemoryLog();
+  readonly revoked = new Set<string>();
+  /** Why sessions were ended, unknown kinds, warnings by key, clones. */
+  readonly ended: string[] = [];
+  readonly unknown: number[] = [];
+  readonly warnings: [key: string, line: string][] = [];
+  readonly clones: string[] = [];
+  readonly admission = new Admission({
+    clock: this.clock,
+    log: this.log,
+    isRevoked: (identity) => this.revoked.has(identity),
+    onClones: (id) => this.clones.push(id),
+  });
+  /** On a virtual clock nothing takes time, so nobody waits. */
+  readonly fairShare = new FairShare({ clock: this.clock, nextTurn: (callback) => void this.clock.after(0, callback) });
+  running = 0;
+
+  dial(options: Omit<LinkOptions, 'clock'> = {}): Client {
+    const link = new Link({ ...options, clock: this.clock });
+    const session = new Session(link.far, {
+      clock: this.clock,
+      log: this.log,
+      delivery: this.delivery,
+      admission: this.admission,
+      fairShare: this.fairShare,
+      warn: (key, line) => this.warnings.push([key, line]),
+      onEnd: (reason) => this.ended.push(reason),
+      onUnknown: (kind) => this.unknown.push(kind),
+    });
+    this.running++;
+    void session.run().then(() => this.running--);
+    return new Client(link);
+  }
+
+  /** An agent that has been welcomed. */
+  async welcomed(hello: Partial<Hello> = {}, options: Omit<LinkOptions, 'clock'> = {}): Promise<Client> {
+    const client = this.dial(options);
+    client.hello(hello);
+    await settle();
+    return client;
+  }
+}
+
+/** The agent's end. Everything that comes is kept; nothing is answered. */
+export class Client {
+  readonly link: Link;
+  readonly received: ServerMessage[] = [];
+  /** The server has closed, in good order or not. */
+  closed: 'no' | 'ended' | 'broken' = 'no';
+
+  constructor(link: Link) {
+    this.link = link;
+    void this.#read();
+  }
+
+  send(...messages: readonly AgentMessage[]): void {
+    for (const message of messages) this.bytes(encodeFrame(encodeMessage(message)));
+  }
+
+  bytes(bytes: Uint8Array): void {
+    this.link.near.write(bytes).catch(() => {}); // the server has hung up, which `closed` tells
+  }
+
+  hello(fields: Partial<Hello> = {}): void {
+    const hello = { version: 1, agentName: 'a', hostId: 'host-a', labels: [], intervalMs: 5000 };
+    this.send({ kind: 'hello', ...hello, ...fields });
+  }
+
+  begin(session = 1, offsetMs = 0): void {
+    this.send({ kind: 'begin', session, offsetMs });
+  }
+
+  /** A family `name` with series `s0`, … unless other label values are given. */
+  schema(labelValues: readonly string[], name?: string): void {
+    const families: FamilyDeclaration[] = [{ family: testFamily(name), seriesCount: labelValues.length, labelValues }];
+    this.send({ kind: 'schema', families });
+  }
+
+  /** A key report of as many series as there are values. */
+  key(seq: number, timeMs: number, ...values: (number | null)[]): void {
+    const pairs = values.flatMap((value) => (value === null ? [-1, null] : [0, value]));
+    this.send({ kind: 'report', key: true, seq, timeMs, pairs });
+  }
+
+  /** A report that adds to the first series. */
+  delta(seq: number, timeMs: number, ...pairs: (number | null)[]): void {
+    this.send({ kind: 'report', key: false, seq, timeMs, pairs });
+  }
+
+  ofKind<K extends ServerMessage['kind']>(kind: K): Extract<ServerMessage, { kind: K }>[] {
+    return this.received.filter((message): message is Extract<ServerMessage, { kind: K }> => message.kind === kind);
+  }
+
+  get error(): string | undefined {
+    return this.ofKind('error')[0]?.code;
+  }
+
+  async #read(): Promise<void> {
+    const decoder = new FrameDecoder({ payloadBytesMax: limits.agentBoundFrameBytesMax });
+    try {
+      for await (const chunk of this.link.near) {
+        for (const payload of decoder.push(chunk)) this.received.push(decodeServerMessage(payload));
+      }
+      this.closed = 'ended';
+    } catch {
+      this.closed = 'broken';
+    }
+    this.link.near.destroy();
+  }
+}

@@ -1,0 +1,518 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { agentId } from '../../../src/model/agent-id.ts';
+import { encodeFrame } from '../../../src/protocol/frame.ts';
+import { limits } from '../../../src/protocol/limits.ts';
+import type { AgentMessage } from '../../../src/protocol/message.ts';
+import { pack } from '../../support/messagepack.ts';
+import { settle } from '../../support/virtual-clock.ts';
+import { minuteMs } from '../delivery/cursors-harness.ts';
+import { memoryBytesMax } from '../delivery/delivery-harness.ts';
+import { testSchema, valuesOf } from '../delivery/report-maker.ts';
+import { type Client, SessionHarness } from './connection-harness.ts';
+
+const record = (world: SessionHarness, name = 'a') => world.delivery.store.agents.get(agentId(name)!)!;
+
+/** What the window holds: times and values. */
+function held(world: SessionHarness, name = 'a'): unknown[] {
+  const runs = record(world, name).window.read(0, Infinity, 999);
+  return runs.flatMap(({ reports }) => reports.map((report) => [report.timeMs, ...valuesOf(report)]));
+}
+
+test('a hello is answered by a welcome: version, time, what is known of the sessions', async () => {
+  const world = new SessionHarness();
+  const client = await world.welcomed();
+  assert.deepEqual(client.received, [{ kind: 'welcome', version: 1, sessions: [], nowMs: world.clock.nowMs() }]);
+  const agent = record(world);
+  assert.equal(agent.peer, '192.0.2.1:40000');
+  assert.equal(agent.connectedAtMs, world.clock.nowMs());
+  assert.equal(agent.intervalMs, 5000);
+  client.link.near.destroy();
+  await settle();
+  assert.equal(agent.peer, undefined);
+  assert.equal(agent.connectedAtMs, undefined);
+  assert.equal(world.running, 0);
+  assert.equal(world.clock.timers, 0);
+  assert.deepEqual(world.ended, []);
+});
+
+test('a hello of a later version gets version 1 as well', async () => {
+  const world = new SessionHarness();
+  const client = await world.welcomed({ version: 2 });
+  assert.equal(client.ofKind('welcome')[0]?.version, 1);
+});
+
+test('without a hello the connection ends after 5 s, however busy it is', async () => {
+  const world = new SessionHarness();
+  const client = world.dial();
+  client.bytes(Uint8Array.of(0, 0));
+  await world.clock.advance(limits.helloTimeoutMs - 1);
+  client.bytes(Uint8Array.of(0));
+  assert.equal(client.closed, 'no');
+  await world.clock.advance(1);
+  assert.equal(client.error, 'hello-timeout');
+  assert.equal(client.closed, 'ended');
+  assert.equal(world.running, 0);
+});
+
+test('an agent is cut off 30 s after its last whole frame', async () => {
+  const world = new SessionHarness();
+  const client = await world.welcomed();
+  await world.clock.advance(20_000);
+  client.send({ kind: 'ping', nonce: 7 });
+  await world.clock.advance(limits.silenceMs - 1);
+  client.bytes(Uint8Array.of(0, 0, 0, 99));
+  await settle();
+  assert.equal(client.error, undefined);
+  await world.clock.advance(1);
+  assert.equal(client.error, 'silent');
+  assert.equal(world.running, 0);
+});
+
+test('a ping is answered at once', async () => {
+  const world = new SessionHarness();
+  const client = await world.welcomed();
+  client.send({ kind: 'ping', nonce: 2 ** 53 - 1 });
+  await settle();
+  assert.deepEqual(client.received.at(-1), { kind: 'pong', nonce: 2 ** 53 - 1, nowMs: world.clock.nowMs() });
+});
+
+test('a frame of a later version is skipped and counted', async () => {
+  const world = new SessionHarness();
+  const client = await world.welcomed();
+  client.bytes(encodeFrame(pack([9, 'what', [1, null]])));
+  await settle();
+  assert.deepEqual(world.unknown, [9]);
+  assert.equal(client.closed, 'no');
+});
+
+test('each thing that is wrong has its code, ends that connection, is counted and warned of', async () => {
+  const ping: AgentMessage = { kind: 'ping', nonce: 1 };
+  const hello = (client: Client) => client.hello();
+  const cases: readonly [code: string, what: string, send: (client: Client, world: SessionHarness) => void][] = [
+    ['bad-frame', 'no array', (client) => client.bytes(encodeFrame(pack(7)))],
+    ['bad-frame', 'a map', (client) => client.bytes(encodeFrame(Uint8Array.of(0x80)))],
+    ['limit', 'a frame beyond a hello', (client) => client.bytes(Uint8Array.of(0, 0, 0x10, 1))],
+    ['bad-message', 'no hello first', (client) => client.send(ping)],
+    ['bad-message', 'a begin before the hello', (client) => client.begin()],
+    ['version', 'version 0', (client) => client.hello({ version: 0 })],
+    ['bad-label', 'a label agent', (client) => client.hello({ labels: [['agent', 'x']] })],
+    [
+      'bad-message',
+      'a second hello',
+      (client) => {
+        hello(client);
+        client.hello();
+      },
+    ],
+    [
+      'order',
+      'a schema before a begin',
+      (client) => {
+        hello(client);
+        client.schema(['a']);
+      },
+    ],
+    [
+      'order',
+      'a report before a begin',
+      (client) => {
+        hello(client);
+        client.key(1, 1, 1);
+      },
+    ],
+    [
+      'order',
+      'a delta first',
+      (client, world) => {
+        hello(client);
+        client.begin();
+        client.schema(['a']);
+        client.delta(1, world.clock.nowMs(), 0, 1);
+      },
+    ],
+    [
+      'schema',
+      'a family of the server',
+      (client) => {
+        hello(client);
+        client.begin();
+        client.schema(['a'], 'sysmon_server_reports_total');
+      },
+    ],
+    [
+      'bad-message',
+      'a pair past the last series',
+      (client, world) => {
+        hello(client);
+        client.begin();
+        client.schema(['a']);
+        client.key(1, world.clock.nowMs(), 1, 2);
+      },
+    ],
+    [
+      'limit',
+      'a frame beyond 1 MiB',
+      (client) => {
+        hello(client);
+        client.bytes(Uint8Array.of(0, 0x10, 0, 1));
+      },
+    ],
+  ];
+  for (const [code, what, send] of cases) {
+    const world = new SessionHarness();
+    const other = await world.welcomed({ agentName: 'other' });
+    const client = world.dial({ peerAddress: '192.0.2.9' });
+    send(client, world);
+    await settle();
+    assert.equal(client.error, code, what);
+    assert.equal(client.closed, 'ended', what);
+    assert.deepEqual(world.ended, [code], what);
+    assert.equal(world.warnings.length, 1, what);
+    assert.equal(world.warnings[0]?.[0], `${code} 192.0.2.9`);
+    assert.match(world.warnings[0]?.[1] ?? '', new RegExp(`is cut off \\(${code}\\): .{5,}`));
+    assert.equal(world.running, 1, what);
+    other.send(ping);
+    await settle();
+    assert.equal(other.received.at(-1)?.kind, 'pong', what);
+  }
+});
+
+test('an error is said also to a peer that goes on sending, and what it sends is not taken', async () => {
+  const world = new SessionHarness();
+  const client = await world.welcomed({}, { delayMs: 50 });
+  await world.clock.advance(200);
+  client.begin();
+  client.schema(['a']);
+  client.key(1, world.clock.nowMs(), 1);
+  client.hello();
+  client.key(2, world.clock.nowMs(), 2);
+  await world.clock.advance(60);
+  client.key(3, world.clock.nowMs(), 3);
+  await world.clock.advance(200);
+  assert.equal(client.error, 'bad-message');
+  assert.equal(client.closed, 'ended');
+  assert.equal(record(world).window.reportCount, 1);
+});
+
+test('what is logged: a connection without a word is a health check, a torn frame is told', async () => {
+  const world = new SessionHarness();
+  for (const bytes of [Uint8Array.of(), Uint8Array.of(0, 0, 0)]) {
+    const client = world.dial();
+    client.bytes(bytes);
+    await settle();
+    client.link.near.destroy();
+    await settle();
+  }
+  const client = await world.welcomed();
+  client.bytes(Uint8Array.of(0, 0, 0));
+  await settle();
+  client.link.near.destroy();
+  await settle();
+  const broken = await world.welcomed();
+  broken.link.cut();
+  await settle();
+  assert.deepEqual(world.log.lines, [
+    'debug: peer 192.0.2.1:40000 has closed the connection',
+    'debug: peer 192.0.2.1:40000: the stream ended inside a frame: 3 bytes of it came, of its header',
+    "info: agent 'a' (192.0.2.1:40000) is connected, reporting every 5 s",
+    "info: agent 'a' (192.0.2.1:40000): the stream ended inside a frame: 3 bytes of it came, of its header",
+    "info: agent 'a' (192.0.2.1:40000) is connected, reporting every 5 s",
+    "info: agent 'a' (192.0.2.1:40000): 192.0.2.1:40000 broke the connection off",
+  ]);
+  assert.deepEqual(world.ended, []);
+});
+
+test('reports are stored with the offset of their session, whatever the bytes are cut into', async () => {
+  const world = new SessionHarness();
+  const client = world.dial();
+  client.link.out.split = (bytes) => Array.from(bytes, (byte) => Uint8Array.of(byte));
+  client.hello();
+  await settle();
+  const nowMs = world.clock.nowMs();
+  client.begin(1, -60_000);
+  client.schema(['a', 'b']);
+  client.key(1, nowMs + 59_000, 1, 2);
+  client.delta(2, nowMs + 59_500, -1, null, 0, 5);
+  await settle();
+  assert.deepEqual(held(world), [
+    [nowMs - 1000, 1, 2],
+    [nowMs - 500, undefined, 7],
+  ]);
+  assert.equal(record(world).offsetMs, -60_000);
+  assert.equal(record(world).window.newestMs, nowMs - 500);
+});
+
+test('a replay: duplicates are read and dropped, and what follows them is stored with the right values', async () => {
+  const world = new SessionHarness();
+  const nowMs = world.clock.nowMs();
+  const first = await world.welcomed();
+  const replay = (client: Client, from: number, to: number) => {
+    client.begin();
+    client.schema(['a', 'b']);
+    client.key(1, nowMs + 1, 10, 20);
+    for (let seq = Math.max(2, from); seq <= to; seq++) client.delta(seq, nowMs + seq, 0, 1, 0, 2);
+  };
+  replay(first, 2, 3);
+  await settle();
+  first.link.cut();
+  await settle();
+  const second = await world.welcomed();
+  assert.deepEqual(second.ofKind('welcome')[0]?.sessions, [{ session: 1, seq: 3 }]);
+  replay(second, 2, 6);
+  await settle();
+  assert.equal(world.count('duplicate'), 3);
+  assert.equal(world.count('stored'), 6);
+  const rows = [1, 2, 3, 4, 5, 6].map((seq) => [nowMs + seq, 9 + seq, 18 + 2 * seq]);
+  assert.deepEqual(held(world), rows);
+});
+
+test('what follows a report that was dropped is stored with the right values', async () => {
+  const world = new SessionHarness();
+  const client = await world.welcomed();
+  const nowMs = world.clock.nowMs();
+  client.begin();
+  client.schema(['a']);
+  client.key(1, nowMs, 10);
+  await settle();
+  world.clock.step(2 * 3_600_000); // the server's clock is wrong for a moment
+  client.delta(2, nowMs + 1, 0, 5);
+  await settle();
+  world.clock.step(-2 * 3_600_000);
+  for (let seq = 3; seq <= 9; seq++) client.delta(seq, nowMs + seq, 0, 1);
+  await settle();
+  assert.equal(world.count('too_old'), 1);
+  assert.deepEqual(held(world).slice(0, 3), [
+    [nowMs, 10],
+    [nowMs + 3, 16],
+    [nowMs + 4, 17],
+  ]);
+});
+
+test('after a reconnect an equal schema is the same object, and a window grows without keeping copies', async () => {
+  const world = new SessionHarness();
+  const labels = Array.from({ length: 500 }, (_, series) => `series-${series}`);
+  const schemas = new Set<unknown>();
+  let bytes = 0;
+  for (let connection = 1; connection <= 50; connection++) {
+    const client = await world.welcomed();
+    client.begin();
+    client.schema(labels);
+    client.key(connection, world.clock.nowMs(), 1);
+    await settle();
+    schemas.add(record(world).schema);
+    if (connection === 10) bytes = world.delivery.store.windowBytes;
+    client.link.cut();
+    await world.clock.advance(1000);
+  }
+  assert.equal(schemas.size, 1);
+  const schemaBytes = world.delivery.store.schemas.bytes;
+  assert.ok(world.delivery.store.windowBytes < bytes + 40 * 2000, `${world.delivery.store.windowBytes} after ${bytes}`);
+  assert.ok(schemaBytes > 10_000);
+});
+
+test('a schema that begins like the one before, then differs, is another; the reports keep their own', async () => {
+  const world = new SessionHarness();
+  const nowMs = world.clock.nowMs();
+  const first = await world.welcomed();
+  first.begin();
+  first.schema(['a', 'b']);
+  first.key(1, nowMs + 1, 1, 2);
+  await settle();
+  const before = record(world).schema;
+  first.link.cut();
+  await settle();
+
+  const second = await world.welcomed();
+  second.begin();
+  second.schema(['a']);
+  second.key(2, nowMs + 2, 3);
+  await settle();
+  assert.equal(record(world).schema, before);
+  second.schema(['b']);
+  second.key(3, nowMs + 3, 4, 5);
+  await settle();
+  assert.equal(record(world).schema, before);
+  second.schema(['c']);
+  second.key(4, nowMs + 4, 6, 7, 8);
+  await settle();
+  assert.equal(record(world).schema, before, 'grown by what the second has beyond the first');
+  second.begin();
+  second.schema(['a', 'x']);
+  second.key(5, nowMs + 5, 9, 10);
+  await settle();
+  const after = record(world).schema;
+  assert.notEqual(after, before);
+  assert.deepEqual(
+    record(world)
+      .window.read(0, Infinity, 99)
+      .map(({ schema, reports }) => [
+        schema.blocks.flatMap(({ labelValues }) => labelValues),
+        ...reports.map(valuesOf),
+      ]),
+    [
+      [['a', 'b', 'c'], [1, 2], [3], [4, 5], [6, 7, 8]],
+      [
+        ['a', 'x'],
+        [9, 10],
+      ],
+    ],
+  );
+});
+
+test('other labels in the hello mean another schema object', async () => {
+  const world = new SessionHarness();
+  const schemas: unknown[] = [];
+  for (const labels of [[], [], [['site', 'x']], [['site', 'y']], [['site', 'y']]] as [string, string][][]) {
+    const client = await world.welcomed({ labels });
+    client.begin(schemas.length + 1);
+    client.schema(['a']);
+    client.key(1, world.clock.nowMs(), 1);
+    await settle();
+    assert.deepEqual(record(world).labels, labels);
+    schemas.push(record(world).schema);
+    client.link.cut();
+    await world.clock.advance(1000);
+  }
+  assert.deepEqual(
+    schemas.map((schema) => schemas.indexOf(schema)),
+    [0, 0, 2, 3, 3],
+  );
+});
+
+test('acks: the newest word, at most five a second', async () => {
+  const world = new SessionHarness();
+  await world.clock.advance(45_000);
+  const client = await world.welcomed();
+  client.begin();
+  client.schema(['a']);
+  for (let seq = 1; seq <= 100; seq++) {
+    client.key(seq, world.clock.nowMs(), seq);
+    await world.clock.advance(10);
+  }
+  await world.clock.advance(1000);
+  const acks = client.ofKind('ack').map(({ seq }) => seq);
+  assert.deepEqual(acks, [1, 20, 40, 60, 80, 100]);
+  world.delivery.tidy();
+  await world.clock.advance(5000);
+  assert.equal(client.ofKind('ack').length, 6);
+});
+
+test('an ack after a scrape; again after a reconnect, and after a begin of another session', async () => {
+  const world = new SessionHarness();
+  const client = await world.welcomed();
+  client.begin(5);
+  client.schema(['a']);
+  client.key(1, world.clock.nowMs(), 1);
+  await settle();
+  assert.deepEqual(client.ofKind('ack'), []);
+  await world.scrapeAll();
+  assert.deepEqual(client.ofKind('ack'), [{ kind: 'ack', session: 5, seq: 1 }]);
+  client.link.cut();
+  await settle();
+  const again = await world.welcomed();
+  assert.deepEqual(again.ofKind('ack'), [{ kind: 'ack', session: 5, seq: 1 }]);
+  again.begin(6);
+  await world.clock.advance(1000);
+  again.schema(['a']);
+  again.key(1, world.clock.nowMs(), 1);
+  await settle();
+  await world.scrapeAll();
+  await world.clock.advance(1000);
+  assert.deepEqual(again.ofKind('ack').at(-1), { kind: 'ack', session: 6, seq: 1 });
+});
+
+test('an ack that waits goes with its connection', async () => {
+  const world = new SessionHarness();
+  await world.clock.advance(45_000);
+  const client = await world.welcomed();
+  client.begin();
+  client.schema(['a']);
+  client.key(1, world.clock.nowMs(), 1);
+  await world.clock.advance(10);
+  client.key(2, world.clock.nowMs(), 1);
+  await settle();
+  client.link.cut();
+  await settle();
+  assert.equal(world.clock.timers, 0);
+});
+
+test('a peer that asks and does not read is cut off', async () => {
+  const world = new SessionHarness();
+  const client = world.dial({ windowBytes: 1024 * 1024 });
+  client.hello();
+  await settle();
+  client.link.back.delayMs = 60_000; // nothing gets through to it
+  for (let nonce = 0; nonce < 10_000 && world.ended.length === 0; nonce++) {
+    client.send({ kind: 'ping', nonce });
+    if (nonce % 500 === 0) await settle();
+  }
+  await settle();
+  assert.deepEqual(world.ended, ['slow']);
+  assert.equal(world.warnings[0]?.[0], 'slow 192.0.2.1');
+  assert.match(world.warnings[0]?.[1] ?? '', /agent 'a' .* is cut off: 65\d{3} bytes wait for it to read/);
+  assert.equal(world.running, 0);
+  assert.equal(record(world).peer, undefined);
+});
+
+test('an error to a peer that does not read ends with the deadline of the goodbye', async () => {
+  const world = new SessionHarness();
+  const client = await world.welcomed();
+  client.link.silence();
+  await world.clock.advance(limits.silenceMs);
+  assert.deepEqual(world.ended, ['silent']);
+  assert.equal(record(world).peer, undefined, 'its name is free already');
+  assert.equal(world.running, 1);
+  await world.clock.advance(2000);
+  assert.equal(world.running, 0);
+});
+
+test('schemas of live connections are bounded by the memory of the server; the peer is told to come again', async () => {
+  const world = new SessionHarness();
+  const { store } = world.delivery;
+  assert.equal(store.holdSchema(testSchema(1, 'x'.repeat(memoryBytesMax - 4000)), undefined), true);
+  const before = store.windowBytes;
+  assert.ok(before > memoryBytesMax - 4000 && before < memoryBytesMax - 2000, `${before} bytes`);
+  const client = await world.welcomed();
+  client.begin();
+  client.schema(['a']);
+  await settle();
+  assert.equal(client.error, undefined);
+  client.schema(['x'.repeat(1000), 'y'.repeat(1000)], 'other_value');
+  await settle();
+  assert.equal(client.error, 'busy');
+  assert.equal(store.windowBytes, before, 'given back');
+});
+
+test('a begin gives back what the schema before took', async () => {
+  const world = new SessionHarness();
+  const client = await world.welcomed();
+  client.begin();
+  await settle();
+  const emptyBytes = world.delivery.store.windowBytes;
+  client.schema(['a']);
+  await settle();
+  assert.ok(world.delivery.store.windowBytes > emptyBytes);
+  client.begin();
+  await settle();
+  assert.equal(world.delivery.store.windowBytes, emptyBytes);
+  client.link.cut();
+  await settle();
+  assert.equal(world.delivery.store.windowBytes, 0);
+});
+
+test('an agent that says nothing for long is down, and up again with its next report', async () => {
+  const world = new SessionHarness();
+  const client = await world.welcomed();
+  client.begin();
+  client.schema(['a']);
+  client.key(1, world.clock.nowMs(), 1);
+  for (let ping = 0; ping < 6; ping++) {
+    await world.clock.advance(10_000);
+    client.send({ kind: 'ping', nonce: ping });
+  }
+  assert.equal(record(world).up(world.clock.monotonicMs()), false);
+  client.key(2, world.clock.nowMs(), 1);
+  await world.clock.advance(minuteMs / 6);
+  assert.equal(record(world).up(world.clock.monotonicMs()), true);
+});

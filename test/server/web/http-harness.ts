@@ -1,0 +1,193 @@
+import { Agent, type ClientRequest, type IncomingHttpHeaders, request } from 'node:http';
+import { createConnection, type Socket } from 'node:net';
+import { gunzipSync } from 'node:zlib';
+import type { Scraper } from '../../../src/server/delivery/cursors.ts';
+import { Exposition } from '../../../src/server/exposition/exposition.ts';
+import { Registry, ServerMetrics } from '../../../src/server/own-metrics.ts';
+import { serverGauges } from '../../../src/server/status.ts';
+import { type HttpServer, serveHttp } from '../../../src/server/web/http.ts';
+import { MemoryLog } from '../../support/memory-log.ts';
+import { timeoutMs, windowMs } from '../delivery/cursors-harness.ts';
+import { DeliveryHarness, type MemoryState } from '../delivery/delivery-harness.ts';
+
+/** A server's HTTP port on loopback, over a delivery without sockets and with a virtual clock. */
+export class HttpHarness extends DeliveryHarness {
+  readonly log = new MemoryLog();
+  readonly warnings: [key: string, line: string][] = [];
+  readonly exposition = new Exposition({ onDisagreement: () => this.metrics.disagreement() });
+  readonly metrics = new ServerMetrics(new Registry(), {
+    version: '1.2.3',
+    gauges: () => serverGauges(this.status),
+  });
+  isReady = true;
+  plaintext = false;
+  keepAliveMs = 310_000;
+  override onForgotten = ({ name, selection }: Scraper) => this.metrics.forgetScraper(name, selection);
+  #server: HttpServer | undefined;
+  readonly #clients: Client[] = [];
+
+  get status() {
+    const { clock, delivery } = this;
+    const startedAtMs = clock.nowMs();
+    return { clock, delivery, version: '1.2.3', startedAtMs, windowMs, memoryBytesMax: 64 * 1024 * 1024 };
+  }
+
+  get port(): number {
+    return this.#server!.port;
+  }
+
+  async listen(port = 0): Promise<HttpServer> {
+    const { clock, log, delivery, exposition, metrics, status, plaintext, keepAliveMs } = this;
+    const warn = (key: string, line: string) => this.warnings.push([key, line]);
+    const isReady = () => this.isReady;
+    const options = {
+      clock,
+      log,
+      delivery,
+      exposition,
+      metrics,
+      status,
+      windowMs,
+      plaintext,
+      keepAliveMs,
+      warn,
+      isReady,
+    };
+    this.#server = await serveHttp(options, { host: '127.0.0.1', port });
+    return this.#server;
+  }
+
+  /** A client that keeps its one connection. */
+  client(): Client {
+    const client = new Client(this);
+    this.#clients.push(client);
+    return client;
+  }
+
+  /** Bytes, as they are. */
+  raw(text = ''): Socket {
+    const socket = createConnection({ port: this.port, host: '127.0.0.1' });
+    socket.on('error', () => {}); // what becomes of it is what the test looks at
+    socket.write(text);
+    return socket;
+  }
+
+  /** The value of a sample of the server's own metrics. */
+  async own(sample: string): Promise<number | undefined> {
+    const line = (await this.metrics.text([])).split('\n').find((each) => each.startsWith(`${sample} `));
+    return line === undefined ? undefined : Number(line.slice(sample.length + 1));
+  }
+
+  async close(): Promise<void> {
+    for (const client of this.#clients) client.destroy();
+    await this.stop(2000);
+  }
+
+  /** The server's own end, while clients are still there; `afterMs`: what passes before the last of them lets go. */
+  async stop(afterMs = 0): Promise<void> {
+    const closed = this.#server?.close(2000);
+    await this.clock.advance(afterMs);
+    await closed;
+  }
+}
+
+/** Runs with a server that is closed afterwards. */
+export async function withHttp(
+  run: (world: HttpHarness) => Promise<void>,
+  { keepAliveMs, ...options }: { disk?: MemoryState | undefined; keepAliveMs?: number } = {},
+): Promise<void> {
+  const world = new HttpHarness('disk' in options ? options : undefined);
+  if (keepAliveMs !== undefined) world.keepAliveMs = keepAliveMs;
+  await world.listen();
+  try {
+    await run(world);
+  } finally {
+    await world.close();
+  }
+}
+
+export interface Answer {
+  readonly code: number;
+  readonly headers: IncomingHttpHeaders;
+  readonly text: string;
+}
+
+export const scrapeHeaders = { 'X-Prometheus-Scrape-Timeout-Seconds': String(timeoutMs / 1000) };
+
+export class Client {
+  readonly #world: HttpHarness;
+  readonly #agent = new Agent({ keepAlive: true, maxSockets: 1 });
+  /** How many connections were made. */
+  connections = 0;
+  #socket: Socket | undefined;
+
+  constructor(world: HttpHarness) {
+    this.#world = world;
+  }
+
+  get(path: string, headers: Record<string, string> = {}, method = 'GET'): Promise<Answer> {
+    return new Promise((resolve, reject) => {
+      const sent = this.request(path, headers, method);
+      sent.on('error', reject);
+      sent.on('response', (response) => {
+        const chunks: Buffer[] = [];
+        response.on('data', (chunk: Buffer) => chunks.push(chunk));
+        response.on('error', reject);
+        response.on('end', () => {
+          const bytes = Buffer.concat(chunks);
+          const text = response.headers['content-encoding'] === 'gzip' ? gunzipSync(bytes) : bytes;
+          resolve({ code: response.statusCode ?? 0, headers: response.headers, text: text.toString() });
+        });
+      });
+      sent.end();
+    });
+  }
+
+  /** As Prometheus does. Gives the samples of agents, without their names: ` 1 1767225600000`. */
+  async scrape(query = ''): Promise<string[]> {
+    const answer = await this.get(`/metrics${query}`, scrapeHeaders);
+    if (answer.code !== 200) throw new Error(`${answer.code} ${answer.text}`);
+    return samplesOf(answer.text);
+  }
+
+  request(path: string, headers: Record<string, string>, method = 'GET'): ClientRequest {
+    const sent = request({ host: '127.0.0.1', port: this.#world.port, path, headers, method, agent: this.#agent });
+    sent.on('socket', (socket) => {
+      if (socket === this.#socket) return;
+      this.#socket = socket;
+      this.connections++;
+    });
+    return sent;
+  }
+
+  /** Hangs up. */
+  destroy(): void {
+    this.#agent.destroy();
+    this.#socket?.destroy();
+  }
+}
+
+/** The samples of `test_value`, each as agent, value and time. */
+export function samplesOf(text: string): string[] {
+  return text
+    .split('\n')
+    .filter((line) => line.startsWith('test_value{'))
+    .map((line) => line.replace(/^test_value\{agent="([^"]+)",series="s0"\}/, '$1'));
+}
+
+/** Waits until it is so; the whole test's timeout is the only limit. */
+export async function until(isSo: () => boolean): Promise<void> {
+  while (!isSo()) await new Promise((resolve) => setTimeout(resolve, 1));
+}
+
+/** All that comes on a socket until its end. */
+export function readAll(socket: Socket): Promise<string> {
+  return new Promise((resolve) => {
+    let text = '';
+    socket.setEncoding('latin1');
+    socket.on('data', (chunk) => {
+      text += chunk;
+    });
+    socket.on('close', () => resolve(text));
+  });
+}
