@@ -6,6 +6,7 @@ import { bootClock } from '../../src/agent/collect/epoch-clock.ts';
 import { newAgentCounters } from '../../src/agent/own-metrics.ts';
 import { Spool } from '../../src/agent/spool/spool.ts';
 import { Link } from '../../src/agent/uplink/uplink.ts';
+import { agentId } from '../../src/model/agent-id.ts';
 import { realClock } from '../../src/runtime/clock.ts';
 import { type Connection, ConnectionError } from '../../src/runtime/connection.ts';
 import { dial } from '../../src/runtime/dial.ts';
@@ -89,7 +90,7 @@ export const agentName = (at: number): string => `web-${at}`;
 /** The key of a name's first generation. */
 export function pskOf(fleetKeyHex: string, name: string): Psk {
   const key = fleetKey(Buffer.from(fleetKeyHex, 'hex'));
-  const identity = identityText({ name, generation: 1, fleetKeyId: key.id });
+  const identity = identityText({ name: agentId(name)!, generation: 1, fleetKeyId: key.id });
   return { identity, key: agentKey(key, identity) };
 }
 

@@ -1,3 +1,4 @@
+import { agentId, agentIdRule } from '../model/agent-id.ts';
 import { limits } from '../protocol/limits.ts';
 import { isLabelName } from '../protocol/names.ts';
 import { logLevels } from '../runtime/log.ts';
@@ -35,6 +36,11 @@ const label: Parser<readonly [name: string, value: string]> = (given) => {
   return [name, given.slice(equals + 1)];
 };
 
+const agentName: Parser<string> = (given) => {
+  if (agentId(given) === undefined) throw new Error(`expected ${agentIdRule}`);
+  return given;
+};
+
 const collecting = ['run', 'collect', 'check'] as const;
 const running = ['run', 'check'] as const;
 
@@ -63,7 +69,7 @@ const rows = {
   name: optional({
     name: 'name',
     placeholder: 'NAME',
-    parse: text(/^[A-Za-z0-9._-]{1,128}$/, '1 to 128 characters of A-Z a-z 0-9 . _ -'),
+    parse: agentName,
     defaultHelp: 'the name in the key file, else the name of this host',
     help: "The agent's name: the label 'agent' of its series. With a key it is the name that the key was made for.",
     commands: running,

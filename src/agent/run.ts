@@ -5,8 +5,9 @@ import { serveControl } from '../runtime/control.ts';
 import { dial } from '../runtime/dial.ts';
 import type { Lifecycle } from '../runtime/lifecycle.ts';
 import type { Log } from '../runtime/log.ts';
-import { durationText, isLoopback } from '../runtime/options.ts';
+import { isLoopback } from '../runtime/options.ts';
 import { version } from '../runtime/version.ts';
+import { durationText, isoTime } from '../runtime/words.ts';
 import { bootClock, SessionClock } from './collect/epoch-clock.ts';
 import { runSchedule } from './collect/schedule.ts';
 import { newSampler } from './commands.ts';
@@ -16,7 +17,7 @@ import { helloOf, readKey, readSettings, type Settings } from './settings.ts';
 import { openSpoolFolder } from './spool/folder.ts';
 import { SpoolFiles } from './spool/mirror.ts';
 import { Spool } from './spool/spool.ts';
-import { type AgentStatus, iso, linkLine, linkStatus } from './status.ts';
+import { type AgentStatus, linkLine, linkStatus } from './status.ts';
 import { hostId } from './uplink/host-id.ts';
 import { Link } from './uplink/uplink.ts';
 
@@ -29,7 +30,7 @@ export async function run(
   const settings = await readSettings(options, hostname());
   const { server, address, spoolDir, bounds, schedule, agentName } = settings;
   const counters = newAgentCounters();
-  const startedAt = iso(clock.nowMs());
+  const startedAt = isoTime(clock.nowMs());
   const boot = bootClock(clock, () => uptime() * 1000);
   const { random } = Math;
 
@@ -73,12 +74,12 @@ export async function run(
       reports: spool.waitingCount,
       bytes: spool.bytes,
       bytesMax: bounds.bytesMax,
-      oldestAt: spool.oldestWaitingMs === undefined ? null : iso(spool.oldestWaitingMs),
+      oldestAt: spool.oldestWaitingMs === undefined ? null : isoTime(spool.oldestWaitingMs),
       folder: spoolDir ?? null,
       isMirrored: spool.unmirroredCount === 0,
     },
     reportsDropped: counters.reportsDropped,
-    lastReportAt: spool.session === undefined ? null : iso(spool.session.lastTimeMs),
+    lastReportAt: spool.session === undefined ? null : isoTime(spool.session.lastTimeMs),
     intervalSeconds: schedule.intervalMs / 1000,
     series,
     clockOffsetSeconds: counters.clockOffsetMs / 1000,

@@ -1,13 +1,15 @@
+import { agentId } from '../model/agent-id.ts';
 import { encodeMessage } from '../protocol/codec.ts';
 import { limits } from '../protocol/limits.ts';
 import { type Hello, protocolVersion } from '../protocol/message.ts';
-import { type AgentKey, readKeyFile } from '../runtime/key-file.ts';
 import { addressText, type HostPort, UsageError } from '../runtime/options.ts';
 import { SecretFileError } from '../runtime/secret-file.ts';
+import { reasonOf } from '../runtime/words.ts';
 import type { CollectorRow } from './collect/collectors/collector.ts';
 import { selectCollectors } from './collect/collectors/index.ts';
 import type { HostRoots } from './collect/proc/host.ts';
 import { loadSchedule, type Schedule } from './collect/schedule.ts';
+import { type AgentKey, readKeyFile } from './key-file.ts';
 import type { AgentOptions } from './options.ts';
 import type { SpoolBounds } from './spool/spool.ts';
 
@@ -72,7 +74,7 @@ async function readSchedule(options: AgentOptions): Promise<Schedule> {
   try {
     return await loadSchedule(options.values.schedule);
   } catch (error) {
-    throw options.refuse('schedule', error instanceof Error ? error.message : String(error));
+    throw options.refuse('schedule', reasonOf(error));
   }
 }
 
@@ -86,7 +88,7 @@ function nameOf(options: AgentOptions, key: AgentKey | undefined, hostName: stri
     );
   }
   if (given !== undefined) return given;
-  if (/^[A-Za-z0-9._-]{1,128}$/.test(hostName)) return hostName;
+  if (agentId(hostName) !== undefined) return hostName;
   throw options.refuse('name', `expected a name, since that of this host, '${hostName}', cannot be one`);
 }
 

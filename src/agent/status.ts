@@ -1,4 +1,4 @@
-import { bytesText, durationText } from '../runtime/options.ts';
+import { bytesText, durationText, isoTime, mebibytesText } from '../runtime/words.ts';
 import type { LinkState } from './uplink/uplink.ts';
 
 /** The agent as `status` shows it. Times are ISO 8601. No key is in it. */
@@ -40,9 +40,13 @@ export function linkStatus(state: LinkState): LinkStatus {
     case 'stopped':
       return { state: state.kind };
     case 'connected':
-      return { state: 'connected', peer: state.peer, since: iso(state.sinceMs), unsentReports: state.unsent() };
+      return { state: 'connected', peer: state.peer, since: isoTime(state.sinceMs), unsentReports: state.unsent() };
     case 'waiting':
-      return { state: state.isRefused ? 'refused' : 'waiting', reason: state.reason, retryAt: iso(state.retryAtMs) };
+      return {
+        state: state.isRefused ? 'refused' : 'waiting',
+        reason: state.reason,
+        retryAt: isoTime(state.retryAtMs),
+      };
   }
 }
 
@@ -75,7 +79,7 @@ export function statusText(status: AgentStatus): string {
     [
       'waiting',
       `${spool.reports} reports${spool.oldestAt === null ? '' : ` since ${spool.oldestAt}`}; ` +
-        `${mebibytes(spool.bytes)} of ${bytesText(spool.bytesMax)}, ${place}`,
+        `${mebibytesText(spool.bytes)} of ${bytesText(spool.bytesMax)}, ${place}`,
     ],
     ['dropped', dropped.length === 0 ? 'none' : dropped.map(([reason, count]) => `${count} (${reason})`).join(', ')],
     [
@@ -101,12 +105,4 @@ function linkText(link: LinkStatus): string {
     default:
       return link.state;
   }
-}
-
-function mebibytes(bytes: number): string {
-  return `${(bytes / 1024 ** 2).toFixed(1)} MiB`;
-}
-
-export function iso(ms: number): string {
-  return new Date(ms).toISOString();
 }

@@ -4,6 +4,8 @@ declare const brand: unique symbol;
 export type AgentId = string & { readonly [brand]: 'AgentId' };
 
 const pattern = /^[A-Za-z0-9._-]{1,128}$/;
+/** The same in words, for messages. */
+export const agentIdRule = '1 to 128 characters of A-Z a-z 0-9 . _ -';
 
 /** The name as an AgentId, or undefined where it is not one. */
 export function agentId(name: string): AgentId | undefined {

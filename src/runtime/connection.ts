@@ -1,3 +1,5 @@
+import { CodedError } from './coded-error.ts';
+
 /**
  * A stream of bytes to a peer: a TCP or TLS socket, or a virtual one in the simulation.
  *
@@ -32,11 +34,6 @@ export type ConnectionErrorCode =
   | 'network';
 
 /** A connection could not be made, or broke. The words name the peer. */
-export class ConnectionError extends Error {
+export class ConnectionError extends CodedError<ConnectionErrorCode> {
   override readonly name = 'ConnectionError';
-  readonly code: ConnectionErrorCode;
-  constructor(code: ConnectionErrorCode, message: string, options?: ErrorOptions) {
-    super(message, options);
-    this.code = code;
-  }
 }

@@ -5,7 +5,9 @@
 import { statSync, unlinkSync } from 'node:fs';
 import { connect, createServer, type Server, type Socket } from 'node:net';
 import { dirname } from 'node:path';
+import { CodedError } from './coded-error.ts';
 import type { Log } from './log.ts';
+import { reasonOf } from './words.ts';
 
 export interface ControlRequest {
   readonly command: string;
@@ -23,13 +25,8 @@ export interface ControlServer {
 export type ControlErrorCode = 'not-running' | 'denied' | 'refused' | 'failed';
 
 /** The running program could not be asked, or has refused; the words name the socket. */
-export class ControlError extends Error {
+export class ControlError extends CodedError<ControlErrorCode> {
   override readonly name = 'ControlError';
-  readonly code: ControlErrorCode;
-  constructor(code: ControlErrorCode, message: string, options?: ErrorOptions) {
-    super(message, options);
-    this.code = code;
-  }
 }
 
 // A question is a name or two.
@@ -69,8 +66,7 @@ export async function serveControl(
   try {
     await listenPrivately(server, path);
   } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
-    log.warn(`no control socket '${path}': ${reason}; status cannot be asked for`);
+    log.warn(`no control socket '${path}': ${reasonOf(error)}; status cannot be asked for`);
     return undefined;
   }
   server.on('error', (error) => log.warn(`the control socket '${path}' failed: ${error.message}`));
@@ -143,9 +139,8 @@ async function reply(line: string, handlers: ControlHandlers, log: Log): Promise
     }
     return JSON.stringify({ ok: (await handler(request)) ?? null });
   } catch (error) {
-    const words = error instanceof Error ? error.message : String(error);
-    log.debug(`a question at the control socket was refused: ${words}`);
-    return JSON.stringify({ error: words });
+    log.debug(`a question at the control socket was refused: ${reasonOf(error)}`);
+    return JSON.stringify({ error: reasonOf(error) });
   }
 }
 

@@ -1,6 +1,7 @@
 import { spawn } from 'node:child_process';
 import type { Clock, Timer } from './clock.ts';
 import type { Log } from './log.ts';
+import { reasonOf } from './words.ts';
 
 /** How a service lives: told to stop or to reload, and telling systemd how it is. */
 export interface Lifecycle {
@@ -62,7 +63,7 @@ export function systemdLifecycle(options: LifecycleOptions): Lifecycle {
     try {
       reload();
     } catch (error) {
-      log.error(`reload failed, going on as before: ${error instanceof Error ? error.message : String(error)}`);
+      log.error(`reload failed, going on as before: ${reasonOf(error)}`);
     }
     notify(['READY=1']);
   });
@@ -153,7 +154,7 @@ class NotifyQueue {
       try {
         await send(next);
       } catch (error) {
-        const reason = error instanceof Error ? error.message : String(error);
+        const reason = reasonOf(error);
         if (!this.#warned) this.#log.warn(`systemd does not learn of our state: ${reason}`);
         this.#warned = true;
       }

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { createServer as createPlainServer, type Server, type Socket } from 'node:net';
 import { createServer as createTlsServer, type TLSSocket } from 'node:tls';
+import { CodedError } from './coded-error.ts';
 import { type Connection, ConnectionError } from './connection.ts';
 import { addressText } from './option-parsers.ts';
 import { connectionErrorOf, peerText, plainAddress, socketConnection } from './socket.ts';
@@ -33,13 +34,8 @@ export interface Listener {
 }
 
 /** The address or port cannot be had; the words name both. */
-export class ListenError extends Error {
+export class ListenError extends CodedError<string> {
   override readonly name = 'ListenError';
-  readonly code: string;
-  constructor(code: string, message: string, options?: ErrorOptions) {
-    super(message, options);
-    this.code = code;
-  }
 }
 
 export function listen(options: ListenOptions): Promise<Listener> {

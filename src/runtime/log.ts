@@ -1,5 +1,6 @@
 import { fstatSync } from 'node:fs';
 import type { Clock } from './clock.ts';
+import { printable } from './words.ts';
 
 /** One line an event. Whatever a peer or a file put into the text, it stays one line of printable characters. */
 export interface Log {
@@ -53,14 +54,9 @@ function writeToStderr(): (line: string) => void {
 // journald cuts at 48 KiB, a terminal is unreadable long before.
 const lineLengthMax = 4096;
 
-/** Control characters as `\n` or `\x1b`, so that a name out of a frame can neither forge a line nor move a cursor. */
+/** One line of printable characters, whatever a peer put into the text. */
 export function oneLine(text: string): string {
-  const cut = text.length > lineLengthMax ? `${text.slice(0, lineLengthMax - 1)}…` : text;
-  return cut.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029]/g, (character) => {
-    if (character === '\n') return '\\n';
-    const code = character.charCodeAt(0);
-    return code < 256 ? `\\x${code.toString(16).padStart(2, '0')}` : `\\u${code.toString(16)}`;
-  });
+  return printable(text.length > lineLengthMax ? `${text.slice(0, lineLengthMax - 1)}…` : text);
 }
 
 /** What a program that fails ends with: `name: text` for people; for journald without the name, as an error. */

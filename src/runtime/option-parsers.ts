@@ -1,14 +1,7 @@
+import { bytesText, byteUnits, durationText, durationUnits, reasonOf } from './words.ts';
+
 /** A text as a value. Throws an Error whose message says what was expected, beginning with that word. */
 export type Parser<T> = (text: string) => T;
-
-const durationUnits: readonly (readonly [unit: string, ms: number])[] = [
-  ['w', 604_800_000],
-  ['d', 86_400_000],
-  ['h', 3_600_000],
-  ['m', 60_000],
-  ['s', 1000],
-  ['ms', 1],
-];
 
 /** `5s`, `1m30s`, `24h`, as Prometheus writes them: milliseconds. */
 export function duration(range: { readonly minMs?: number; readonly maxMs?: number } = {}): Parser<number> {
@@ -31,20 +24,6 @@ function parseDuration(text: string): number | undefined {
   return durationUnits.reduce((sum, [, unitMs], index) => sum + Number(match[index + 1] ?? 0) * unitMs, 0);
 }
 
-/** 90000 → `1m30s`. */
-export function durationText(ms: number): string {
-  let rest = ms;
-  let text = '';
-  for (const [unit, unitMs] of durationUnits) {
-    const count = Math.floor(rest / unitMs);
-    if (count > 0) text += `${count}${unit}`;
-    rest -= count * unitMs;
-  }
-  return text === '' ? '0s' : text;
-}
-
-const byteUnits = ['', 'Ki', 'Mi', 'Gi', 'Ti'] as const;
-
 /** `64MiB`, `1GiB`, or a plain number: bytes. */
 export function bytes(range: { readonly min?: number; readonly max?: number } = {}): Parser<number> {
   const { min = 0, max = Number.MAX_SAFE_INTEGER } = range;
@@ -56,17 +35,6 @@ export function bytes(range: { readonly min?: number; readonly max?: number } = 
     if (value > max) throw new Error(`expected at most ${bytesText(max)}`);
     return value;
   };
-}
-
-/** 67108864 → `64MiB`; what is no whole number of a unit stays in bytes. */
-export function bytesText(value: number): string {
-  let power = 0;
-  let rest = value;
-  while (rest >= 1024 && rest % 1024 === 0 && power < byteUnits.length - 1) {
-    rest /= 1024;
-    power++;
-  }
-  return `${rest}${byteUnits[power]}B`;
 }
 
 export function integer({ min, max }: { readonly min: number; readonly max: number }): Parser<number> {
@@ -108,7 +76,7 @@ export const regexp: Parser<RegExp> = (given) => {
   try {
     return new RegExp(given);
   } catch (error) {
-    throw new Error(`expected a regular expression: ${error instanceof Error ? error.message : error}`);
+    throw new Error(`expected a regular expression: ${reasonOf(error)}`);
   }
 };
 

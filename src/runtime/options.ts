@@ -1,4 +1,5 @@
 import { boolean, type Parser, path } from './option-parsers.ts';
+import { reasonOf } from './words.ts';
 
 export * from './option-parsers.ts';
 
@@ -141,6 +142,7 @@ export interface Options<R extends OptionRows> {
 /** Wrong use: what was given, where, and what was expected. The program ends with 2. */
 export class UsageError extends Error {
   override readonly name = 'UsageError';
+  readonly code = 'usage';
 }
 
 /** What an option was set to, and by what: `texts` is empty for a list of nothing. */
@@ -304,8 +306,8 @@ function readEnvFile(
   } catch (error) {
     const code = (error as NodeJS.ErrnoException).code; // what readFileSync throws
     if (given === undefined && (code === 'ENOENT' || code === 'ENOTDIR')) return new Map();
-    const reason = error instanceof Error ? error.message : String(error);
-    throw refusal(envFileName, given ?? { texts: [file], where: 'its default' }, `expected a readable file: ${reason}`);
+    const expected = `expected a readable file: ${reasonOf(error)}`;
+    throw refusal(envFileName, given ?? { texts: [file], where: 'its default' }, expected);
   }
   return parseEnvFile(rows, file, text);
 }

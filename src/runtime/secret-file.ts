@@ -1,7 +1,8 @@
 import { closeSync, fstatSync, openSync, readFileSync } from 'node:fs';
+import { CodedError } from './coded-error.ts';
 
 /** A file of secrets that cannot be used; the words name it and say what to run. */
-export class SecretFileError extends Error {
+export class SecretFileError extends CodedError<'unreadable' | 'mode' | 'format'> {
   override readonly name = 'SecretFileError';
 }
 
@@ -17,7 +18,7 @@ export function readSecretFile(path: string): string {
     const code = (error as NodeJS.ErrnoException).code; // what openSync throws
     const reason =
       code === 'ENOENT' ? 'there is no such file' : code === 'EACCES' ? 'it may not be read' : String(error);
-    throw new SecretFileError(`key file '${path}': ${reason}`, { cause: error });
+    throw new SecretFileError('unreadable', `key file '${path}': ${reason}`, { cause: error });
   }
   try {
     // Of the file that is open: nobody can put another one there in between.
@@ -25,6 +26,7 @@ export function readSecretFile(path: string): string {
     if ((mode & 0o027) !== 0) {
       const octal = mode.toString(8).padStart(4, '0');
       throw new SecretFileError(
+        'mode',
         `key file '${path}': its mode is ${octal}, so others can read or change it; run 'chmod 0440 ${path}'`,
       );
     }

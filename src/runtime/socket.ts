@@ -176,7 +176,7 @@ export function connectionErrorOf(error: Error, peer: string): ConnectionError {
   if (error instanceof ConnectionError) return error;
   const systemCode = (error as NodeJS.ErrnoException).code ?? ''; // Node gives its socket errors a code
   const code = codes[systemCode] ?? (isTls(systemCode) ? 'tls' : 'network');
-  return new ConnectionError(code, wordsOf[code](peer, reasonOf(error)), { cause: error });
+  return new ConnectionError(code, wordsOf[code](peer, socketReasonOf(error)), { cause: error });
 }
 
 const codes: Readonly<Record<string, ConnectionErrorCode>> = {
@@ -210,9 +210,9 @@ const wordsOf: Readonly<Record<ConnectionErrorCode, (peer: string, reason: strin
   network: (peer, reason) => `the connection to ${peer} failed: ${reason}`,
 };
 
-function reasonOf(error: Error): string {
+function socketReasonOf(error: Error): string {
   // A name with several addresses, each of which failed, has an empty message of its own.
-  if (error instanceof AggregateError) return error.errors.map((one) => reasonOf(one)).join('; ');
+  if (error instanceof AggregateError) return error.errors.map((one) => socketReasonOf(one)).join('; ');
   // OpenSSL's messages end with the names of its source files; what went wrong stands apart.
   const { reason } = error as { reason?: unknown };
   return typeof reason === 'string' && reason !== '' ? reason : error.message;

@@ -1,4 +1,4 @@
-// scripts/build.mjs puts package.json's version in its place.
+// scripts/compile.mjs puts package.json's version in its place.
 declare const SYSMON_VERSION: string | undefined;
 
 /** The version of this program; `unbundled` where it runs from build/, file by file. */

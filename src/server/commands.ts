@@ -1,6 +1,7 @@
-import { type AgentId, agentId } from '../model/agent-id.ts';
+import { type AgentId, agentId, agentIdRule } from '../model/agent-id.ts';
 import { askControl, ControlError } from '../runtime/control.ts';
 import { UsageError } from '../runtime/options.ts';
+import { mebibytesText } from '../runtime/words.ts';
 import { checkStateDir, readRevocations, writeRevocations } from './delivery/state-disk.ts';
 import { Fleet } from './ingest/key-ring.ts';
 import { fleetKeysText } from './ingest/keys.ts';
@@ -80,7 +81,7 @@ function nameArgument(options: ServerOptions): AgentId {
   const [name = ''] = options.arguments;
   const id = agentId(name);
   if (id === undefined) {
-    throw new UsageError(`'${name}' is no agent's name: expected 1 to 128 characters of A-Z a-z 0-9 . _ -`);
+    throw new UsageError(`'${name}' is no agent's name: expected ${agentIdRule}`);
   }
   return id;
 }
@@ -108,11 +109,10 @@ function agentsText(list: readonly AgentStatus[]): string {
 
 function statusText(server: ServerStatus): string {
   const { agents: counts, scrapers } = server;
-  const mebibytes = (bytes: number): string => `${(bytes / 1024 ** 2).toFixed(1)} MiB`;
   const lines = [
     `version   ${server.version}, up since ${server.startedAt}`,
     `agents    ${counts.up} of ${counts.known} up, ${counts.connected} connected`,
-    `windows   ${server.windowReports} reports in ${mebibytes(server.windowBytes)} of ${mebibytes(server.windowBytesMax)}, ` +
+    `windows   ${server.windowReports} reports in ${mebibytesText(server.windowBytes)} of ${mebibytesText(server.windowBytesMax)}, ` +
       `kept for ${Math.round(server.windowSeconds / 60)} min`,
   ];
   if (scrapers.length === 0) return `${lines.join('\n')}\nscrapers  none yet: agents are acknowledged on receipt\n`;

@@ -5,8 +5,9 @@ import { type ControlRequest, serveControl } from '../runtime/control.ts';
 import type { Lifecycle } from '../runtime/lifecycle.ts';
 import { ListenError, type Listener, listen, listenErrorOf } from '../runtime/listen.ts';
 import { type Log, onceAMinute, type SeldomLog } from '../runtime/log.ts';
-import { addressText, bytesText, durationText } from '../runtime/options.ts';
+import { addressText } from '../runtime/options.ts';
 import { version } from '../runtime/version.ts';
+import { bytesText, durationText, plural, reasonOf } from '../runtime/words.ts';
 import { Delivery } from './delivery/delivery.ts';
 import { cursorsDisk, readRevocations, writeRevocations } from './delivery/state-disk.ts';
 import { Exposition } from './exposition/exposition.ts';
@@ -141,8 +142,7 @@ function openDelivery(
     onStateWritten: () => metrics.stateWrite('done'),
     onStateError(error) {
       metrics.stateWrite('failed');
-      const reason = error instanceof Error ? error.message : String(error);
-      seldom.error('state', `cursors in '${stateDir}': ${reason}; agents keep their reports until it works`);
+      seldom.error('state', `cursors in '${stateDir}': ${reasonOf(error)}; agents keep their reports until it works`);
     },
   });
 }
@@ -247,7 +247,7 @@ function revoke({ fleet, settings, admission, delivery, log }: Server, id: Agent
   const revoked = fleet.revoke(id);
   const ended = admission.dropRevoked();
   delivery.forget(id);
-  log.info(`generation ${generation} of agent '${id}' is revoked; ${ended} connections ended`);
+  log.info(`generation ${generation} of agent '${id}' is revoked; ${plural(ended, 'connection')} ended`);
   try {
     if (settings.stateDir !== undefined) writeRevocations(settings.stateDir, revoked);
   } catch (error) {
@@ -262,7 +262,9 @@ function reload({ fleet, settings, admission, log }: Server, fleetKeyFile: strin
   const revoked = settings.stateDir === undefined ? fleet.revoked : readRevocations(settings.stateDir);
   fleet.replace(readFleetKeys(fleetKeyFile), revoked);
   const ended = admission.dropRevoked();
-  log.info(`reloaded: ${fleetKeysText(fleet.keys)}, ${revoked.size} revocations; ${ended} connections ended`);
+  log.info(
+    `reloaded: ${fleetKeysText(fleet.keys)}, ${plural(revoked.size, 'revocation')}; ${plural(ended, 'connection')} ended`,
+  );
 }
 
 function startLine(

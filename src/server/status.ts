@@ -1,4 +1,5 @@
 import type { Clock } from '../runtime/clock.ts';
+import { isoTime } from '../runtime/words.ts';
 import type { Delivery } from './delivery/delivery.ts';
 import type { AgentRecord } from './delivery/store.ts';
 import type { ServerGauges } from './own-metrics.ts';
@@ -76,10 +77,10 @@ function agentStatus(agent: AgentRecord, up: boolean, delivery: Delivery): Agent
     up,
     connected: agent.peer !== undefined,
     ...(agent.peer === undefined ? {} : { peer: agent.peer }),
-    ...(agent.connectedAtMs === undefined ? {} : { connectedAt: iso(agent.connectedAtMs) }),
+    ...(agent.connectedAtMs === undefined ? {} : { connectedAt: isoTime(agent.connectedAtMs) }),
     ...(agent.identity === undefined ? {} : { identity: agent.identity }),
-    ...(agent.received === undefined ? {} : { lastReportAt: iso(agent.reportAtMs) }),
-    ...(Number.isFinite(agent.newestMs) ? { newestAt: iso(agent.newestMs) } : {}),
+    ...(agent.received === undefined ? {} : { lastReportAt: isoTime(agent.reportAtMs) }),
+    ...(Number.isFinite(agent.newestMs) ? { newestAt: isoTime(agent.newestMs) } : {}),
     labels: Object.fromEntries(agent.labels),
     intervalSeconds: agent.intervalMs / 1000,
     clockOffsetSeconds: agent.offsetMs / 1000,
@@ -96,7 +97,7 @@ export function serverStatus(sources: StatusSources): ServerStatus {
   const monotonicMs = clock.monotonicMs();
   return {
     version,
-    startedAt: iso(startedAtMs),
+    startedAt: isoTime(startedAtMs),
     agents: {
       known: agents.length,
       up: agents.filter((agent) => agent.up(monotonicMs)).length,
@@ -140,7 +141,7 @@ function scrapersStatus({ clock, delivery }: StatusSources): ScraperStatus[] {
       selection,
       connections: cursors.filter((cursor) => cursor.connection?.closed === false).length,
       conflicts,
-      lastScrapeAt: iso(Math.max(...cursors.map((cursor) => cursor.seenAtMs))),
+      lastScrapeAt: isoTime(Math.max(...cursors.map((cursor) => cursor.seenAtMs))),
       known: cursors.some((cursor) => cursor.known),
       backlogReports,
       lagSeconds: (nowMs - oldestMs) / 1000,
@@ -148,5 +149,3 @@ function scrapersStatus({ clock, delivery }: StatusSources): ScraperStatus[] {
   }
   return statuses;
 }
-
-const iso = (ms: number): string => new Date(ms).toISOString();

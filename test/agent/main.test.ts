@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { after, test } from 'node:test';
-import { keyFileText } from '../../src/runtime/key-file.ts';
+import { keyFileText } from '../../src/agent/key-file.ts';
 
 const main = new URL('../../src/agent/main.js', import.meta.url).pathname;
 const root = mkdtempSync(join(tmpdir(), 'sysmon-agent-'));

@@ -5,10 +5,8 @@ import {
   addressText,
   boolean,
   bytes,
-  bytesText,
   choice,
   duration,
-  durationText,
   hostPort,
   integer,
   isLoopback,
@@ -18,6 +16,7 @@ import {
   regexp,
   text,
 } from '../../src/runtime/options.ts';
+import { bytesText, durationText } from '../../src/runtime/words.ts';
 
 function takes<T>(parse: Parser<T>, cases: readonly (readonly [string, T])[]) {
   for (const [given, expected] of cases) assert.deepEqual(parse(given), expected, `'${given}'`);

@@ -1,6 +1,7 @@
 import { limits } from '../../protocol/limits.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import type { Log } from '../../runtime/log.ts';
+import { secondsText } from '../../runtime/words.ts';
 import type { Spool } from '../spool/spool.ts';
 
 /** Time since the host's boot, suspends included: what neither a step of the clock nor a suspend disturbs. */
@@ -59,7 +60,7 @@ export class SessionClock {
     if (Math.abs(movedMs) <= limits.clockOffsetIgnoredMs) return Math.floor(monotonicMs + this.#aheadMs!);
     if (this.#aheadMs !== undefined) {
       counters.clockSteps++;
-      log.warn(`the clock of this host has moved by ${seconds(movedMs)} s: beginning a new session with it`);
+      log.warn(`the clock of this host has moved by ${secondsText(movedMs)}: beginning a new session with it`);
     }
     this.#begin(wallMs, monotonicMs);
     return Math.floor(wallMs);
@@ -70,8 +71,4 @@ export class SessionClock {
     this.#aheadMs = wallMs - monotonicMs;
     spool.begin({ session: Math.floor(random() * 2 ** 53), baseMs: wallMs - boot.bootMs() });
   }
-}
-
-function seconds(ms: number): string {
-  return (ms / 1000).toFixed(1);
 }

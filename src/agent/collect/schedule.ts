@@ -2,6 +2,7 @@ import type { ScheduledTask } from 'node-cron';
 import { limits } from '../../protocol/limits.ts';
 import type { Clock, Timer } from '../../runtime/clock.ts';
 import { duration } from '../../runtime/options.ts';
+import { reasonOf } from '../../runtime/words.ts';
 
 /** Instants of the wall clock, the same on all hosts. */
 export interface Schedule {
@@ -30,7 +31,7 @@ function parseInterval(text: string): number {
   try {
     return duration({ minMs: limits.intervalMsMin, maxMs: dayMs })(text);
   } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
+    const reason = reasonOf(error);
     throw new Error(`${reason}, or a cron expression with seconds such as '*/5 * * * * *'`, { cause: error });
   }
 }

@@ -16,16 +16,13 @@ import {
 } from 'node:fs';
 import { connect, createServer, type Server } from 'node:net';
 import { dirname, join, resolve } from 'node:path';
+import { CodedError } from '../../runtime/coded-error.ts';
+import { codeOf, reasonOf } from '../../runtime/words.ts';
 import { isLockName, type SpoolDisk } from './mirror.ts';
 
 /** A folder that cannot hold a spool. The words name the folder and what to do. */
-export class SpoolFolderError extends Error {
+export class SpoolFolderError extends CodedError<'access' | 'locked'> {
   override readonly name = 'SpoolFolderError';
-  readonly code: 'access' | 'locked';
-  constructor(code: 'access' | 'locked', message: string, options?: ErrorOptions) {
-    super(message, options);
-    this.code = code;
-  }
 }
 
 export interface SpoolFolder {
@@ -83,7 +80,7 @@ export function checkSpoolAccess(path: string): void {
 }
 
 function noAccess(path: string, error: unknown): SpoolFolderError {
-  const words = `--spool-dir: '${path}' cannot be written: ${messageOf(error)}`;
+  const words = `--spool-dir: '${path}' cannot be written: ${reasonOf(error)}`;
   return new SpoolFolderError('access', words, { cause: error });
 }
 
@@ -212,7 +209,7 @@ function listenOn(lockPath: string, path: string): Promise<Server | undefined> {
     const server = createServer((socket) => socket.destroy());
     server.on('error', (error) => {
       if (codeOf(error) === 'EADDRINUSE') return resolve(undefined);
-      const words = `--spool-dir: '${path}' cannot be locked: ${messageOf(error)}`;
+      const words = `--spool-dir: '${path}' cannot be locked: ${reasonOf(error)}`;
       reject(new SpoolFolderError('access', words, { cause: error }));
     });
     server.listen(lockPath, () => {
@@ -231,12 +228,4 @@ function answers(lockPath: string): Promise<boolean> {
     });
     socket.on('error', (error) => resolve(codeOf(error) !== 'ECONNREFUSED' && codeOf(error) !== 'ENOENT'));
   });
-}
-
-function codeOf(error: unknown): string {
-  return error instanceof Error && 'code' in error ? String(error.code) : '';
-}
-
-function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
 }

@@ -1,6 +1,7 @@
 import { crc32 } from 'node:zlib';
 import type { Clock } from '../../runtime/clock.ts';
 import type { Log } from '../../runtime/log.ts';
+import { reasonOf } from '../../runtime/words.ts';
 import { type FrameKind, frameKind, type Segment, type SpooledFrame } from './segment.ts';
 
 /**
@@ -268,7 +269,7 @@ export class SpoolFiles {
   }
 
   #words(error: unknown): string {
-    return `spool in '${this.#disk.path}': ${error instanceof Error ? error.message : String(error)}`;
+    return `spool in '${this.#disk.path}': ${reasonOf(error)}`;
   }
 }
 

@@ -5,21 +5,18 @@ import { limits } from '../../protocol/limits.ts';
 import type { AgentMessage, Hello, Pong, ServerMessage, Welcome } from '../../protocol/message.ts';
 import { protocolVersion } from '../../protocol/message.ts';
 import type { Clock, Timer } from '../../runtime/clock.ts';
+import { CodedError } from '../../runtime/coded-error.ts';
 import { type Connection, ConnectionError } from '../../runtime/connection.ts';
 import type { Log } from '../../runtime/log.ts';
+import { secondsText } from '../../runtime/words.ts';
 import type { BootClock } from '../collect/epoch-clock.ts';
 import type { SpoolCursor, SpoolStep } from '../spool/replay.ts';
 import type { SpoolSession } from '../spool/segment.ts';
 import type { Spool } from '../spool/spool.ts';
 
 /** The server ends the connection and says why. The code comes from a peer: any text. */
-export class RefusedError extends Error {
+export class RefusedError extends CodedError<string> {
   override readonly name = 'RefusedError';
-  readonly code: string;
-  constructor(code: string, message: string) {
-    super(message);
-    this.code = code;
-  }
 }
 
 export interface SessionCounters {
@@ -211,7 +208,7 @@ class Session {
     if (offsetMs === 0) return;
     const ahead = offsetMs > 0 ? 'ahead of' : 'behind';
     log.warn(
-      `the clock of ${this.#peer} is ${seconds(Math.abs(offsetMs))} s ${ahead} ours: making up for it in reports`,
+      `the clock of ${this.#peer} is ${secondsText(Math.abs(offsetMs))} ${ahead} ours: making up for it in reports`,
     );
   }
 
@@ -269,7 +266,7 @@ class Session {
     const nowMs = this.#clock.monotonicMs();
     if (this.#pingedAtMs !== undefined && nowMs - this.#pingedAtMs >= limits.pongTimeoutMs) {
       const silentMs = Math.round(nowMs - this.#heardAtMs);
-      this.#end(new ConnectionError('timeout', `${this.#peer} has been silent for ${seconds(silentMs)} s`));
+      this.#end(new ConnectionError('timeout', `${this.#peer} has been silent for ${secondsText(silentMs)}`));
       return;
     }
     if (this.#pingedAtMs === undefined && nowMs - this.#quietSinceMs >= limits.pingAfterMs) {
@@ -438,8 +435,4 @@ export function sendDelayMs(agentName: string, intervalMs: number): number {
   let hash = 0x811c9dc5;
   for (const byte of Buffer.from(agentName)) hash = Math.imul(hash ^ byte, 0x01000193) >>> 0;
   return (hash / 2 ** 32) * Math.min(1000, intervalMs / 4);
-}
-
-function seconds(ms: number): string {
-  return (ms / 1000).toFixed(1);
 }

@@ -29,6 +29,7 @@ export interface StateDisk {
 /** Thrown for a file that is there and cannot be understood. */
 export class StateFileError extends Error {
   override readonly name = 'StateFileError';
+  readonly code = 'format';
 }
 
 const formatVersion = 1;

@@ -40,8 +40,7 @@ export class Fleet {
   isRevoked(identity: string): boolean {
     const parsed = parseIdentity(identity);
     if (parsed === undefined || !this.#keys.some(({ id }) => id === parsed.fleetKeyId)) return true;
-    const id = agentId(parsed.name);
-    return id === undefined || parsed.generation <= (this.#revoked.get(id) ?? 0);
+    return parsed.generation <= (this.#revoked.get(parsed.name) ?? 0);
   }
 
   /** The identity and key to give to an agent now; undefined where there is no fleet key. */

@@ -1,4 +1,5 @@
 import { createHash, hkdfSync } from 'node:crypto';
+import { type AgentId, agentId } from '../../model/agent-id.ts';
 
 /** 32 random bytes that the server alone has; every agent's key is derived from them. */
 export interface FleetKey {
@@ -12,7 +13,7 @@ export interface FleetKey {
  * also the identity that TLS carries: `web-1:1:5c9e0b3a`.
  */
 export interface Identity {
-  readonly name: string;
+  readonly name: AgentId;
   readonly generation: number;
   readonly fleetKeyId: string;
 }
@@ -45,10 +46,9 @@ export function identityText({ name, generation, fleetKeyId }: Identity): string
 
 /** Undefined for a text that is no identity. */
 export function parseIdentity(text: string): Identity | undefined {
-  const match = /^([A-Za-z0-9._-]{1,128}):([1-9][0-9]{0,8}):([0-9a-f]{8})$/.exec(text);
-  if (match === null) return undefined;
-  const [, name = '', generation = '', fleetKeyId = ''] = match;
-  return { name, generation: Number(generation), fleetKeyId };
+  const [, given = '', generation = '', fleetKeyId = ''] = /^([^:]+):([1-9][0-9]{0,8}):([0-9a-f]{8})$/.exec(text) ?? [];
+  const name = agentId(given);
+  return name && { name, generation: Number(generation), fleetKeyId };
 }
 
 /**

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { createHash, createHmac } from 'node:crypto';
 import { test } from 'node:test';
+import { agentId } from '../../../src/model/agent-id.ts';
 import {
   agentKey,
   fleetKey,
@@ -13,7 +14,7 @@ import {
 const sevens = fleetKey(Buffer.alloc(keyBytes, 7));
 
 test('an identity is a name, a generation and the fleet key it belongs to', () => {
-  const identity = { name: 'web-1', generation: 3, fleetKeyId: sevens.id };
+  const identity = { name: agentId('web-1')!, generation: 3, fleetKeyId: sevens.id };
   assert.equal(identityText(identity), `web-1:3:${sevens.id}`);
   assert.deepEqual(parseIdentity(identityText(identity)), identity);
   for (const text of [

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { ageText } from '../../../runtime/words.ts';
 import type { AgentStatus, ServerStatus } from '../../status.ts';
 
 const style = `
@@ -72,10 +73,7 @@ ${rows.join('\n')}
 }
 
 function ago(isoTime: string, nowMs: number): string {
-  const seconds = Math.max(0, Math.round((nowMs - Date.parse(isoTime)) / 1000));
-  if (seconds < 120) return `${seconds} s ago`;
-  if (seconds < 7200) return `${Math.round(seconds / 60)} min ago`;
-  return `${Math.round(seconds / 3600)} h ago`;
+  return `${ageText(nowMs - Date.parse(isoTime))} ago`;
 }
 
 const entities: Readonly<Record<string, string>> = {

@@ -3,7 +3,7 @@ import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { keyFileText, parseKeyFile, readKeyFile } from '../../src/runtime/key-file.ts';
+import { keyFileText, parseKeyFile, readKeyFile } from '../../src/agent/key-file.ts';
 import { SecretFileError } from '../../src/runtime/secret-file.ts';
 
 const root = mkdtempSync(join(tmpdir(), 'sysmon-key-'));

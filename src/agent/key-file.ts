@@ -1,4 +1,5 @@
-import { readSecretFile, SecretFileError } from './secret-file.ts';
+import { agentId } from '../model/agent-id.ts';
+import { readSecretFile, SecretFileError } from '../runtime/secret-file.ts';
 
 /** What makes an agent that agent: who it is, and the key that proves it. */
 export interface AgentKey {
@@ -23,14 +24,14 @@ export function readKeyFile(path: string): AgentKey {
   if (key !== undefined) return key;
   // What is there stays unsaid: it may be a key.
   throw new SecretFileError(
+    'format',
     `key file '${path}': expected one line '${keyFileVersion} IDENTITY KEY', where the key is 64 hex digits`,
   );
 }
 
 /** Undefined for a text that is no key file. */
 export function parseKeyFile(text: string): AgentKey | undefined {
-  const match = /^sysmon-key-v1 ([A-Za-z0-9._-]{1,128})(:[A-Za-z0-9:._-]{1,64}) ([0-9a-fA-F]{64})\s*$/.exec(text);
-  if (match === null) return undefined;
-  const [, agentName = '', rest = '', hex = ''] = match;
-  return { identity: agentName + rest, agentName, key: Buffer.from(hex, 'hex') };
+  const match = /^sysmon-key-v1 ([^: ]+)(:[A-Za-z0-9:._-]{1,64}) ([0-9a-fA-F]{64})\s*$/.exec(text);
+  const [, agentName = '', rest = '', hex = ''] = match ?? [];
+  return agentId(agentName) && { identity: agentName + rest, agentName, key: Buffer.from(hex, 'hex') };
 }
