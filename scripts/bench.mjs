@@ -1,7 +1,7 @@
 // npm run bench [-- FILTER …]: every bench/*.ts whose name contains a filter, each in a process of its own; one table.
 import { fork } from 'node:child_process';
 import { pathToFileURL } from 'node:url';
-import { bundle, compile } from './build.mjs';
+import { bundle, compile } from './compile.mjs';
 import { fail, filesBelow, root } from './lib.mjs';
 import { setup } from './setup.mjs';
 

@@ -2,7 +2,7 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { compile } from './build.mjs';
+import { compile } from './compile.mjs';
 import { ci, fail, filesBelow, isMain, root, run, tool } from './lib.mjs';
 import { setup } from './setup.mjs';
 

@@ -1,10 +1,9 @@
 // systemd/*.env, the documented environment files, out of the option rows of both programs.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { compile } from './build.mjs';
-import { isMain, root } from './lib.mjs';
-import { setup } from './setup.mjs';
+import { root } from './lib.mjs';
 
+/** After compile(), whose output it reads. */
 export async function writeEnvFiles() {
   const { envFileText } = await import(join(root, 'build/src/runtime/option-help.js'));
   for (const side of ['agent', 'server']) {
@@ -22,10 +21,4 @@ function textOf(file) {
     if (error.code !== 'ENOENT') throw error;
     return undefined;
   }
-}
-
-if (isMain(import.meta)) {
-  setup();
-  compile();
-  await writeEnvFiles();
 }

@@ -1,5 +1,5 @@
 // npm run fuzz [-- --inputs N --seed S --first I]: set-up, build, then test/fuzz/main.ts with these options.
-import { compile } from './build.mjs';
+import { compile } from './compile.mjs';
 import { root, run } from './lib.mjs';
 import { setup } from './setup.mjs';
 

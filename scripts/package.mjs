@@ -4,7 +4,7 @@ import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { chmodSync, cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { bundle } from './build.mjs';
+import { bundle } from './compile.mjs';
 import { fail, isMain, root, run } from './lib.mjs';
 import { setup } from './setup.mjs';
 

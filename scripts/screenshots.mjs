@@ -5,7 +5,7 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { bundle } from './build.mjs';
+import { bundle } from './compile.mjs';
 import { fail, root } from './lib.mjs';
 import { setup } from './setup.mjs';
 

@@ -3,7 +3,7 @@
 import { spawn } from 'node:child_process';
 import { availableParallelism } from 'node:os';
 import { parseArgs } from 'node:util';
-import { compile } from './build.mjs';
+import { compile } from './compile.mjs';
 import { fail, root } from './lib.mjs';
 import { setup } from './setup.mjs';
 

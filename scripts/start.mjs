@@ -5,7 +5,7 @@ import { mkdirSync } from 'node:fs';
 import { get } from 'node:http';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
-import { bundle } from './build.mjs';
+import { bundle } from './compile.mjs';
 import { root } from './lib.mjs';
 import { setup } from './setup.mjs';
 

@@ -3,8 +3,8 @@
 //   --lab    instead of the others, those that boot hosts and need root (test/lab/)
 //   --only   no check: while working on one file
 import { spawnSync } from 'node:child_process';
-import { bundle, compile } from './build.mjs';
 import { check } from './check.mjs';
+import { bundle, compile } from './compile.mjs';
 import { fail, filesBelow, root } from './lib.mjs';
 import { setup } from './setup.mjs';
 

@@ -1,0 +1,94 @@
+// src/ → build/ (what the tests run, file by file) and dist/ (one file per program, which needs no node_modules).
+import { chmodSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { root, run, tool } from './lib.mjs';
+
+const programs = ['agent', 'server'];
+
+/** Type check and emit; tsc itself skips what is up to date. */
+export function compile() {
+  run(tool('tsc'), ['-b']);
+}
+
+/** One CommonJS file per program. A file that would not change is not written. */
+export async function bundle() {
+  const esbuild = await import('esbuild'); // not at the top: setup() may still have to install it
+  const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
+  mkdirSync(join(root, 'dist'), { recursive: true });
+  const packages = new Set();
+  for (const program of programs) {
+    const { outputFiles, metafile } = await esbuild.build({
+      ...options(version),
+      entryPoints: [`src/${program}/main.ts`],
+    });
+    writeIfChanged(`dist/sysmon-${program}.cjs`, outputFiles[0].text, 0o755);
+    for (const input of Object.keys(metafile.inputs)) packages.add(packageOf(input));
+  }
+  await esbuild.stop(); // its service would live as long as we do, which in npm start is long
+  packages.delete(undefined);
+  writeIfChanged('dist/THIRD-PARTY.txt', notices([...packages].sort()), 0o644);
+}
+
+function options(version) {
+  return {
+    absWorkingDir: root,
+    bundle: true,
+    write: false,
+    metafile: true,
+    platform: 'node',
+    target: 'node20.15',
+    format: 'cjs',
+    logLevel: 'warning',
+    // A CommonJS file has no import.meta; node-cron asks for its url, and only when an expression is scheduled.
+    banner: {
+      js: "#!/usr/bin/env node\nconst importMetaUrl = require('node:url').pathToFileURL(__filename).href;",
+    },
+    define: {
+      'import.meta.url': 'importMetaUrl',
+      SYSMON_VERSION: JSON.stringify(version),
+      // Set here, so that the bundle can load no native addon from wherever it happens to lie.
+      'process.env.MSGPACKR_NATIVE_ACCELERATION_DISABLED': '"true"',
+    },
+    external: ['msgpackr-extract'],
+  };
+}
+
+/** `node_modules/@a/b/c.js` → `@a/b`; undefined for a file of our own. */
+function packageOf(path) {
+  return /^node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(path)?.[1];
+}
+
+/** The licences of what is inside the bundles: every one of them asks to travel with the code. */
+function notices(names) {
+  const parts = names.map((name) => {
+    const folder = join(root, 'node_modules', name);
+    const { version, license } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8'));
+    return `${name} ${version} (${license})\n\n${licenceText(folder)}`;
+  });
+  return parts.join(`\n${'-'.repeat(78)}\n\n`);
+}
+
+function licenceText(folder) {
+  for (const file of ['LICENSE', 'LICENSE.md', 'LICENSE.txt', 'LICENCE', 'license']) {
+    try {
+      return readFileSync(join(folder, file), 'utf8');
+    } catch (error) {
+      if (error.code !== 'ENOENT') throw error;
+    }
+  }
+  return 'The package holds no licence text of its own.\n';
+}
+
+/** Written beside and renamed, so that a program that starts meanwhile never reads half a file. */
+function writeIfChanged(path, text, mode) {
+  const absolute = join(root, path);
+  try {
+    if (readFileSync(absolute, 'utf8') === text) return;
+  } catch (error) {
+    if (error.code !== 'ENOENT') throw error;
+  }
+  const temporary = join(dirname(absolute), `.${process.pid}.tmp`);
+  writeFileSync(temporary, text);
+  chmodSync(temporary, mode);
+  renameSync(temporary, absolute);
+}
