@@ -201,7 +201,7 @@ function encodeAll({ reports }: Recording): undefined {
 function decodeAll(frames: Frames): () => number {
   const table = new SchemaTable();
   return () => {
-    table.begin({ kind: 'begin', session: 1, offsetMs: 0 });
+    table.begin({ kind: 'begin', epoch: 1, offsetMs: 0 });
     for (const payload of [...frames.schema, frames.key]) receive(table, payload);
     const startMs = performance.now();
     for (const payload of frames.reports) receive(table, payload);

@@ -62,7 +62,7 @@ function ingestRows(): BenchRow[] {
   for (let at = 0; at < ingestAgents; at++) {
     const agent = store.agent(agentId(`web-${at}`)!);
     const table = new SchemaTable();
-    table.begin({ kind: 'begin', session: 1, offsetMs: 0 });
+    table.begin({ kind: 'begin', epoch: 1, offsetMs: 0 });
     table.declare({ kind: 'schema', families: hostFamilies }, 0);
     const payloads = halfHour(at).map(encodeMessage);
     const messages = payloads.map((payload) => decodeAgentMessage(payload) as ReportMessage);
@@ -74,7 +74,7 @@ function ingestRows(): BenchRow[] {
       const { schema } = table;
       const { key, seq, timeMs } = message;
       const outcome = store.receive(agent, {
-        ...{ schema, session: 1, seq, timeMs, key, payload: payloads[i]!, sums, present, follows },
+        ...{ schema, epoch: 1, seq, timeMs, key, payload: payloads[i]!, sums, present, follows },
       });
       follows = outcome === 'stored';
     }

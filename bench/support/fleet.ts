@@ -113,8 +113,8 @@ class Agent {
     this.#sums = firstSums(at);
     this.#present = new Uint8Array(this.#sums.length).fill(1);
     this.#spool = new Spool({ clock, counters, log: silent, bounds: { bytesMax: 64 * 2 ** 20, ageMsMax: 86_400_000 } });
-    const session = Math.floor(Math.random() * 2 ** 53);
-    this.#spool.begin({ session, baseMs: clock.nowMs() - boot.bootMs() });
+    const epoch = Math.floor(Math.random() * 2 ** 53);
+    this.#spool.begin({ epoch, baseMs: clock.nowMs() - boot.bootMs() });
     const psk = fleetKeyHex === undefined ? undefined : pskOf(fleetKeyHex, name);
     this.#link = new Link({
       address: `127.0.0.1:${port}`,

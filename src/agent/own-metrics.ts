@@ -23,9 +23,9 @@ export interface AgentCounters extends RecorderCounters {
   connectFailures: number;
   bytesSent: number;
   acksReceived: number;
-  /** What the server adds to the times of the running session. */
+  /** What the server adds to the times of the running epoch. */
   clockOffsetMs: number;
-  /** Sessions begun because the wall clock was moved. */
+  /** Epochs begun because the wall clock was moved. */
   clockSteps: number;
 }
 

@@ -8,7 +8,7 @@ import type { Log } from '../runtime/log.ts';
 import { isLoopback } from '../runtime/options.ts';
 import { version } from '../runtime/version.ts';
 import { durationText, isoTime } from '../runtime/words.ts';
-import { bootClock, SessionClock } from './collect/epoch-clock.ts';
+import { bootClock, EpochClock } from './collect/epoch-clock.ts';
 import { runSchedule } from './collect/schedule.ts';
 import { newSampler } from './commands.ts';
 import type { AgentOptions } from './options.ts';
@@ -37,7 +37,7 @@ export async function run(
   const folder = spoolDir === undefined ? undefined : await openSpoolFolder(spoolDir);
   const files = folder && new SpoolFiles({ disk: folder.disk, clock, log, counters });
   const spool = new Spool({ clock, log, counters, bounds, ...(files && { files }) });
-  const times = new SessionClock({ clock, boot, random, spool, counters, log });
+  const times = new EpochClock({ clock, boot, random, spool, counters, log });
   const { host, sampler } = newSampler(options, { clock, log, counters });
 
   let key = settings.key;
@@ -79,7 +79,7 @@ export async function run(
       isMirrored: spool.unmirroredCount === 0,
     },
     reportsDropped: counters.reportsDropped,
-    lastReportAt: spool.session === undefined ? null : isoTime(spool.session.lastTimeMs),
+    lastReportAt: spool.epoch === undefined ? null : isoTime(spool.epoch.lastTimeMs),
     intervalSeconds: schedule.intervalMs / 1000,
     series,
     clockOffsetSeconds: counters.clockOffsetMs / 1000,

@@ -4,9 +4,9 @@
  * a value like any other, hence the second array.
  */
 export interface Report {
-  /** Counts within one session, from 1. */
+  /** Counts within one epoch, from 1. */
   readonly seq: number;
-  /** Wall clock, milliseconds since 1970, on the session's own clock (PROTOCOL.md, Clocks). */
+  /** Wall clock, milliseconds since 1970, on the epoch's own clock (PROTOCOL.md, Clocks). */
   readonly timeMs: number;
   readonly sums: Float64Array;
   readonly present: Uint8Array;

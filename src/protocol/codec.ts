@@ -53,7 +53,7 @@ function messageArray(message: AgentMessage | ServerMessage): unknown[] {
       return [agentKinds.hello, version, agentName, hostId, labels.flat(), intervalMs];
     }
     case 'begin':
-      return [agentKinds.begin, message.session, message.offsetMs];
+      return [agentKinds.begin, message.epoch, message.offsetMs];
     case 'schema':
       return [agentKinds.schema, ...message.families.map(familyArray)];
     case 'report': {
@@ -64,11 +64,11 @@ function messageArray(message: AgentMessage | ServerMessage): unknown[] {
     case 'ping':
       return [agentKinds.ping, message.nonce];
     case 'welcome': {
-      const sessions = message.sessions.flatMap(({ session, seq }) => [session, seq]);
-      return [serverKinds.welcome, message.version, sessions, message.nowMs];
+      const epochs = message.epochs.flatMap(({ epoch, seq }) => [epoch, seq]);
+      return [serverKinds.welcome, message.version, epochs, message.nowMs];
     }
     case 'ack':
-      return [serverKinds.ack, message.session, message.seq];
+      return [serverKinds.ack, message.epoch, message.seq];
     case 'error':
       // What an error quotes came from the peer; cut, so that the frame to an agent keeps within its bound.
       return [serverKinds.error, message.code, message.text.slice(0, errorTextCharactersMax)];

@@ -49,8 +49,8 @@ export const limits = {
   /** Three times the longest that an agent keeps quiet. Beyond it: `silent`. */
   silenceMs: 30_000,
   acksPerSecondMax: 5,
-  /** Sessions of one agent whose last report the server knows: those last begun. */
-  sessionsRememberedMax: 8,
+  /** Epochs of one agent whose last report the server knows: those last begun. */
+  epochsRememberedMax: 8,
   /** A report further ahead of the server's clock is dropped and acked: Prometheus refuses 10 min ahead. */
   futureMsMax: 10_000,
   /** An offset no larger than this is taken for 0: NTP keeps hosts well within it. */

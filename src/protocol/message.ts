@@ -13,9 +13,9 @@ export interface FamilyDeclaration {
   readonly labelValues: readonly string[];
 }
 
-export interface SessionSeq {
+export interface EpochSeq {
   /** A random integer of 53 bits. */
-  readonly session: number;
+  readonly epoch: number;
   /** The last report received of it, 0 for none. */
   readonly seq: number;
 }
@@ -30,7 +30,7 @@ export interface Hello {
 }
 export interface Begin {
   readonly kind: 'begin';
-  readonly session: number;
+  readonly epoch: number;
   readonly offsetMs: number;
 }
 export interface SchemaMessage {
@@ -59,12 +59,12 @@ export type AgentMessage = Hello | Begin | SchemaMessage | ReportMessage | Ping 
 export interface Welcome {
   readonly kind: 'welcome';
   readonly version: number;
-  readonly sessions: readonly SessionSeq[];
+  readonly epochs: readonly EpochSeq[];
   readonly nowMs: number;
 }
 export interface Ack {
   readonly kind: 'ack';
-  readonly session: number;
+  readonly epoch: number;
   readonly seq: number;
 }
 export interface ErrorMessage {

@@ -4,13 +4,13 @@ import { ProtocolError, type ProtocolErrorCode, shown } from './errors.ts';
 import { limits } from './limits.ts';
 import type {
   AgentMessage,
+  EpochSeq,
   FamilyDeclaration,
   Hello,
   Pairs,
   ReportMessage,
   SchemaMessage,
   ServerMessage,
-  SessionSeq,
 } from './message.ts';
 import { isLabelName } from './names.ts';
 
@@ -28,7 +28,7 @@ export function parseAgentMessage(value: unknown): AgentMessage {
     case agentKinds.begin:
       return {
         kind: 'begin',
-        session: integer(fields[1], 'begin session', anyCount),
+        epoch: integer(fields[1], 'begin epoch', anyCount),
         offsetMs: integer(fields[2], 'begin offsetMs', anyInteger),
       };
     case agentKinds.schema:
@@ -52,13 +52,13 @@ export function parseServerMessage(value: unknown): ServerMessage {
       return {
         kind: 'welcome',
         version: integer(fields[1], 'welcome version', positive),
-        sessions: sessionSeqs(array(fields[2], 'welcome sessions')),
+        epochs: epochSeqs(array(fields[2], 'welcome epochs')),
         nowMs: integer(fields[3], 'welcome nowMs', anyCount),
       };
     case serverKinds.ack:
       return {
         kind: 'ack',
-        session: integer(fields[1], 'ack session', anyCount),
+        epoch: integer(fields[1], 'ack epoch', anyCount),
         seq: integer(fields[2], 'ack seq', anyCount),
       };
     case serverKinds.error:
@@ -173,17 +173,17 @@ function report(fields: readonly unknown[], key: boolean): ReportMessage {
   return { kind: 'report', key, seq, timeMs, pairs: pairs as unknown as Pairs };
 }
 
-function sessionSeqs(flat: readonly unknown[]): SessionSeq[] {
+function epochSeqs(flat: readonly unknown[]): EpochSeq[] {
   if (flat.length % 2 !== 0)
-    throw refusal('bad-message', 'welcome sessions', `${flat.length} elements`, 'sessions and seqs in turn');
-  const sessions: SessionSeq[] = [];
+    throw refusal('bad-message', 'welcome epochs', `${flat.length} elements`, 'epochs and seqs in turn');
+  const epochs: EpochSeq[] = [];
   for (let at = 0; at < flat.length; at += 2) {
-    sessions.push({
-      session: integer(flat[at], 'welcome session', anyCount),
+    epochs.push({
+      epoch: integer(flat[at], 'welcome epoch', anyCount),
       seq: integer(flat[at + 1], 'welcome seq', anyCount),
     });
   }
-  return sessions;
+  return epochs;
 }
 
 function unknownKind(kind: number): { kind: 'unknown'; number: number } {

@@ -17,7 +17,7 @@ export class SchemaTable {
   readonly #share: (declaration: FamilyDeclaration) => SchemaPart;
   #schema = new Schema();
   #schemaBytes = 0;
-  #session: number | undefined;
+  #epoch: number | undefined;
   #offsetMs = 0;
   #state: Sums = noSums;
   /** By family, once a family has been named again, until {@link #settle}. */
@@ -39,8 +39,8 @@ export class SchemaTable {
   }
 
   /** Undefined until the first begin. */
-  get session(): number | undefined {
-    return this.#session;
+  get epoch(): number | undefined {
+    return this.#epoch;
   }
 
   get offsetMs(): number {
@@ -55,7 +55,7 @@ export class SchemaTable {
   begin(message: Begin): void {
     this.#schema = new Schema();
     this.#schemaBytes = 0;
-    this.#session = message.session;
+    this.#epoch = message.epoch;
     this.#offsetMs = message.offsetMs;
     this.#state = noSums;
     this.#series = undefined;
@@ -65,7 +65,7 @@ export class SchemaTable {
 
   /** `payloadBytes`: of the frame that the message came in. */
   declare(message: SchemaMessage, payloadBytes: number): void {
-    if (this.#session === undefined) throw new ProtocolError('order', 'schema: came before the first begin');
+    if (this.#epoch === undefined) throw new ProtocolError('order', 'schema: came before the first begin');
     this.#schemaBytes += payloadBytes;
     if (this.#schemaBytes > limits.schemaBytesMax) {
       const allowed = `at most ${limits.schemaBytesMax} are allowed`;
@@ -124,7 +124,7 @@ export class SchemaTable {
   }
 
   #checkOrder({ key, seq, timeMs }: ReportMessage): void {
-    if (this.#session === undefined) throw outOfOrder(seq, 'came before the first begin');
+    if (this.#epoch === undefined) throw outOfOrder(seq, 'came before the first begin');
     if (this.#needsKey && !key) throw outOfOrder(seq, 'is no key, and is the first after a begin or a schema');
     const last = this.#last;
     if (last === undefined) return;

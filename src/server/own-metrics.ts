@@ -58,7 +58,7 @@ export class ServerMetrics {
       'reason',
     );
     this.#ended = counter(
-      'sessions_ended_total',
+      'connections_ended_total',
       'Connections of agents that the server ended, by the code of the error they were told; "slow": did not read.',
       'reason',
     );

@@ -13,7 +13,7 @@ import { cursorsDisk, readRevocations, writeRevocations } from './delivery/state
 import { Exposition } from './exposition/exposition.ts';
 import { keepHouse } from './housekeeping.ts';
 import { Admission } from './ingest/admission.ts';
-import { Session } from './ingest/connection.ts';
+import { AgentConnection } from './ingest/connection.ts';
 import { Fleet } from './ingest/key-ring.ts';
 import { fleetKeysText } from './ingest/keys.ts';
 import { FairShare } from './ingest/scheduler.ts';
@@ -176,10 +176,10 @@ function openHttp(server: Server): Promise<HttpServer> {
   });
 }
 
-/** The agents' port. Closing it waits for the sessions, so that what they knew goes into the cursors' file. */
+/** The agents' port. Closing it waits for the connections, so that what they knew goes into the cursors' file. */
 async function openAgents(server: Server, values: ServerOptions['values']): Promise<Listener> {
   const { settings, fleet, metrics, seldom } = server;
-  const sessions = new Set<Promise<void>>();
+  const running = new Set<Promise<void>>();
   const listener = await listen({
     ...settings.listen,
     psk: settings.fleetKeys.length === 0 ? undefined : { keyOf: (identity) => fleet.keyOf(identity) },
@@ -188,14 +188,14 @@ async function openAgents(server: Server, values: ServerOptions['values']): Prom
     handshakeTimeoutMs: limits.tlsHandshakeTimeoutMs,
     onConnection(connection) {
       metrics.connection();
-      const session = new Session(connection, {
+      const agent = new AgentConnection(connection, {
         ...server,
         warn: seldom.warn,
         onEnd: (reason) => metrics.ended(reason),
         onUnknown: () => metrics.unknownFrame(),
       });
-      const running = session.run().finally(() => sessions.delete(running));
-      sessions.add(running);
+      const ended = agent.run().finally(() => running.delete(ended));
+      running.add(ended);
     },
     onRefused(reason, peer, error, identity) {
       metrics.refused(reason);
@@ -213,7 +213,7 @@ async function openAgents(server: Server, values: ServerOptions['values']): Prom
     },
     async close() {
       await listener.close();
-      await Promise.all(sessions);
+      await Promise.all(running);
     },
   };
 }

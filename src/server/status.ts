@@ -19,7 +19,7 @@ export interface AgentStatus {
   readonly newestAt?: string;
   readonly labels: Readonly<Record<string, string>>;
   readonly intervalSeconds: number;
-  /** What was added to the times of its session, because its clock was wrong. */
+  /** What was added to the times of its epoch, because its clock was wrong. */
   readonly clockOffsetSeconds: number;
   readonly series: number;
   readonly windowReports: number;

@@ -90,7 +90,7 @@ describe('everything arrives', { concurrency: true, skip: prometheusSkip, timeou
     // Also a report that no server had heard of: it was on disk.
     const times = world.record.times('killed');
     for (const ms of seenMs) assert.ok(times.includes(ms), `the report of ${ms}`);
-    assert.equal(world.record.sessionCount('killed'), 7);
+    assert.equal(world.record.epochCount('killed'), 7);
   });
 
   test('(e) Prometheus is away for 60 s', async (context) => {

@@ -299,13 +299,13 @@ function helloAttempt(
 async function otherName(world: World): Promise<void> {
   const key = await world.key('thief');
   await refusedThrice(world, {
-    ...{ from: 17, series: 'sysmon_server_sessions_ended_total{reason="bad-message"}' },
+    ...{ from: 17, series: 'sysmon_server_connections_ended_total{reason="bad-message"}' },
     says: /the name 'honest' is not that of the key, 'thief:1:[0-9a-f]{8}'/,
     attempt: helloAttempt(world, { key, name: 'honest', code: 'bad-message' }),
   });
 }
 
-const revocations = 'sysmon_server_sessions_ended_total{reason="revoked"}';
+const revocations = 'sysmon_server_connections_ended_total{reason="revoked"}';
 
 async function revoked(world: World): Promise<void> {
   const { server } = world;
@@ -606,7 +606,7 @@ class Flooder {
     const flooder = new Flooder(connection);
     void flooder.#read();
     await connection.write(encodeFrame(hello(agentName)));
-    await connection.write(encodeFrame(encodeMessage({ kind: 'begin', session: 1, offsetMs: 0 })));
+    await connection.write(encodeFrame(encodeMessage({ kind: 'begin', epoch: 1, offsetMs: 0 })));
     return flooder;
   }
 

@@ -13,10 +13,10 @@ test(`${count} spoilt connections are read or refused, and nothing else happens`
   const result = fuzzWire({ seed, first: 0, count });
   for (const [outcome, times] of result.outcomes) t.diagnostic(`${outcome}: ${times}`);
 
-  // A fuzzer that only ever sees one kind of refusal would find nothing. The other codes are the sessions'.
-  const ofSessions = ['hello-timeout', 'silent', 'replaced', 'busy', 'name-taken', 'revoked'];
+  // A fuzzer that only ever sees one kind of refusal would find nothing. The other codes are the connection's.
+  const ofConnections = ['hello-timeout', 'silent', 'replaced', 'busy', 'name-taken', 'revoked'];
   for (const code of protocolErrorCodes) {
-    if (!ofSessions.includes(code))
+    if (!ofConnections.includes(code))
       assert.ok((result.outcomes.get(code) ?? 0) > count / 5000, `few were refused as ${code}`);
   }
   assert.ok((result.outcomes.get('taken') ?? 0) > count / 50, 'few were read to their end');

@@ -58,7 +58,7 @@ class Neighbour {
   constructor() {
     const family = { name: 'a', type: 'gauge', help: '', unit: '', divisor: 1, labelNames: ['i'] } as const;
     this.#send({ kind: 'hello', version: 1, agentName: 'honest', hostId: 'h', labels: [], intervalMs: 1000 });
-    this.#send({ kind: 'begin', session: 1, offsetMs: 0 });
+    this.#send({ kind: 'begin', epoch: 1, offsetMs: 0 });
     this.#send({ kind: 'schema', families: [{ family, seriesCount: 3, labelValues: ['0', '1', '2'] }] });
   }
 

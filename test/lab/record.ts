@@ -62,9 +62,9 @@ export class SpoolRecord {
     const parsed = parseSegmentFile(bytes);
     assert.notEqual(parsed, 'foreign');
     if (parsed === 'foreign' || parsed.contents === undefined) return;
-    const { session, offsetMs = 0, frames } = parsed.contents;
+    const { epoch, offsetMs = 0, frames } = parsed.contents;
     const table = new SchemaTable();
-    table.begin({ kind: 'begin', session, offsetMs });
+    table.begin({ kind: 'begin', epoch, offsetMs });
     for (const { payload } of frames) {
       const message = decodeAgentMessage(payload);
       if (message.kind === 'schema') table.declare(message, payload.length);

@@ -79,7 +79,7 @@ test('each integer in each of its forms, and each double', () => {
 });
 
 test('-0 in a field is 0', () => {
-  // Found by the fuzzer: deepEqual tells them apart, and so would a key made of a session and a number.
+  // Found by the fuzzer: deepEqual tells them apart, and so would a key made of an epoch and a number.
   const decoded = decodeAgentMessage(join(bytes(0x95, 5, 1), float64(-0), bytes(0, 0)));
   assert.ok(decoded.kind === 'report' && Object.is(decoded.timeMs, 0));
 });
@@ -116,7 +116,7 @@ test('what is encoded is in an array of its own', () => {
 
 test('fields that a later version added are passed over', () => {
   const messages: [AgentMessage | ServerMessage, Uint8Array][] = [
-    [{ kind: 'begin', session: 7, offsetMs: -3 }, pack([2, 7, -3, 'more', [1]])],
+    [{ kind: 'begin', epoch: 7, offsetMs: -3 }, pack([2, 7, -3, 'more', [1]])],
     [{ kind: 'ping', nonce: 7 }, pack([6, 7, null])],
     [
       { kind: 'hello', version: 2, agentName: 'a', hostId: 'h', labels: [], intervalMs: 100 },
@@ -125,8 +125,8 @@ test('fields that a later version added are passed over', () => {
   ];
   for (const [message, payload] of messages) assert.deepEqual(decodeAgentMessage(payload), message);
   const toAgent: [ServerMessage, Uint8Array][] = [
-    [{ kind: 'welcome', version: 1, sessions: [{ session: 7, seq: 0 }], nowMs: 5 }, pack([1, 1, [7, 0], 5, 'more'])],
-    [{ kind: 'ack', session: 7, seq: 3 }, pack([2, 7, 3, 'more'])],
+    [{ kind: 'welcome', version: 1, epochs: [{ epoch: 7, seq: 0 }], nowMs: 5 }, pack([1, 1, [7, 0], 5, 'more'])],
+    [{ kind: 'ack', epoch: 7, seq: 3 }, pack([2, 7, 3, 'more'])],
     [{ kind: 'error', code: 'new', text: 'x' }, pack([3, 'new', 'x', [[]]])],
     [{ kind: 'pong', nonce: 7, nowMs: 3 }, pack([4, 7, 3, 1.5])],
   ];

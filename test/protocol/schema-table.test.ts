@@ -29,8 +29,8 @@ function declare(family: Family, seriesCount: number, labelValues: readonly stri
 class Peer {
   readonly table = new SchemaTable();
 
-  begin(session = 1, offsetMs = 0): this {
-    this.table.begin({ kind: 'begin', session, offsetMs });
+  begin(epoch = 1, offsetMs = 0): this {
+    this.table.begin({ kind: 'begin', epoch, offsetMs });
     return this;
   }
   schema(...families: FamilyDeclaration[]): this {
@@ -62,7 +62,7 @@ function refuses(code: string, step: () => unknown, says?: RegExp): void {
 
 test('a connection: begin, schema, key, reports, a series more', () => {
   const peer = new Peer().begin(7, -5).schema(two).key(1, [0, 10]);
-  assert.deepEqual([peer.table.session, peer.table.offsetMs], [7, -5]);
+  assert.deepEqual([peer.table.epoch, peer.table.offsetMs], [7, -5]);
   assert.deepEqual(peer.values, [10, 0]);
   assert.deepEqual(peer.report(2, [0, 5, 0, 1]).values, [15, 1]);
   assert.deepEqual(peer.report(3, [-1, null]).values, [null, 1]);
@@ -85,7 +85,7 @@ test('a begin empties schema and sums', () => {
   assert.deepEqual(peer.values, [3]);
   assert.notEqual(peer.table.schema, before);
   assert.deepEqual([before.seriesCount, peer.table.schema.seriesCount], [2, 1]);
-  assert.deepEqual([peer.table.session, peer.table.offsetMs], [2, 30]);
+  assert.deepEqual([peer.table.epoch, peer.table.offsetMs], [2, 30]);
 });
 
 test('nothing comes before the first begin', () => {
@@ -130,7 +130,7 @@ test(`a key at least every ${limits.reportsPerKeyMax} reports`, () => {
   refuses('order', () => after(limits.reportsPerKeyMax), /report 61: is no key, and so were the 59 before it/);
 });
 
-test('times rise within a session, and may repeat after a begin', () => {
+test('times rise within an epoch, and may repeat after a begin', () => {
   const at = () => new Peer().begin().schema(one).key(1, [], 500);
   at().report(2, [], 501);
   refuses('order', () => at().report(2, [], 500), /has time 500, not after 500/);
@@ -248,7 +248,7 @@ test(`schema bytes since the begin: ${limits.schemaBytesMax - 1} and ${limits.sc
   };
   frames(limits.schemaBytesMax - 1);
   const table = frames(limits.schemaBytesMax);
-  table.begin({ kind: 'begin', session: 1, offsetMs: 0 });
+  table.begin({ kind: 'begin', epoch: 1, offsetMs: 0 });
   table.declare({ kind: 'schema', families: [] }, 1);
   refuses('limit', () => frames(limits.schemaBytesMax + 1), /8388609 bytes since the begin, at most 8388608/);
 });
@@ -291,7 +291,7 @@ test('property: a history with series added and lost arrives as it was, over byt
         else if (message.kind === 'report') receiver.apply(message);
         else assert.fail(message.kind);
       };
-      const begin = encodeMessage({ kind: 'begin', session: 3, offsetMs: 0 });
+      const begin = encodeMessage({ kind: 'begin', epoch: 3, offsetMs: 0 });
       receive(begin);
       let count = 0;
       let last: Sums | undefined;

@@ -26,13 +26,13 @@ const cpu: Family = {
   divisor: 100,
   labelNames: ['cpu', 'mode'],
 };
-const session = 5_124_095_576_030_431;
+const epoch = 5_124_095_576_030_431;
 
 /** What the recorded connection says, frame by frame. */
 const conversation: (AgentMessage | ServerMessage)[] = [
   { kind: 'hello', version: 1, agentName: 'web-1', hostId: '8f3c21', labels: [['rack', 'b7']], intervalMs: 5000 },
-  { kind: 'welcome', version: 1, sessions: [], nowMs: 1_764_000_000_400 },
-  { kind: 'begin', session, offsetMs: 0 },
+  { kind: 'welcome', version: 1, epochs: [], nowMs: 1_764_000_000_400 },
+  { kind: 'begin', epoch, offsetMs: 0 },
   {
     kind: 'schema',
     families: [
@@ -43,13 +43,13 @@ const conversation: (AgentMessage | ServerMessage)[] = [
   { kind: 'report', key: true, seq: 1, timeMs: 1_764_000_005_000, pairs: [0, 12, 0, 12_345_678, 0, 4500] },
   { kind: 'report', key: false, seq: 2, timeMs: 1_764_000_010_000, pairs: [1, 498, 0, 2] },
   { kind: 'report', key: false, seq: 3, timeMs: 1_764_000_015_000, pairs: [-1, null, 0, 499, 0, -4495] },
-  { kind: 'ack', session, seq: 2 },
+  { kind: 'ack', epoch, seq: 2 },
   { kind: 'report', key: false, seq: 4, timeMs: 1_764_000_020_000, pairs: [-1, Number.NaN] },
   { kind: 'schema', families: [{ family: cpu, seriesCount: 1, labelValues: ['1', 'idle'] }] },
   { kind: 'report', key: true, seq: 5, timeMs: 1_764_000_025_000, pairs: [1, 12_347_174, -1, null, 0, 9_876_543] },
   { kind: 'ping', nonce: 1 },
   { kind: 'pong', nonce: 1, nowMs: 1_764_000_035_100 },
-  { kind: 'ack', session, seq: 5 },
+  { kind: 'ack', epoch, seq: 5 },
   { kind: 'error', code: 'replaced', text: 'web-1 has dialled again' },
 ];
 

@@ -1,4 +1,4 @@
-// What a session may rely on holds for sockets and for the connections in memory that stand for them in tests.
+// What a connection may rely on holds for sockets and for the connections in memory that stand for them in tests.
 import assert from 'node:assert/strict';
 import { describe, type TestContext, test } from 'node:test';
 import { realClock } from '../../src/runtime/clock.ts';

@@ -1,8 +1,8 @@
-import { SessionClock } from '../../src/agent/collect/epoch-clock.ts';
+import { EpochClock } from '../../src/agent/collect/epoch-clock.ts';
 import { every, runSchedule } from '../../src/agent/collect/schedule.ts';
 import { newAgentCounters } from '../../src/agent/own-metrics.ts';
 import { SpoolFiles } from '../../src/agent/spool/mirror.ts';
-import type { SpoolSession } from '../../src/agent/spool/segment.ts';
+import type { SpoolEpoch } from '../../src/agent/spool/segment.ts';
 import { Spool, type SpoolBounds } from '../../src/agent/spool/spool.ts';
 import { Link } from '../../src/agent/uplink/uplink.ts';
 import { SpoolVolume } from './disk.ts';
@@ -23,9 +23,9 @@ export interface AgentPlan {
 /** One report as it was made: what has to arrive. */
 export interface SampledReport {
   readonly agent: AgentNode;
-  readonly session: SpoolSession;
+  readonly epoch: SpoolEpoch;
   readonly seq: number;
-  /** On the session's own clock. */
+  /** On the epoch's own clock. */
   readonly timeMs: number;
   /** True time, since the beginning of the history. */
   readonly atMs: number;
@@ -67,7 +67,7 @@ export class AgentNode {
   #runs = 0;
   /** Of all runs. */
   readonly dropped = { full: 0, age: 0, disk: 0 };
-  readonly #bySession = new Map<number, SampledReport[]>();
+  readonly #byEpoch = new Map<number, SampledReport[]>();
 
   constructor(world: World, plan: AgentPlan) {
     this.#world = world;
@@ -91,8 +91,8 @@ export class AgentNode {
     return this.isRunning ? this.#run!.spool : undefined;
   }
 
-  report(session: number, seq: number): SampledReport | undefined {
-    return this.#bySession.get(session)?.[seq - 1];
+  report(epoch: number, seq: number): SampledReport | undefined {
+    return this.#byEpoch.get(epoch)?.[seq - 1];
   }
 
   /** Reports that were given up, over all runs, the present one included. */
@@ -117,7 +117,7 @@ export class AgentNode {
     const files = hasDisk ? new SpoolFiles({ disk: this.volume.openBy(process), clock, log, counters }) : undefined;
     const spool = new Spool({ clock, bounds, counters, log, ...(files === undefined ? {} : { files }) });
     const boot = { bootMs: () => clock.monotonicMs() };
-    const sessionClock = new SessionClock({ clock, boot, random: () => random.next(), spool, counters, log });
+    const epochClock = new EpochClock({ clock, boot, random: () => random.next(), spool, counters, log });
     const link = new Link({
       address: 'server:9732',
       dial: (signal) =>
@@ -131,7 +131,7 @@ export class AgentNode {
     });
     const sample = this.#synthetic.sampler();
     const tick = () => {
-      const timeMs = sessionClock.stamp();
+      const timeMs = epochClock.stamp();
       const recording = sample();
       spool.append(recording, timeMs);
       this.#sampled(spool, this.#names.instant(recording));
@@ -199,18 +199,18 @@ export class AgentNode {
   }
 
   #sampled(spool: Spool, values: Instant): void {
-    const session = spool.session!;
-    const { lastSeq: seq, lastTimeMs: timeMs } = session;
+    const epoch = spool.epoch!;
+    const { lastSeq: seq, lastTimeMs: timeMs } = epoch;
     const { timeline } = this.#world;
-    const report = { agent: this, session, seq, timeMs, atMs: timeline.nowMs, values };
+    const report = { agent: this, epoch, seq, timeMs, atMs: timeline.nowMs, values };
     const sampled: SampledReport = {
       ...report,
       ...{ serverMs: undefined, receivedMs: undefined, outcome: undefined, refusedAs: undefined, lostWith: undefined },
     };
     this.reports.push(sampled);
-    const ofSession = this.#bySession.get(session.id) ?? [];
-    this.#bySession.set(session.id, ofSession);
-    if (ofSession.push(sampled) !== seq) this.#world.violated(`${nameOf(sampled)} is number ${ofSession.length}`);
+    const ofEpoch = this.#byEpoch.get(epoch.id) ?? [];
+    this.#byEpoch.set(epoch.id, ofEpoch);
+    if (ofEpoch.push(sampled) !== seq) this.#world.violated(`${nameOf(sampled)} is number ${ofEpoch.length}`);
     const { bytesMax } = this.plan.bounds;
     if (spool.bytes > bytesMax)
       this.#world.violated(`${this.plan.name}: the spool holds ${spool.bytes} of ${bytesMax} bytes`);

@@ -49,11 +49,11 @@ function judgeClocks(world: World): void {
   for (const agent of world.agents) {
     let newestMs = Number.NEGATIVE_INFINITY;
     for (const report of agent.reports) {
-      const { serverMs, atMs, session } = report;
+      const { serverMs, atMs, epoch } = report;
       if (serverMs === undefined) continue;
       const errorMs = serverMs - (epochMs + atMs + world.server.host.wallAheadMs);
-      if (Math.abs(errorMs) > clockErrorMsMax && session.offsetMs === undefined) {
-        world.beyond('a session whose clock was never compared, in an agent that was restarted');
+      if (Math.abs(errorMs) > clockErrorMsMax && epoch.offsetMs === undefined) {
+        world.beyond('an epoch whose clock was never compared, in an agent that was restarted');
       } else if (Math.abs(errorMs) > clockErrorMsMax) {
         // The measurement gave up: only where answers were slow.
         const isSlow = world.plan.faults.some(({ kind }) => /line (?:slow|cut|narrow)|paused|power/.test(kind));

@@ -5,7 +5,7 @@ import { takeNew, takeNewest } from '../../src/server/delivery/scrape.ts';
 import type { AgentBatch } from '../../src/server/exposition/exposition.ts';
 import { Exposition } from '../../src/server/exposition/exposition.ts';
 import { Admission } from '../../src/server/ingest/admission.ts';
-import { Session } from '../../src/server/ingest/connection.ts';
+import { AgentConnection } from '../../src/server/ingest/connection.ts';
 import { FairShare } from '../../src/server/ingest/scheduler.ts';
 import { StateVolume } from './disk.ts';
 import { Host, Process } from './machine.ts';
@@ -50,7 +50,7 @@ export interface Answer {
 interface Run {
   readonly process: Process;
   readonly delivery: Delivery;
-  readonly sessions: Set<Promise<void>>;
+  readonly running: Set<Promise<void>>;
   readonly sockets: Set<VirtualSocket>;
   readonly scraped: Set<HttpConnection>;
   readonly listeners: { close(): void }[];
@@ -105,24 +105,24 @@ export class ServerNode {
     // On a virtual clock nothing takes time, so nobody waits.
     const fairShare = new FairShare({ clock, nextTurn: (callback) => void clock.after(0, callback) });
     const run: Run = {
-      ...{ process, delivery, sessions: new Set(), sockets: new Set(), scraped: new Set(), isStopping: false },
+      ...{ process, delivery, running: new Set(), sockets: new Set(), scraped: new Set(), isStopping: false },
       listeners: [],
     };
     this.#run = run;
     const exposition = new Exposition({ onDisagreement: () => {} });
     run.listeners.push(
       this.ports.listen('frames', process, (socket) => {
-        const session = new Session(socket, {
+        const agent = new AgentConnection(socket, {
           ...{ clock, log, delivery, admission, fairShare },
           warn: (_key, line) => log.warn(line),
           onEnd: (reason) => world.ended(reason),
           onUnknown: () => world.violated('an unknown kind of frame'),
         });
         run.sockets.add(socket);
-        const running = session.run().catch((error: unknown) => world.crashed(process, error));
-        run.sessions.add(running);
-        void running.then(() => {
-          run.sessions.delete(running);
+        const ended = agent.run().catch((error: unknown) => world.crashed(process, error));
+        run.running.add(ended);
+        void ended.then(() => {
+          run.running.delete(ended);
           run.sockets.delete(socket);
         });
       }),
@@ -180,12 +180,12 @@ export class ServerNode {
   }
 
   async #close(run: Run): Promise<void> {
-    const { process, delivery, sockets, sessions, listeners, scraped } = run;
+    const { process, delivery, sockets, running, listeners, scraped } = run;
     const goodbyes = Promise.all([...scraped].map((connection) => connection.leave()));
     await Promise.race([goodbyes, process.clock.sleep(httpGraceMs)]);
     for (const { close } of listeners) close();
     for (const socket of [...sockets]) socket.destroy();
-    await Promise.all(sessions);
+    await Promise.all(running);
     await delivery.flush();
     if (process.isAlive) this.#end('stopped');
   }
@@ -412,5 +412,5 @@ const keepAliveMs = 310_000;
 const goodbyeMs = 1000;
 // Of run.ts.
 const httpGraceMs = 2000;
-// Of session.ts, and one frame more; an answer's slice is 64 KiB and some.
+// Of connection.ts, and one frame more; an answer's slice is 64 KiB and some.
 const unsentBytesMax = 256 * 1024;

@@ -168,11 +168,9 @@ export class World {
   /** A report has reached the server, perhaps again. */
   received(agentName: string, report: ReceivedReport, outcome: string): void {
     const agent = this.#byName.get(agentName);
-    const sampled = agent?.report(report.session, report.seq);
+    const sampled = agent?.report(report.epoch, report.seq);
     if (sampled === undefined) {
-      this.violated(
-        `report ${report.seq} of session ${report.session} came as one of '${agentName}', which never made it`,
-      );
+      this.violated(`report ${report.seq} of epoch ${report.epoch} came as one of '${agentName}', which never made it`);
       return;
     }
     if (sampled.serverMs !== undefined && sampled.serverMs !== report.timeMs) {
@@ -360,8 +358,8 @@ export class World {
   }
 }
 
-export function nameOf({ agent, session, seq }: SampledReport): string {
-  return `${agent.plan.name} ${session.id}/${seq}`;
+export function nameOf({ agent, epoch, seq }: SampledReport): string {
+  return `${agent.plan.name} ${epoch.id}/${seq}`;
 }
 
 function stackOf(error: unknown): string {

@@ -20,7 +20,7 @@ export function seriesKey(name: string, labels: Readonly<Record<string, string>>
 }
 
 interface Report {
-  /** As Prometheus should have it: the session's offset is added. */
+  /** As Prometheus should have it: the epoch's offset is added. */
   readonly timeMs: number;
   readonly keys: readonly string[];
   /** NaN is a value; `present` says where there is none. */
@@ -33,7 +33,7 @@ interface Report {
  * again is held against what was sent before.
  */
 export class AgentsRecord {
-  /** Agent → session → number → report. */
+  /** Agent → epoch → number → report. */
   readonly #agents = new Map<string, Map<number, Map<number, Report>>>();
   readonly #problems: string[] = [];
   /** Reports that were sent more than once. */
@@ -59,7 +59,7 @@ export class AgentsRecord {
     return [...this.#agents.keys()];
   }
 
-  sessionCount(agent: string): number {
+  epochCount(agent: string): number {
     return this.#agents.get(agent)?.size ?? 0;
   }
 
@@ -69,7 +69,7 @@ export class AgentsRecord {
     return count;
   }
 
-  /** The times of all reports of an agent, in the order of its sessions. */
+  /** The times of all reports of an agent, in the order of its epochs. */
   times(agent: string): number[] {
     return [...(this.#agents.get(agent)?.values() ?? [])].flatMap((reports) =>
       [...reports].sort(([a], [b]) => a - b).map(([, { timeMs }]) => timeMs),
@@ -79,11 +79,11 @@ export class AgentsRecord {
   /** Throws where an agent has broken its word: a number that is missing, a report that is not as it was. */
   check(): void {
     assert.deepEqual(this.#problems, []);
-    for (const [agent, sessions] of this.#agents) {
-      for (const [session, reports] of sessions) {
+    for (const [agent, epochs] of this.#agents) {
+      for (const [epoch, reports] of epochs) {
         const numbers = [...reports.keys()].sort((a, b) => a - b);
         const wanted = Array.from(numbers, (_, at) => at + 1);
-        assert.deepEqual(numbers, wanted, `agent '${agent}', session ${session}: reports 1 to ${numbers.length}`);
+        assert.deepEqual(numbers, wanted, `agent '${agent}', epoch ${epoch}: reports 1 to ${numbers.length}`);
       }
       const times = this.times(agent);
       for (const [at, timeMs] of times.entries()) {
@@ -98,8 +98,8 @@ export class AgentsRecord {
 
   samples(): Samples {
     const samples: Samples = new Map();
-    for (const sessions of this.#agents.values()) {
-      for (const reports of sessions.values()) {
+    for (const epochs of this.#agents.values()) {
+      for (const reports of epochs.values()) {
         for (const { timeMs, keys, values, present } of reports.values()) {
           for (const [at, value] of values.entries()) {
             if (present[at] === 0) continue;
@@ -112,8 +112,8 @@ export class AgentsRecord {
   }
 
   #add(hello: Hello, table: SchemaTable, message: ReportMessage, series: ReadSeries): void {
-    const sessions = made(this.#agents, hello.agentName, () => new Map<number, Map<number, Report>>());
-    const reports = made(sessions, table.session!, () => new Map<number, Report>());
+    const epochs = made(this.#agents, hello.agentName, () => new Map<number, Map<number, Report>>());
+    const reports = made(epochs, table.epoch!, () => new Map<number, Report>());
     const { sums, present } = table.state;
     const count = table.schema.seriesCount;
     const report: Report = {

@@ -46,7 +46,7 @@ export const agentMessages: fc.Arbitrary<AgentMessage> = fc.oneof(
     labels: fc.uniqueArray(fc.tuple(labelName, text(20)), { maxLength: 32, selector: ([name]) => name }),
     intervalMs: fc.oneof(fc.integer({ min: 100, max: 2 ** 33 }), fc.constant(100)),
   }),
-  record({ kind: fc.constant('begin' as const), session: count, offsetMs: safeInteger }),
+  record({ kind: fc.constant('begin' as const), epoch: count, offsetMs: safeInteger }),
   record({ kind: fc.constant('schema' as const), families: fc.array(declaration, { maxLength: 5 }) }),
   record({
     kind: fc.constant('report' as const),
@@ -63,10 +63,10 @@ export const serverMessages: fc.Arbitrary<ServerMessage> = fc.oneof(
   record({
     kind: fc.constant('welcome' as const),
     version: positive,
-    sessions: fc.array(record({ session: count, seq: count }), { maxLength: 20 }),
+    epochs: fc.array(record({ epoch: count, seq: count }), { maxLength: 20 }),
     nowMs: count,
   }),
-  record({ kind: fc.constant('ack' as const), session: count, seq: count }),
+  record({ kind: fc.constant('ack' as const), epoch: count, seq: count }),
   record({ kind: fc.constant('error' as const), code: text(20), text: text(200) }),
   record({ kind: fc.constant('pong' as const), nonce: safeInteger, nowMs: count }),
   record({ kind: fc.constant('unknown' as const), number: fc.integer({ min: 5, max: 1e9 }) }),

@@ -5,12 +5,12 @@ import { Schema } from '../../src/model/schema.ts';
 import { decodeAgentMessage } from '../../src/protocol/codec.ts';
 import { FrameDecoder } from '../../src/protocol/frame.ts';
 import { limits } from '../../src/protocol/limits.ts';
-import type { AgentMessage, SessionSeq } from '../../src/protocol/message.ts';
+import type { AgentMessage, EpochSeq } from '../../src/protocol/message.ts';
 import { SchemaTable } from '../../src/protocol/schema-table.ts';
 
 /** A report as somebody who reads it sees it. */
 export interface ReadReport {
-  readonly session: number;
+  readonly epoch: number;
   readonly seq: number;
   readonly timeMs: number;
   /** By series; absent ones are not there. */
@@ -76,18 +76,18 @@ export function valuesOf({ schema, sums, present }: Recording): Map<string, numb
   return values;
 }
 
-/** A server as far as the wire is concerned: reads all, keeps a report only if it is newer than the last of its session. */
+/** A server as far as the wire is concerned: reads all, keeps a report only if it is newer than the last of its epoch. */
 export class Receiver {
   readonly received: ReadReport[] = [];
-  readonly begins: { session: number; offsetMs: number }[] = [];
+  readonly begins: { epoch: number; offsetMs: number }[] = [];
   readonly last = new Map<number, number>();
   schemaBytes = 0;
   duplicates = 0;
   #decoder = new FrameDecoder({ payloadBytesMax: limits.reportFrameBytesMax });
   #table = new SchemaTable();
 
-  get known(): SessionSeq[] {
-    return [...this.last].map(([session, seq]) => ({ session, seq }));
+  get known(): EpochSeq[] {
+    return [...this.last].map(([epoch, seq]) => ({ epoch, seq }));
   }
 
   /** The connection is another one: what was declared on the last is gone. */
@@ -110,7 +110,7 @@ export class Receiver {
   #take(message: AgentMessage, payloadBytes: number): void {
     if (message.kind === 'begin') {
       this.#table.begin(message);
-      this.begins.push({ session: message.session, offsetMs: message.offsetMs });
+      this.begins.push({ epoch: message.epoch, offsetMs: message.offsetMs });
     } else if (message.kind === 'schema') {
       this.#table.declare(message, payloadBytes);
       this.schemaBytes += payloadBytes;
@@ -121,28 +121,28 @@ export class Receiver {
   }
 
   #keep(seq: number, timeMs: number): void {
-    const session = this.#table.session!;
-    if (seq <= (this.last.get(session) ?? 0)) {
+    const epoch = this.#table.epoch!;
+    if (seq <= (this.last.get(epoch) ?? 0)) {
       this.duplicates++;
       return;
     }
-    this.last.set(session, seq);
+    this.last.set(epoch, seq);
     const { schema, state, offsetMs } = this.#table;
-    this.received.push({ session, seq, timeMs: timeMs + offsetMs, values: valuesOf({ schema, ...state }) });
+    this.received.push({ epoch, seq, timeMs: timeMs + offsetMs, values: valuesOf({ schema, ...state }) });
   }
 }
 
-/** Everything that a cursor has at present, as one connection would send it. Sessions are settled with `offsetMs`. */
-export function drain(cursor: SpoolCursor, settle: (session: number) => void = refuse, bytesMax = 65_536): Uint8Array {
+/** Everything that a cursor has at present, as one connection would send it. Epochs are settled with `offsetMs`. */
+export function drain(cursor: SpoolCursor, settle: (epoch: number) => void = refuse, bytesMax = 65_536): Uint8Array {
   const pieces: Uint8Array[] = [];
   for (;;) {
     const step = cursor.next(bytesMax);
     if (step.kind === 'wait') return Buffer.concat(pieces);
-    if (step.kind === 'settle') settle(step.session.id);
+    if (step.kind === 'settle') settle(step.epoch.id);
     else pieces.push(step.bytes);
   }
 }
 
-function refuse(session: number): never {
-  throw new Error(`session ${session} is not settled`);
+function refuse(epoch: number): never {
+  throw new Error(`epoch ${epoch} is not settled`);
 }

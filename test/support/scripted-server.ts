@@ -1,6 +1,6 @@
 import { encodeMessage } from '../../src/protocol/codec.ts';
 import { encodeFrame } from '../../src/protocol/frame.ts';
-import type { AgentMessage, Hello, ServerMessage, SessionSeq } from '../../src/protocol/message.ts';
+import type { AgentMessage, EpochSeq, Hello, ServerMessage } from '../../src/protocol/message.ts';
 import { type Connection, ConnectionError } from '../../src/runtime/connection.ts';
 import { Receiver } from './recordings.ts';
 import type { VirtualClock } from './virtual-clock.ts';
@@ -25,7 +25,7 @@ export class ScriptedServer {
   /** Each connection breaks when so many bytes of the agent have come. */
   cutAfterBytes = Number.POSITIVE_INFINITY;
   /** What the welcome says was received; what was, where undefined. */
-  known: readonly SessionSeq[] | undefined;
+  known: readonly EpochSeq[] | undefined;
   /** In place of the welcome. */
   answerToHello: ((connection: ScriptedConnection) => void) | undefined;
 
@@ -50,14 +50,14 @@ export class ScriptedServer {
   };
 
   /** The process is gone: connections are reset, and what it knew is what `keep` says. */
-  restart(keep: readonly SessionSeq[] = []): void {
+  restart(keep: readonly EpochSeq[] = []): void {
     for (const connection of this.connections) connection.break(new ConnectionError('reset', 'server:9732 reset it'));
     this.receiver.last.clear();
-    for (const { session, seq } of keep) this.receiver.last.set(session, seq);
+    for (const { epoch, seq } of keep) this.receiver.last.set(epoch, seq);
   }
 
   acknowledgeAll(): void {
-    for (const [session, seq] of this.receiver.last) this.connection.send({ kind: 'ack', session, seq });
+    for (const [epoch, seq] of this.receiver.last) this.connection.send({ kind: 'ack', epoch, seq });
   }
 
   #read(connection: ScriptedConnection, bytes: Uint8Array): void {
@@ -73,7 +73,7 @@ export class ScriptedServer {
     if (message.kind === 'hello') {
       this.hellos.push(message);
       if (this.answerToHello !== undefined) return this.answerToHello(connection);
-      connection.send({ kind: 'welcome', version: 1, sessions: this.known ?? this.receiver.known, nowMs });
+      connection.send({ kind: 'welcome', version: 1, epochs: this.known ?? this.receiver.known, nowMs });
     } else if (message.kind === 'ping') {
       this.pings++;
       connection.send({ kind: 'pong', nonce: message.nonce, nowMs });

@@ -33,7 +33,7 @@ export interface SimulatedAgentOptions {
  */
 export class SimulatedAgent {
   readonly options: SimulatedAgentOptions;
-  readonly #session: number;
+  readonly #epoch: number;
   /** The times of all reports that were sent. */
   readonly times: number[] = [];
   #socket: Socket | undefined;
@@ -47,7 +47,7 @@ export class SimulatedAgent {
 
   constructor(options: SimulatedAgentOptions) {
     this.options = options;
-    this.#session = Math.floor(Math.random() * 2 ** 53);
+    this.#epoch = Math.floor(Math.random() * 2 ** 53);
   }
 
   /** Reports that the server has freed. */
@@ -68,7 +68,7 @@ export class SimulatedAgent {
     await once(socket, 'connect');
     await this.#ask({ kind: 'hello', version: 1, agentName: name, hostId: name, labels: [], intervalMs });
     this.#state = undefined;
-    await this.#send({ kind: 'begin', session: this.#session, offsetMs: 0 });
+    await this.#send({ kind: 'begin', epoch: this.#epoch, offsetMs: 0 });
     const declare = (family: Family, count: number) => ({
       family,
       seriesCount: count,
@@ -129,7 +129,7 @@ export class SimulatedAgent {
   }
 
   #receive(message: ServerMessage): void {
-    if (message.kind === 'ack' && message.session === this.#session) this.#ackedSeq = message.seq;
+    if (message.kind === 'ack' && message.epoch === this.#epoch) this.#ackedSeq = message.seq;
     else if (message.kind === 'error')
       this.#fail(new Error(`the server refuses us (${message.code}): ${message.text}`));
     else if (message.kind === 'welcome' || message.kind === 'pong') this.#answered?.(message);

@@ -27,10 +27,10 @@ export function bootClock(clock: Pick<Clock, 'monotonicMs'>, uptimeMs: () => num
 // Where /proc/uptime cannot be read, Node counts whole seconds.
 const suspendMsMin = 1500;
 
-export interface SessionClockOptions {
+export interface EpochClockOptions {
   readonly clock: Clock;
   readonly boot: BootClock;
-  /** 0 ≤ random() < 1; each session is named by one. */
+  /** 0 ≤ random() < 1; each epoch is named by one. */
   readonly random: () => number;
   readonly spool: Spool;
   readonly counters: { clockSteps: number };
@@ -38,20 +38,20 @@ export interface SessionClockOptions {
 }
 
 /**
- * The times of reports. A session's clock is the wall clock at its start, carried on by the monotonic clock: between two
- * reports of a session exactly so much time has passed as their times say. When the wall clock has moved against it
- * (set by hand or by NTP, or the host was suspended), a new session begins.
+ * The times of reports. An epoch's clock is the wall clock at its start, carried on by the monotonic clock: between two
+ * reports of an epoch exactly so much time has passed as their times say. When the wall clock has moved against it
+ * (set by hand or by NTP, or the host was suspended), a new epoch begins.
  */
-export class SessionClock {
-  readonly #options: SessionClockOptions;
-  /** Wall clock minus monotonic clock at the start of the session; undefined before the first. */
+export class EpochClock {
+  readonly #options: EpochClockOptions;
+  /** Wall clock minus monotonic clock at the start of the epoch; undefined before the first. */
   #aheadMs: number | undefined;
 
-  constructor(options: SessionClockOptions) {
+  constructor(options: EpochClockOptions) {
     this.#options = options;
   }
 
-  /** The time of a report that is made now. Begins a session in the spool where that is due. */
+  /** The time of a report that is made now. Begins an epoch in the spool where that is due. */
   stamp(): number {
     const { clock, counters, log } = this.#options;
     const wallMs = clock.nowMs();
@@ -60,7 +60,7 @@ export class SessionClock {
     if (Math.abs(movedMs) <= limits.clockOffsetIgnoredMs) return Math.floor(monotonicMs + this.#aheadMs!);
     if (this.#aheadMs !== undefined) {
       counters.clockSteps++;
-      log.warn(`the clock of this host has moved by ${secondsText(movedMs)}: beginning a new session with it`);
+      log.warn(`the clock of this host has moved by ${secondsText(movedMs)}: beginning a new epoch with it`);
     }
     this.#begin(wallMs, monotonicMs);
     return Math.floor(wallMs);
@@ -69,6 +69,6 @@ export class SessionClock {
   #begin(wallMs: number, monotonicMs: number): void {
     const { spool, boot, random } = this.#options;
     this.#aheadMs = wallMs - monotonicMs;
-    spool.begin({ session: Math.floor(random() * 2 ** 53), baseMs: wallMs - boot.bootMs() });
+    spool.begin({ epoch: Math.floor(random() * 2 ** 53), baseMs: wallMs - boot.bootMs() });
   }
 }

@@ -30,7 +30,7 @@ export interface SpoolFileCounters {
 export interface LoadedSegment {
   readonly name: string;
   readonly number: number;
-  readonly session: number;
+  readonly epoch: number;
   readonly offsetMs: number | undefined;
   readonly continues: boolean;
   readonly acknowledgedSeq: number;
@@ -46,7 +46,7 @@ export interface LoadedSegment {
  *     file    = record record …              the first record is a header
  *     record  = u32 length of the payload | u32 CRC-32 of the payload | payload      all numbers big-endian
  *     payload = u8 kind | …
- *       0  header        the 12 bytes `sysmon spool`, then JSON {version, session, offsetMs or null, continues}
+ *       0  header        the 12 bytes `sysmon spool`, then JSON {version, epoch, offsetMs or null, continues}
  *       1  schema        f64 0   | f64 0      | the frame's payload, as it goes out
  *       2  key report    f64 seq | f64 timeMs | likewise
  *       3  report        f64 seq | f64 timeMs | likewise
@@ -179,7 +179,7 @@ export class SpoolFiles {
     const file = this.#files.get(segment) ?? newFile(segment);
     const records: Uint8Array[] = [];
     if (file.bytes === 0) records.push(headerRecord(segment));
-    const { offsetMs } = segment.session;
+    const { offsetMs } = segment.epoch;
     const offsetWritten = file.offsetWritten || offsetMs !== undefined;
     if (file.bytes > 0 && offsetWritten && !file.offsetWritten)
       records.push(numberRecord(recordKind.offset, offsetMs!));
@@ -201,7 +201,7 @@ export class SpoolFiles {
   }
 
   #writeAcknowledged(segment: Segment, file: SegmentFile): void {
-    const { acknowledgedSeq } = segment.session;
+    const { acknowledgedSeq } = segment.epoch;
     if (acknowledgedSeq <= file.acknowledgedSeq || acknowledgedSeq < segment.firstSeq) return;
     if (acknowledgedSeq > segment.lastSeq) return;
     this.#append(file, numberRecord(recordKind.acknowledged, acknowledgedSeq));
@@ -334,8 +334,8 @@ function withHeader(bytes: Buffer): Uint8Array {
   return bytes;
 }
 
-function headerRecord({ session, continues }: Segment): Uint8Array {
-  const fields = { version: fileVersion, session: session.id, offsetMs: session.offsetMs ?? null, continues };
+function headerRecord({ epoch, continues }: Segment): Uint8Array {
+  const fields = { version: fileVersion, epoch: epoch.id, offsetMs: epoch.offsetMs ?? null, continues };
   return record(Buffer.concat([Buffer.of(recordKind.header), magic, Buffer.from(JSON.stringify(fields))]));
 }
 
@@ -420,7 +420,7 @@ function isTornHeader(file: Buffer): boolean {
 
 function parseHeader(
   payload: Buffer,
-): (Pick<Contents, 'session' | 'continues'> & { offsetMs: number | undefined }) | undefined {
+): (Pick<Contents, 'epoch' | 'continues'> & { offsetMs: number | undefined }) | undefined {
   if (payload[0] !== recordKind.header || !payload.subarray(1, 1 + magic.length).equals(magic)) return undefined;
   let fields: unknown;
   try {
@@ -430,10 +430,10 @@ function parseHeader(
     return undefined;
   }
   if (typeof fields !== 'object' || fields === null) return undefined;
-  const { version, session, offsetMs, continues } = fields as Record<string, unknown>;
-  if (version !== fileVersion || !Number.isSafeInteger(session) || typeof continues !== 'boolean') return undefined;
+  const { version, epoch, offsetMs, continues } = fields as Record<string, unknown>;
+  if (version !== fileVersion || !Number.isSafeInteger(epoch) || typeof continues !== 'boolean') return undefined;
   if (offsetMs !== null && typeof offsetMs !== 'number') return undefined;
-  return { session: session as number, offsetMs: offsetMs ?? undefined, continues };
+  return { epoch: epoch as number, offsetMs: offsetMs ?? undefined, continues };
 }
 
 function parseFrame(kind: FrameKind, payload: Buffer): SpooledFrame | undefined {

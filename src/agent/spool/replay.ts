@@ -1,14 +1,14 @@
 import { encodeMessage } from '../../protocol/codec.ts';
 import { encodeFrame } from '../../protocol/frame.ts';
-import type { SessionSeq } from '../../protocol/message.ts';
-import { frameKind, type Segment, type SpoolSession } from './segment.ts';
+import type { EpochSeq } from '../../protocol/message.ts';
+import { frameKind, type Segment, type SpoolEpoch } from './segment.ts';
 import type { Spool } from './spool.ts';
 
 /** What a connection has to do next to be up to date. */
 export type SpoolStep =
   | { readonly kind: 'send'; readonly bytes: Uint8Array; readonly reportCount: number }
-  /** The offset of this session is to be settled before it can begin. */
-  | { readonly kind: 'settle'; readonly session: SpoolSession }
+  /** The offset of this epoch is to be settled before it can begin. */
+  | { readonly kind: 'settle'; readonly epoch: SpoolEpoch }
   /** Everything has been given out: wait for the next append. */
   | { readonly kind: 'wait' };
 
@@ -21,7 +21,7 @@ interface Place {
 }
 
 /**
- * One connection's way through the spool: for each session, from the oldest, what the server lacks, then what comes.
+ * One connection's way through the spool: for each epoch, from the oldest, what the server lacks, then what comes.
  * A cursor never removes anything. Where the segment that it reads is freed or dropped, it goes on with the next one.
  */
 export class SpoolCursor {
@@ -32,9 +32,9 @@ export class SpoolCursor {
   #finished: Segment | undefined;
   #segmentNumber = 0;
 
-  constructor(spool: Spool, received: readonly SessionSeq[]) {
+  constructor(spool: Spool, received: readonly EpochSeq[]) {
     this.#spool = spool;
-    this.#received = new Map(received.map(({ session, seq }) => [session, seq]));
+    this.#received = new Map(received.map(({ epoch, seq }) => [epoch, seq]));
   }
 
   /** Reports that have not been given out. */
@@ -66,17 +66,17 @@ export class SpoolCursor {
   #enter(bytesMax: number): SpoolStep {
     const segment = this.#spool.segments.find((each) => each.number > this.#segmentNumber && this.#lacksOf(each));
     if (segment === undefined) return { kind: 'wait' };
-    const { session } = segment;
-    // A session of an earlier run whose offset was never settled has none: its clock is gone.
-    const offsetMs = session.offsetMs ?? (session.baseMs === undefined ? 0 : undefined);
-    if (offsetMs === undefined) return { kind: 'settle', session };
+    const { epoch } = segment;
+    // An epoch of an earlier run whose offset was never settled has none: its clock is gone.
+    const offsetMs = epoch.offsetMs ?? (epoch.baseMs === undefined ? 0 : undefined);
+    if (offsetMs === undefined) return { kind: 'settle', epoch };
     const keyIndex = segment.keyFor(this.#lastGivenOf(segment) + 1);
     const continues = this.#finished !== undefined && isContinuation(this.#finished, segment);
     this.#finished = undefined;
     this.#segmentNumber = segment.number;
     this.#place = { segment, keyIndex, index: continues ? keyIndex : 0 };
     if (continues) return this.#send(this.#place, bytesMax);
-    const begin = encodeFrame(encodeMessage({ kind: 'begin', session: session.id, offsetMs }));
+    const begin = encodeFrame(encodeMessage({ kind: 'begin', epoch: epoch.id, offsetMs }));
     return { kind: 'send', bytes: begin, reportCount: 0 };
   }
 
@@ -90,12 +90,12 @@ export class SpoolCursor {
   }
 
   #lacksOf(segment: Segment): boolean {
-    return segment.lastSeq > Math.max(this.#received.get(segment.session.id) ?? 0, segment.session.acknowledgedSeq);
+    return segment.lastSeq > Math.max(this.#received.get(segment.epoch.id) ?? 0, segment.epoch.acknowledgedSeq);
   }
 
   /** The last report of a segment that needs not be sent (again). */
   #lastGivenOf(segment: Segment): number {
-    const freed = Math.max(this.#received.get(segment.session.id) ?? 0, segment.session.acknowledgedSeq);
+    const freed = Math.max(this.#received.get(segment.epoch.id) ?? 0, segment.epoch.acknowledgedSeq);
     const before = Math.max(segment.firstSeq - 1, Math.min(freed, segment.lastSeq));
     if (this.#place?.segment !== segment) return before;
     for (let index = this.#place.index - 1; index >= this.#place.keyIndex; index--) {
@@ -107,7 +107,7 @@ export class SpoolCursor {
 
 /** Whether a server that has read `before` to its end can read `next` from its first key on, without a begin. */
 function isContinuation(before: Segment, next: Segment): boolean {
-  return next.continues && next.session === before.session && next.firstSeq === before.lastSeq + 1;
+  return next.continues && next.epoch === before.epoch && next.firstSeq === before.lastSeq + 1;
 }
 
 /** The end of the run of frames that go out one after another: up to the key these are schema frames. */

@@ -1,13 +1,13 @@
 import { frameHeaderBytes } from '../../protocol/frame.ts';
 
 /**
- * A session as the spool knows it. The spool alone changes it.
+ * An epoch as the spool knows it. The spool alone changes it.
  *
- * `offsetMs` is what the server adds to the times of this session: undefined until it is settled, then for good.
+ * `offsetMs` is what the server adds to the times of this epoch: undefined until it is settled, then for good.
  */
-export interface SpoolSession {
+export interface SpoolEpoch {
   readonly id: number;
-  /** The session's clock at boot time 0, undefined for a session of an earlier run. */
+  /** The epoch's clock at boot time 0, undefined for an epoch of an earlier run. */
   readonly baseMs: number | undefined;
   offsetMs: number | undefined;
   /** The last report made, 0 for none. */
@@ -47,7 +47,7 @@ export const frameOverheadBytes = 32;
 export class Segment {
   /** The position in the agent's own order; a file is named after it. */
   readonly number: number;
-  readonly session: SpoolSession;
+  readonly epoch: SpoolEpoch;
   /** The schema at its start is the one at the end of the segment before it, which was full. */
   readonly continues: boolean;
   #bytes: Uint8Array = new Uint8Array(0);
@@ -62,9 +62,9 @@ export class Segment {
   #newestAtMs = 0;
   #removed = false;
 
-  constructor(options: { number: number; session: SpoolSession; continues: boolean }) {
+  constructor(options: { number: number; epoch: SpoolEpoch; continues: boolean }) {
     this.number = options.number;
-    this.session = options.session;
+    this.epoch = options.epoch;
     this.continues = options.continues;
   }
 
@@ -101,7 +101,7 @@ export class Segment {
   /** The reports that the server has not freed. */
   get waitingCount(): number {
     if (this.#lastSeq === 0) return 0;
-    return Math.max(0, this.#lastSeq - Math.max(this.#firstSeq - 1, this.session.acknowledgedSeq));
+    return Math.max(0, this.#lastSeq - Math.max(this.#firstSeq - 1, this.epoch.acknowledgedSeq));
   }
 
   push(frame: SpooledFrame, madeAtMs: number): void {
@@ -146,7 +146,7 @@ export class Segment {
     return this.#seqs[index]!;
   }
 
-  /** The time of a report, by the clock of its session. */
+  /** The time of a report, by the clock of its epoch. */
   timeOf(seq: number): number | undefined {
     return this.#timesMs[this.#seqs.indexOf(seq)];
   }

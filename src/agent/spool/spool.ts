@@ -1,11 +1,11 @@
-import type { SessionSeq } from '../../protocol/message.ts';
+import type { EpochSeq } from '../../protocol/message.ts';
 import type { Clock, Timer } from '../../runtime/clock.ts';
 import type { Log } from '../../runtime/log.ts';
 import type { Recording } from '../collect/recorder.ts';
 import type { LoadedSegment, SpoolFiles } from './mirror.ts';
 import { RecordingEncoder, type SchemaChange } from './recording-encoder.ts';
 import { SpoolCursor } from './replay.ts';
-import { Segment, type SpooledFrame, type SpoolSession } from './segment.ts';
+import { Segment, type SpoolEpoch, type SpooledFrame } from './segment.ts';
 
 /** Why a report was given up: the spool was full, the report too old, or its file was damaged. */
 export type DropReason = 'full' | 'age' | 'disk';
@@ -51,9 +51,9 @@ export class Spool {
   readonly #files: SpoolFiles | undefined;
   readonly #encoder = new RecordingEncoder();
   readonly #listeners = new Set<() => void>();
-  #sessions: SpoolSession[] = [];
+  #epochs: SpoolEpoch[] = [];
   #segments: Segment[] = [];
-  #session: SpoolSession | undefined;
+  #epoch: SpoolEpoch | undefined;
   /** The segment that is appended to: the last one, or none. */
   #open: Segment | undefined;
   #serverAheadMs: number | undefined;
@@ -76,15 +76,15 @@ export class Spool {
     this.#planHousekeeping();
   }
 
-  /** The running session, undefined before the first. */
-  get session(): SpoolSession | undefined {
-    return this.#session;
+  /** The running epoch, undefined before the first. */
+  get epoch(): SpoolEpoch | undefined {
+    return this.#epoch;
   }
-  /** All sessions of which something is held, and the running one, oldest first. */
-  get sessions(): readonly SpoolSession[] {
-    return this.#sessions;
+  /** All epochs of which something is held, and the running one, oldest first. */
+  get epochs(): readonly SpoolEpoch[] {
+    return this.#epochs;
   }
-  /** By how much the server was ahead of boot time when a session of this run was last settled by more than a guess. */
+  /** By how much the server was ahead of boot time when an epoch of this run was last settled by more than a guess. */
   get serverAheadMs(): number | undefined {
     return this.#serverAheadMs;
   }
@@ -109,34 +109,34 @@ export class Spool {
   }
 
   /**
-   * Begins a session: reports count from 1 again, and times are by a new clock. `baseMs` is what that clock shows at boot
-   * time 0 (see session-clock.ts).
+   * Begins an epoch: reports count from 1 again, and times are by a new clock. `baseMs` is what that clock shows at boot
+   * time 0 (see epoch-clock.ts).
    */
-  begin({ session, baseMs }: { session: number; baseMs: number }): void {
-    this.#session = {
-      id: session,
+  begin({ epoch, baseMs }: { epoch: number; baseMs: number }): void {
+    this.#epoch = {
+      id: epoch,
       baseMs,
       offsetMs: undefined,
       lastSeq: 0,
       lastTimeMs: Number.NEGATIVE_INFINITY,
       acknowledgedSeq: 0,
     };
-    this.#sessions.push(this.#session);
+    this.#epochs.push(this.#epoch);
     this.#seal();
     this.#encoder.reset();
-    this.#forgetEmptySessions();
+    this.#forgetEmptyEpochs();
   }
 
-  /** Takes a report of the running session. Its time is moved up where it would not be later than the one before. */
+  /** Takes a report of the running epoch. Its time is moved up where it would not be later than the one before. */
   append(recording: Recording, timeMs: number): void {
-    const session = this.#session;
-    if (session === undefined) throw new Error('spool: append before begin');
+    const epoch = this.#epoch;
+    if (epoch === undefined) throw new Error('spool: append before begin');
     const change = this.#encoder.change(recording);
-    if (this.#open === undefined || change === 'new' || this.#isFull(this.#open)) this.#openSegment(session, change);
-    const seq = session.lastSeq + 1;
-    session.lastSeq = seq;
-    session.lastTimeMs = Math.max(timeMs, session.lastTimeMs + 1);
-    for (const frame of this.#encoder.encode(recording, { seq, timeMs: session.lastTimeMs })) this.#push(frame);
+    if (this.#open === undefined || change === 'new' || this.#isFull(this.#open)) this.#openSegment(epoch, change);
+    const seq = epoch.lastSeq + 1;
+    epoch.lastSeq = seq;
+    epoch.lastTimeMs = Math.max(timeMs, epoch.lastTimeMs + 1);
+    for (const frame of this.#encoder.encode(recording, { seq, timeMs: epoch.lastTimeMs })) this.#push(frame);
     this.#counters.reportsSampled++;
     if (this.#isSyncDue()) {
       this.#keepHouse();
@@ -155,34 +155,33 @@ export class Spool {
   }
 
   /**
-   * Settles what the server adds to the times of a session: once and for good. It is on disk when this returns, if the
+   * Settles what the server adds to the times of an epoch: once and for good. It is on disk when this returns, if the
    * disk can be written at all: a report that is sent again after a power cut must not get another time.
    */
-  settle(session: SpoolSession, offsetMs: number, { isGuess = false } = {}): void {
-    if (session.offsetMs !== undefined)
-      throw new Error(`spool: the offset of session ${session.id} is settled already`);
-    session.offsetMs = offsetMs;
-    if (session.baseMs !== undefined && !isGuess) this.#serverAheadMs = session.baseMs + offsetMs;
+  settle(epoch: SpoolEpoch, offsetMs: number, { isGuess = false } = {}): void {
+    if (epoch.offsetMs !== undefined) throw new Error(`spool: the offset of epoch ${epoch.id} is settled already`);
+    epoch.offsetMs = offsetMs;
+    if (epoch.baseMs !== undefined && !isGuess) this.#serverAheadMs = epoch.baseMs + offsetMs;
     this.#files?.catchUp(this.#segments);
     this.#files?.sync(this.#segments);
   }
 
-  /** Frees a session up to and including `seq`, and every session before it. A session that is not known frees nothing. */
-  acknowledge(session: number, seq: number): void {
-    const at = this.#sessions.findIndex(({ id }) => id === session);
+  /** Frees an epoch up to and including `seq`, and every epoch before it. An epoch that is not known frees nothing. */
+  acknowledge(epoch: number, seq: number): void {
+    const at = this.#epochs.findIndex(({ id }) => id === epoch);
     if (at < 0) return;
-    for (const older of this.#sessions.slice(0, at)) older.acknowledgedSeq = older.lastSeq;
-    const acknowledged = this.#sessions[at]!;
+    for (const older of this.#epochs.slice(0, at)) older.acknowledgedSeq = older.lastSeq;
+    const acknowledged = this.#epochs[at]!;
     acknowledged.acknowledgedSeq = Math.max(acknowledged.acknowledgedSeq, Math.min(seq, acknowledged.lastSeq));
     while (this.#segments.length > 0 && this.#segments[0] !== this.#open && this.#segments[0]!.waitingCount === 0) {
       this.#removeOldest();
     }
-    this.#forgetEmptySessions();
+    this.#forgetEmptyEpochs();
     this.#count();
   }
 
   /** What a server that has received this much has to be sent, and then everything that comes. */
-  replay(received: readonly SessionSeq[]): SpoolCursor {
+  replay(received: readonly EpochSeq[]): SpoolCursor {
     return new SpoolCursor(this, received);
   }
 
@@ -193,13 +192,13 @@ export class Spool {
     this.#files?.sync(this.#segments);
   }
 
-  #openSegment(session: SpoolSession, change: SchemaChange): void {
-    // Only a segment that was full ends without the schema or the session having changed. Whoever has read it to its end
+  #openSegment(epoch: SpoolEpoch, change: SchemaChange): void {
+    // Only a segment that was full ends without the schema or the epoch having changed. Whoever has read it to its end
     // then needs no second begin, nor the schema once more.
     const continues = this.#open !== undefined && change === 'none';
     this.#seal();
     this.#encoder.reset();
-    this.#open = new Segment({ number: this.#nextNumber++, session, continues });
+    this.#open = new Segment({ number: this.#nextNumber++, epoch, continues });
     this.#segments.push(this.#open);
   }
 
@@ -232,7 +231,7 @@ export class Spool {
       if (this.#segments.length === 1) this.#tellTooSmall(this.#segments[0]!);
       this.#drop('full');
     }
-    if (this.#segments.length < length) this.#forgetEmptySessions();
+    if (this.#segments.length < length) this.#forgetEmptyEpochs();
   }
 
   #drop(reason: DropReason): void {
@@ -248,9 +247,9 @@ export class Spool {
     this.#files?.remove(segment);
   }
 
-  #forgetEmptySessions(): void {
-    const held = new Set(this.#segments.map(({ session }) => session));
-    this.#sessions = this.#sessions.filter((session) => session === this.#session || held.has(session));
+  #forgetEmptyEpochs(): void {
+    const held = new Set(this.#segments.map(({ epoch }) => epoch));
+    this.#epochs = this.#epochs.filter((epoch) => epoch === this.#epoch || held.has(epoch));
   }
 
   #tellTooSmall(segment: Segment): void {
@@ -297,32 +296,32 @@ export class Spool {
   }
 
   #restore(loaded: readonly LoadedSegment[]): void {
-    const sessions = new Map<number, SpoolSession>();
+    const epochs = new Map<number, SpoolEpoch>();
     for (const file of loaded) {
-      const session = sessions.get(file.session) ?? restoredSession(file);
-      sessions.set(file.session, session);
-      this.#countLost(session, file);
-      session.offsetMs ??= file.offsetMs;
-      session.acknowledgedSeq = Math.max(session.acknowledgedSeq, file.acknowledgedSeq);
-      const segment = new Segment({ number: file.number, session, continues: file.continues });
+      const epoch = epochs.get(file.epoch) ?? restoredEpoch(file);
+      epochs.set(file.epoch, epoch);
+      this.#countLost(epoch, file);
+      epoch.offsetMs ??= file.offsetMs;
+      epoch.acknowledgedSeq = Math.max(epoch.acknowledgedSeq, file.acknowledgedSeq);
+      const segment = new Segment({ number: file.number, epoch, continues: file.continues });
       for (const frame of file.frames) segment.push(frame, this.#madeAtMs(frame.timeMs));
       segment.seal();
-      session.lastSeq = segment.lastSeq;
+      epoch.lastSeq = segment.lastSeq;
       this.#segments.push(segment);
       this.#bytes += segment.heldBytes;
       this.#files!.adopt(segment, file);
     }
-    this.#sessions = [...sessions.values()];
+    this.#epochs = [...epochs.values()];
     this.#nextNumber = this.#files!.nextNumber;
     while (this.#segments.length > 0 && this.#segments[0]!.waitingCount === 0) this.#removeOldest();
     this.#dropBeyondBounds();
     this.#count();
   }
 
-  /** Between two files of a session every report is there, unless the end of the first was cut off or it is gone. */
-  #countLost(session: SpoolSession, file: LoadedSegment): void {
-    if (session.lastSeq === 0) return;
-    const last = Math.max(session.lastSeq, session.acknowledgedSeq);
+  /** Between two files of an epoch every report is there, unless the end of the first was cut off or it is gone. */
+  #countLost(epoch: SpoolEpoch, file: LoadedSegment): void {
+    if (epoch.lastSeq === 0) return;
+    const last = Math.max(epoch.lastSeq, epoch.acknowledgedSeq);
     this.#counters.reportsDropped.disk += Math.max(0, file.firstSeq - last - 1);
   }
 
@@ -345,9 +344,9 @@ function segmentBytesMax({ bytesMax }: SpoolBounds): number {
   return Math.max(65_536, Math.min(1_048_576, bytesMax / 16));
 }
 
-function restoredSession(file: LoadedSegment): SpoolSession {
+function restoredEpoch(file: LoadedSegment): SpoolEpoch {
   return {
-    id: file.session,
+    id: file.epoch,
     baseMs: undefined,
     offsetMs: undefined,
     lastSeq: 0,

@@ -11,7 +11,7 @@ import type { Log } from '../../runtime/log.ts';
 import { secondsText } from '../../runtime/words.ts';
 import type { BootClock } from '../collect/epoch-clock.ts';
 import type { SpoolCursor, SpoolStep } from '../spool/replay.ts';
-import type { SpoolSession } from '../spool/segment.ts';
+import type { SpoolEpoch } from '../spool/segment.ts';
 import type { Spool } from '../spool/spool.ts';
 
 /** The server ends the connection and says why. The code comes from a peer: any text. */
@@ -19,19 +19,19 @@ export class RefusedError extends CodedError<string> {
   override readonly name = 'RefusedError';
 }
 
-export interface SessionCounters {
+export interface ConnectionCounters {
   bytesSent: number;
   acksReceived: number;
   clockOffsetMs: number;
 }
 
-export interface SessionOptions {
+export interface ServerConnectionOptions {
   readonly connection: Connection;
   readonly spool: Spool;
   readonly hello: Omit<Hello, 'kind' | 'version'>;
   readonly clock: Clock;
   readonly boot: BootClock;
-  readonly counters: SessionCounters;
+  readonly counters: ConnectionCounters;
   readonly log: Log;
   /** How long a report waits before it goes out, so that a fleet does not speak at once: see `sendDelayMs`. */
   readonly delayMs: number;
@@ -39,7 +39,7 @@ export interface SessionOptions {
   readonly onWelcomed: (cursor: SpoolCursor) => void;
   /** A report is on its way. */
   readonly onReportSent: () => void;
-  /** No more reports are made: what is there is sent, and the session ends in good order. */
+  /** No more reports are made: what is there is sent, and the connection ends in good order. */
   readonly draining: AbortSignal;
   /** It ends at once. */
   readonly signal: AbortSignal;
@@ -50,12 +50,12 @@ export interface SessionOptions {
  * when it has been drained and the server has read everything; otherwise it ends by throwing a ConnectionError, a
  * RefusedError, or what is wrong with the server's bytes. The connection is closed in any case.
  */
-export async function runSession(options: SessionOptions): Promise<void> {
-  await new Session(options).run();
+export async function runConnection(options: ServerConnectionOptions): Promise<void> {
+  await new ServerConnection(options).run();
 }
 
-class Session {
-  readonly #options: SessionOptions;
+class ServerConnection {
+  readonly #options: ServerConnectionOptions;
   readonly #connection: Connection;
   readonly #clock: Clock;
   readonly #decoder = new FrameDecoder({ payloadBytesMax: limits.agentBoundFrameBytesMax });
@@ -83,7 +83,7 @@ class Session {
   /** How far the server's clock is ahead of boot time, and when that was measured. */
   #serverAhead: { readonly ms: number; readonly atMs: number } | undefined;
 
-  constructor(options: SessionOptions) {
+  constructor(options: ServerConnectionOptions) {
     this.#options = options;
     this.#connection = options.connection;
     this.#clock = options.clock;
@@ -102,7 +102,7 @@ class Session {
       if (draining.aborted) wake();
       this.#reading = this.#readAll();
       const received = await this.#greet();
-      const cursor = spool.replay(received.sessions);
+      const cursor = spool.replay(received.epochs);
       this.#options.onWelcomed(cursor);
       this.#keepAlive();
       await this.#deliver(cursor);
@@ -151,7 +151,7 @@ class Session {
       this.#ended.signal.throwIfAborted();
       const step = cursor.next(pieceBytesMax);
       if (step.kind === 'settle') {
-        await this.#settle(step.session);
+        await this.#settle(step.epoch);
       } else if (step.kind === 'send') {
         await this.#sendPiece(step);
       } else if (draining.aborted) {
@@ -197,14 +197,14 @@ class Session {
     this.#goOn();
   }
 
-  /** Settles what the server adds to the times of a session: how far its clock is ahead of the session's. */
-  async #settle(session: SpoolSession): Promise<void> {
+  /** Settles what the server adds to the times of an epoch: how far its clock is ahead of the epoch's. */
+  async #settle(epoch: SpoolEpoch): Promise<void> {
     const { spool, counters, log } = this.#options;
     const measuredMs = await this.#measureServer();
     const knownMs = spool.serverAheadMs;
-    const offsetMs = offsetFrom(measuredMs, { baseMs: session.baseMs!, knownMs });
-    spool.settle(session, offsetMs, { isGuess: measuredMs === undefined && knownMs === undefined });
-    if (session === spool.session) counters.clockOffsetMs = session.offsetMs!;
+    const offsetMs = offsetFrom(measuredMs, { baseMs: epoch.baseMs!, knownMs });
+    spool.settle(epoch, offsetMs, { isGuess: measuredMs === undefined && knownMs === undefined });
+    if (epoch === spool.epoch) counters.clockOffsetMs = epoch.offsetMs!;
     if (offsetMs === 0) return;
     const ahead = offsetMs > 0 ? 'ahead of' : 'behind';
     log.warn(
@@ -325,7 +325,7 @@ class Session {
         return;
       case 'ack':
         this.#options.counters.acksReceived++;
-        this.#options.spool.acknowledge(message.session, message.seq);
+        this.#options.spool.acknowledge(message.epoch, message.seq);
         return;
       case 'error':
         throw new RefusedError(message.code, `${this.#peer} refuses us (${message.code}): ${message.text}`);
@@ -382,8 +382,8 @@ class Session {
 }
 
 /**
- * What the server adds to the times of a session. `measuredMs` and `knownMs` say how far the server is ahead of boot time:
- * now, where that could be measured, and as the session before was settled. What is nearer than a clock is trusted must
+ * What the server adds to the times of an epoch. `measuredMs` and `knownMs` say how far the server is ahead of boot time:
+ * now, where that could be measured, and as the epoch before was settled. What is nearer than a clock is trusted must
  * not set the times back: the server drops what is not newer, and this host's clock has moved, not its boot time.
  */
 export function offsetFrom(
@@ -426,7 +426,7 @@ const paceBytes = 131_072;
 const pingSoonMs = 0.75 * limits.pingAfterMs;
 // More than reports wait before they go out. As long as they come, the timer that would ping does not fire.
 const watchGraceMs = 1250;
-// A replay may begin several sessions one after another: they share a measurement.
+// A replay may begin several epochs one after another: they share a measurement.
 const measurementMsMax = 10_000;
 
 /** How long reports of this agent wait, of at most a second and a quarter of the interval: the same at each start. */

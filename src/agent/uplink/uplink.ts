@@ -7,7 +7,7 @@ import { type Log, onceAMinute, type SeldomLog } from '../../runtime/log.ts';
 import type { BootClock } from '../collect/epoch-clock.ts';
 import type { SpoolCursor } from '../spool/replay.ts';
 import type { Spool } from '../spool/spool.ts';
-import { RefusedError, runSession, type SessionCounters, sendDelayMs } from './connection.ts';
+import { type ConnectionCounters, RefusedError, runConnection, sendDelayMs } from './connection.ts';
 
 /** What the link is doing, for whoever asks. Times are of the wall clock. */
 export type LinkState =
@@ -17,7 +17,7 @@ export type LinkState =
   | { readonly kind: 'waiting'; readonly reason: string; readonly isRefused: boolean; readonly retryAtMs: number }
   | { readonly kind: 'stopped' };
 
-export interface LinkCounters extends SessionCounters {
+export interface LinkCounters extends ConnectionCounters {
   connects: number;
   reconnects: number;
   connectFailures: number;
@@ -39,12 +39,12 @@ export interface LinkOptions {
   readonly onState?: (state: LinkState) => void;
 }
 
-/** One session after another, until it is stopped. */
+/** One connection after another, until it is stopped. */
 export class Link {
   readonly #options: LinkOptions;
   readonly #seldom: SeldomLog;
   #state: LinkState;
-  /** In a row, since the last session that was of use. */
+  /** In a row, since the last connection that was of use. */
   #failures = 0;
   /** The log's last word is that there is no connection. */
   #isLossTold = true;
@@ -98,14 +98,14 @@ export class Link {
     this.#become({ kind: 'stopped' });
   }
 
-  /** From the dial to the end of the session. Returns when it was drained, throws otherwise. */
+  /** From the dial to the end of the connection. Returns when it was drained, throws otherwise. */
   async #connectOnce({ draining, signal }: { draining: AbortSignal; signal: AbortSignal }): Promise<void> {
     const { spool, hello, clock, boot, counters, log } = this.#options;
     this.#become({ kind: 'connecting', sinceMs: clock.nowMs() });
     let isWelcomed = false;
     try {
       const connection = await this.#options.dial(draining);
-      await runSession({
+      await runConnection({
         ...{ connection, spool, hello, clock, boot, counters, log, draining, signal },
         delayMs: sendDelayMs(hello.agentName, hello.intervalMs),
         onWelcomed: (cursor) => {

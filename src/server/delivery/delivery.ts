@@ -1,6 +1,6 @@
 import type { AgentId } from '../../model/agent-id.ts';
 import { agentId } from '../../model/agent-id.ts';
-import type { SessionSeq } from '../../protocol/message.ts';
+import type { EpochSeq } from '../../protocol/message.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import { Cursors, type CursorsOptions, type Scraper } from './cursors.ts';
 import { parseState, type SavedAgent, type SavedState, type StateDisk, StateFile } from './state-file.ts';
@@ -65,7 +65,7 @@ export class Delivery {
   }
 
   /** What this agent may be told now. */
-  ack(agent: AgentRecord): SessionSeq | undefined {
+  ack(agent: AgentRecord): EpochSeq | undefined {
     return agent.ack(this.#ackMs(agent.id));
   }
 
@@ -169,15 +169,15 @@ export class Delivery {
         agent.newestMs = saved.committedMs;
         this.#durableMs.set(id, saved.committedMs);
       }
-      for (const [session, seq] of saved.sessions) {
-        agent.sessions.set(session, seq);
-        agent.evicted = { session, seq, timeMs: agent.newestMs };
+      for (const [epoch, seq] of saved.epochs) {
+        agent.epochs.set(epoch, seq);
+        agent.evicted = { epoch, seq, timeMs: agent.newestMs };
       }
     }
   }
 }
 
-export type Acknowledge = (ack: SessionSeq) => void;
+export type Acknowledge = (ack: EpochSeq) => void;
 
 export interface DeliveryOptions {
   readonly clock: Clock;
@@ -199,14 +199,14 @@ const ackHoldMs = 45_000;
 /** What of this agent every known scraper had: up to `hadMs`. */
 function savedAgent(agent: AgentRecord, hadMs: number): SavedAgent {
   const ack = agent.ack(hadMs);
-  const sessions: [number, number][] = [];
+  const epochs: [number, number][] = [];
   if (ack !== undefined) {
-    for (const [session, seq] of agent.sessions) {
-      if (session === ack.session) break;
+    for (const [epoch, seq] of agent.epochs) {
+      if (epoch === ack.epoch) break;
       // Begun before it, so all of it was had before it.
-      if (agent.sessions.has(ack.session)) sessions.push([session, seq]);
+      if (agent.epochs.has(ack.epoch)) epochs.push([epoch, seq]);
     }
-    sessions.push([ack.session, ack.seq]);
+    epochs.push([ack.epoch, ack.seq]);
   }
   const had = agent.window.receipt(hadMs) ?? agent.evicted;
   const committedMs = agent.window.reportCount === 0 ? agent.newestMs : (had?.timeMs ?? -Infinity);
@@ -214,6 +214,6 @@ function savedAgent(agent: AgentRecord, hadMs: number): SavedAgent {
     name: agent.id,
     reportAtMs: agent.reportAtMs,
     ...(Number.isFinite(committedMs) ? { committedMs } : {}),
-    sessions,
+    epochs,
   };
 }

@@ -14,8 +14,8 @@ export interface SavedAgent {
   readonly reportAtMs: number;
   /** The newest report that every known scraper had; absent where there is none. */
   readonly committedMs?: number;
-  /** Of each session, in order: the last report that every known scraper had. */
-  readonly sessions: readonly (readonly [session: number, seq: number])[];
+  /** Of each epoch, in order: the last report that every known scraper had. */
+  readonly epochs: readonly (readonly [epoch: number, seq: number])[];
 }
 
 /** The little of a disk that this needs; the simulation passes one that fills up and forgets. */
@@ -133,9 +133,9 @@ function parseAgent(value: unknown, field: string): SavedAgent {
     name: name(string(agent['name'], `${field}.name`), `${field}.name`),
     reportAtMs: number(agent['reportAtMs'], `${field}.reportAtMs`),
     ...(committedMs === undefined ? {} : { committedMs: number(committedMs, `${field}.committedMs`) }),
-    sessions: list(agent['sessions'], `${field}.sessions`).map((pair, at) => {
-      const [session, seq] = list(pair, `${field}.sessions[${at}]`);
-      return [count(session, `${field}.sessions[${at}][0]`), count(seq, `${field}.sessions[${at}][1]`)] as const;
+    epochs: list(agent['epochs'], `${field}.epochs`).map((pair, at) => {
+      const [epoch, seq] = list(pair, `${field}.epochs[${at}]`);
+      return [count(epoch, `${field}.epochs[${at}][0]`), count(seq, `${field}.epochs[${at}][1]`)] as const;
     }),
   };
 }

@@ -3,7 +3,7 @@ import type { Schema } from '../../model/schema.ts';
 import { encodeMessage } from '../../protocol/codec.ts';
 import { encodeKey } from '../../protocol/delta.ts';
 import { limits } from '../../protocol/limits.ts';
-import type { Hello, SessionSeq } from '../../protocol/message.ts';
+import type { EpochSeq, Hello } from '../../protocol/message.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import { SchemasInUse } from './schemas.ts';
 import { type AppendedReport, type Receipt, Window } from './window.ts';
@@ -36,8 +36,8 @@ export class AgentRecord {
   readonly window: Window;
   readonly #schemas: SchemasInUse;
   #schema: Schema | undefined;
-  /** The last report received of each session, in the order in which they were last begun; at most 8. */
-  readonly sessions = new Map<number, number>();
+  /** The last report received of each epoch, in the order in which they were last begun; at most 8. */
+  readonly epochs = new Map<number, number>();
   labels: Hello['labels'] = [];
   hostId = '';
   intervalMs = 0;
@@ -54,7 +54,7 @@ export class AgentRecord {
   /** The same on the monotonic clock; undefined before the first report since this server started. */
   reportAtMonotonicMs: number | undefined;
   /** The last report received, and the last one evicted, for acks. */
-  received: SessionSeq | undefined;
+  received: EpochSeq | undefined;
   evicted: Receipt | undefined;
 
   constructor(id: AgentId, nowMs: number, schemas: SchemasInUse) {
@@ -77,7 +77,7 @@ export class AgentRecord {
   }
 
   /** What is to be acknowledged when everything up to `committedMs` is where it belongs. */
-  ack(committedMs: number): SessionSeq | undefined {
+  ack(committedMs: number): EpochSeq | undefined {
     const newestMs = this.window.newestMs;
     if (newestMs === undefined || newestMs <= committedMs) return this.received ?? this.evicted;
     return this.window.receipt(committedMs) ?? this.evicted;
@@ -90,7 +90,7 @@ export class AgentRecord {
   }
 }
 
-/** A report as its session has decoded it. */
+/** A report as its connection has decoded it. */
 export interface ReceivedReport extends AppendedReport {
   /** The report before it in the same stream is the newest one that is stored, so that a delta can follow it. */
   readonly follows: boolean;
@@ -132,15 +132,15 @@ export class Store {
     return agent;
   }
 
-  /** A session is begun, perhaps again. The one begun longest ago is forgotten when there are more than 8. */
-  begin(agent: AgentRecord, session: number, offsetMs: number): void {
-    const seq = agent.sessions.get(session) ?? 0;
-    agent.sessions.delete(session);
-    agent.sessions.set(session, seq);
+  /** An epoch is begun, perhaps again. The one begun longest ago is forgotten when there are more than 8. */
+  begin(agent: AgentRecord, epoch: number, offsetMs: number): void {
+    const seq = agent.epochs.get(epoch) ?? 0;
+    agent.epochs.delete(epoch);
+    agent.epochs.set(epoch, seq);
     agent.offsetMs = offsetMs;
-    if (agent.sessions.size > limits.sessionsRememberedMax) {
-      const oldest = agent.sessions.keys().next();
-      if (oldest.done !== true) agent.sessions.delete(oldest.value);
+    if (agent.epochs.size > limits.epochsRememberedMax) {
+      const oldest = agent.epochs.keys().next();
+      if (oldest.done !== true) agent.epochs.delete(oldest.value);
     }
   }
 
@@ -157,9 +157,9 @@ export class Store {
     const nowMs = clock.nowMs();
     agent.reportAtMs = nowMs;
     agent.reportAtMonotonicMs = clock.monotonicMs();
-    if (report.seq <= (agent.sessions.get(report.session) ?? 0)) return 'duplicate';
-    agent.sessions.set(report.session, report.seq);
-    agent.received = { session: report.session, seq: report.seq };
+    if (report.seq <= (agent.epochs.get(report.epoch) ?? 0)) return 'duplicate';
+    agent.epochs.set(report.epoch, report.seq);
+    agent.received = { epoch: report.epoch, seq: report.seq };
     if (report.timeMs > nowMs + limits.futureMsMax) return 'too_far_ahead';
     if (report.timeMs <= agent.newestMs) return 'not_newer';
     if (report.timeMs < nowMs - windowMs) return 'too_old';

@@ -80,13 +80,13 @@ export class Window {
   }
 
   /** Whether the next report has to be a key, whatever its agent sent. */
-  needsKey(report: Pick<AppendedReport, 'schema' | 'session' | 'sums'>): boolean {
+  needsKey(report: Pick<AppendedReport, 'schema' | 'epoch' | 'sums'>): boolean {
     const chunk = this.#chunks.at(-1);
     return (
       chunk === undefined ||
       chunk.schema !== report.schema ||
       chunk.seriesCount !== report.sums.length ||
-      chunk.session !== report.session ||
+      chunk.epoch !== report.epoch ||
       chunk.timesMs.length >= limits.reportsPerKeyMax
     );
   }
@@ -160,7 +160,7 @@ export class Window {
       const chunk = this.#chunks[at]!;
       const index = firstAfter(chunk.timesMs, untilMs) - 1;
       if (index >= chunk.first) {
-        return { session: chunk.session, seq: chunk.seqs[index]!, timeMs: chunk.timesMs[index]! };
+        return { epoch: chunk.epoch, seq: chunk.seqs[index]!, timeMs: chunk.timesMs[index]! };
       }
     }
     return undefined;
@@ -193,7 +193,7 @@ export class Window {
   #evictTo(chunk: Chunk, to: number, onEvict?: (timeMs: number) => void): Receipt {
     for (let index = chunk.first; index < to; index++) onEvict?.(chunk.timesMs[index]!);
     this.#reportCount -= to - chunk.first;
-    const evicted = { session: chunk.session, seq: chunk.seqs[to - 1]!, timeMs: chunk.timesMs[to - 1]! };
+    const evicted = { epoch: chunk.epoch, seq: chunk.seqs[to - 1]!, timeMs: chunk.timesMs[to - 1]! };
     chunk.first = to;
     if (to === chunk.timesMs.length) {
       this.#chunks.shift();
@@ -233,16 +233,16 @@ export interface WindowRun {
 
 /** A report that was received, by what an ack can say of it. */
 export interface Receipt {
-  readonly session: number;
+  readonly epoch: number;
   readonly seq: number;
   readonly timeMs: number;
 }
 
 export interface AppendedReport {
   readonly schema: Schema;
-  readonly session: number;
+  readonly epoch: number;
   readonly seq: number;
-  /** On the server's clock: the session's offset has been added. */
+  /** On the server's clock: the epoch's offset has been added. */
   readonly timeMs: number;
   readonly key: boolean;
   /** The frame's payload. Copied. */
@@ -269,12 +269,12 @@ function copyReport(held: HeldReport): Report {
   return { seq: held.seq, timeMs: held.timeMs, sums: held.sums.slice(), present: held.present.slice() };
 }
 
-/** A key report and the deltas that follow it, of one session and one schema. */
+/** A key report and the deltas that follow it, of one epoch and one schema. */
 class Chunk {
   readonly schema: Schema;
   /** Constant within a chunk: after a schema frame comes a key, and a key opens a chunk. */
   readonly seriesCount: number;
-  readonly session: number;
+  readonly epoch: number;
   readonly seqs: number[] = [];
   readonly timesMs: number[] = [];
   readonly #ends: number[] = [];
@@ -285,7 +285,7 @@ class Chunk {
   constructor(key: AppendedReport) {
     this.schema = key.schema;
     this.seriesCount = key.sums.length;
-    this.session = key.session;
+    this.epoch = key.epoch;
   }
 
   get bytes(): number {

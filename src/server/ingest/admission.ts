@@ -4,7 +4,7 @@ import type { Hello } from '../../protocol/message.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import type { Connection } from '../../runtime/connection.ts';
 import type { Log } from '../../runtime/log.ts';
-import type { Session } from './connection.ts';
+import type { AgentConnection } from './connection.ts';
 import { parseIdentity } from './keys.ts';
 
 /**
@@ -24,7 +24,11 @@ export class Admission {
   }
 
   /** Lets an agent in, in the place of an older connection of the same host, or throws the ProtocolError to send. */
-  admit(hello: Hello, session: Session, connection: Connection): { readonly id: AgentId; undo(): void } {
+  admit(
+    hello: Hello,
+    agentConnection: AgentConnection,
+    connection: Connection,
+  ): { readonly id: AgentId; undo(): void } {
     const id = agentId(hello.agentName);
     if (id === undefined) throw new ProtocolError('bad-message', `hello: '${hello.agentName}' is no agent's name`);
     this.#checkIdentity(id, connection.identity);
@@ -32,13 +36,13 @@ export class Admission {
     if (before !== undefined && before.hostId !== hello.hostId) {
       throw new ProtocolError(
         'name-taken',
-        `an agent named '${id}' is connected from another host, ${before.session.peer}; give one of them another --name`,
+        `an agent named '${id}' is connected from another host, ${before.agentConnection.peer}; give one of them another --name`,
       );
     }
     const takeoversMs = before === undefined ? [] : this.#takeover(id, before, connection.peer);
-    const live: LiveAgent = { session, hostId: hello.hostId, identity: connection.identity, takeoversMs };
+    const live: LiveAgent = { agentConnection, hostId: hello.hostId, identity: connection.identity, takeoversMs };
     this.#live.set(id, live);
-    before?.session.replace(connection.peer);
+    before?.agentConnection.replace(connection.peer);
     return {
       id,
       undo: () => {
@@ -50,9 +54,9 @@ export class Admission {
   /** Ends the live connection of every identity that is revoked by now. Returns how many there were. */
   dropRevoked(): number {
     let count = 0;
-    for (const { session, identity } of this.#live.values()) {
+    for (const { agentConnection, identity } of this.#live.values()) {
       if (identity === undefined || !this.#options.isRevoked(identity)) continue;
-      session.refuse(revoked(identity));
+      agentConnection.refuse(revoked(identity));
       count++;
     }
     return count;
@@ -60,7 +64,7 @@ export class Admission {
 
   /** Ends the live connection of a name, if there is one. */
   drop(id: AgentId, error: ProtocolError): void {
-    this.#live.get(id)?.session.refuse(error);
+    this.#live.get(id)?.agentConnection.refuse(error);
   }
 
   #checkIdentity(id: AgentId, identity: string | undefined): void {
@@ -78,7 +82,7 @@ export class Admission {
       this.#options.onClones(id);
       this.#options.log.warn(
         `agent '${id}' has replaced its own connection ${takeoversMs.length} times in a minute, last from ${peer} after ` +
-          `${before.session.peer}: two hosts run with one identity, as cloned machines do; enrol one of them anew`,
+          `${before.agentConnection.peer}: two hosts run with one identity, as cloned machines do; enrol one of them anew`,
       );
       return [];
     }
@@ -95,7 +99,7 @@ export interface AdmissionOptions {
 }
 
 interface LiveAgent {
-  readonly session: Session;
+  readonly agentConnection: AgentConnection;
   readonly hostId: string;
   readonly identity: string | undefined;
   readonly takeoversMs: readonly number[];

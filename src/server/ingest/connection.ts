@@ -3,7 +3,7 @@ import { decodeAgentMessage, encodeMessage } from '../../protocol/codec.ts';
 import { FrameError, ProtocolError, wireCode } from '../../protocol/errors.ts';
 import { encodeFrame, FrameDecoder } from '../../protocol/frame.ts';
 import { limits } from '../../protocol/limits.ts';
-import type { AgentMessage, Hello, ReportMessage, ServerMessage, SessionSeq } from '../../protocol/message.ts';
+import type { AgentMessage, EpochSeq, Hello, ReportMessage, ServerMessage } from '../../protocol/message.ts';
 import { protocolVersion } from '../../protocol/message.ts';
 import { SchemaTable } from '../../protocol/schema-table.ts';
 import type { Clock, Timer } from '../../runtime/clock.ts';
@@ -20,8 +20,8 @@ import type { FairShare, Share } from './scheduler.ts';
  *
  *     connected ──hello──▶ welcomed ──begin, schema, report…──▶ ended: by the agent, an error, silence, a newer connection
  */
-export class Session {
-  readonly #options: SessionOptions;
+export class AgentConnection {
+  readonly #options: AgentConnectionOptions;
   readonly #connection: Connection;
   readonly #decoder = new FrameDecoder({ payloadBytesMax: limits.helloBytesMax });
   readonly #table: SchemaTable;
@@ -43,12 +43,12 @@ export class Session {
   #heldSchema: Schema | undefined;
   /** The last report of this stream is the newest one of the window: a delta can follow it there. */
   #follows = false;
-  #acked: SessionSeq | undefined;
-  #ackWaiting: SessionSeq | undefined;
+  #acked: EpochSeq | undefined;
+  #ackWaiting: EpochSeq | undefined;
   #ackTimer: Timer | undefined;
   #ackSentMs = -Infinity;
 
-  constructor(connection: Connection, options: SessionOptions) {
+  constructor(connection: Connection, options: AgentConnectionOptions) {
     this.#connection = connection;
     this.#options = options;
     const { schemas } = options.delivery.store;
@@ -94,8 +94,8 @@ export class Session {
   }
 
   /** Tells the agent how far its reports have arrived: the newest word only, at most five times a second. */
-  acknowledge(ack: SessionSeq): void {
-    if (ack.session === this.#acked?.session && ack.seq <= this.#acked.seq) return;
+  acknowledge(ack: EpochSeq): void {
+    if (ack.epoch === this.#acked?.epoch && ack.seq <= this.#acked.seq) return;
     this.#ackWaiting = ack;
     if (this.#ackTimer !== undefined) return;
     const { clock } = this.#options;
@@ -113,7 +113,7 @@ export class Session {
     this.#ackWaiting = undefined;
     this.#acked = ack;
     this.#ackSentMs = this.#options.clock.monotonicMs();
-    this.#send({ kind: 'ack', session: ack.session, seq: ack.seq });
+    this.#send({ kind: 'ack', epoch: ack.epoch, seq: ack.seq });
   }
 
   async #take(chunk: Uint8Array): Promise<void> {
@@ -149,8 +149,8 @@ export class Session {
     agent.identity = this.#connection.identity;
     agent.connectedAtMs = clock.nowMs();
     this.#decoder.payloadBytesMax = limits.reportFrameBytesMax;
-    const sessions = [...agent.sessions].map(([session, seq]) => ({ session, seq }));
-    this.#send({ kind: 'welcome', version: protocolVersion, sessions, nowMs: clock.nowMs() });
+    const epochs = [...agent.epochs].map(([epoch, seq]) => ({ epoch, seq }));
+    this.#send({ kind: 'welcome', version: protocolVersion, epochs, nowMs: clock.nowMs() });
     this.#log(`${this.#who()} is connected, reporting every ${hello.intervalMs / 1000} s`);
     const disconnect = delivery.connect(agent, (ack) => this.acknowledge(ack));
     this.#leave = () => {
@@ -173,7 +173,7 @@ export class Session {
         this.#schemaSeries = 0;
         this.#follows = false;
         this.#holdSchema(this.#table.schema);
-        this.#options.delivery.store.begin(agent, message.session, message.offsetMs);
+        this.#options.delivery.store.begin(agent, message.epoch, message.offsetMs);
         return this.#acknowledgeNow(agent);
       case 'schema':
         this.#table.declare(message, payload.length);
@@ -190,12 +190,12 @@ export class Session {
   #report(agent: AgentRecord, message: ReportMessage, payload: Uint8Array): void {
     const table = this.#table;
     table.apply(message);
-    const { session, offsetMs, schema } = table;
-    if (session === undefined) throw new ProtocolError('order', 'report: before the first begin');
+    const { epoch, offsetMs, schema } = table;
+    if (epoch === undefined) throw new ProtocolError('order', 'report: before the first begin');
     const count = schema.seriesCount;
     const outcome = this.#options.delivery.store.receive(agent, {
       schema: this.#standing(agent),
-      session,
+      epoch,
       seq: message.seq,
       timeMs: message.timeMs + offsetMs,
       key: message.key,
@@ -297,7 +297,7 @@ export class Session {
   }
 }
 
-export interface SessionOptions {
+export interface AgentConnectionOptions {
   readonly clock: Clock;
   readonly log: Log;
   readonly delivery: Delivery;

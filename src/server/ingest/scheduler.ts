@@ -2,7 +2,7 @@ import type { Clock } from '../../runtime/clock.ts';
 
 /**
  * Shares out the time that goes into what agents send. A hundred bytes can ask for ten pongs, and whoever has a key can
- * send them without end: so sessions together have some milliseconds in a turn of the event loop, after which the rest of
+ * send them without end: so connections together have some milliseconds in a turn of the event loop, after which the rest of
  * the program (scrapes, new connections, timers) has its own, and each has one before the next comes. Who has had little
  * of late comes first: an honest agent, or any that reports, waits for none of those that keep the processor busy.
  *
@@ -83,7 +83,7 @@ interface Waiting {
   resume(): void;
 }
 
-/** What one session has of it. */
+/** What one connection has of it. */
 export class Share {
   readonly #all: FairShare;
   #startMs = 0;

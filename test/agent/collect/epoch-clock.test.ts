@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { bootClock, SessionClock } from '../../../src/agent/collect/epoch-clock.ts';
+import { bootClock, EpochClock } from '../../../src/agent/collect/epoch-clock.ts';
 import { newAgentCounters } from '../../../src/agent/own-metrics.ts';
 import { Spool } from '../../../src/agent/spool/spool.ts';
 import { MemoryLog } from '../../support/memory-log.ts';
@@ -26,43 +26,43 @@ function newTimes(random = () => 0.5) {
   const counters = newAgentCounters();
   const spool = new Spool({ clock, log, counters, bounds: { bytesMax: 1024 ** 2, ageMsMax: 86_400_000 } });
   const boot = bootClock(clock, () => clock.monotonicMs());
-  return { clock, log, counters, spool, times: new SessionClock({ clock, boot, spool, counters, log, random }) };
+  return { clock, log, counters, spool, times: new EpochClock({ clock, boot, spool, counters, log, random }) };
 }
 
 test('times are those of the wall clock at the start, carried on by the monotonic clock, up to 2 s apart', async () => {
   const { clock, times, counters, spool } = newTimes();
   const start = clock.nowMs();
   assert.equal(times.stamp(), start);
-  const first = spool.session;
+  const first = spool.epoch;
   for (const step of [500, 1500, -2000, -2000]) {
     clock.step(step);
     await clock.advance(1000);
     assert.equal(times.stamp(), start + clock.monotonicMs());
   }
-  assert.equal(spool.session, first);
+  assert.equal(spool.epoch, first);
   assert.equal(counters.clockSteps, 0);
 });
 
-test('a step of more than 2 s either way begins a session with the wall clock as it is', async () => {
+test('a step of more than 2 s either way begins an epoch with the wall clock as it is', async () => {
   for (const step of [2001, -2001, 86_400_000, -86_400_000]) {
     const { clock, times, counters, spool, log } = newTimes();
     times.stamp();
-    const first = spool.session;
+    const first = spool.epoch;
     await clock.advance(1000);
     clock.step(step);
     assert.equal(times.stamp(), clock.nowMs());
-    assert.notEqual(spool.session, first);
+    assert.notEqual(spool.epoch, first);
     assert.equal(counters.clockSteps, 1);
     assert.equal(log.lines.length, 1);
     assert.match(log.lines[0]!, /clock of this host has moved by -?\d+\.\d s/);
   }
 });
 
-test('a session is named by 53 random bits', () => {
+test('an epoch is named by 53 random bits', () => {
   const names = [0, 2 ** -53, 0.25, 1 - 2 ** -53].map((random) => {
     const { times, spool } = newTimes(() => random);
     times.stamp();
-    return spool.session!.id;
+    return spool.epoch!.id;
   });
   assert.deepEqual(names, [0, 1, 2 ** 51, 2 ** 53 - 1]);
   assert.ok(names.every(Number.isSafeInteger));

@@ -351,7 +351,7 @@ function expectedOf(
 /** As a server does; throws where it would refuse. */
 function declare(schema: Schema): void {
   const table = new SchemaTable();
-  table.begin({ kind: 'begin', session: 1, offsetMs: 0 });
+  table.begin({ kind: 'begin', epoch: 1, offsetMs: 0 });
   const families = schema.blocks.map(({ family, seriesCount, labelValues }) => ({ family, seriesCount, labelValues }));
   for (const payload of encodeSchema(families)) {
     const message = decodeAgentMessage(payload);

@@ -25,19 +25,19 @@ class Agent {
     this.spool = new Spool({ clock, log, counters, files, bounds: { bytesMax, ageMsMax: 24 * 3600 * 1000 } });
   }
 
-  begin(session: number): this {
-    this.spool.begin({ session, baseMs: 0 });
-    this.spool.settle(this.spool.session!, session);
+  begin(epoch: number): this {
+    this.spool.begin({ epoch, baseMs: 0 });
+    this.spool.settle(this.spool.epoch!, epoch);
     return this;
   }
 
   append(count: number): ReadReport[] {
     const made: ReadReport[] = [];
     for (let index = 0; index < count; index++) {
-      const recording = this.maker.make([this.spool.session!.lastSeq, index, 7]);
+      const recording = this.maker.make([this.spool.epoch!.lastSeq, index, 7]);
       this.spool.append(recording, this.clock.nowMs());
-      const { id, lastSeq, lastTimeMs, offsetMs } = this.spool.session!;
-      made.push({ session: id, seq: lastSeq, timeMs: lastTimeMs + (offsetMs ?? 0), values: valuesOf(recording) });
+      const { id, lastSeq, lastTimeMs, offsetMs } = this.spool.epoch!;
+      made.push({ epoch: id, seq: lastSeq, timeMs: lastTimeMs + (offsetMs ?? 0), values: valuesOf(recording) });
     }
     return made;
   }
@@ -125,16 +125,16 @@ test('reports are synced within 10 s at any interval, and at 5 s every 10 s, wit
   }
 });
 
-test('the offset of a session is on disk before it is used', () => {
+test('the offset of an epoch is on disk before it is used', () => {
   const disk = new MemoryDisk();
   const killed = new Agent(disk);
-  killed.spool.begin({ session: 1, baseMs: 0 });
+  killed.spool.begin({ epoch: 1, baseMs: 0 });
   killed.append(3);
-  killed.spool.settle(killed.spool.session!, 60_000);
+  killed.spool.settle(killed.spool.epoch!, 60_000);
   disk.cutPower();
   const receiver = new Receiver();
   receiver.push(drain(new Agent(disk, killed.clock).spool.replay([])));
-  assert.deepEqual(receiver.begins, [{ session: 1, offsetMs: 60_000 }]);
+  assert.deepEqual(receiver.begins, [{ epoch: 1, offsetMs: 60_000 }]);
   assert.equal(receiver.received.length, 3);
 });
 

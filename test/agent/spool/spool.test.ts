@@ -30,14 +30,14 @@ async function fill(
 ): Promise<ReadReport[]> {
   const made: ReadReport[] = [];
   for (let index = 0; index < count; index++) {
-    const step = spool.session!.lastSeq * 1000;
+    const step = spool.epoch!.lastSeq * 1000;
     const recording = maker.make(Array.from({ length: maker.seriesCount }, (_, series) => step + series));
     spool.append(recording, clock.nowMs());
-    const { session } = spool;
+    const { epoch } = spool;
     made.push({
-      session: session!.id,
-      seq: session!.lastSeq,
-      timeMs: session!.lastTimeMs,
+      epoch: epoch!.id,
+      seq: epoch!.lastSeq,
+      timeMs: epoch!.lastTimeMs,
       values: valuesOf(recording),
     });
     await clock.advance(5000);
@@ -48,8 +48,8 @@ async function fill(
 test('a replay after a cut starts at the last key at or before the first report that the server lacks', async () => {
   const made = newSpool();
   const maker = new RecordingMaker();
-  made.spool.begin({ session: 7, baseMs: 0 });
-  made.spool.settle(made.spool.session!, 0);
+  made.spool.begin({ epoch: 7, baseMs: 0 });
+  made.spool.settle(made.spool.epoch!, 0);
   const reports = await fill(made, maker, 100);
   maker.grow(2);
   reports.push(...(await fill(made, maker, 100)));
@@ -65,62 +65,60 @@ test('a replay after a cut starts at the last key at or before the first report 
     assert.equal(messages.filter(({ kind }) => kind === 'begin').length, 1);
   }
   const receiver = new Receiver();
-  assert.equal(receiver.push(drain(made.spool.replay([{ session: 7, seq: 200 }]))).length, 0);
+  assert.equal(receiver.push(drain(made.spool.replay([{ epoch: 7, seq: 200 }]))).length, 0);
 });
 
-test('a session of which nothing lacks is passed over, and the rest comes in the order in which it was made', async () => {
+test('an epoch of which nothing lacks is passed over, and the rest comes in the order in which it was made', async () => {
   const made = newSpool();
   const reports: ReadReport[] = [];
-  for (const session of [30, 10, 20]) {
-    made.spool.begin({ session, baseMs: 0 });
-    made.spool.settle(made.spool.session!, session);
+  for (const epoch of [30, 10, 20]) {
+    made.spool.begin({ epoch, baseMs: 0 });
+    made.spool.settle(made.spool.epoch!, epoch);
     reports.push(...(await fill(made, new RecordingMaker(), 5)));
   }
   const receiver = new Receiver();
   receiver.last.set(10, 5);
   receiver.push(drain(made.spool.replay(receiver.known)));
   assert.deepEqual(receiver.begins, [
-    { session: 30, offsetMs: 30 },
-    { session: 20, offsetMs: 20 },
+    { epoch: 30, offsetMs: 30 },
+    { epoch: 20, offsetMs: 20 },
   ]);
   assert.deepEqual(
     receiver.received,
-    reports
-      .filter(({ session }) => session !== 10)
-      .map((report) => ({ ...report, timeMs: report.timeMs + report.session })),
+    reports.filter(({ epoch }) => epoch !== 10).map((report) => ({ ...report, timeMs: report.timeMs + report.epoch })),
   );
 });
 
-test('a session is begun only when its offset is settled; that of an earlier run counts as 0', async () => {
+test('an epoch is begun only when its offset is settled; that of an earlier run counts as 0', async () => {
   const disk = new MemoryDisk();
   const earlier = newSpool({ disk });
-  earlier.spool.begin({ session: 1, baseMs: 0 });
+  earlier.spool.begin({ epoch: 1, baseMs: 0 });
   await fill(earlier, new RecordingMaker(), 2);
   earlier.spool.close();
 
   const made = newSpool({ disk, clock: earlier.clock });
-  made.spool.begin({ session: 2, baseMs: 0 });
+  made.spool.begin({ epoch: 2, baseMs: 0 });
   await fill(made, new RecordingMaker(), 2);
   const receiver = new Receiver();
   const asked: number[] = [];
   receiver.push(
-    drain(made.spool.replay([]), (session) => {
-      asked.push(session);
-      made.spool.settle(made.spool.session!, 4321);
+    drain(made.spool.replay([]), (epoch) => {
+      asked.push(epoch);
+      made.spool.settle(made.spool.epoch!, 4321);
     }),
   );
   assert.deepEqual(asked, [2]);
   assert.deepEqual(receiver.begins, [
-    { session: 1, offsetMs: 0 },
-    { session: 2, offsetMs: 4321 },
+    { epoch: 1, offsetMs: 0 },
+    { epoch: 2, offsetMs: 4321 },
   ]);
 });
 
 test('what is appended comes in the same stream; a full segment goes on without a second begin or schema', async () => {
   const made = newSpool({ bounds: { ...roomy, bytesMax: 1024 * 1024 } });
   const maker = new RecordingMaker(500);
-  made.spool.begin({ session: 7, baseMs: 0 });
-  made.spool.settle(made.spool.session!, 0);
+  made.spool.begin({ epoch: 7, baseMs: 0 });
+  made.spool.settle(made.spool.epoch!, 0);
   const receiver = new Receiver();
   const cursor = made.spool.replay([]);
   const reports: ReadReport[] = [];
@@ -141,22 +139,22 @@ test('what is appended comes in the same stream; a full segment goes on without 
   assert.equal(later.schemaBytes, receiver.schemaBytes);
 });
 
-test('an ack frees the session up to it and those before; what is freed is not sent again', async () => {
+test('an ack frees the epoch up to it and those before; what is freed is not sent again', async () => {
   const made = newSpool({ bounds: { ...roomy, bytesMax: 1024 * 1024 } });
   const maker = new RecordingMaker(500);
-  for (const session of [1, 2, 3]) {
-    made.spool.begin({ session, baseMs: 0 });
-    made.spool.settle(made.spool.session!, 0);
+  for (const epoch of [1, 2, 3]) {
+    made.spool.begin({ epoch, baseMs: 0 });
+    made.spool.settle(made.spool.epoch!, 0);
     await fill(made, maker, 60);
   }
   assert.equal(made.counters.spoolReports, 180);
   made.spool.acknowledge(99, 60);
-  assert.equal(made.counters.spoolReports, 180, 'a session that is not known frees nothing');
+  assert.equal(made.counters.spoolReports, 180, 'an epoch that is not known frees nothing');
 
   made.spool.acknowledge(2, 50);
   assert.equal(made.counters.spoolReports, 70);
   assert.deepEqual(
-    made.spool.sessions.map(({ id }) => id),
+    made.spool.epochs.map(({ id }) => id),
     [2, 3],
   );
   made.spool.acknowledge(2, 20);
@@ -164,7 +162,7 @@ test('an ack frees the session up to it and those before; what is freed is not s
   const receiver = new Receiver();
   receiver.push(drain(made.spool.replay([])));
   // Those before the 51st come for the sake of its key.
-  assert.deepEqual(receiver.received.filter(({ session }) => session === 2).at(-1)?.seq, 60);
+  assert.deepEqual(receiver.received.filter(({ epoch }) => epoch === 2).at(-1)?.seq, 60);
   assert.ok(receiver.received[0]!.seq > 1);
 
   made.spool.acknowledge(3, 1e9);
@@ -179,8 +177,8 @@ test('when it is full the oldest goes and is counted; the bound holds throughout
   const bounds = { ...roomy, bytesMax: 1024 * 1024 };
   const made = newSpool({ bounds });
   const maker = new RecordingMaker(500);
-  made.spool.begin({ session: 7, baseMs: 0 });
-  made.spool.settle(made.spool.session!, 0);
+  made.spool.begin({ epoch: 7, baseMs: 0 });
+  made.spool.settle(made.spool.epoch!, 0);
   const reports = await fill(made, maker, 3);
   const cursor = made.spool.replay([]);
   for (const kind of ['begin', 'schema', 'key']) assert.equal(cursor.next(1).kind, 'send', kind);
@@ -203,8 +201,8 @@ test('when it is full the oldest goes and is counted; the bound holds throughout
 test('a cursor whose segment goes when only its begin is sent takes the next from its beginning', async () => {
   const made = newSpool({ bounds: { ...roomy, bytesMax: 1024 * 1024 } });
   const maker = new RecordingMaker(500);
-  made.spool.begin({ session: 7, baseMs: 0 });
-  made.spool.settle(made.spool.session!, 0);
+  made.spool.begin({ epoch: 7, baseMs: 0 });
+  made.spool.settle(made.spool.epoch!, 0);
   const reports = await fill(made, maker, 1);
   const receiver = new Receiver();
   const cursor = made.spool.replay([]);
@@ -218,7 +216,7 @@ test('a cursor whose segment goes when only its begin is sent takes the next fro
 
 test('a schema that leaves no room: reports are dropped, counted, and it is said which option helps', async () => {
   const made = newSpool({ bounds: { ...roomy, bytesMax: 128 * 1024 } });
-  made.spool.begin({ session: 7, baseMs: 0 });
+  made.spool.begin({ epoch: 7, baseMs: 0 });
   await fill(made, new RecordingMaker(30_000), 3);
   assert.equal(made.counters.reportsDropped.full, 3);
   assert.equal(made.spool.bytes, 0);
@@ -230,7 +228,7 @@ test('a schema that leaves no room: reports are dropped, counted, and it is said
 
 test('a big schema is the smaller part of its segments', async () => {
   const made = newSpool({ bounds: { ...roomy, bytesMax: 8 * 1024 * 1024 } });
-  made.spool.begin({ session: 7, baseMs: 0 });
+  made.spool.begin({ epoch: 7, baseMs: 0 });
   const maker = new RecordingMaker(60_000);
   await fill(made, maker, 20);
   for (const segment of made.spool.segments.slice(0, -1)) {
@@ -241,7 +239,7 @@ test('a big schema is the smaller part of its segments', async () => {
 test('what has become too old goes, by the time since it was made, also when nothing is appended', async () => {
   const hour = 3600 * 1000;
   const made = newSpool({ bounds: { ...roomy, ageMsMax: hour } });
-  made.spool.begin({ session: 7, baseMs: 0 });
+  made.spool.begin({ epoch: 7, baseMs: 0 });
   const maker = new RecordingMaker(3);
   await fill(made, maker, 720);
   assert.equal(made.counters.reportsDropped.age, 0);
@@ -254,11 +252,11 @@ test('what has become too old goes, by the time since it was made, also when not
   assert.equal(made.spool.bytes, 0);
 });
 
-test('times rise within a session, whatever the caller says', async () => {
+test('times rise within an epoch, whatever the caller says', async () => {
   const made = newSpool();
   const maker = new RecordingMaker();
-  made.spool.begin({ session: 7, baseMs: 0 });
-  made.spool.settle(made.spool.session!, 0);
+  made.spool.begin({ epoch: 7, baseMs: 0 });
+  made.spool.settle(made.spool.epoch!, 0);
   for (const timeMs of [1000, 1000, 900, 2000]) made.spool.append(maker.make([]), timeMs);
   const receiver = new Receiver();
   receiver.push(drain(made.spool.replay([])));
@@ -270,15 +268,15 @@ test('times rise within a session, whatever the caller says', async () => {
 
 test('an offset is settled once', () => {
   const { spool } = newSpool();
-  spool.begin({ session: 7, baseMs: 0 });
-  spool.settle(spool.session!, 5000);
-  assert.throws(() => spool.settle(spool.session!, 6000), /session 7 is settled already/);
+  spool.begin({ epoch: 7, baseMs: 0 });
+  spool.settle(spool.epoch!, 5000);
+  assert.throws(() => spool.settle(spool.epoch!, 6000), /epoch 7 is settled already/);
 });
 
 type Step =
   | { kind: 'append'; values: (number | undefined)[] }
   | { kind: 'grow' | 'anew'; series: number }
-  | { kind: 'session' }
+  | { kind: 'epoch' }
   | { kind: 'send'; steps: number; bytesMax: number; lostBytes: number }
   | { kind: 'acknowledge'; behind: number }
   | { kind: 'cut' }
@@ -298,7 +296,7 @@ const steps: fc.Arbitrary<Step> = fc.oneof(
     }),
   },
   fc.record({ kind: fc.constantFrom('grow' as const, 'anew' as const), series: fc.integer({ min: 1, max: 300 }) }),
-  fc.record({ kind: fc.constant('session' as const) }),
+  fc.record({ kind: fc.constant('epoch' as const) }),
   {
     weight: 4,
     arbitrary: fc.record({
@@ -322,16 +320,16 @@ test('property: whatever is appended, cut, freed and restarted, a server gets ex
       const maker = new RecordingMaker(20);
       const receiver = new Receiver();
       const made: ReadReport[] = [];
-      let nextSession = 100;
+      let nextEpoch = 100;
       let nowMs = clock.nowMs();
-      const begin = () => spool.begin({ session: nextSession++, baseMs: 0 });
+      const begin = () => spool.begin({ epoch: nextEpoch++, baseMs: 0 });
       const connect = () => {
         receiver.reconnect();
         return spool.replay(receiver.known);
       };
       const settle = () => {
-        for (const session of spool.sessions)
-          if (session.baseMs === 0 && session.offsetMs === undefined) spool.settle(session, 0);
+        for (const epoch of spool.epochs)
+          if (epoch.baseMs === 0 && epoch.offsetMs === undefined) spool.settle(epoch, 0);
       };
       begin();
       let cursor = connect();
@@ -341,8 +339,8 @@ test('property: whatever is appended, cut, freed and restarted, a server gets ex
           case 'append': {
             const recording = maker.make(step.values);
             spool.append(recording, ++nowMs);
-            const { id, lastSeq } = spool.session!;
-            made.push({ session: id, seq: lastSeq, timeMs: nowMs, values: valuesOf(recording) });
+            const { id, lastSeq } = spool.epoch!;
+            made.push({ epoch: id, seq: lastSeq, timeMs: nowMs, values: valuesOf(recording) });
             break;
           }
           case 'grow':
@@ -351,7 +349,7 @@ test('property: whatever is appended, cut, freed and restarted, a server gets ex
           case 'anew':
             maker.beginAnew(step.series);
             break;
-          case 'session':
+          case 'epoch':
             begin();
             break;
           case 'send':

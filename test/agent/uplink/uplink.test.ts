@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { afterEach, test } from 'node:test';
-import { bootClock, SessionClock } from '../../../src/agent/collect/epoch-clock.ts';
+import { bootClock, EpochClock } from '../../../src/agent/collect/epoch-clock.ts';
 import { newAgentCounters } from '../../../src/agent/own-metrics.ts';
 import { Spool } from '../../../src/agent/spool/spool.ts';
 import { Link } from '../../../src/agent/uplink/uplink.ts';
@@ -29,7 +29,7 @@ class Agent {
   readonly maker = new RecordingMaker();
   /** As the agent made them, with the times that a server has to see. */
   readonly made: ReadReport[] = [];
-  readonly times: SessionClock;
+  readonly times: EpochClock;
   readonly #stopping = new AbortController();
   #running: Promise<void> | undefined;
   suspendedMs = 0;
@@ -48,8 +48,8 @@ class Agent {
       bounds: { bytesMax: 64 * 1024 * 1024, ageMsMax: 24 * 3600 * 1000 },
     });
     const { spool } = this;
-    let session = 1;
-    this.times = new SessionClock({ clock, boot, spool, counters, log, random: () => session++ / 2 ** 53 });
+    let epoch = 1;
+    this.times = new EpochClock({ clock, boot, spool, counters, log, random: () => epoch++ / 2 ** 53 });
     this.link = new Link({
       ...{ clock, boot, spool, counters, log, random, address: 'server:9732', dial: this.server.dial },
       hello: { agentName: 'agent-1', hostId: 'host', labels: [['rack', '7']], intervalMs: 5000 },
@@ -66,8 +66,8 @@ class Agent {
     const timeMs = this.times.stamp();
     const recording = this.maker.make([this.made.length, this.made.length % 7, 5]);
     this.spool.append(recording, timeMs);
-    const { id, lastSeq } = this.spool.session!;
-    this.made.push({ session: id, seq: lastSeq, timeMs, values: valuesOf(recording) });
+    const { id, lastSeq } = this.spool.epoch!;
+    this.made.push({ epoch: id, seq: lastSeq, timeMs, values: valuesOf(recording) });
   }
 
   /** Lives for so long, sampling. */
@@ -88,10 +88,10 @@ class Agent {
 
   /** Everything that was made has come, once, in order, with its time. */
   assertDelivered(): void {
-    const offsets = new Map(this.spool.sessions.map(({ id, offsetMs }) => [id, offsetMs ?? 0]));
+    const offsets = new Map(this.spool.epochs.map(({ id, offsetMs }) => [id, offsetMs ?? 0]));
     const expected = this.made.map((report) => ({
       ...report,
-      timeMs: report.timeMs + (offsets.get(report.session) ?? 0),
+      timeMs: report.timeMs + (offsets.get(report.epoch) ?? 0),
     }));
     assert.deepEqual(this.server.receiver.received, expected);
   }
@@ -182,15 +182,15 @@ test('after each kind of fault it dials again and nothing is lost', async (t) =>
       server.connection.close();
     },
     'a second welcome': (server) =>
-      server.connection.send({ kind: 'welcome', version: 1, sessions: [], nowMs: Date.UTC(2026, 0, 1) }),
+      server.connection.send({ kind: 'welcome', version: 1, epochs: [], nowMs: Date.UTC(2026, 0, 1) }),
     'server restarted, everything lost': (server) => {
       server.receiver.received.length = 0;
       server.restart();
     },
     'server restarted, as of what was scraped': (server) => {
-      const { session, seq } = server.receiver.received[5]!;
+      const { epoch, seq } = server.receiver.received[5]!;
       server.receiver.received.length = 6;
-      server.restart([{ session, seq }]);
+      server.restart([{ epoch, seq }]);
     },
   };
   for (const [name, harm] of Object.entries(faults)) {
@@ -315,7 +315,7 @@ test('a server that welcomes and then ends each connection is not dialled at ful
   const agent = new Agent({
     server: (server) => {
       server.answerToHello = (connection) => {
-        connection.send({ kind: 'welcome', version: 1, sessions: [], nowMs: Date.UTC(2026, 0, 1) });
+        connection.send({ kind: 'welcome', version: 1, epochs: [], nowMs: Date.UTC(2026, 0, 1) });
         connection.close();
       };
     },
@@ -374,7 +374,7 @@ test('SIGTERM when the server does not answer, is away, or has never been there:
   }
 });
 
-test('clocks: an offset of up to 2 s is 0; a larger one is settled once a session, to the middle of the round trip', async (t) => {
+test('clocks: an offset of up to 2 s is 0; a larger one is settled once an epoch, to the middle of the round trip', async (t) => {
   for (const aheadMs of [0, 1900, -1900, 2500, -2500, 86_400_000, -86_400_000]) {
     await t.test(`${aheadMs} ms ahead`, async () => {
       const agent = new Agent({
@@ -385,7 +385,7 @@ test('clocks: an offset of up to 2 s is 0; a larger one is settled once a sessio
       }).start();
       await agent.live(30_000);
       const settled = Math.abs(aheadMs) <= 2000 ? 0 : aheadMs;
-      assert.deepEqual(agent.server.receiver.begins, [{ session: 1, offsetMs: settled }]);
+      assert.deepEqual(agent.server.receiver.begins, [{ epoch: 1, offsetMs: settled }]);
       assert.equal(agent.counters.clockOffsetMs, settled);
       assert.equal(agent.warnings().length, settled === 0 ? 0 : 1);
       agent.server.aheadMs = 0;
@@ -406,7 +406,7 @@ test('clocks: a slow round trip is measured again by pings, three at most, then 
     },
   }).start();
   await agent.live(10_000);
-  assert.deepEqual(agent.server.receiver.begins, [{ session: 1, offsetMs: 0 }]);
+  assert.deepEqual(agent.server.receiver.begins, [{ epoch: 1, offsetMs: 0 }]);
   assert.equal(agent.server.pings, 3);
 
   const quicker = new Agent({
@@ -420,15 +420,15 @@ test('clocks: a slow round trip is measured again by pings, three at most, then 
   assert.equal(quicker.server.receiver.begins.length, 0);
   quicker.server.connection.latencyMs = 100;
   await quicker.clock.advance(5000);
-  assert.deepEqual(quicker.server.receiver.begins, [{ session: 1, offsetMs: 60_000 }]);
+  assert.deepEqual(quicker.server.receiver.begins, [{ epoch: 1, offsetMs: 60_000 }]);
 });
 
-test('a step of the wall clock begins a new session, measured by a ping; times stay right', async () => {
+test('a step of the wall clock begins a new epoch, measured by a ping; times stay right', async () => {
   const agent = new Agent().start();
   await agent.live(30_000);
   agent.clock.step(1900);
   await agent.live(10_000);
-  assert.equal(agent.counters.clockSteps, 0, 'within 2 s the session goes on with its own clock');
+  assert.equal(agent.counters.clockSteps, 0, 'within 2 s the epoch goes on with its own clock');
   agent.clock.step(-1900);
 
   const pings = agent.server.pings;
@@ -438,8 +438,8 @@ test('a step of the wall clock begins a new session, measured by a ping; times s
   assert.equal(agent.counters.clockSteps, 1);
   assert.ok(agent.server.pings > pings);
   assert.deepEqual(agent.server.receiver.begins, [
-    { session: 1, offsetMs: 0 },
-    { session: 2, offsetMs: 3_600_000 },
+    { epoch: 1, offsetMs: 0 },
+    { epoch: 2, offsetMs: 3_600_000 },
   ]);
   assert.equal(agent.server.connections.length, 1);
   const times = agent.server.receiver.received.map(({ timeMs }) => timeMs);
@@ -455,8 +455,8 @@ test('a step across what is ignored of an offset does not set the times back', a
   agent.server.aheadMs += 3000;
   await agent.live(30_000);
   assert.deepEqual(agent.server.receiver.begins, [
-    { session: 1, offsetMs: 0 },
-    { session: 2, offsetMs: 3000 },
+    { epoch: 1, offsetMs: 0 },
+    { epoch: 2, offsetMs: 3000 },
   ]);
   const times = agent.server.receiver.received.map(({ timeMs }) => timeMs);
   for (const [index, timeMs] of times.entries()) if (index > 0) assert.equal(timeMs - times[index - 1]!, 5000);
@@ -471,8 +471,8 @@ test('a step while answers are slow: what was measured before is carried on', as
   agent.server.aheadMs += 3_600_000;
   await agent.live(30_000);
   assert.deepEqual(agent.server.receiver.begins, [
-    { session: 1, offsetMs: 60_000 },
-    { session: 2, offsetMs: 3_660_000 },
+    { epoch: 1, offsetMs: 60_000 },
+    { epoch: 2, offsetMs: 3_660_000 },
   ]);
 });
 
@@ -485,7 +485,7 @@ test("after a step the server's clock is asked again, for it may have moved too"
   assert.equal(agent.server.receiver.begins.at(-1)?.offsetMs, 3_609_000);
 });
 
-test('steps and suspends while the server is away: each session gets the offset of its own clock', async () => {
+test('steps and suspends while the server is away: each epoch gets the offset of its own clock', async () => {
   const agent = new Agent({ server: (server) => (server.isAway = true) }).start();
   // The host has started in 1970 and learns the time later; the server has always been right.
   const { clock, server } = agent;
@@ -503,9 +503,9 @@ test('steps and suspends while the server is away: each session gets the offset 
   server.isAway = false;
   await agent.live(60_000);
   assert.deepEqual(server.receiver.begins, [
-    { session: 1, offsetMs: yearsMs },
-    { session: 2, offsetMs: 0 },
-    { session: 3, offsetMs: 0 },
+    { epoch: 1, offsetMs: yearsMs },
+    { epoch: 2, offsetMs: 0 },
+    { epoch: 3, offsetMs: 0 },
   ]);
   agent.assertDelivered();
 });

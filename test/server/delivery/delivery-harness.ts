@@ -1,5 +1,5 @@
 import { type AgentId, agentId } from '../../../src/model/agent-id.ts';
-import type { SessionSeq } from '../../../src/protocol/message.ts';
+import type { EpochSeq } from '../../../src/protocol/message.ts';
 import type { Scrape, ScrapeConnection, Scraper } from '../../../src/server/delivery/cursors.ts';
 import { Delivery } from '../../../src/server/delivery/delivery.ts';
 import { type Taken, takeNew } from '../../../src/server/delivery/scrape.ts';
@@ -140,7 +140,7 @@ export function timesOf(taken: Taken): Record<string, number[]> {
 export class TestAgent {
   readonly record: AgentRecord;
   readonly maker: ReportMaker;
-  readonly acks: SessionSeq[] = [];
+  readonly acks: EpochSeq[] = [];
   readonly disconnect: () => void;
   readonly #harness: DeliveryHarness;
 
@@ -150,16 +150,16 @@ export class TestAgent {
     const { delivery } = harness;
     this.record = delivery.store.agent(id);
     this.record.intervalMs = 5000;
-    delivery.store.begin(this.record, maker.session, 0);
+    delivery.store.begin(this.record, maker.epoch, 0);
     this.disconnect = delivery.connect(this.record, (ack) => this.acks.push(ack));
     const ack = delivery.ack(this.record);
     if (ack !== undefined) this.acks.push(ack);
   }
 
-  /** The newest sequence number of this session that it may forget; 0 for none. */
+  /** The newest sequence number of this epoch that it may forget; 0 for none. */
   get acked(): number {
     const last = this.acks.at(-1);
-    return last?.session === this.maker.session ? last.seq : 0;
+    return last?.epoch === this.maker.epoch ? last.seq : 0;
   }
 
   /** A report of now, or of another time. */
@@ -169,13 +169,13 @@ export class TestAgent {
     return timeMs;
   }
 
-  /** The connection after a restart, in the same session. */
+  /** The connection after a restart, in the same epoch. */
   reconnect(): TestAgent {
     return new TestAgent(this.#harness, this.record.id, this.maker);
   }
 
-  /** Which session this server knows up to which report: what a welcome says. */
+  /** Which epoch this server knows up to which report: what a welcome says. */
   get last(): [number, number][] {
-    return [...this.record.sessions];
+    return [...this.record.epochs];
   }
 }

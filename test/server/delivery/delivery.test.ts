@@ -249,23 +249,23 @@ test('a restart after a stop whose goodbye was answered: nothing comes twice', a
   assert.deepEqual(await world.scrapeAll(), {});
 });
 
-test('a restart: of sessions begun before the committed one, all was committed; of later ones nothing', async () => {
+test('a restart: of epochs begun before the committed one, all was committed; of later ones nothing', async () => {
   const world = new DeliveryHarness();
   const agent = world.connect('a');
   const { store } = world.delivery;
-  const sessions = [1, 2, 3].map((session) => new ReportMaker({ session }));
+  const epochs = [1, 2, 3].map((epoch) => new ReportMaker({ epoch }));
   const receive = (maker: ReportMaker) => {
-    store.begin(agent.record, maker.session, 0);
+    store.begin(agent.record, maker.epoch, 0);
     for (let report = 0; report < 2; report++) {
       store.receive(agent.record, { ...maker.make(world.clock.nowMs() + maker.seq, [1]), follows: false });
     }
   };
-  receive(sessions[0]!);
+  receive(epochs[0]!);
   await world.clock.advance(1000);
-  receive(sessions[1]!);
+  receive(epochs[1]!);
   await world.clock.advance(1000);
   await world.scrapeAll();
-  receive(sessions[2]!);
+  receive(epochs[2]!);
   await world.scrapeAll({ samplesMax: 0 });
   await world.delivery.flush();
   assert.deepEqual(agent.last, [
@@ -276,7 +276,7 @@ test('a restart: of sessions begun before the committed one, all was committed; 
   world.restart();
   const record = world.delivery.store.agents.get(agentId('a')!)!;
   assert.deepEqual(
-    [...record.sessions],
+    [...record.epochs],
     [
       [1, 2],
       [2, 2],
@@ -285,17 +285,17 @@ test('a restart: of sessions begun before the committed one, all was committed; 
   );
 });
 
-test('a restart: an agent with nothing committed is known, and nothing is said of its sessions', async () => {
+test('a restart: an agent with nothing committed is known, and nothing is said of its epochs', async () => {
   const world = new DeliveryHarness();
   const agent = world.connect('a');
   await world.scrapeAll();
   agent.report();
   await world.delivery.flush();
   const saved = JSON.parse(world.disk!.text!);
-  assert.deepEqual(saved.agents[0].sessions, []);
+  assert.deepEqual(saved.agents[0].epochs, []);
   assert.equal('committedMs' in saved.agents[0], false);
   world.restart();
-  assert.equal(world.delivery.store.agents.get(agentId('a')!)?.sessions.size, 0);
+  assert.equal(world.delivery.store.agents.get(agentId('a')!)?.epochs.size, 0);
 });
 
 test('a restart: nothing older than what was committed is stored, also where that has left the window', async () => {
@@ -309,7 +309,7 @@ test('a restart: nothing older than what was committed is stored, also where tha
     await world.delivery.flush();
     world.restart();
     world.clock.step(-restMs);
-    const other = new ReportMaker({ session: 2 });
+    const other = new ReportMaker({ epoch: 2 });
     const record = world.delivery.store.agent(agent.record.id);
     assert.equal(world.delivery.store.receive(record, other.make(ms, [1])), 'not_newer');
     assert.equal(world.delivery.store.receive(record, other.make(ms + 1, [1])), 'stored');

@@ -40,15 +40,15 @@ export function valuesOf({ sums, present }: Sums): Values {
   return Array.from(sums, (sum, series) => (present[series] === 0 ? undefined : sum));
 }
 
-/** Makes reports as a session of an agent sends them, and as its connection on the server decodes them. */
+/** Makes reports as an epoch of an agent sends them, and as its connection on the server decodes them. */
 export class ReportMaker {
-  session: number;
+  epoch: number;
   seq = 0;
   schema: Schema;
   #before: Sums | undefined;
 
-  constructor(options: { session?: number; schema?: Schema } = {}) {
-    this.session = options.session ?? 1;
+  constructor(options: { epoch?: number; schema?: Schema } = {}) {
+    this.epoch = options.epoch ?? 1;
     this.schema = options.schema ?? testSchema(1);
   }
 
@@ -62,7 +62,7 @@ export class ReportMaker {
     const seq = ++this.seq;
     const payload = encodeMessage({ kind: 'report', key, seq, timeMs, pairs });
     const follows = options.follows ?? !key;
-    return { schema: this.schema, session: this.session, seq, timeMs, key, payload, ...next, follows };
+    return { schema: this.schema, epoch: this.epoch, seq, timeMs, key, payload, ...next, follows };
   }
 
   /** What comes next is a key: after a begin, a schema. */

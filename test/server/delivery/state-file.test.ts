@@ -28,8 +28,8 @@ const state: SavedState = {
     { scraper: 'has nothing unconfirmed', selection: 'web-1', seenAtMs: 1, known: false, positions: {} },
   ],
   agents: [
-    { name: 'web-1', reportAtMs: 1_700_000_000_000, committedMs: 1_699_999_999_000, sessions: [[2 ** 53 - 1, 9]] },
-    { name: 'new', reportAtMs: 1_700_000_000_000, sessions: [] },
+    { name: 'web-1', reportAtMs: 1_700_000_000_000, committedMs: 1_699_999_999_000, epochs: [[2 ** 53 - 1, 9]] },
+    { name: 'new', reportAtMs: 1_700_000_000_000, epochs: [] },
   ],
 };
 
@@ -63,12 +63,12 @@ test('every damaged field is named', () => {
     ['agents.1.name', 7, 'agents[1].name is no string'],
     ['agents.0.reportAtMs', true, 'agents[0].reportAtMs is no number'],
     ['agents.0.committedMs', null, 'agents[0].committedMs is no number'],
-    ['agents.0.sessions', {}, 'agents[0].sessions is no list'],
-    ['agents.0.sessions.0', 5, 'agents[0].sessions[0] is no list'],
-    ['agents.0.sessions.0.0', -1, 'agents[0].sessions[0][0] is no whole number'],
-    ['agents.0.sessions.0.0', 2 ** 53, 'agents[0].sessions[0][0] is no whole number'],
-    ['agents.0.sessions.0.1', 1.5, 'agents[0].sessions[0][1] is no whole number'],
-    ['agents.0.sessions.0', [1], 'agents[0].sessions[0][1] is no whole number'],
+    ['agents.0.epochs', {}, 'agents[0].epochs is no list'],
+    ['agents.0.epochs.0', 5, 'agents[0].epochs[0] is no list'],
+    ['agents.0.epochs.0.0', -1, 'agents[0].epochs[0][0] is no whole number'],
+    ['agents.0.epochs.0.0', 2 ** 53, 'agents[0].epochs[0][0] is no whole number'],
+    ['agents.0.epochs.0.1', 1.5, 'agents[0].epochs[0][1] is no whole number'],
+    ['agents.0.epochs.0', [1], 'agents[0].epochs[0][1] is no whole number'],
   ];
   for (const [path, value, error] of damages) {
     const root = JSON.parse(encodeState(state));

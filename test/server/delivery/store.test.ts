@@ -41,7 +41,7 @@ test('a report is stored, or dropped for one of four reasons; it is received wha
   const receive = (timeMs: number) => store.receive(agent, maker.make(timeMs, [1]));
 
   assert.equal(receive(nowMs - windowMs - 1), 'too_old');
-  assert.deepEqual(agent.received, { session: 1, seq: 1 });
+  assert.deepEqual(agent.received, { epoch: 1, seq: 1 });
   assert.equal(receive(nowMs - windowMs), 'stored');
   assert.equal(receive(nowMs - 1), 'stored');
   assert.equal(receive(nowMs - 1), 'not_newer');
@@ -50,7 +50,7 @@ test('a report is stored, or dropped for one of four reasons; it is received wha
   maker.seq = 2;
   assert.equal(receive(nowMs + 1), 'duplicate');
   assert.equal(agent.window.reportCount, 3);
-  assert.deepEqual(agent.received, { session: 1, seq: 6 });
+  assert.deepEqual(agent.received, { epoch: 1, seq: 6 });
   assert.deepEqual(seen.outcomes, ['too_old', 'stored', 'stored', 'not_newer', 'too_far_ahead', 'stored', 'duplicate']);
   assert.equal(seen.received, seen.outcomes.length);
 });
@@ -74,7 +74,7 @@ test('an ack names the newest report that every scraper has; a dropped one is ac
   const nowMs = clock.nowMs();
   assert.equal(agent.ack(Infinity), undefined);
   store.receive(agent, maker.make(nowMs - windowMs - 1, [0])); // 1: too old
-  assert.deepEqual(agent.ack(-Infinity), { session: 1, seq: 1 });
+  assert.deepEqual(agent.ack(-Infinity), { epoch: 1, seq: 1 });
   for (const ageMs of [30, 20, 10]) store.receive(agent, maker.make(nowMs - ageMs, [1])); // 2, 3, 4
   store.receive(agent, maker.make(nowMs - 10, [1])); // 5: not newer
   assert.equal(agent.ack(-Infinity), undefined);
@@ -114,19 +114,19 @@ test('an eviction counts as a loss only where a scraper that is known had not ha
   assert.deepEqual(seen.evicted, ['age', 'age', 'age, unscraped']);
 });
 
-test('eight sessions are remembered: those last begun', () => {
+test('eight epochs are remembered: those last begun', () => {
   const { store } = makeStore();
   const agent = store.agent(name('a'));
-  for (let session = 1; session <= 8; session++) {
-    store.begin(agent, session, 0);
-    const maker = new ReportMaker({ session });
+  for (let epoch = 1; epoch <= 8; epoch++) {
+    store.begin(agent, epoch, 0);
+    const maker = new ReportMaker({ epoch });
     store.receive(agent, maker.make(1, [1]));
   }
   store.begin(agent, 1, 250); // again: it keeps its place in the count, and is the youngest
   store.begin(agent, 9, 0);
-  assert.deepEqual([...agent.sessions.keys()], [3, 4, 5, 6, 7, 8, 1, 9]);
-  assert.equal(agent.sessions.get(1), 1);
-  assert.equal(agent.sessions.get(9), 0);
+  assert.deepEqual([...agent.epochs.keys()], [3, 4, 5, 6, 7, 8, 1, 9]);
+  assert.equal(agent.epochs.get(1), 1);
+  assert.equal(agent.epochs.get(9), 0);
   assert.equal(agent.offsetMs, 0);
 });
 
@@ -230,7 +230,7 @@ test('a report that alone is more than the bound is not held', () => {
   store.receive(agent, new ReportMaker({ schema: testSchema(5000) }).make(clock.nowMs(), values));
   assert.deepEqual(seen.evicted, ['memory, unscraped']);
   assert.equal(store.windowBytes, 0);
-  assert.deepEqual(agent.ack(-Infinity), { session: 1, seq: 1 });
+  assert.deepEqual(agent.ack(-Infinity), { epoch: 1, seq: 1 });
 });
 
 test('schemas of live connections count: windows make room for them, and a schema that does not fit is refused', () => {

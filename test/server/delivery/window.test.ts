@@ -37,7 +37,7 @@ class Model {
     const all = Array.from({ length: this.maker.schema.seriesCount }, (_, series) => values[series % values.length]);
     const report = this.maker.make(this.nowMs, all, options);
     if (report.key || !report.follows || this.window.needsKey(report)) this.#chunk++;
-    // The arrays of the session are used on: what is held must be a copy.
+    // The arrays of the epoch are used on: what is held must be a copy.
     const sums = report.sums.slice();
     const present = report.present.slice();
     append(this.window, { ...report, sums, present });
@@ -79,7 +79,7 @@ class Model {
       times.find((ms) => ms > afterMs),
     );
     const upTo = rows.findLast(({ report }) => report.timeMs <= untilMs)?.report;
-    const receipt = upTo && { session: upTo.session, seq: upTo.seq, timeMs: upTo.timeMs };
+    const receipt = upTo && { epoch: upTo.epoch, seq: upTo.seq, timeMs: upTo.timeMs };
     assert.deepEqual(window.receipt(untilMs), receipt);
     const newest = window.newest(untilMs);
     assert.deepEqual(newest && saw([newest]), upTo && expected([upTo]));
@@ -96,7 +96,7 @@ class Model {
       gone.map(({ timeMs }) => timeMs),
     );
     const last = gone.at(-1);
-    assert.deepEqual(receipt, last && { session: last.session, seq: last.seq, timeMs: last.timeMs });
+    assert.deepEqual(receipt, last && { epoch: last.epoch, seq: last.seq, timeMs: last.timeMs });
     this.rows = this.rows.slice(count);
   }
 }
@@ -132,7 +132,7 @@ const command = fc.oneof(
   },
   { weight: 1, arbitrary: fc.record({ do: fc.constant('grow' as const), series: fc.integer({ min: 1, max: 3 }) }) },
   { weight: 1, arbitrary: fc.record({ do: fc.constant('begin' as const), series: fc.integer({ min: 1, max: 5 }) }) },
-  { weight: 1, arbitrary: fc.record({ do: fc.constant('session' as const) }) },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant('epoch' as const) }) },
   {
     weight: 1,
     arbitrary: fc.record({ do: fc.constant('evict' as const), ageMs: fc.integer({ min: 0, max: 99_999 }) }),
@@ -161,8 +161,8 @@ test('a window is an array of reports, whatever is appended, evicted and read', 
             model.maker.schema = testSchema(step.series);
             model.maker.breakChain();
             break;
-          case 'session':
-            model.maker.session++;
+          case 'epoch':
+            model.maker.epoch++;
             model.maker.breakChain();
             break;
           case 'evict':
@@ -205,7 +205,7 @@ test('a chunk holds at most as many reports as an agent may send without a key',
   assert.equal(window.needsKey(next), true);
 });
 
-test('a delta cannot follow what is of another schema, series count or session, or nothing', () => {
+test('a delta cannot follow what is of another schema, series count or epoch, or nothing', () => {
   const window = new Window(new SchemasInUse());
   const maker = new ReportMaker({ schema: testSchema(2) });
   const first = maker.make(1, [1, 2]);
@@ -214,7 +214,7 @@ test('a delta cannot follow what is of another schema, series count or session, 
   assert.equal(window.needsKey(first), false);
   assert.equal(window.needsKey({ ...first, schema: testSchema(2) }), true);
   assert.equal(window.needsKey({ ...first, sums: new Float64Array(3) }), true);
-  assert.equal(window.needsKey({ ...first, session: 2 }), true);
+  assert.equal(window.needsKey({ ...first, epoch: 2 }), true);
   window.evictOldestChunk();
   assert.equal(window.needsKey(first), true);
 });
@@ -256,8 +256,7 @@ test('a schema is counted once for all chunks that share it, and until the last 
 test('a window that is cleared holds nothing any more', () => {
   const schemas = new SchemasInUse();
   const window = new Window(schemas);
-  for (const session of [1, 2])
-    append(window, new ReportMaker({ session, schema: testSchema(3) }).make(session, [1, 2, 3]));
+  for (const epoch of [1, 2]) append(window, new ReportMaker({ epoch, schema: testSchema(3) }).make(epoch, [1, 2, 3]));
   window.clear();
   assert.deepEqual([window.bytes, window.reportCount, schemas.bytes], [0, 0, 0]);
 });

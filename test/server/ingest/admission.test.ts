@@ -3,12 +3,12 @@ import { test } from 'node:test';
 import { agentId } from '../../../src/model/agent-id.ts';
 import { ProtocolError } from '../../../src/protocol/errors.ts';
 import { settle } from '../../support/virtual-clock.ts';
-import { SessionHarness } from './connection-harness.ts';
+import { ConnectionHarness } from './connection-harness.ts';
 
 const a = agentId('a')!;
 
 test('the newer connection of the same host takes the place of the older, which is told', async () => {
-  const world = new SessionHarness();
+  const world = new ConnectionHarness();
   const older = await world.welcomed({}, { peerAddress: '192.0.2.1' });
   const newer = await world.welcomed({}, { peerAddress: '192.0.2.2' });
   assert.equal(older.error, 'replaced');
@@ -21,7 +21,7 @@ test('the newer connection of the same host takes the place of the older, which 
 });
 
 test('acks go to the connection that has taken over, also when the older is slow to go', async () => {
-  const world = new SessionHarness();
+  const world = new ConnectionHarness();
   await world.clock.advance(45_000);
   const older = await world.welcomed();
   older.link.silence();
@@ -42,7 +42,7 @@ test('acks go to the connection that has taken over, also when the older is slow
 });
 
 test('another host under a live name is refused, and the live one stays', async () => {
-  const world = new SessionHarness();
+  const world = new ConnectionHarness();
   const live = await world.welcomed({ hostId: 'one' });
   const other = await world.welcomed({ hostId: 'two' }, { peerAddress: '192.0.2.2' });
   assert.equal(other.error, 'name-taken');
@@ -55,7 +55,7 @@ test('another host under a live name is refused, and the live one stays', async 
 });
 
 test('the name of the hello has to be that of the key', async () => {
-  const world = new SessionHarness();
+  const world = new ConnectionHarness();
   const right = await world.welcomed({ agentName: 'a' }, { identity: 'a:1:01234567' });
   const wrong = await world.welcomed({ agentName: 'b' }, { identity: 'c:1:01234567' });
   assert.equal(right.error, undefined);
@@ -65,14 +65,14 @@ test('the name of the hello has to be that of the key', async () => {
 });
 
 test('a revoked generation stays out, the next comes in', async () => {
-  const world = new SessionHarness();
+  const world = new ConnectionHarness();
   world.revoked.add('a:1:01234567');
   assert.equal((await world.welcomed({}, { identity: 'a:1:01234567' })).error, 'revoked');
   assert.equal((await world.welcomed({}, { identity: 'a:2:01234567' })).error, undefined);
 });
 
 test('a revocation ends the live connection at once, and its name is free', async () => {
-  const world = new SessionHarness();
+  const world = new ConnectionHarness();
   const live = await world.welcomed({}, { identity: 'a:1:01234567' });
   const other = await world.welcomed({ agentName: 'b' }, { identity: 'b:1:01234567' });
   const plain = await world.welcomed({ agentName: 'c' });
@@ -91,7 +91,7 @@ test('a revocation ends the live connection at once, and its name is free', asyn
 });
 
 test('a live connection can be ended by its name', async () => {
-  const world = new SessionHarness();
+  const world = new ConnectionHarness();
   const live = await world.welcomed();
   world.admission.drop(agentId('nobody')!, new ProtocolError('busy', 'no one'));
   world.admission.drop(a, new ProtocolError('busy', 'come again'));
@@ -100,7 +100,7 @@ test('a live connection can be ended by its name', async () => {
 });
 
 test('three takeovers in a minute are reported as two hosts with one identity; two are not', async () => {
-  const world = new SessionHarness();
+  const world = new ConnectionHarness();
   for (const address of [1, 2, 3]) {
     const client = await world.welcomed({}, { peerAddress: `192.0.2.${address}` });
     await world.clock.advance(20_000);

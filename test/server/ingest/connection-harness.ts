@@ -3,7 +3,7 @@ import { encodeFrame, FrameDecoder } from '../../../src/protocol/frame.ts';
 import { limits } from '../../../src/protocol/limits.ts';
 import type { AgentMessage, FamilyDeclaration, Hello, ServerMessage } from '../../../src/protocol/message.ts';
 import { Admission } from '../../../src/server/ingest/admission.ts';
-import { Session } from '../../../src/server/ingest/connection.ts';
+import { AgentConnection } from '../../../src/server/ingest/connection.ts';
 import { FairShare } from '../../../src/server/ingest/scheduler.ts';
 import { Link, type LinkOptions } from '../../support/linked-connections.ts';
 import { MemoryLog } from '../../support/memory-log.ts';
@@ -11,11 +11,11 @@ import { settle } from '../../support/virtual-clock.ts';
 import { DeliveryHarness } from '../delivery/delivery-harness.ts';
 import { testFamily } from '../delivery/report-maker.ts';
 
-/** A server's sessions over lines in memory. */
-export class SessionHarness extends DeliveryHarness {
+/** A server's connections over lines in memory. */
+export class ConnectionHarness extends DeliveryHarness {
   readonly log = new MemoryLog();
   readonly revoked = new Set<string>();
-  /** Why sessions were ended, unknown kinds, warnings by key, clones. */
+  /** Why connections were ended, unknown kinds, warnings by key, clones. */
   readonly ended: string[] = [];
   readonly unknown: number[] = [];
   readonly warnings: [key: string, line: string][] = [];
@@ -32,7 +32,7 @@ export class SessionHarness extends DeliveryHarness {
 
   dial(options: Omit<LinkOptions, 'clock'> = {}): Client {
     const link = new Link({ ...options, clock: this.clock });
-    const session = new Session(link.far, {
+    const agent = new AgentConnection(link.far, {
       clock: this.clock,
       log: this.log,
       delivery: this.delivery,
@@ -43,7 +43,7 @@ export class SessionHarness extends DeliveryHarness {
       onUnknown: (kind) => this.unknown.push(kind),
     });
     this.running++;
-    void session.run().then(() => this.running--);
+    void agent.run().then(() => this.running--);
     return new Client(link);
   }
 
@@ -81,8 +81,8 @@ export class Client {
     this.send({ kind: 'hello', ...hello, ...fields });
   }
 
-  begin(session = 1, offsetMs = 0): void {
-    this.send({ kind: 'begin', session, offsetMs });
+  begin(epoch = 1, offsetMs = 0): void {
+    this.send({ kind: 'begin', epoch, offsetMs });
   }
 
   /** A family `name` with series `s0`, … unless other label values are given. */

@@ -9,20 +9,20 @@ import { settle } from '../../support/virtual-clock.ts';
 import { minuteMs } from '../delivery/cursors-harness.ts';
 import { memoryBytesMax } from '../delivery/delivery-harness.ts';
 import { testSchema, valuesOf } from '../delivery/report-maker.ts';
-import { type Client, SessionHarness } from './connection-harness.ts';
+import { type Client, ConnectionHarness } from './connection-harness.ts';
 
-const record = (world: SessionHarness, name = 'a') => world.delivery.store.agents.get(agentId(name)!)!;
+const record = (world: ConnectionHarness, name = 'a') => world.delivery.store.agents.get(agentId(name)!)!;
 
 /** What the window holds: times and values. */
-function held(world: SessionHarness, name = 'a'): unknown[] {
+function held(world: ConnectionHarness, name = 'a'): unknown[] {
   const runs = record(world, name).window.read(0, Infinity, 999);
   return runs.flatMap(({ reports }) => reports.map((report) => [report.timeMs, ...valuesOf(report)]));
 }
 
-test('a hello is answered by a welcome: version, time, what is known of the sessions', async () => {
-  const world = new SessionHarness();
+test('a hello is answered by a welcome: version, time, what is known of the epochs', async () => {
+  const world = new ConnectionHarness();
   const client = await world.welcomed();
-  assert.deepEqual(client.received, [{ kind: 'welcome', version: 1, sessions: [], nowMs: world.clock.nowMs() }]);
+  assert.deepEqual(client.received, [{ kind: 'welcome', version: 1, epochs: [], nowMs: world.clock.nowMs() }]);
   const agent = record(world);
   assert.equal(agent.peer, '192.0.2.1:40000');
   assert.equal(agent.connectedAtMs, world.clock.nowMs());
@@ -37,13 +37,13 @@ test('a hello is answered by a welcome: version, time, what is known of the sess
 });
 
 test('a hello of a later version gets version 1 as well', async () => {
-  const world = new SessionHarness();
+  const world = new ConnectionHarness();
   const client = await world.welcomed({ version: 2 });
   assert.equal(client.ofKind('welcome')[0]?.version, 1);
 });
 
 test('without a hello the connection ends after 5 s, however busy it is', async () => {
-  const world = new SessionHarness();
+  const world = new ConnectionHarness();
   const client = world.dial();
   client.bytes(Uint8Array.of(0, 0));
   await world.clock.advance(limits.helloTimeoutMs - 1);
@@ -56,7 +56,7 @@ test('without a hello the connection ends after 5 s, however busy it is', async 
 });
 
 test('an agent is cut off 30 s after its last whole frame', async () => {
-  const world = new SessionHarness();
+  const world = new ConnectionHarness();
   const client = await world.welcomed();
   await world.clock.advance(20_000);
   client.send({ kind: 'ping', nonce: 7 });
@@ -70,7 +70,7 @@ test('an agent is cut off 30 s after its last whole frame', async () => {
 });
 
 test('a ping is answered at once', async () => {
-  const world = new SessionHarness();
+  const world = new ConnectionHarness();
   const client = await world.welcomed();
   client.send({ kind: 'ping', nonce: 2 ** 53 - 1 });
   await settle();
@@ -78,7 +78,7 @@ test('a ping is answered at once', async () => {
 });
 
 test('a frame of a later version is skipped and counted', async () => {
-  const world = new SessionHarness();
+  const world = new ConnectionHarness();
   const client = await world.welcomed();
   client.bytes(encodeFrame(pack([9, 'what', [1, null]])));
   await settle();
@@ -89,7 +89,7 @@ test('a frame of a later version is skipped and counted', async () => {
 test('each thing that is wrong has its code, ends that connection, is counted and warned of', async () => {
   const ping: AgentMessage = { kind: 'ping', nonce: 1 };
   const hello = (client: Client) => client.hello();
-  const cases: readonly [code: string, what: string, send: (client: Client, world: SessionHarness) => void][] = [
+  const cases: readonly [code: string, what: string, send: (client: Client, world: ConnectionHarness) => void][] = [
     ['bad-frame', 'no array', (client) => client.bytes(encodeFrame(pack(7)))],
     ['bad-frame', 'a map', (client) => client.bytes(encodeFrame(Uint8Array.of(0x80)))],
     ['limit', 'a frame beyond a hello', (client) => client.bytes(Uint8Array.of(0, 0, 0x10, 1))],
@@ -160,7 +160,7 @@ test('each thing that is wrong has its code, ends that connection, is counted an
     ],
   ];
   for (const [code, what, send] of cases) {
-    const world = new SessionHarness();
+    const world = new ConnectionHarness();
     const other = await world.welcomed({ agentName: 'other' });
     const client = world.dial({ peerAddress: '192.0.2.9' });
     send(client, world);
@@ -179,7 +179,7 @@ test('each thing that is wrong has its code, ends that connection, is counted an
 });
 
 test('an error is said also to a peer that goes on sending, and what it sends is not taken', async () => {
-  const world = new SessionHarness();
+  const world = new ConnectionHarness();
   const client = await world.welcomed({}, { delayMs: 50 });
   await world.clock.advance(200);
   client.begin();
@@ -196,7 +196,7 @@ test('an error is said also to a peer that goes on sending, and what it sends is
 });
 
 test('what is logged: a connection without a word is a health check, a torn frame is told', async () => {
-  const world = new SessionHarness();
+  const world = new ConnectionHarness();
   for (const bytes of [Uint8Array.of(), Uint8Array.of(0, 0, 0)]) {
     const client = world.dial();
     client.bytes(bytes);
@@ -223,8 +223,8 @@ test('what is logged: a connection without a word is a health check, a torn fram
   assert.deepEqual(world.ended, []);
 });
 
-test('reports are stored with the offset of their session, whatever the bytes are cut into', async () => {
-  const world = new SessionHarness();
+test('reports are stored with the offset of their epoch, whatever the bytes are cut into', async () => {
+  const world = new ConnectionHarness();
   const client = world.dial();
   client.link.out.split = (bytes) => Array.from(bytes, (byte) => Uint8Array.of(byte));
   client.hello();
@@ -244,7 +244,7 @@ test('reports are stored with the offset of their session, whatever the bytes ar
 });
 
 test('a replay: duplicates are read and dropped, and what follows them is stored with the right values', async () => {
-  const world = new SessionHarness();
+  const world = new ConnectionHarness();
   const nowMs = world.clock.nowMs();
   const first = await world.welcomed();
   const replay = (client: Client, from: number, to: number) => {
@@ -258,7 +258,7 @@ test('a replay: duplicates are read and dropped, and what follows them is stored
   first.link.cut();
   await settle();
   const second = await world.welcomed();
-  assert.deepEqual(second.ofKind('welcome')[0]?.sessions, [{ session: 1, seq: 3 }]);
+  assert.deepEqual(second.ofKind('welcome')[0]?.epochs, [{ epoch: 1, seq: 3 }]);
   replay(second, 2, 6);
   await settle();
   assert.equal(world.count('duplicate'), 3);
@@ -268,7 +268,7 @@ test('a replay: duplicates are read and dropped, and what follows them is stored
 });
 
 test('what follows a report that was dropped is stored with the right values', async () => {
-  const world = new SessionHarness();
+  const world = new ConnectionHarness();
   const client = await world.welcomed();
   const nowMs = world.clock.nowMs();
   client.begin();
@@ -290,7 +290,7 @@ test('what follows a report that was dropped is stored with the right values', a
 });
 
 test('after a reconnect an equal schema is the same object, and a window grows without keeping copies', async () => {
-  const world = new SessionHarness();
+  const world = new ConnectionHarness();
   const labels = Array.from({ length: 500 }, (_, series) => `series-${series}`);
   const schemas = new Set<unknown>();
   let bytes = 0;
@@ -312,7 +312,7 @@ test('after a reconnect an equal schema is the same object, and a window grows w
 });
 
 test('a schema that begins like the one before, then differs, is another; the reports keep their own', async () => {
-  const world = new SessionHarness();
+  const world = new ConnectionHarness();
   const nowMs = world.clock.nowMs();
   const first = await world.welcomed();
   first.begin();
@@ -361,7 +361,7 @@ test('a schema that begins like the one before, then differs, is another; the re
 });
 
 test('other labels in the hello mean another schema object', async () => {
-  const world = new SessionHarness();
+  const world = new ConnectionHarness();
   const schemas: unknown[] = [];
   for (const labels of [[], [], [['site', 'x']], [['site', 'y']], [['site', 'y']]] as [string, string][][]) {
     const client = await world.welcomed({ labels });
@@ -381,7 +381,7 @@ test('other labels in the hello mean another schema object', async () => {
 });
 
 test('acks: the newest word, at most five a second', async () => {
-  const world = new SessionHarness();
+  const world = new ConnectionHarness();
   await world.clock.advance(45_000);
   const client = await world.welcomed();
   client.begin();
@@ -398,8 +398,8 @@ test('acks: the newest word, at most five a second', async () => {
   assert.equal(client.ofKind('ack').length, 6);
 });
 
-test('an ack after a scrape; again after a reconnect, and after a begin of another session', async () => {
-  const world = new SessionHarness();
+test('an ack after a scrape; again after a reconnect, and after a begin of another epoch', async () => {
+  const world = new ConnectionHarness();
   const client = await world.welcomed();
   client.begin(5);
   client.schema(['a']);
@@ -407,11 +407,11 @@ test('an ack after a scrape; again after a reconnect, and after a begin of anoth
   await settle();
   assert.deepEqual(client.ofKind('ack'), []);
   await world.scrapeAll();
-  assert.deepEqual(client.ofKind('ack'), [{ kind: 'ack', session: 5, seq: 1 }]);
+  assert.deepEqual(client.ofKind('ack'), [{ kind: 'ack', epoch: 5, seq: 1 }]);
   client.link.cut();
   await settle();
   const again = await world.welcomed();
-  assert.deepEqual(again.ofKind('ack'), [{ kind: 'ack', session: 5, seq: 1 }]);
+  assert.deepEqual(again.ofKind('ack'), [{ kind: 'ack', epoch: 5, seq: 1 }]);
   again.begin(6);
   await world.clock.advance(1000);
   again.schema(['a']);
@@ -419,11 +419,11 @@ test('an ack after a scrape; again after a reconnect, and after a begin of anoth
   await settle();
   await world.scrapeAll();
   await world.clock.advance(1000);
-  assert.deepEqual(again.ofKind('ack').at(-1), { kind: 'ack', session: 6, seq: 1 });
+  assert.deepEqual(again.ofKind('ack').at(-1), { kind: 'ack', epoch: 6, seq: 1 });
 });
 
 test('an ack that waits goes with its connection', async () => {
-  const world = new SessionHarness();
+  const world = new ConnectionHarness();
   await world.clock.advance(45_000);
   const client = await world.welcomed();
   client.begin();
@@ -438,7 +438,7 @@ test('an ack that waits goes with its connection', async () => {
 });
 
 test('a peer that asks and does not read is cut off', async () => {
-  const world = new SessionHarness();
+  const world = new ConnectionHarness();
   const client = world.dial({ windowBytes: 1024 * 1024 });
   client.hello();
   await settle();
@@ -456,7 +456,7 @@ test('a peer that asks and does not read is cut off', async () => {
 });
 
 test('an error to a peer that does not read ends with the deadline of the goodbye', async () => {
-  const world = new SessionHarness();
+  const world = new ConnectionHarness();
   const client = await world.welcomed();
   client.link.silence();
   await world.clock.advance(limits.silenceMs);
@@ -468,7 +468,7 @@ test('an error to a peer that does not read ends with the deadline of the goodby
 });
 
 test('schemas of live connections are bounded by the memory of the server; the peer is told to come again', async () => {
-  const world = new SessionHarness();
+  const world = new ConnectionHarness();
   const { store } = world.delivery;
   assert.equal(store.holdSchema(testSchema(1, 'x'.repeat(memoryBytesMax - 4000)), undefined), true);
   const before = store.windowBytes;
@@ -485,7 +485,7 @@ test('schemas of live connections are bounded by the memory of the server; the p
 });
 
 test('a begin gives back what the schema before took', async () => {
-  const world = new SessionHarness();
+  const world = new ConnectionHarness();
   const client = await world.welcomed();
   client.begin();
   await settle();
@@ -502,7 +502,7 @@ test('a begin gives back what the schema before took', async () => {
 });
 
 test('an agent that says nothing for long is down, and up again with its next report', async () => {
-  const world = new SessionHarness();
+  const world = new ConnectionHarness();
   const client = await world.welcomed();
   client.begin();
   client.schema(['a']);

@@ -28,7 +28,7 @@ class Loop {
     await settle();
   }
 
-  /** What a session does with a chunk of frames that take so long each. */
+  /** What a connection does with a chunk of frames that take so long each. */
   async chunk(name: string, share: Share, framesMs: readonly number[]): Promise<void> {
     const turn = share.enter();
     if (turn !== undefined) await turn;
@@ -96,7 +96,7 @@ test('who has had much of late comes after those who have not, and a second late
   assert.equal(loop.log.slice(5).join(''), 'xgmgm');
 });
 
-test('a session that fails, or that has nothing to do any more, holds up nobody', async () => {
+test('a connection that fails, or that has nothing to do any more, holds up nobody', async () => {
   const loop = new Loop();
   const shares = Array.from({ length: 4 }, () => loop.fairShare.join());
   void loop.chunk('a', shares[0]!, frames(7, 1));
@@ -111,12 +111,12 @@ test('a session that fails, or that has nothing to do any more, holds up nobody'
 
 test('whatever they send, all of it is done, no turn takes much longer than it may, and none waits for ever', async () => {
   const frameMs = fc.double({ min: 0, max: 3, noNaN: true });
-  const session = fc.array(fc.array(frameMs, { maxLength: 20 }), { maxLength: 4 });
+  const connection = fc.array(fc.array(frameMs, { maxLength: 20 }), { maxLength: 4 });
   await fc.assert(
-    fc.asyncProperty(fc.array(session, { minLength: 1, maxLength: 6 }), async (sessions) => {
+    fc.asyncProperty(fc.array(connection, { minLength: 1, maxLength: 6 }), async (connections) => {
       const loop = new Loop();
-      let running = sessions.length;
-      for (const [at, chunks] of sessions.entries()) {
+      let running = connections.length;
+      for (const [at, chunks] of connections.entries()) {
         const share = loop.fairShare.join();
         const run = async () => {
           for (const chunk of chunks) await loop.chunk(String(at), share, chunk);
@@ -124,7 +124,7 @@ test('whatever they send, all of it is done, no turn takes much longer than it m
         };
         void run();
       }
-      const all = sessions.flat(2);
+      const all = connections.flat(2);
       const totalMs = all.reduce((sum, ms) => sum + ms, 0);
       await settle();
       for (let turn = 0; turn < totalMs + 5 && running > 0; turn++) await loop.turn();
