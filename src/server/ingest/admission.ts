@@ -4,7 +4,6 @@ import type { Hello } from '../../protocol/message.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import type { Connection } from '../../runtime/connection.ts';
 import type { Log } from '../../runtime/log.ts';
-import type { AgentConnection } from './connection.ts';
 import { parseIdentity } from './keys.ts';
 
 /**
@@ -19,16 +18,8 @@ export class Admission {
     this.#options = options;
   }
 
-  get count(): number {
-    return this.#live.size;
-  }
-
   /** Lets an agent in, in the place of an older connection of the same host, or throws the ProtocolError to send. */
-  admit(
-    hello: Hello,
-    agentConnection: AgentConnection,
-    connection: Connection,
-  ): { readonly id: AgentId; undo(): void } {
+  admit(hello: Hello, admitted: Admitted, connection: Connection): { readonly id: AgentId; undo(): void } {
     const id = agentId(hello.agentName);
     if (id === undefined) throw new ProtocolError('bad-message', `hello: '${hello.agentName}' is no agent's name`);
     this.#checkIdentity(id, connection.identity);
@@ -36,13 +27,15 @@ export class Admission {
     if (before !== undefined && before.hostId !== hello.hostId) {
       throw new ProtocolError(
         'name-taken',
-        `an agent named '${id}' is connected from another host, ${before.agentConnection.peer}; give one of them another --name`,
+        `an agent named '${id}' is connected from another host, ${before.admitted.peer}; give one of them another --name`,
       );
     }
     const takeoversMs = before === undefined ? [] : this.#takeover(id, before, connection.peer);
-    const live: LiveAgent = { agentConnection, hostId: hello.hostId, identity: connection.identity, takeoversMs };
+    const live: LiveAgent = { admitted, hostId: hello.hostId, identity: connection.identity, takeoversMs };
     this.#live.set(id, live);
-    before?.agentConnection.replace(connection.peer);
+    before?.admitted.refuse(
+      new ProtocolError('replaced', `the same agent has connected again, from ${connection.peer}`),
+    );
     return {
       id,
       undo: () => {
@@ -54,17 +47,12 @@ export class Admission {
   /** Ends the live connection of every identity that is revoked by now. Returns how many there were. */
   dropRevoked(): number {
     let count = 0;
-    for (const { agentConnection, identity } of this.#live.values()) {
+    for (const { admitted, identity } of this.#live.values()) {
       if (identity === undefined || !this.#options.isRevoked(identity)) continue;
-      agentConnection.refuse(revoked(identity));
+      admitted.refuse(revoked(identity));
       count++;
     }
     return count;
-  }
-
-  /** Ends the live connection of a name, if there is one. */
-  drop(id: AgentId, error: ProtocolError): void {
-    this.#live.get(id)?.agentConnection.refuse(error);
   }
 
   #checkIdentity(id: AgentId, identity: string | undefined): void {
@@ -82,7 +70,7 @@ export class Admission {
       this.#options.onClones(id);
       this.#options.log.warn(
         `agent '${id}' has replaced its own connection ${takeoversMs.length} times in a minute, last from ${peer} after ` +
-          `${before.agentConnection.peer}: two hosts run with one identity, as cloned machines do; enrol one of them anew`,
+          `${before.admitted.peer}: two hosts run with one identity, as cloned machines do; enrol one of them anew`,
       );
       return [];
     }
@@ -98,8 +86,15 @@ export interface AdmissionOptions {
   onClones(id: AgentId): void;
 }
 
+/** A connection, as far as it is known here. */
+export interface Admitted {
+  readonly peer: string;
+  /** Ends it with an error that its peer can read. */
+  refuse(error: ProtocolError): void;
+}
+
 interface LiveAgent {
-  readonly agentConnection: AgentConnection;
+  readonly admitted: Admitted;
   readonly hostId: string;
   readonly identity: string | undefined;
   readonly takeoversMs: readonly number[];

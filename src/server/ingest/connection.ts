@@ -83,11 +83,6 @@ export class AgentConnection {
     }
   }
 
-  /** Another connection of the same agent takes this one's place. */
-  replace(by: string): void {
-    this.refuse(new ProtocolError('replaced', `the same agent has connected again, from ${by}`));
-  }
-
   /** Ends it with an error that the agent is told, as far as it still listens. */
   refuse(error: ProtocolError): void {
     this.#fail(error);
