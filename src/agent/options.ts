@@ -5,12 +5,11 @@ import { logLevels } from '../runtime/log.ts';
 import {
   bytes,
   choice,
-  configFileOption,
   duration,
+  envFileOption,
   flagOption,
   hostPort,
   listOption,
-  type OptionRows,
   type Options,
   option,
   optional,
@@ -47,12 +46,6 @@ const running = ['run', 'check'] as const;
 
 function folder(name: string, fallback: string, help: string) {
   return option({ name, placeholder: 'FOLDER', parse: path, default: fallback, help, commands: collecting });
-}
-
-/** The same options, for the commands that collect. */
-function ofCollecting<R extends OptionRows>(options: R): R {
-  const rows = Object.entries(options).map(([key, row]) => [key, { ...row, commands: collecting }]);
-  return Object.fromEntries(rows) as R; // the same keys
 }
 
 function onOff(state: 'by default' | 'on request'): string {
@@ -152,7 +145,7 @@ const rows = {
     help: `A collector to leave out. On unless left out: ${onOff('by default')}.`,
     commands: collecting,
   }),
-  ...ofCollecting(collectorOptions),
+  ...collectorOptions,
   controlSocket: option({
     name: 'control-socket',
     placeholder: 'PATH',
@@ -174,7 +167,7 @@ const rows = {
     help: `Lines up to this level: ${logLevels.join(', ')}.`,
     commands: ['run', 'collect', 'check'],
   }),
-  configFile: configFileOption('/etc/sysmon/agent.env'),
+  envFile: envFileOption('/etc/sysmon/agent.env'),
 };
 
 export const program = {

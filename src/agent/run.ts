@@ -41,10 +41,15 @@ export async function run(
   const { host, sampler } = newSampler(options, { clock, log, counters });
 
   let key = settings.key;
+  let firstAddress: string | undefined;
   const link = new Link({
     ...{ address, spool, clock, boot, random, counters, log },
     hello: helloOf(settings, hostId({ rootfs: options.values.rootfs, spoolDir, randomBytes })),
-    dial: (signal) => dial({ ...server, psk: key, timeoutMs: dialTimeoutMs, signal }),
+    dial: async (signal) => {
+      const connection = await dial({ ...server, psk: key, timeoutMs: dialTimeoutMs, firstAddress, signal });
+      firstAddress = connection.peerAddress;
+      return connection;
+    },
     onState(state) {
       const line = linkLine(address, state);
       if (line !== undefined) lifecycle.status(line);
@@ -140,7 +145,7 @@ function startLine(
   );
 }
 
-// For the name, TCP and TLS together. Longer than a lost first packet takes.
-const dialTimeoutMs = 10_000;
+// For the name and all of its addresses; two of them have 10 s each.
+const dialTimeoutMs = 20_000;
 // A host that swaps is slow, and not helped by a restart.
 const tickGraceMs = 60_000;

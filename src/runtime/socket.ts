@@ -211,8 +211,6 @@ const wordsOf: Readonly<Record<ConnectionErrorCode, (peer: string, reason: strin
 };
 
 function socketReasonOf(error: Error): string {
-  // A name with several addresses, each of which failed, has an empty message of its own.
-  if (error instanceof AggregateError) return error.errors.map((one) => socketReasonOf(one)).join('; ');
   // OpenSSL's messages end with the names of its source files; what went wrong stands apart.
   const { reason } = error as { reason?: unknown };
   return typeof reason === 'string' && reason !== '' ? reason : error.message;

@@ -197,9 +197,6 @@ test('errors have one of our codes and name the peer', () => {
     assert.match(error.message, /relay:1/);
     assert.equal(error.cause, cause);
   }
-  const one = Object.assign(new Error('first'), { code: 'EHOSTUNREACH' });
-  const all = Object.assign(new AggregateError([one, new Error('second')]), { code: 'EHOSTUNREACH' });
-  assert.match(connectionErrorOf(all, 'relay:1').message, /first; second/);
   const openssl = Object.assign(new Error('C0DE:error:0A:SSL:x.c:1\n'), { code: 'ERR_SSL_X', reason: 'bad record' });
   assert.equal(connectionErrorOf(openssl, 'relay:1').message, 'no TLS with relay:1: bad record');
 });

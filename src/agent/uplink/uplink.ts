@@ -130,7 +130,8 @@ export class Link {
     const unsent = () => cursor.unsentCount;
     this.#become({ kind: 'connected', peer: connection.peer, sinceMs: clock.nowMs(), unsent });
     // As often as losses are told: a server that comes and goes does not fill the log.
-    if (this.#isLossTold) log.info(`connected to '${address}'; ${reports(unsent())} to send`);
+    const place = connection.peer === address ? '' : ` (${connection.peer})`;
+    if (this.#isLossTold) log.info(`connected to '${address}'${place}; ${reports(unsent())} to send`);
     this.#isLossTold = false;
   }
 
