@@ -107,7 +107,7 @@ async function startAgent(workshop: Workshop): Promise<{ readonly agent: number;
   writeFileSync(fleetKeyFile, `${'5a'.repeat(32)}\n`, { mode: 0o400 });
   // Two commands take them, and one not all of them: in the environment that is no matter.
   const serverEnv = {
-    SYSMON_ENV_FILE: '/dev/null',
+    SYSMON_CONFIG_FILE: '/dev/null',
     SYSMON_LOG_LEVEL: 'warn',
     SYSMON_LISTEN: `127.0.0.1:${port}`,
     SYSMON_WEB_LISTEN_ADDRESS: `127.0.0.1:${webPort}`,
@@ -130,7 +130,7 @@ async function startAgent(workshop: Workshop): Promise<{ readonly agent: number;
       ...unitFlags('sysmon-agent'),
       join(dist, 'sysmon-agent.cjs'),
       'run',
-      '--env-file=/dev/null',
+      '--config.file=/dev/null',
       '--log.level=warn',
       `--server=127.0.0.1:${port}`,
       `--key-file=${keyFile}`,

@@ -53,7 +53,7 @@ function startServer() {
   mkdirSync(state, { recursive: true });
   return start(process.execPath, [
     join(root, 'dist/sysmon-server.cjs'),
-    ...['--env-file', '/dev/null', '--state-dir', state, '--control-socket', join(state, 'control.sock')],
+    ...['--config.file', '/dev/null', '--state-dir', state, '--control-socket', join(state, 'control.sock')],
     ...['--listen', `127.0.0.1:${ports.agents}`, '--web.listen-address', `127.0.0.1:${ports.http}`],
   ]);
 }
@@ -63,7 +63,7 @@ function startAgent(name, options) {
   mkdirSync(spool);
   return start(process.execPath, [
     join(root, 'dist/sysmon-agent.cjs'),
-    ...['--env-file', '/dev/null', '--spool-dir', spool, '--control-socket', join(spool, 'control.sock')],
+    ...['--config.file', '/dev/null', '--spool-dir', spool, '--control-socket', join(spool, 'control.sock')],
     ...['--server', `127.0.0.1:${ports.agents}`, '--name', name, ...options],
   ]);
 }

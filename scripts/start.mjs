@@ -18,7 +18,7 @@ await bundle();
 for (const folder of ['var/server', 'var/agent']) mkdirSync(join(root, folder), { recursive: true });
 
 const serverEnv = {
-  SYSMON_ENV_FILE: '/dev/null', // not the installed server's
+  SYSMON_CONFIG_FILE: '/dev/null', // not the installed server's
   SYSMON_LISTEN: '127.0.0.1:9732',
   SYSMON_WEB_LISTEN_ADDRESS: '127.0.0.1:9733',
   SYSMON_STATE_DIR: 'var/server',
@@ -26,7 +26,7 @@ const serverEnv = {
   ...process.env,
 };
 const agentEnv = {
-  SYSMON_ENV_FILE: '/dev/null',
+  SYSMON_CONFIG_FILE: '/dev/null',
   SYSMON_SERVER: serverEnv.SYSMON_LISTEN,
   SYSMON_SPOOL_DIR: 'var/agent',
   SYSMON_CONTROL_SOCKET: 'var/agent/control.sock',

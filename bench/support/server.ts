@@ -35,7 +35,7 @@ export class Server {
       ...unitFlags('sysmon-server'),
       join(dist, 'sysmon-server.cjs'),
       'run',
-      '--env-file=/dev/null',
+      '--config.file=/dev/null',
       '--log.level=error',
       `--listen=127.0.0.1:${port}`,
       `--web.listen-address=127.0.0.1:${webPort}`,

@@ -5,11 +5,12 @@ import { logLevels } from '../runtime/log.ts';
 import {
   bytes,
   choice,
+  configFileOption,
   duration,
-  envFileOption,
   flagOption,
   hostPort,
   listOption,
+  type OptionRows,
   type Options,
   option,
   optional,
@@ -46,6 +47,12 @@ const running = ['run', 'check'] as const;
 
 function folder(name: string, fallback: string, help: string) {
   return option({ name, placeholder: 'FOLDER', parse: path, default: fallback, help, commands: collecting });
+}
+
+/** The same options, for the commands that collect. */
+function ofCollecting<R extends OptionRows>(options: R): R {
+  const rows = Object.entries(options).map(([key, row]) => [key, { ...row, commands: collecting }]);
+  return Object.fromEntries(rows) as R; // the same keys
 }
 
 function onOff(state: 'by default' | 'on request'): string {
@@ -145,7 +152,7 @@ const rows = {
     help: `A collector to leave out. On unless left out: ${onOff('by default')}.`,
     commands: collecting,
   }),
-  ...collectorOptions,
+  ...ofCollecting(collectorOptions),
   controlSocket: option({
     name: 'control-socket',
     placeholder: 'PATH',
@@ -167,7 +174,7 @@ const rows = {
     help: `Lines up to this level: ${logLevels.join(', ')}.`,
     commands: ['run', 'collect', 'check'],
   }),
-  envFile: envFileOption('/etc/sysmon/agent.env'),
+  configFile: configFileOption('/etc/sysmon/agent.env'),
 };
 
 export const program = {

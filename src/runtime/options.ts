@@ -7,11 +7,11 @@ export * from './option-parsers.ts';
  * Options: a row each, from which come the values, `--help` and the documented environment file.
  *
  * An option named `spool.max-bytes` is set by `--spool.max-bytes 64MiB` (or `=64MiB`), else by `SYSMON_SPOOL_MAX_BYTES`
- * in the environment, else by the same name in the file that `--env-file` names, else it has its default.
+ * in the environment, else by the same name in the file that `--config.file` names, else it has its default.
  */
 export interface OptionRow<T> {
   readonly name: string;
-  /** What stands for the value in the help, such as `BYTES`. Undefined: a switch, which needs none. */
+  /** The name of the value in the help, such as `BYTES`. Undefined: a switch, which needs none. */
   readonly placeholder: string | undefined;
   /** As one would write it. Undefined: none. */
   readonly default: string | undefined;
@@ -75,19 +75,22 @@ export function flagOption(row: Common): OptionRow<boolean> {
   };
 }
 
-/** The option that names the environment file: read where it exists, and it must exist where it was named. */
-export function envFileOption(defaultPath: string): OptionRow<string | undefined> {
+/**
+ * The option that names the file of options: read where it exists, and it must exist where it was named. Not called
+ * `env-file`, which Node takes for its own, also behind the name of the script: https://github.com/nodejs/node/issues/54232
+ */
+export function configFileOption(defaultPath: string): OptionRow<string | undefined> {
   return optional({
-    name: envFileName,
+    name: configFileName,
     placeholder: 'FILE',
     parse: path,
     default: defaultPath,
-    help: 'A file of SYSMON_NAME=VALUE lines, read for what neither a flag nor the environment sets.',
+    help: 'File of options, as SYSMON_NAME=VALUE lines. The command line and the environment take precedence.',
     defaultHelp: `${defaultPath} where it exists`,
   });
 }
 
-export const envFileName = 'env-file';
+export const configFileName = 'config.file';
 
 function common<T>(row: Omit<Valued<T>, 'placeholder' | 'parse'> & { placeholder?: string }) {
   return {
@@ -131,8 +134,6 @@ export interface Options<R extends OptionRows> {
   readonly command: string;
   readonly arguments: readonly string[];
   readonly values: Values<R>;
-  /** Names of the options that were given, wherever. */
-  readonly given: ReadonlySet<string>;
   /** `name=value` for each that differs from its default: for the line that a start logs. */
   readonly changed: readonly string[];
   /** The error for a value that is wrong only together with something else. `expected` begins with that word. */
@@ -159,7 +160,7 @@ export function readOptions<R extends OptionRows>(program: Program<R>, sources: 
   for (const name of flags.keys()) refuseForeign(rows.get(name), command, program);
 
   const environment = readEnvironment(rows, sources.env);
-  const file = readEnvFile(rows, flags.get(envFileName) ?? environment.get(envFileName), sources.readFile);
+  const file = readConfigFile(rows, flags.get(configFileName) ?? environment.get(configFileName), sources.readFile);
   const given = new Map([...file, ...environment, ...flags]);
 
   const values: Record<string, unknown> = {};
@@ -174,7 +175,6 @@ export function readOptions<R extends OptionRows>(program: Program<R>, sources: 
     arguments: words.slice(1),
     // Each key was filled from the row of the same key.
     values: values as Values<R>,
-    given: new Set(given.keys()),
     changed,
     refuse: (name, expected) => {
       const row = rows.get(name);
@@ -292,12 +292,12 @@ function split(row: OptionRow<unknown>, text: string): string[] {
     .filter((part) => part !== '');
 }
 
-function readEnvFile(
+function readConfigFile(
   rows: ReadonlyMap<string, OptionRow<unknown>>,
   given: Given | undefined,
   readFile: Sources['readFile'],
 ): Map<string, Given> {
-  const row = rows.get(envFileName);
+  const row = rows.get(configFileName);
   const file = given ? given.texts[0] : row?.default;
   if (row === undefined || file === undefined || file === '') return new Map();
   let text: string;
@@ -307,14 +307,18 @@ function readEnvFile(
     const code = (error as NodeJS.ErrnoException).code; // what readFileSync throws
     if (given === undefined && (code === 'ENOENT' || code === 'ENOTDIR')) return new Map();
     const expected = `expected a readable file: ${reasonOf(error)}`;
-    throw refusal(envFileName, given ?? { texts: [file], where: 'its default' }, expected);
+    throw refusal(configFileName, given ?? { texts: [file], where: 'its default' }, expected);
   }
-  return parseEnvFile(rows, file, text);
+  return parseConfigFile(rows, file, text);
 }
 
-function parseEnvFile(rows: ReadonlyMap<string, OptionRow<unknown>>, file: string, text: string): Map<string, Given> {
+function parseConfigFile(
+  rows: ReadonlyMap<string, OptionRow<unknown>>,
+  file: string,
+  text: string,
+): Map<string, Given> {
   const byVariable = new Map([...rows.values()].map((row) => [environmentName(row.name), row]));
-  byVariable.delete(environmentName(envFileName)); // a file cannot name another
+  byVariable.delete(environmentName(configFileName)); // a file cannot name another
   const given = new Map<string, Given>();
   for (const [index, line] of text.split('\n').entries()) {
     const content = line.trim();

@@ -2,8 +2,8 @@ import { logLevels } from '../runtime/log.ts';
 import {
   bytes,
   choice,
+  configFileOption,
   duration,
-  envFileOption,
   flagOption,
   hostPort,
   integer,
@@ -129,7 +129,7 @@ const rows = {
     help: `Lines up to this level: ${logLevels.join(', ')}.`,
     commands: ['run', 'check'],
   }),
-  envFile: envFileOption('/etc/sysmon/server.env'),
+  configFile: configFileOption('/etc/sysmon/server.env'),
 };
 
 export const program = {

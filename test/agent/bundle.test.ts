@@ -32,7 +32,7 @@ for (const schedule of ['500ms', '* * * * * *']) {
       [
         program,
         'run',
-        '--env-file=/dev/null',
+        '--config.file=/dev/null',
         // Nobody listens on the discard port: reports wait, and can be counted.
         '--server=127.0.0.1:9',
         `--control-socket=${socket}`,

@@ -17,7 +17,7 @@ after(() => {
 });
 
 /** No option of this machine. */
-const env = { PATH: process.env['PATH'], SYSMON_ENV_FILE: '/dev/null' };
+const env = { PATH: process.env['PATH'], SYSMON_CONFIG_FILE: '/dev/null' };
 
 function agent(...argv: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
   return new Promise((resolve) => {

@@ -434,7 +434,7 @@ async function nothingLeaks(world: World): Promise<void> {
 /** A program that does not start: its exit code and what it printed. */
 async function refusal(context: TestContext, program: 'agent' | 'server', ...argv: string[]) {
   const run = new Program(program, process.execPath, [bundleOf(program), ...argv], {
-    env: { PATH: process.env['PATH'], SYSMON_ENV_FILE: '/dev/null' },
+    env: { PATH: process.env['PATH'], SYSMON_CONFIG_FILE: '/dev/null' },
   });
   context.after(() => run.kill('SIGKILL'));
   const { code } = await run.ended;
@@ -483,7 +483,7 @@ test('without a key only the loopback is served, unless it is told otherwise, an
     '--allow-plaintext',
   ];
   const argv = [bundleOf('server'), 'run', ...options, '--control-socket', join(temporaryFolder(context), 's.sock')];
-  const server = new Program('server', process.execPath, argv, { env: { SYSMON_ENV_FILE: '/dev/null' } });
+  const server = new Program('server', process.execPath, argv, { env: { SYSMON_CONFIG_FILE: '/dev/null' } });
   context.after(() => server.kill('SIGKILL'));
   await server.line(/warning: agents are taken without keys \(--allow-plaintext\)/);
   assert.match(await (await fetch(`http://${loopback}:${webPort}/`)).text(), /taken without keys/);
@@ -497,7 +497,7 @@ test('without a state folder a revocation holds as long as the server, reloads i
   const options = ['--listen', `${loopback}:${port}`, '--fleet-key-file', fleetKeyFile];
   const web = ['--web.listen-address', `${loopback}:${webPort}`, '--control-socket', controlSocket];
   const server = new Program('server', process.execPath, [bundleOf('server'), 'run', ...options, ...web], {
-    env: { SYSMON_ENV_FILE: '/dev/null' },
+    env: { SYSMON_CONFIG_FILE: '/dev/null' },
   });
   context.after(() => server.kill('SIGKILL'));
   await server.line(/: agents on /);

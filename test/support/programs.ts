@@ -168,7 +168,7 @@ export function sampleIn(text: string, series: string): number {
 }
 
 /** No option of this machine. */
-const bareEnv: NodeJS.ProcessEnv = { PATH: process.env['PATH'], SYSMON_ENV_FILE: '/dev/null' };
+const bareEnv: NodeJS.ProcessEnv = { PATH: process.env['PATH'], SYSMON_CONFIG_FILE: '/dev/null' };
 
 export const bundleOf = (program: 'agent' | 'server'): string => rootFile(`dist/sysmon-${program}.cjs`);
 
