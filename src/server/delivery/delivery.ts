@@ -2,7 +2,9 @@ import type { AgentId } from '../../model/agent-id.ts';
 import { agentId } from '../../model/agent-id.ts';
 import type { EpochSeq } from '../../protocol/message.ts';
 import type { Clock } from '../../runtime/clock.ts';
-import { Cursors, type CursorsOptions, type Scraper } from './cursors.ts';
+import { Cursors, type ScrapeConnection as CursorsConnection, type CursorsOptions, type Scraper } from './cursors.ts';
+import { takeNew } from './scrape.ts';
+import type { ConnectionEvent, Scrape, ScrapeConnection, ScrapeRequest } from './scraper.ts';
 import { parseState, type SavedAgent, type SavedState, type StateDisk, StateFile } from './state-file.ts';
 import { type AgentRecord, Store, type StoreOptions } from './store.ts';
 
@@ -22,6 +24,7 @@ export class Delivery {
   /** Up to when the file says that the scrapers had an agent's reports. */
   readonly #durableMs = new Map<AgentId, number>();
   readonly #ackFromMonotonicMs: number;
+  readonly #connections = new WeakMap<ScrapeConnection, CursorsConnection>();
 
   constructor(options: DeliveryOptions) {
     this.#options = options;
@@ -67,6 +70,36 @@ export class Delivery {
   /** What this agent may be told now. */
   ack(agent: AgentRecord): EpochSeq | undefined {
     return agent.ack(this.#ackMs(agent.id));
+  }
+
+  /**
+   * Begins a scrape and puts together what this scraper has not had. Undefined when there are as many scrapers as there
+   * may be: that one gets the newest values instead.
+   */
+  async openScrape(request: ScrapeRequest): Promise<Scrape | undefined> {
+    const { clock, windowMs, turn } = { ...this.#options, ...this.#options.cursors };
+    const selection = [...request.selection].sort().join(',');
+    const connection = this.#connection(request.connection);
+    const { timeoutMs } = request;
+    const open = await this.cursors.open({ name: request.name.text, selection, connection, timeoutMs });
+    if (open === undefined) return undefined;
+    const agents = [...this.store.agents.values()].filter(
+      ({ id }) => request.selection.length === 0 || request.selection.includes(id),
+    );
+    const samplesMax = request.samplesMax ?? open.samplesMax;
+    const taken = await takeNew({ clock, store: this.store, windowMs, turn }, agents, open, samplesMax);
+    return { ...taken, intervalMs: open.intervalMs, finish: () => open.finish(taken), abort: () => open.abort() };
+  }
+
+  /** A connection over which scrapes came has ended. Whichever event comes first counts. */
+  connectionEvent(connection: ScrapeConnection, event: ConnectionEvent): void {
+    this.cursors.closed(this.#connection(connection), { isAllRead: event.kind === 'half-closed' });
+  }
+
+  #connection(connection: ScrapeConnection): CursorsConnection {
+    const known = this.#connections.get(connection) ?? { closed: false };
+    this.#connections.set(connection, known);
+    return known;
   }
 
   /** What has left the windows, cursors out of use, agents long gone. Called once in a while. */

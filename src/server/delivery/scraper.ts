@@ -1,0 +1,55 @@
+import type { AgentId } from '../../model/agent-id.ts';
+import type { AgentBatch } from '../exposition/exposition.ts';
+
+/** Who scrapes. The same text in another space is another scraper: `scraper=10.0.0.5` is not who comes from there. */
+export interface ScraperName {
+  /** `scraper=NAME` of the URL, the authenticated user, or the client's address. */
+  readonly space: 'param' | 'user' | 'addr';
+  readonly text: string;
+}
+
+/** One connection over which scrapes come. Compared by identity. */
+export interface ScrapeConnection {
+  /** The client's address, without its port. */
+  readonly address: string;
+}
+
+export interface ScrapeRequest {
+  readonly name: ScraperName;
+  /** The agents that the URL selects; empty: all. */
+  readonly selection: readonly AgentId[];
+  readonly connection: ScrapeConnection;
+  /** What the scraper says in X-Prometheus-Scrape-Timeout-Seconds. */
+  readonly timeoutMs: number;
+  /** At most so many samples, whatever the scraper has been given before: `max`. */
+  readonly samplesMax?: number | undefined;
+  /** At most about so many bytes of text, before compression. */
+  readonly bytesMax?: number | undefined;
+  /** At most so many reports of each agent: 1 for a scraper that keeps one sample of a series from an answer. */
+  readonly reportsMax?: number | undefined;
+}
+
+/** What a scraper is given, with timestamps. Exactly one of `finish` and `abort` ends it; after the first, nothing does. */
+export interface Scrape {
+  readonly batches: readonly AgentBatch[];
+  readonly samples: number;
+  /** Reports that were left for the next scrape. */
+  readonly backlogReports: number;
+  /** Reports that this scraper has not had and can no longer be given: at the old end of the window. */
+  readonly skippedReports: number;
+  /** How often it comes: the shorter of the last two intervals, as one may have been missed. Undefined while unknown. */
+  readonly intervalMs: number | undefined;
+  /** All of the answer is with the operating system. */
+  finish(): void;
+  /** It was not sent whole. */
+  abort(): void;
+}
+
+/** How a connection has ended. */
+export type ConnectionEvent =
+  /** The client has answered our half-close with its own, and its kernel has acknowledged every byte. */
+  | { readonly kind: 'half-closed' }
+  /** The client has closed it by itself; whether its kernel had acknowledged every byte by then. */
+  | { readonly kind: 'fin'; readonly isAcknowledged: boolean }
+  /** It was reset, has failed, or was closed by us without an answer. */
+  | { readonly kind: 'reset' };
