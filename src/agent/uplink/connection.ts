@@ -13,6 +13,7 @@ import type { BootClock } from '../collect/epoch-clock.ts';
 import type { SpoolCursor, SpoolStep } from '../spool/replay.ts';
 import type { SpoolEpoch } from '../spool/segment.ts';
 import type { Spool } from '../spool/spool.ts';
+import { KeepAlive } from './keep-alive.ts';
 
 /** The server ends the connection and says why. The code comes from a peer: any text. */
 export class RefusedError extends CodedError<string> {
@@ -71,12 +72,7 @@ class ServerConnection {
   readonly #expected = new Map<string | number, Expected>();
   #reading: Promise<void> = Promise.resolve();
   #nonce = 0;
-  #heardAtMs: number;
-  #sentAtMs: number;
-  /** When the oldest ping was sent that nothing has followed. */
-  #pingedAtMs: number | undefined;
-  #watch: Timer | undefined;
-  #watchAtMs = 0;
+  readonly #keepAlive: KeepAlive;
   /** Bytes since the last ping that paces the replay, and what it is answered with. */
   #unpacedBytes = 0;
   #pace: Promise<Measured> | undefined;
@@ -87,7 +83,13 @@ class ServerConnection {
     this.#options = options;
     this.#connection = options.connection;
     this.#clock = options.clock;
-    this.#heardAtMs = this.#sentAtMs = options.clock.monotonicMs();
+    this.#keepAlive = new KeepAlive({
+      clock: options.clock,
+      // Without an answer the connection ends, and that is handled where it is used.
+      ping: () => void this.#write(this.#pingFrame(), 'ping').catch(() => {}),
+      onSilence: (silentMs) =>
+        this.#end(new ConnectionError('timeout', `${this.#peer} has been silent for ${secondsText(silentMs)}`)),
+    });
   }
 
   async run(): Promise<void> {
@@ -104,7 +106,7 @@ class ServerConnection {
       const received = await this.#greet();
       const cursor = spool.replay(received.epochs);
       this.#options.onWelcomed(cursor);
-      this.#keepAlive();
+      this.#keepAlive.start();
       await this.#deliver(cursor);
       // The pong says that everything before the ping has been read.
       await this.#ping();
@@ -113,7 +115,7 @@ class ServerConnection {
       signal.removeEventListener('abort', stop);
       draining.removeEventListener('abort', wake);
       unsubscribe();
-      this.#watch?.cancel();
+      this.#keepAlive.stop();
       this.#end(new ConnectionError('closed', `the connection to ${this.#peer} has ended`));
       await this.#reading;
     }
@@ -164,8 +166,10 @@ class ServerConnection {
 
   async #sendPiece({ bytes, reportCount }: SendStep): Promise<void> {
     // In one write: each time that the process is woken for costs CPU.
-    const takesPing = reportCount > 0 && this.#isPingSoonAt(this.#clock.monotonicMs());
-    await this.#write(takesPing ? Buffer.concat([bytes, this.#pingFrame()]) : bytes);
+    const takesPing = reportCount > 0 && this.#keepAlive.takesPing;
+    const written = this.#write(takesPing ? Buffer.concat([bytes, this.#pingFrame()]) : bytes, 'report');
+    if (takesPing) this.#keepAlive.sent('ping');
+    await written;
     if (reportCount > 0) this.#options.onReportSent();
     await this.#keepPace(bytes.length);
   }
@@ -182,7 +186,6 @@ class ServerConnection {
     // What comes while it is not waited for is found by the cursor; and what comes in the delay goes with the first.
     if (this.#resume === undefined || this.#delay !== undefined) return;
     this.#delay = this.#clock.after(this.#options.delayMs, () => this.#goOn());
-    this.#putOffWatch(this.#clock.monotonicMs() + this.#options.delayMs);
   }
 
   #goOn(): void {
@@ -245,7 +248,7 @@ class ServerConnection {
     const sentAtMs = this.#options.boot.bootMs();
     const frame = this.#pingFrame();
     const answer = this.#expect(this.#nonce);
-    await this.#write(frame);
+    await this.#write(frame, 'ping');
     const { message, atMs } = await answer;
     // Expected by its nonce, so it is a pong.
     return { sentAtMs, receivedAtMs: atMs, serverMs: (message as Pong).nowMs };
@@ -253,51 +256,7 @@ class ServerConnection {
 
   /** A ping that goes out now. */
   #pingFrame(): Uint8Array {
-    this.#pingedAtMs ??= this.#clock.monotonicMs();
     return encodeFrame(encodeMessage({ kind: 'ping', nonce: ++this.#nonce }));
-  }
-
-  #isPingSoonAt(ms: number): boolean {
-    return this.#pingedAtMs === undefined && ms - this.#heardAtMs >= pingSoonMs;
-  }
-
-  /** Pings where nothing is heard, or there is nothing to say; ends the connection when nothing follows. */
-  #keepAlive(): void {
-    const nowMs = this.#clock.monotonicMs();
-    if (this.#pingedAtMs !== undefined && nowMs - this.#pingedAtMs >= limits.pongTimeoutMs) {
-      const silentMs = Math.round(nowMs - this.#heardAtMs);
-      this.#end(new ConnectionError('timeout', `${this.#peer} has been silent for ${secondsText(silentMs)}`));
-      return;
-    }
-    if (this.#pingedAtMs === undefined && nowMs - this.#quietSinceMs >= limits.pingAfterMs) {
-      // Without an answer the connection ends, and that is handled where it is used.
-      this.#write(this.#pingFrame()).catch(() => {});
-    }
-    this.#setWatch(this.#watchDueMs);
-  }
-
-  /** A report goes out then, with the ping that may be due: the timer is set so that it need not fire for that. */
-  #putOffWatch(sendAtMs: number): void {
-    const dueMs = this.#isPingSoonAt(sendAtMs) ? sendAtMs + limits.pongTimeoutMs : this.#watchDueMs;
-    // Half of it, so that the few ms by which things are late do not set it each time.
-    if (this.#watchAtMs < dueMs + watchGraceMs / 2) this.#setWatch(dueMs + watchGraceMs);
-    // A pong that is this late may never come.
-    else if (this.#pingedAtMs !== undefined && dueMs < this.#watchAtMs) this.#setWatch(dueMs);
-  }
-
-  get #watchDueMs(): number {
-    if (this.#pingedAtMs === undefined) return this.#quietSinceMs + limits.pingAfterMs;
-    return this.#pingedAtMs + limits.pongTimeoutMs;
-  }
-
-  #setWatch(atMs: number): void {
-    this.#watch?.cancel();
-    this.#watchAtMs = atMs;
-    this.#watch = this.#clock.after(atMs - this.#clock.monotonicMs(), () => this.#keepAlive());
-  }
-
-  get #quietSinceMs(): number {
-    return Math.min(this.#heardAtMs, this.#sentAtMs);
   }
 
   async #readAll(): Promise<void> {
@@ -313,8 +272,7 @@ class ServerConnection {
   }
 
   #receive(message: ServerMessage): void {
-    this.#heardAtMs = this.#clock.monotonicMs();
-    this.#pingedAtMs = undefined;
+    this.#keepAlive.heard();
     switch (message.kind) {
       case 'welcome':
         if (!this.#answer('welcome', message)) throw new ProtocolError('bad-message', 'welcome: a second one');
@@ -350,11 +308,11 @@ class ServerConnection {
   }
 
   #send(message: AgentMessage): Promise<void> {
-    return this.#write(encodeFrame(encodeMessage(message)));
+    return this.#write(encodeFrame(encodeMessage(message)), 'other');
   }
 
-  async #write(bytes: Uint8Array): Promise<void> {
-    this.#sentAtMs = this.#clock.monotonicMs();
+  async #write(bytes: Uint8Array, what: 'report' | 'ping' | 'other'): Promise<void> {
+    this.#keepAlive.sent(what);
     this.#options.counters.bytesSent += bytes.length;
     try {
       await this.#connection.write(bytes);
@@ -422,10 +380,6 @@ interface Expected {
 const pieceBytesMax = 65_536;
 // Twice this is under way at most: at a round trip of 100 ms 2.5 MB/s, and 13 KB/s before silence would end it.
 const paceBytes = 131_072;
-// Of the 10 s after which a ping is due: at an interval of 5 s it goes with every other report.
-const pingSoonMs = 0.75 * limits.pingAfterMs;
-// More than reports wait before they go out. As long as they come, the timer that would ping does not fire.
-const watchGraceMs = 1250;
 // A replay may begin several epochs one after another: they share a measurement.
 const measurementMsMax = 10_000;
 

@@ -1,0 +1,98 @@
+import { limits } from '../../protocol/limits.ts';
+import type { Clock, Timer } from '../../runtime/clock.ts';
+
+export interface KeepAliveOptions {
+  readonly clock: Pick<Clock, 'monotonicMs' | 'after'>;
+  /** A ping has to go out, on its own. */
+  readonly ping: () => void;
+  /** A ping went unanswered: the connection is of no use any more. */
+  readonly onSilence: (silentMs: number) => void;
+}
+
+/**
+ * When a connection pings, and when it is given up. It is told what is sent and heard, and knows no messages.
+ *
+ *     nothing heard, or nothing sent, for 10 s ──▶ ping ──nothing heard for 10 s──▶ silent
+ *                                                    └──────anything heard──────▶ quiet again
+ *
+ * A wake-up of the process costs as much as a report. So a ping goes along with a report where one is nearly due, and
+ * the timer leaves reports the time to come: an agent that reports every 5 s is never woken for a ping alone.
+ */
+export class KeepAlive {
+  readonly #options: KeepAliveOptions;
+  #heardAtMs: number;
+  #sentAtMs: number;
+  #reportAtMs = -Infinity;
+  #state: State = { kind: 'quiet' };
+  #timer: Timer | undefined;
+  #isRunning = false;
+
+  constructor(options: KeepAliveOptions) {
+    this.#options = options;
+    this.#heardAtMs = this.#sentAtMs = options.clock.monotonicMs();
+  }
+
+  start(): void {
+    this.#isRunning = true;
+    this.#setTimer();
+  }
+
+  stop(): void {
+    this.#isRunning = false;
+    this.#timer?.cancel();
+  }
+
+  heard(): void {
+    this.#heardAtMs = this.#nowMs;
+    this.#state = { kind: 'quiet' };
+    this.#setTimer();
+  }
+
+  sent(what: 'report' | 'ping' | 'other'): void {
+    const nowMs = this.#nowMs;
+    this.#sentAtMs = nowMs;
+    if (what === 'report') this.#reportAtMs = nowMs;
+    if (what === 'ping' && this.#state.kind === 'quiet') this.#state = { kind: 'pinged', atMs: nowMs };
+    this.#setTimer();
+  }
+
+  /** Whether a report that goes out now takes a ping along. */
+  get takesPing(): boolean {
+    return this.#state.kind === 'quiet' && this.#nowMs - this.#heardAtMs >= pingWithReportMs;
+  }
+
+  #setTimer(): void {
+    if (!this.#isRunning) return;
+    const { clock } = this.#options;
+    this.#timer?.cancel();
+    this.#timer = clock.after(this.#dueMs - clock.monotonicMs(), () => this.#due());
+  }
+
+  get #dueMs(): number {
+    if (this.#state.kind === 'pinged') return this.#state.atMs + limits.pongTimeoutMs;
+    const dueMs = Math.min(this.#heardAtMs, this.#sentAtMs) + limits.pingAfterMs;
+    return dueMs - this.#reportAtMs <= reportsApartMs ? dueMs + reportGraceMs : dueMs;
+  }
+
+  #due(): void {
+    if (this.#state.kind === 'pinged') this.#options.onSilence(this.#nowMs - this.#heardAtMs);
+    else this.#options.ping();
+  }
+
+  get #nowMs(): number {
+    return this.#options.clock.monotonicMs();
+  }
+}
+
+type State =
+  /** No ping is unanswered. */
+  | { readonly kind: 'quiet' }
+  /** The first ping since something was heard went out then. */
+  | { readonly kind: 'pinged'; readonly atMs: number };
+
+// Of the 10 s after which a ping is due: at an interval of 5 s it goes with every other report.
+const pingWithReportMs = 0.75 * limits.pingAfterMs;
+// Reports that came so short a time before a ping is due: the next is expected.
+const reportsApartMs = 1.1 * limits.pingAfterMs;
+// Longer than a report waits for its time to go out.
+const reportGraceMs = 1250;
