@@ -1,5 +1,6 @@
 import { seriesValue } from '../../model/family.ts';
 import type { SchemaBlock } from '../../model/schema.ts';
+import { escapeHelp, escapeLabelValue, numberText } from '../../model/text-format.ts';
 import type { Recording } from './recorder.ts';
 
 /**
@@ -21,7 +22,7 @@ function familyText(recording: Recording, blocks: readonly SchemaBlock[]): strin
   const lines = blocks.flatMap((block) => seriesLines(recording, block));
   if (lines.length === 0) return '';
   const { name, help, type } = blocks[0]!.family;
-  return `# HELP ${name} ${escapedHelp(help)}\n# TYPE ${name} ${type}\n${lines.join('')}`;
+  return `# HELP ${name} ${escapeHelp(help)}\n# TYPE ${name} ${type}\n${lines.join('')}`;
 }
 
 function seriesLines({ sums, present }: Recording, block: SchemaBlock): string[] {
@@ -33,23 +34,9 @@ function seriesLines({ sums, present }: Recording, block: SchemaBlock): string[]
     const labels = labelNames
       .map((label, at) => [label, block.labelValues[index * labelNames.length + at]!] as const)
       .filter(([, value]) => value !== '')
-      .map(([label, value]) => `${label}="${escapedLabel(value)}"`);
+      .map(([label, value]) => `${label}="${escapeLabelValue(value)}"`);
     const set = labels.length === 0 ? '' : `{${labels.join(',')}}`;
     lines.push(`${name}${set} ${numberText(seriesValue(sums[id]!, divisor))}\n`);
   }
   return lines;
-}
-
-function escapedHelp(text: string): string {
-  return text.replaceAll('\\', '\\\\').replaceAll('\n', '\\n');
-}
-
-function escapedLabel(text: string): string {
-  return escapedHelp(text).replaceAll('"', '\\"');
-}
-
-function numberText(value: number): string {
-  if (value === Number.POSITIVE_INFINITY) return '+Inf';
-  if (value === Number.NEGATIVE_INFINITY) return '-Inf';
-  return String(value);
 }

@@ -1,7 +1,8 @@
 import type { AgentId } from '../../model/agent-id.ts';
 import type { Family, MetricType } from '../../model/family.ts';
+import { escapeHelp } from '../../model/text-format.ts';
 import { decimalsOf } from './numbers.ts';
-import { escapeHelp, openingOf, type Text } from './series-text.ts';
+import { openingOf, type Text } from './series-text.ts';
 import { WeakValues } from './weak-values.ts';
 
 /**

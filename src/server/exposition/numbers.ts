@@ -1,3 +1,5 @@
+import { numberText } from '../../model/text-format.ts';
+
 /**
  * Numbers as Prometheus reads them, in the shortest digits that read back as the same double: what `String()` gives,
  * and `NaN`, `+Inf`, `-Inf`. A scrape of a fleet prints half a million, and nearly all of them are whole numbers or have a
@@ -34,17 +36,11 @@ export function writeNumber(view: DataView, at: number, value: number): number {
     const scaled = Math.round(value * power);
     if (scaled / power === value) return writeDecimal(view, at, scaled, decimals);
   }
-  return writeText(view, at, textOf(value));
+  return writeText(view, at, numberText(value));
 }
 
 const powersOfTen = [1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
 const digitsMax = 1e15;
-
-function textOf(value: number): string {
-  if (value === Infinity) return '+Inf';
-  if (value === -Infinity) return '-Inf';
-  return String(value);
-}
 
 function writeText(view: DataView, at: number, text: string): number {
   for (let index = 0; index < text.length; index++) view.setUint8(at++, text.charCodeAt(index));

@@ -1,6 +1,7 @@
 import type { AgentId } from '../../model/agent-id.ts';
 import type { Family } from '../../model/family.ts';
 import type { SchemaPart } from '../../model/schema.ts';
+import { escapeLabelValue } from '../../model/text-format.ts';
 
 /*
  * What stands before the value on a series' line comes in four pieces. The first and the third are those of all agents
@@ -215,13 +216,4 @@ export function copyText(to: DataView, at: number, from: DataView, start: number
     target += 8;
   }
   return at + end - start;
-}
-
-/** https://prometheus.io/docs/instrumenting/exposition_formats/#comments-help-text-and-type-information */
-export function escapeLabelValue(value: string): string {
-  return /[\\"\n]/.test(value) ? value.replaceAll('\\', '\\\\').replaceAll('"', '\\"').replaceAll('\n', '\\n') : value;
-}
-
-export function escapeHelp(help: string): string {
-  return help.replaceAll('\\', '\\\\').replaceAll('\n', '\\n');
 }
