@@ -1,9 +1,9 @@
 import { hostname } from 'node:os';
 import { addressText, isLoopback, type ListenAddress, UsageError } from '../runtime/options.ts';
 import { readSecretFile, SecretFileError } from '../runtime/secret-file.ts';
-import { checkStateDir, readRevocations } from './delivery/state-disk.ts';
-import type { Revocations } from './ingest/key-ring.ts';
+import { checkStateDir } from './delivery/state-disk.ts';
 import { type FleetKey, parseFleetKeys } from './ingest/keys.ts';
+import { type Revocations, readRevocations } from './ingest/revocations.ts';
 import { defaultPort, type ServerOptions } from './options.ts';
 
 /** The options of a server, and what depends on several of them at once. */

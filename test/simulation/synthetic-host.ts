@@ -1,7 +1,8 @@
 import { counter, gauge } from '../../src/agent/collect/collectors/collector.ts';
-import { Recorder, type Recording } from '../../src/agent/collect/recorder.ts';
+import { Recorder } from '../../src/agent/collect/recorder.ts';
 import type { Family } from '../../src/model/family.ts';
 import { seriesValue } from '../../src/model/family.ts';
+import type { Recording } from '../../src/model/recording.ts';
 import type { Schema } from '../../src/model/schema.ts';
 import type { Random } from './random.ts';
 

@@ -2,8 +2,9 @@ import type { Collector, CollectorContext } from '../../src/agent/collect/collec
 import { collectorRows } from '../../src/agent/collect/collectors/index.ts';
 import { expositionOf } from '../../src/agent/collect/exposition.ts';
 import { Host } from '../../src/agent/collect/proc/host.ts';
-import { Recorder, type Recording } from '../../src/agent/collect/recorder.ts';
+import { Recorder } from '../../src/agent/collect/recorder.ts';
 import { newAgentCounters } from '../../src/agent/own-metrics.ts';
+import type { Recording } from '../../src/model/recording.ts';
 import { type FixtureHost, makeTree } from './fixture-proc.ts';
 
 /** 2024-07-01 12:00:00.250 UTC. */

@@ -3,7 +3,7 @@
 import { execFileSync } from 'node:child_process';
 import { closeSync, openSync, readSync } from 'node:fs';
 import { Host } from '../../src/agent/collect/proc/host.ts';
-import type { Recording } from '../../src/agent/collect/recorder.ts';
+import type { Recording } from '../../src/model/recording.ts';
 import { newCollector, OneCollector } from './collect-fixture.ts';
 
 /** What this probe prints. */

@@ -1,6 +1,6 @@
-import type { Recording } from '../../src/agent/collect/recorder.ts';
 import type { SpoolCursor } from '../../src/agent/spool/replay.ts';
 import type { Family } from '../../src/model/family.ts';
+import type { Recording } from '../../src/model/recording.ts';
 import { Schema } from '../../src/model/schema.ts';
 import { decodeAgentMessage } from '../../src/protocol/codec.ts';
 import { FrameDecoder } from '../../src/protocol/frame.ts';

@@ -1,7 +1,7 @@
 import { seriesValue } from '../../model/family.ts';
+import type { Recording } from '../../model/recording.ts';
 import type { SchemaBlock } from '../../model/schema.ts';
 import { escapeHelp, escapeLabelValue, numberText } from '../../model/text-format.ts';
-import type { Recording } from './recorder.ts';
 
 /**
  * A recording in Prometheus's text format, families by name: what `sysmon-agent collect` prints.

@@ -1,21 +1,10 @@
 import assert from 'node:assert';
 import { type Family, metricTypes } from '../../model/family.ts';
+import type { Recording } from '../../model/recording.ts';
 import { Schema, sameFamily } from '../../model/schema.ts';
 import { limits } from '../../protocol/limits.ts';
 import { isLabelName, isMetricName, isReservedMetricName } from '../../protocol/names.ts';
 import type { Samples } from './collectors/collector.ts';
-
-/**
- * One instant, in the order of its schema. The schema grows by appending; it is another object when it was begun anew.
- * The arrays are used again for the next instant: whoever keeps them copies them.
- */
-export interface Recording {
-  readonly schema: Schema;
-  /** As long as `schema.seriesCount`; 0 where absent. */
-  readonly sums: Float64Array;
-  /** 1 where the series has a value at this instant, else 0. */
-  readonly present: Uint8Array;
-}
 
 /** What became of samples that are not in a recording, for the agent's own metrics. */
 export interface RecorderCounters {

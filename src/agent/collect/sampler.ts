@@ -1,10 +1,11 @@
+import type { Recording } from '../../model/recording.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import type { Log } from '../../runtime/log.ts';
 import { gauge, type Samples } from './collectors/collector.ts';
 import type { NamedCollector } from './collectors/index.ts';
 import { CollectError, NoDataError } from './proc/errors.ts';
 import type { Host } from './proc/host.ts';
-import { type Part, Recorder, type RecorderCounters, type Recording } from './recorder.ts';
+import { type Part, Recorder, type RecorderCounters } from './recorder.ts';
 
 export interface SamplerOptions {
   readonly host: Host;

@@ -1,8 +1,8 @@
+import type { Recording } from '../../model/recording.ts';
 import type { Schema } from '../../model/schema.ts';
 import { encodeMessage, encodeSchema } from '../../protocol/codec.ts';
 import { encodeDelta, encodeKey, type Sums } from '../../protocol/delta.ts';
 import { limits } from '../../protocol/limits.ts';
-import type { Recording } from '../collect/recorder.ts';
 import { frameKind, type SpooledFrame } from './segment.ts';
 
 /** What the encoder has to make of a recording, seen against the one before it. */

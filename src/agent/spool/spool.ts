@@ -1,7 +1,7 @@
+import type { Recording } from '../../model/recording.ts';
 import type { EpochSeq } from '../../protocol/message.ts';
 import type { Clock, Timer } from '../../runtime/clock.ts';
 import type { Log } from '../../runtime/log.ts';
-import type { Recording } from '../collect/recorder.ts';
 import type { LoadedSegment, SpoolFiles } from './mirror.ts';
 import { RecordingEncoder, type SchemaChange } from './recording-encoder.ts';
 import { SpoolCursor } from './replay.ts';

@@ -1,8 +1,6 @@
-import { type AgentId, agentId } from '../../model/agent-id.ts';
+import type { AgentId } from '../../model/agent-id.ts';
 import { agentKey, type FleetKey, identityText, parseIdentity } from './keys.ts';
-
-/** Up to which generation each name's keys are refused: all that is stored of keys. */
-export type Revocations = ReadonlyMap<AgentId, number>;
+import type { Revocations } from './revocations.ts';
 
 /** Which identities there are, and which of them are refused. */
 export class Fleet {
@@ -61,30 +59,4 @@ export class Fleet {
     this.#revoked = new Map([...this.#revoked, [id, this.generation(id)]]);
     return this.#revoked;
   }
-}
-
-/** The file of revocations: `{"version":1,"revoked":{"web-1":2}}`. */
-export function encodeRevocations(revoked: Revocations): string {
-  return `${JSON.stringify({ version: 1, revoked: Object.fromEntries(revoked) }, undefined, 2)}\n`;
-}
-
-/** Throws an Error that says what is wrong with the text. */
-export function parseRevocations(text: string): Map<AgentId, number> {
-  const root: unknown = JSON.parse(text);
-  if (!isRecord(root) || root['version'] !== 1 || !isRecord(root['revoked'])) {
-    throw new Error(`expected {"version":1,"revoked":{…}}`);
-  }
-  const revoked = new Map<AgentId, number>();
-  for (const [name, generation] of Object.entries(root['revoked'])) {
-    const id = agentId(name);
-    if (id === undefined || typeof generation !== 'number' || !Number.isInteger(generation) || generation < 1) {
-      throw new Error(`'${name}': expected an agent's name and a generation from 1`);
-    }
-    revoked.set(id, generation);
-  }
-  return revoked;
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
