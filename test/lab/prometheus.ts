@@ -3,10 +3,7 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { rootFile } from '../support/files.ts';
 import { eventually, type Lab } from './lab.ts';
-import { seriesName } from './record.ts';
-
-/** Samples by series and time, in milliseconds. */
-export type Stored = ReadonlyMap<string, ReadonlyMap<number, number>>;
+import { type Stored, seriesName } from './record.ts';
 
 const url = 'http://10.77.0.1:9090';
 

@@ -5,7 +5,9 @@ import { parseSegmentFile } from '../../src/agent/spool/mirror.ts';
 import { decodeAgentMessage } from '../../src/protocol/codec.ts';
 import { SchemaTable } from '../../src/protocol/schema-table.ts';
 import type { Lab } from './lab.ts';
-import type { Stored } from './prometheus.ts';
+
+/** Samples by series and time, in milliseconds. */
+export type Stored = ReadonlyMap<string, ReadonlyMap<number, number>>;
 
 /**
  * What agents have sampled, by their own account: the spool's files, which hold a report for a while also after it has
