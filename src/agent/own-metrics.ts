@@ -12,6 +12,8 @@ export interface AgentCounters extends RecorderCounters {
   readonly reportsDropped: Record<'full' | 'age' | 'disk', number>;
   /** Ticks that found the last one still at work. */
   ticksSkipped: number;
+  /** Ticks that came late: by more than half an interval, or a second. */
+  ticksLate: number;
   /** Reports that the server has not freed, at present. */
   spoolReports: number;
   spoolBytes: number;
@@ -34,6 +36,7 @@ export function newAgentCounters(): AgentCounters {
     reportsSampled: 0,
     reportsDropped: { full: 0, age: 0, disk: 0 },
     ticksSkipped: 0,
+    ticksLate: 0,
     spoolReports: 0,
     spoolBytes: 0,
     spoolDiskErrors: 0,
@@ -132,6 +135,14 @@ const rows: readonly { readonly family: Family; readonly field: NumberField }[] 
       'sysmon_agent_ticks_skipped_total',
       'Collections that did not take place because the last one still ran, each a gap of one interval. If it rises, ' +
         'look at node_scrape_collector_duration_seconds.',
+    ),
+  },
+  {
+    field: 'ticksLate',
+    family: counter(
+      'sysmon_agent_ticks_late_total',
+      'Collections that began more than a second (or half an interval) after their time: the agent had no CPU, or the ' +
+        'host was suspended, or its clock was set forwards.',
     ),
   },
   {

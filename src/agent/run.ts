@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import { hostname, uptime } from 'node:os';
-import type { Clock } from '../runtime/clock.ts';
+import { bootClock, type Clock } from '../runtime/clock.ts';
 import { serveControl } from '../runtime/control.ts';
 import { dial } from '../runtime/dial.ts';
 import type { Lifecycle } from '../runtime/lifecycle.ts';
@@ -8,7 +8,7 @@ import type { Log } from '../runtime/log.ts';
 import { isLoopback } from '../runtime/options.ts';
 import { version } from '../runtime/version.ts';
 import { durationText, isoTime } from '../runtime/words.ts';
-import { bootClock, EpochClock } from './collect/epoch-clock.ts';
+import { EpochClock } from './collect/epoch-clock.ts';
 import { runSchedule } from './collect/schedule.ts';
 import { newSampler } from './commands.ts';
 import type { AgentOptions } from './options.ts';

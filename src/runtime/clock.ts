@@ -43,3 +43,63 @@ export function sleepOn(clock: Pick<Clock, 'after'>, ms: number, signal?: AbortS
     signal?.addEventListener('abort', wake, { once: true });
   });
 }
+
+/** Time since the host's boot, suspends included: what neither a step of the clock nor a suspend disturbs. */
+export interface BootClock {
+  bootMs(): number;
+}
+
+/**
+ * Boot time of the real host. The monotonic clock stands still in a suspend, so those are added: they are what the
+ * uptime has gained on it. `uptimeMs` need not be exact: a suspend shorter than a second and a half does not count.
+ */
+export function bootClock(clock: Pick<Clock, 'monotonicMs'>, uptimeMs: () => number): BootClock {
+  const aheadMs = uptimeMs() - clock.monotonicMs();
+  return {
+    bootMs() {
+      const monotonicMs = clock.monotonicMs();
+      const suspendedMs = uptimeMs() - monotonicMs - aheadMs;
+      return monotonicMs + (suspendedMs < suspendMsMin ? 0 : suspendedMs);
+    },
+  };
+}
+
+// Where /proc/uptime cannot be read, Node counts whole seconds.
+const suspendMsMin = 1500;
+
+/** Notices when the wall clock of this host was set: it has moved by another span than time has passed. */
+export class ClockWatch {
+  readonly #clock: Pick<Clock, 'nowMs' | 'monotonicMs'>;
+  readonly #boot: BootClock;
+  readonly #stepMsMin: number;
+  /** Wall clock minus monotonic clock, and minus boot time, at the last step or suspend. */
+  #aheadOfMonotonicMs: number;
+  #aheadOfBootMs: number;
+
+  /** A step of at most `stepMsMin` is not told until further ones make it more. */
+  constructor(options: {
+    readonly clock: Pick<Clock, 'nowMs' | 'monotonicMs'>;
+    readonly boot: BootClock;
+    readonly stepMsMin: number;
+  }) {
+    this.#clock = options.clock;
+    this.#boot = options.boot;
+    this.#stepMsMin = options.stepMsMin;
+    this.#aheadOfMonotonicMs = this.#clock.nowMs() - this.#clock.monotonicMs();
+    this.#aheadOfBootMs = this.#clock.nowMs() - this.#boot.bootMs();
+  }
+
+  /** By how much the wall clock was set since the last look: 0 where it was not, also after a suspend. */
+  look(): number {
+    const nowMs = this.#clock.nowMs();
+    const aheadOfMonotonicMs = nowMs - this.#clock.monotonicMs();
+    // Boot time costs a system call, and whoever looks does so often.
+    if (Math.abs(aheadOfMonotonicMs - this.#aheadOfMonotonicMs) <= this.#stepMsMin) return 0;
+    const aheadOfBootMs = nowMs - this.#boot.bootMs();
+    const stepMs = aheadOfBootMs - this.#aheadOfBootMs;
+    this.#aheadOfMonotonicMs = aheadOfMonotonicMs;
+    if (Math.abs(stepMs) <= this.#stepMsMin) return 0;
+    this.#aheadOfBootMs = aheadOfBootMs;
+    return Math.round(stepMs);
+  }
+}

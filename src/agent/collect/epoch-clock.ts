@@ -1,31 +1,8 @@
 import { limits } from '../../protocol/limits.ts';
-import type { Clock } from '../../runtime/clock.ts';
+import { type BootClock, type Clock, ClockWatch } from '../../runtime/clock.ts';
 import type { Log } from '../../runtime/log.ts';
 import { secondsText } from '../../runtime/words.ts';
 import type { Spool } from '../spool/spool.ts';
-
-/** Time since the host's boot, suspends included: what neither a step of the clock nor a suspend disturbs. */
-export interface BootClock {
-  bootMs(): number;
-}
-
-/**
- * Boot time of the real host. The monotonic clock stands still in a suspend, so those are added: they are what the
- * uptime has gained on it. `uptimeMs` need not be exact: a suspend shorter than a second and a half does not count.
- */
-export function bootClock(clock: Pick<Clock, 'monotonicMs'>, uptimeMs: () => number): BootClock {
-  const aheadMs = uptimeMs() - clock.monotonicMs();
-  return {
-    bootMs() {
-      const monotonicMs = clock.monotonicMs();
-      const suspendedMs = uptimeMs() - monotonicMs - aheadMs;
-      return monotonicMs + (suspendedMs < suspendMsMin ? 0 : suspendedMs);
-    },
-  };
-}
-
-// Where /proc/uptime cannot be read, Node counts whole seconds.
-const suspendMsMin = 1500;
 
 export interface EpochClockOptions {
   readonly clock: Clock;
@@ -44,31 +21,53 @@ export interface EpochClockOptions {
  */
 export class EpochClock {
   readonly #options: EpochClockOptions;
-  /** Wall clock minus monotonic clock at the start of the epoch; undefined before the first. */
-  #aheadMs: number | undefined;
+  readonly #watch: ClockWatch;
+  #state: State = { kind: 'due' };
 
   constructor(options: EpochClockOptions) {
     this.#options = options;
+    this.#watch = new ClockWatch({ ...options, stepMsMin: limits.clockOffsetIgnoredMs });
+  }
+
+  /** The next report begins a new epoch: the server's clock was set, so that what was agreed on times is void. */
+  renew(): void {
+    this.#state = { kind: 'due' };
   }
 
   /** The time of a report that is made now. Begins an epoch in the spool where that is due. */
   stamp(): number {
-    const { clock, counters, log } = this.#options;
+    const { clock } = this.#options;
+    this.#follow(this.#watch.look());
     const wallMs = clock.nowMs();
     const monotonicMs = clock.monotonicMs();
-    const movedMs = wallMs - monotonicMs - (this.#aheadMs ?? Number.NaN);
-    if (Math.abs(movedMs) <= limits.clockOffsetIgnoredMs) return Math.floor(monotonicMs + this.#aheadMs!);
-    if (this.#aheadMs !== undefined) {
-      counters.clockSteps++;
-      log.warn(`the clock of this host has moved by ${secondsText(movedMs)}: beginning a new epoch with it`);
+    if (this.#state.kind === 'running') {
+      const timeMs = monotonicMs + this.#state.aheadMs;
+      if (Math.abs(wallMs - timeMs) <= limits.clockOffsetIgnoredMs) return Math.floor(timeMs);
     }
     this.#begin(wallMs, monotonicMs);
     return Math.floor(wallMs);
   }
 
+  #follow(stepMs: number): void {
+    if (stepMs === 0) return;
+    const { counters, log } = this.#options;
+    this.#state = { kind: 'due' };
+    counters.clockSteps++;
+    const way = stepMs > 0 ? 'forwards' : 'back';
+    log.warn(
+      `the clock of this host was set ${way} by ${secondsText(Math.abs(stepMs))}; beginning a new epoch with it`,
+    );
+  }
+
   #begin(wallMs: number, monotonicMs: number): void {
     const { spool, boot, random } = this.#options;
-    this.#aheadMs = wallMs - monotonicMs;
+    this.#state = { kind: 'running', aheadMs: wallMs - monotonicMs };
     spool.begin({ epoch: Math.floor(random() * 2 ** 53), baseMs: wallMs - boot.bootMs() });
   }
 }
+
+type State =
+  /** The next report begins an epoch. */
+  | { readonly kind: 'due' }
+  /** The epoch's clock is so much ahead of the monotonic clock. */
+  | { readonly kind: 'running'; readonly aheadMs: number };

@@ -150,16 +150,17 @@ class TimesOfDay {
 export interface RunScheduleOptions {
   readonly schedule: Schedule;
   readonly clock: Clock;
-  readonly counters: { ticksSkipped: number };
+  readonly counters: { ticksSkipped: number; ticksLate: number };
   /** What it returns is waited for: a tick that comes before it has ended is skipped and counted. */
   readonly tick: () => void | Promise<void>;
 }
 
 /**
  * Calls `tick` at the instants of the schedule until it is stopped. When several were missed, by a suspend, a stopped
- * process or a step of the clock, there is one tick and not one for each.
+ * process or a step of the clock, there is one tick and not one for each, which is counted as late.
  */
 export function runSchedule({ schedule, clock, counters, tick }: RunScheduleOptions): { stop(): void } {
+  const lateMsMin = Math.min(schedule.intervalMs / 2, lateMsMax);
   let timer: Timer;
   let isRunning = false;
   let targetMs = schedule.nextAfter(clock.nowMs());
@@ -169,6 +170,7 @@ export function runSchedule({ schedule, clock, counters, tick }: RunScheduleOpti
   const wake = () => {
     const nowMs = clock.nowMs();
     if (nowMs + earlyMsMax >= targetMs) {
+      if (nowMs - targetMs > lateMsMin) counters.ticksLate++;
       run();
       targetMs = schedule.nextAfter(Math.max(nowMs, targetMs));
     } else {
@@ -196,5 +198,7 @@ export function runSchedule({ schedule, clock, counters, tick }: RunScheduleOpti
 
 // A timer counts monotonic time and may fire a little before the wall clock is there.
 const earlyMsMax = 20;
+// A tick that is later than this, or than half an interval, is counted as late.
+const lateMsMax = 1000;
 // How long a clock that was set can go unnoticed.
 const wakeMsMax = 60_000;

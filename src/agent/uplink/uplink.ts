@@ -1,10 +1,9 @@
 import { FrameError, ProtocolError, permanent } from '../../protocol/errors.ts';
 import type { Hello } from '../../protocol/message.ts';
 import { backoffMs } from '../../runtime/backoff.ts';
-import type { Clock, Timer } from '../../runtime/clock.ts';
+import type { BootClock, Clock, Timer } from '../../runtime/clock.ts';
 import { type Connection, ConnectionError } from '../../runtime/connection.ts';
 import { type Log, onceAMinute, type SeldomLog } from '../../runtime/log.ts';
-import type { BootClock } from '../collect/epoch-clock.ts';
 import type { SpoolCursor } from '../spool/replay.ts';
 import type { Spool } from '../spool/spool.ts';
 import { type ConnectionCounters, RefusedError, runConnection, sendDelayMs } from './connection.ts';

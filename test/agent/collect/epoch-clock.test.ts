@@ -1,31 +1,18 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { bootClock, EpochClock } from '../../../src/agent/collect/epoch-clock.ts';
+import { EpochClock } from '../../../src/agent/collect/epoch-clock.ts';
 import { newAgentCounters } from '../../../src/agent/own-metrics.ts';
 import { Spool } from '../../../src/agent/spool/spool.ts';
+import { bootClock } from '../../../src/runtime/clock.ts';
 import { MemoryLog } from '../../support/memory-log.ts';
 import { VirtualClock } from '../../support/virtual-clock.ts';
 
-test('boot time is the monotonic clock and the suspends; an uptime of whole seconds does not disturb it', async () => {
-  const clock = new VirtualClock();
-  let asleepMs = 0;
-  const boot = bootClock(clock, () => Math.floor((clock.monotonicMs() + 777_300 + asleepMs) / 1000) * 1000);
-  const start = boot.bootMs();
-  for (let step = 0; step < 50; step++) {
-    await clock.advance(137);
-    assert.equal(boot.bootMs() - start, clock.monotonicMs());
-  }
-  asleepMs = 3_600_000;
-  const gained = boot.bootMs() - start - clock.monotonicMs();
-  assert.ok(Math.abs(gained - asleepMs) <= 1000, `${gained}`);
-});
-
-function newTimes(random = () => 0.5) {
+function newTimes(random = () => 0.5, suspendedMs = () => 0) {
   const clock = new VirtualClock();
   const log = new MemoryLog();
   const counters = newAgentCounters();
   const spool = new Spool({ clock, log, counters, bounds: { bytesMax: 1024 ** 2, ageMsMax: 86_400_000 } });
-  const boot = bootClock(clock, () => clock.monotonicMs());
+  const boot = bootClock(clock, () => clock.monotonicMs() + suspendedMs());
   return { clock, log, counters, spool, times: new EpochClock({ clock, boot, spool, counters, log, random }) };
 }
 
@@ -54,8 +41,38 @@ test('a step of more than 2 s either way begins an epoch with the wall clock as 
     assert.notEqual(spool.epoch, first);
     assert.equal(counters.clockSteps, 1);
     assert.equal(log.lines.length, 1);
-    assert.match(log.lines[0]!, /clock of this host has moved by -?\d+\.\d s/);
+    assert.match(
+      log.lines[0]!,
+      /^warn: the clock of this host was set (forwards|back) by \d+\.\d s; beginning a new epoch with it$/,
+    );
   }
+});
+
+test('a suspend begins an epoch too, but nobody has set the clock', async () => {
+  let asleepMs = 0;
+  const { clock, times, counters, spool, log } = newTimes(undefined, () => asleepMs);
+  times.stamp();
+  const first = spool.epoch!;
+  await clock.advance(1000);
+  asleepMs = 3_600_000;
+  clock.step(asleepMs);
+  assert.equal(times.stamp(), clock.nowMs());
+  assert.notEqual(spool.epoch, first);
+  assert.equal(spool.epoch!.baseMs, first.baseMs, 'against boot time the clock has not moved');
+  assert.equal(counters.clockSteps, 0);
+  assert.deepEqual(log.lines, []);
+});
+
+test('a new epoch can be asked for: the next report begins it', async () => {
+  const { clock, times, spool, counters } = newTimes();
+  times.stamp();
+  const first = spool.epoch;
+  times.renew();
+  assert.equal(spool.epoch, first);
+  await clock.advance(1000);
+  assert.equal(times.stamp(), clock.nowMs());
+  assert.notEqual(spool.epoch, first);
+  assert.equal(counters.clockSteps, 0);
 });
 
 test('an epoch is named by 53 random bits', () => {

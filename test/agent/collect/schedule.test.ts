@@ -7,7 +7,7 @@ const start = Date.UTC(2026, 0, 1, 0, 0, 2);
 
 interface Run {
   readonly clock: VirtualClock;
-  readonly counters: { ticksSkipped: number };
+  readonly counters: { ticksSkipped: number; ticksLate: number };
   /** Seconds since the start of 2026. */
   readonly ticks: number[];
   stop(): void;
@@ -15,7 +15,7 @@ interface Run {
 
 function run(schedule: Schedule, tick: () => void | Promise<void> = () => {}, nowMs = start): Run {
   const clock = new VirtualClock(nowMs);
-  const counters = { ticksSkipped: 0 };
+  const counters = { ticksSkipped: 0, ticksLate: 0 };
   const ticks: number[] = [];
   const { stop } = runSchedule({
     schedule,
@@ -59,6 +59,24 @@ test('a tick that finds the last one running is skipped and counted', async () =
   assert.equal(counters.ticksSkipped, 2);
 });
 
+test('a tick that is late by more than half an interval or a second is counted, and comes once', async () => {
+  for (const [intervalMs, lateMs, count] of [
+    [5000, 1000, 0],
+    [5000, 1001, 1],
+    [500, 250, 0],
+    [500, 251, 1],
+  ] as const) {
+    const { clock, counters, ticks } = run(every(intervalMs), () => {}, 0);
+    // A process that was stopped, or had no CPU: its timers fire when it runs again.
+    const { after } = VirtualClock.prototype;
+    clock.after = (ms, callback) => after.call(clock, ms + (ticks.length === 1 ? lateMs : 0), callback);
+    await clock.advance(intervalMs * 4 + lateMs);
+    assert.equal(ticks.length, 4);
+    assert.equal(counters.ticksLate, count, `${lateMs} ms late at ${intervalMs} ms`);
+    assert.equal(counters.ticksSkipped, 0);
+  }
+});
+
 for (const text of ['5s', '*/5 * * * * *']) {
   test(`after a suspend there is one tick, and not one for each that was missed: ${text}`, async () => {
     const { clock, ticks, counters } = run(await loadSchedule(text));
@@ -68,6 +86,7 @@ for (const text of ['5s', '*/5 * * * * *']) {
     // The timer of second 10 fires when the clock is already an hour further.
     assert.deepEqual(ticks, [5, 3611.5, 3615]);
     assert.equal(counters.ticksSkipped, 0);
+    assert.equal(counters.ticksLate, 1);
   });
 
   test(`a clock that is set back by hours is followed within a minute: ${text}`, async () => {

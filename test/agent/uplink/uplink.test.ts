@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
 import { afterEach, test } from 'node:test';
-import { bootClock, EpochClock } from '../../../src/agent/collect/epoch-clock.ts';
+import { EpochClock } from '../../../src/agent/collect/epoch-clock.ts';
 import { newAgentCounters } from '../../../src/agent/own-metrics.ts';
 import { Spool } from '../../../src/agent/spool/spool.ts';
 import { Link } from '../../../src/agent/uplink/uplink.ts';
 import type { ServerMessage } from '../../../src/protocol/message.ts';
+import { bootClock } from '../../../src/runtime/clock.ts';
 import { ConnectionError } from '../../../src/runtime/connection.ts';
 import { MemoryLog } from '../../support/memory-log.ts';
 import { type ReadReport, RecordingMaker, valuesOf } from '../../support/recordings.ts';
