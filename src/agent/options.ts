@@ -22,7 +22,7 @@ import {
 import { collectorName, collectorOptions, collectorRows } from './collect/collectors/index.ts';
 import { hostRoots } from './collect/proc/host.ts';
 
-/** What stands between the last tick and the server's port, unless it is said otherwise. */
+/** The server's port for agents. */
 export const defaultPort = 9732;
 
 /** `rack=7`: a label that every series of this agent gets. */
@@ -56,12 +56,8 @@ function ofCollecting<R extends OptionRows>(options: R): R {
 }
 
 function onOff(state: 'by default' | 'on request'): string {
-  return (
-    collectorRows
-      .filter(({ enabled }) => enabled === state)
-      .map(({ name }) => name)
-      .join(', ') || 'none'
-  );
+  const chosen = collectorRows.filter(({ enabled }) => enabled === state);
+  return chosen.map(({ name }) => name).join(', ');
 }
 
 const rows = {
@@ -70,7 +66,7 @@ const rows = {
     placeholder: 'HOST:PORT',
     parse: hostPort(defaultPort),
     default: `127.0.0.1:${defaultPort}`,
-    help: 'The server that reports go to. Always dialled from here.',
+    help: 'Address of the sysmon-server. The agent opens the connection.',
     commands: running,
   }),
   name: optional({
@@ -78,7 +74,7 @@ const rows = {
     placeholder: 'NAME',
     parse: agentName,
     defaultHelp: 'the name in the key file, else the name of this host',
-    help: "The agent's name: the label 'agent' of its series. With a key it is the name that the key was made for.",
+    help: "Name of this agent: the label 'agent' of its series. With a key it must be the name that the key was made for.",
     commands: running,
   }),
   keyFile: optional({
@@ -86,8 +82,8 @@ const rows = {
     placeholder: 'FILE',
     parse: path,
     help:
-      'The key that the server has made for this agent. With it the server is dialled by TLS, and each proves to the ' +
-      'other that it has the key; without it by plain TCP.',
+      'Key that the server made for this agent. With a key the connection is TLS, and both sides prove that they have ' +
+      'it; without a key it is plain TCP.',
     commands: running,
   }),
   schedule: option({
@@ -96,15 +92,17 @@ const rows = {
     parse: text(),
     default: '5s',
     help:
-      "When to collect: a duration, for the wall clock's multiples of it, or a cron expression with seconds in UTC " +
-      "('*/10 * * * * *'), which takes 8 to 13 MiB more. At most as long as Prometheus's scrape interval is best.",
+      "When to collect: a duration, which means at the wall clock's multiples of it, or a cron expression with seconds, " +
+      "in UTC ('*/10 * * * * *'), which takes 8 to 13 MiB more memory. Prometheus should scrape at least as often.",
     commands: running,
   }),
   label: listOption({
     name: 'label',
     placeholder: 'NAME=VALUE',
     parse: label,
-    help: `A label for every series of this agent, ${limits.labelsMax} at most. A label of the series itself wins.`,
+    help:
+      `Label to add to every series of this agent, at most ${limits.labelsMax}. A label that a series already has takes ` +
+      'precedence.',
     commands: running,
   }),
   spoolDir: optional({
@@ -112,8 +110,8 @@ const rows = {
     placeholder: 'FOLDER',
     parse: path,
     help:
-      'Where reports that Prometheus does not have yet are kept across a restart of the agent or the host. Without it ' +
-      'they are kept in memory alone.',
+      'Folder in which unacknowledged reports survive a restart of the agent or the host. Without it they are kept in ' +
+      'memory only.',
     commands: running,
   }),
   spoolBytesMax: option({
@@ -122,8 +120,8 @@ const rows = {
     parse: bytes({ min: 1024 ** 2, max: 16 * 1024 ** 3 }),
     default: '64MiB',
     help:
-      'What reports that wait may take, in memory as on disk; then the oldest go and are counted. A day of 800 series ' +
-      'at 5s takes 13 MiB.',
+      'Maximum size of the spool (unacknowledged reports), in memory and on disk. When it is full, the oldest reports ' +
+      'are dropped and counted. A day of 800 series at 5s takes 13 MiB.',
     commands: running,
   }),
   spoolAgeMax: option({
@@ -131,25 +129,29 @@ const rows = {
     placeholder: 'DURATION',
     parse: duration({ minMs: 60_000, maxMs: 366 * 86_400_000 }),
     default: '24h',
-    help: 'How long a report waits before it is given up. Of no use beyond what the server takes: see its --window.',
+    help: "Maximum age of a report in the spool. No use beyond the server's --window: it drops what is older.",
     commands: running,
   }),
-  procfs: folder('procfs', hostRoots.procfs, "The host's /proc."),
-  sysfs: folder('sysfs', hostRoots.sysfs, "The host's /sys."),
-  rootfs: folder('rootfs', hostRoots.rootfs, "The host's root, where this is a container."),
-  udev: folder('udev', hostRoots.udev, "The host's udev data."),
+  procfs: folder('procfs', hostRoots.procfs, "Where the host's /proc is mounted."),
+  sysfs: folder('sysfs', hostRoots.sysfs, "Where the host's /sys is mounted."),
+  rootfs: folder(
+    'rootfs',
+    hostRoots.rootfs,
+    "Where the host's root file system is mounted, for an agent in a container.",
+  ),
+  udev: folder('udev', hostRoots.udev, "Where the host's udev data is mounted."),
   enable: listOption({
     name: 'enable',
     placeholder: 'COLLECTOR',
     parse: collectorName,
-    help: `A collector to add. Off unless added: ${onOff('on request')}.`,
+    help: `Enable a collector that is off by default: ${onOff('on request') || 'there is none yet'}.`,
     commands: collecting,
   }),
   disable: listOption({
     name: 'disable',
     placeholder: 'COLLECTOR',
     parse: collectorName,
-    help: `A collector to leave out. On unless left out: ${onOff('by default')}.`,
+    help: `Disable a collector that is on by default: ${onOff('by default')}.`,
     commands: collecting,
   }),
   ...ofCollecting(collectorOptions),
@@ -158,12 +160,12 @@ const rows = {
     placeholder: 'PATH',
     parse: path,
     default: '/run/sysmon-agent/control.sock',
-    help: 'Where the running agent answers status. Not made where its folder does not exist.',
+    help: "Unix socket on which the running agent answers 'status'. Not created where its folder does not exist.",
     commands: ['run', 'check', 'status'],
   }),
   json: flagOption({
     name: 'json',
-    help: 'Print JSON instead of text for people.',
+    help: 'Print JSON instead of text.',
     commands: ['status'],
   }),
   logLevel: option({
@@ -171,7 +173,7 @@ const rows = {
     placeholder: 'LEVEL',
     parse: choice(logLevels),
     default: 'info',
-    help: `Lines up to this level: ${logLevels.join(', ')}.`,
+    help: `Least severe level to log: ${logLevels.join(', ')}.`,
     commands: ['run', 'collect', 'check'],
   }),
   configFile: configFileOption('/etc/sysmon/agent.env'),
@@ -180,13 +182,16 @@ const rows = {
 export const program = {
   name: 'sysmon-agent',
   summary:
-    'Reads what the kernel of this host says about itself and sends it to a sysmon-server, which shows it to Prometheus. ' +
-    'What cannot be sent waits here, and arrives later with its own times.',
+    'Reads /proc and /sys of this host and sends the samples to a sysmon-server, which exposes them to Prometheus. What ' +
+    'cannot be sent is kept here, and sent later with its original timestamps.',
   commands: [
-    { name: 'run', help: 'Collect and send until SIGTERM. SIGHUP reads the key file again and opens all files anew.' },
-    { name: 'collect', help: 'Collect once and print it as Prometheus reads it.' },
-    { name: 'check', help: 'Check options, files and access without any effect.' },
-    { name: 'status', help: 'Say how the running agent is: its connection, and what waits.' },
+    {
+      name: 'run',
+      help: 'Collect and send until SIGTERM. SIGHUP reloads the key file and reopens the files of /proc and /sys.',
+    },
+    { name: 'collect', help: "Collect once and print the samples in Prometheus's text format." },
+    { name: 'check', help: 'Check options, files and permissions without starting anything.' },
+    { name: 'status', help: "Show the running agent's connection, spool and failing collectors." },
   ],
   options: rows,
 } as const satisfies Program<typeof rows>;

@@ -67,7 +67,7 @@ function optionLines(rows: readonly OptionRow<unknown>[], helpOfRow: (row: Optio
 
 function helpOf(row: OptionRow<unknown>): string {
   const parts = [row.help];
-  if (row.repeatable) parts.push('May be repeated; in the environment, separate values by commas.');
+  if (row.repeatable) parts.push('May be repeated; in the environment, commas separate the values.');
   const standard = row.defaultHelp ?? (row.placeholder === undefined ? undefined : row.default);
   if (standard !== undefined && standard !== '') parts.push(`Default: ${standard}`);
   if (row.commands !== undefined) parts.push(`(${row.commands.join(', ')})`);

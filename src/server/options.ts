@@ -23,7 +23,7 @@ const rows = {
     placeholder: 'ADDRESS:PORT',
     parse: listenAddress,
     defaultHelp: `127.0.0.1:${defaultPort}; with a fleet key :${defaultPort}, which is all addresses`,
-    help: 'Where agents connect.',
+    help: 'Address on which agents connect.',
     commands: ['run', 'check', 'enroll'],
   }),
   webListenAddress: optional({
@@ -31,7 +31,9 @@ const rows = {
     placeholder: 'ADDRESS:PORT',
     parse: listenAddress,
     defaultHelp: '127.0.0.1:9733; with a fleet key :9733',
-    help: 'Where Prometheus scrapes, by plain HTTP. Who reaches it reads all and can move cursors: keep it in the LAN.',
+    help:
+      'HTTP address for Prometheus, without TLS or authentication. Anyone who can reach it can read everything and ' +
+      'consume samples meant for your Prometheus.',
     commands: ['run', 'check'],
   }),
   fleetKeyFile: optional({
@@ -39,15 +41,15 @@ const rows = {
     placeholder: 'FILE',
     parse: path,
     help:
-      'A line of 64 hex digits, from which all keys of agents are derived; a second line is a key that is being ' +
-      'retired. With it, agents are taken by TLS with their keys only.',
+      'File with the fleet key, a line of 64 hex digits, from which the keys of all agents are derived. A second line is ' +
+      'a key that is being retired. With a fleet key, agents connect by TLS with their keys only.',
     commands: ['run', 'check', 'enroll', 'revoke'],
   }),
   allowPlaintext: flagOption({
     name: 'allow-plaintext',
     help:
-      'Take agents without keys on addresses that are not loopback: anyone who reaches the port can report under any ' +
-      'name, and read what is sent on the way.',
+      'Accept agents without keys on addresses other than loopback. Anyone who can reach the port can then report under ' +
+      'any name, and anyone on the way can read the reports.',
     commands: ['run', 'check'],
   }),
   stateDir: optional({
@@ -55,8 +57,8 @@ const rows = {
     placeholder: 'FOLDER',
     parse: path,
     help:
-      'Where cursors and revocations are kept. Without it they are kept in memory: after a restart some samples are ' +
-      'scraped twice, and acknowledging waits 45 s for the scrapers to come.',
+      'Folder for cursors and revocations. Without it they are kept in memory only: after a restart some samples are ' +
+      'scraped twice, and acknowledgements wait 45 s for the scrapers to return.',
     commands: ['run', 'check', 'enroll', 'revoke'],
   }),
   window: option({
@@ -65,7 +67,7 @@ const rows = {
     parse: duration({ minMs: 60_000, maxMs: 7 * 86_400_000 }),
     default: '30m',
     help:
-      'How long a report waits for Prometheus. More than 45m needs a Prometheus with an out-of-order window: ' +
+      'How long reports are kept for Prometheus. More than 45m needs a Prometheus with an out-of-order window: ' +
       'see --prometheus-out-of-order.',
     commands: ['run', 'check'],
   }),
@@ -73,7 +75,7 @@ const rows = {
     name: 'prometheus-out-of-order',
     placeholder: 'DURATION',
     parse: duration({ minMs: 60_000, maxMs: 7 * 86_400_000 }),
-    help: "Prometheus's storage.tsdb.out_of_order_time_window, where it is set. At least --window.",
+    help: 'storage.tsdb.out_of_order_time_window of your Prometheus, where it is set. Must be at least --window.',
     commands: ['run', 'check'],
   }),
   memoryMax: option({
@@ -81,7 +83,7 @@ const rows = {
     placeholder: 'BYTES',
     parse: bytes({ min: 16 * 1024 * 1024, max: 64 * 1024 ** 3 }),
     default: '512MiB',
-    help: 'What the windows of all agents may take; beyond it the oldest reports of the fleet go, and are counted.',
+    help: 'Maximum memory for the windows of all agents. Beyond it the oldest reports are evicted and counted.',
     commands: ['run', 'check'],
   }),
   connectionsMax: option({
@@ -89,7 +91,7 @@ const rows = {
     placeholder: 'COUNT',
     parse: integer({ min: 1, max: 100_000 }),
     default: '4096',
-    help: 'Connections of agents at a time.',
+    help: 'Maximum number of connections of agents.',
     commands: ['run', 'check'],
   }),
   connectionsPerAddressMax: option({
@@ -97,7 +99,7 @@ const rows = {
     placeholder: 'COUNT',
     parse: integer({ min: 1, max: 100_000 }),
     default: '1024',
-    help: 'Connections from one address at a time: a fleet behind one NAT shares one.',
+    help: 'Maximum number of connections from one address. Agents behind one NAT share an address.',
     commands: ['run', 'check'],
   }),
   advertise: optional({
@@ -105,7 +107,7 @@ const rows = {
     placeholder: 'HOST:PORT',
     parse: hostPort(defaultPort),
     defaultHelp: "this host's name and the port of --listen",
-    help: 'The address of this server as agents reach it: it goes into the join line.',
+    help: 'Address under which agents reach this server, for the join line.',
     commands: ['enroll'],
   }),
   controlSocket: option({
@@ -113,12 +115,14 @@ const rows = {
     placeholder: 'PATH',
     parse: path,
     default: '/run/sysmon-server/control.sock',
-    help: 'Where the running server answers status, agents and revoke. Not made where its folder does not exist.',
+    help:
+      "Unix socket on which the running server answers 'status', 'agents' and 'revoke'. Not created where its folder does " +
+      'not exist.',
     commands: ['run', 'check', 'status', 'agents', 'revoke'],
   }),
   json: flagOption({
     name: 'json',
-    help: 'Print JSON instead of text for people.',
+    help: 'Print JSON instead of text.',
     commands: ['status', 'agents'],
   }),
   logLevel: option({
@@ -126,7 +130,7 @@ const rows = {
     placeholder: 'LEVEL',
     parse: choice(logLevels),
     default: 'info',
-    help: `Lines up to this level: ${logLevels.join(', ')}.`,
+    help: `Least severe level to log: ${logLevels.join(', ')}.`,
     commands: ['run', 'check'],
   }),
   configFile: configFileOption('/etc/sysmon/server.env'),
@@ -135,19 +139,23 @@ const rows = {
 export const program = {
   name: 'sysmon-server',
   summary:
-    'Takes the reports of agents that Prometheus cannot reach and shows them to Prometheus, every series labelled with ' +
-    'its agent, every sample with its own time.',
+    'Receives the reports of agents on hosts that Prometheus cannot reach and exposes them to Prometheus: every series ' +
+    'with its agent as a label, every sample with its original timestamp.',
   commands: [
-    { name: 'run', help: 'Serve until SIGTERM. SIGHUP reads the key file again.' },
-    { name: 'enroll', arguments: ['NAME'], help: 'Print the join line of an agent: give it to `install.sh agent`.' },
+    { name: 'run', help: 'Serve until SIGTERM. SIGHUP reloads the fleet key file and the revocations.' },
+    {
+      name: 'enroll',
+      arguments: ['NAME'],
+      help: "Print the join line of an agent, which holds its key, for 'install.sh agent'.",
+    },
     {
       name: 'revoke',
       arguments: ['NAME'],
-      help: "Refuse an agent's present key, at once. The next enrolment gives another.",
+      help: "Refuse an agent's present key from now on. 'enroll' then makes a new one.",
     },
     { name: 'agents', help: 'List the agents that the running server knows.' },
-    { name: 'status', help: 'Say how the running server is: agents, windows, scrapers.' },
-    { name: 'check', help: 'Check options, files and ports without any effect.' },
+    { name: 'status', help: "Show the running server's agents, windows and scrapers." },
+    { name: 'check', help: 'Check options, files and permissions without starting anything.' },
   ],
   options: rows,
 } as const satisfies Program<typeof rows>;

@@ -74,7 +74,7 @@ Options; each can also be set in the environment, --config.file as SYSMON_CONFIG
   --name NAME
         Its name. Default: the host's name
   --label NAME=VALUE
-        A label. May be repeated; in the environment, separate values by commas.
+        A label. May be repeated; in the environment, commas separate the values.
   --allow-plaintext
         Takes plain connections.
   --out FILE
