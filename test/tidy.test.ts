@@ -66,7 +66,7 @@ test('the sources are found, and what they import', () => {
 for (const [library, importers] of [
   ['msgpackr', ['src/protocol/codec.ts']],
   ['prom-client', ['src/server/own-metrics.ts']],
-  ['node-cron', ['src/agent/collect/schedule.ts', 'src/server/housekeeping.ts']],
+  ['node-cron', ['src/agent/collect/schedule.ts', 'src/server/daily.ts']],
 ] as const) {
   test(`${library} is imported by ${importers.join(' and ')} alone`, () => {
     const found = sources.filter(({ imports }) =>

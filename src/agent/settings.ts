@@ -45,7 +45,10 @@ export async function readSettings(options: AgentOptions, hostName: string): Pro
 }
 
 /** The hello of an agent with these settings, on this host. */
-export function helloOf({ agentName, labels, schedule }: Settings, hostId: string): Omit<Hello, 'kind' | 'version'> {
+export function helloOf(
+  { agentName, labels, schedule }: Pick<Settings, 'agentName' | 'labels' | 'schedule'>,
+  hostId: string,
+): Omit<Hello, 'kind' | 'version'> {
   return { agentName, hostId, labels, intervalMs: schedule.intervalMs };
 }
 
@@ -68,6 +71,11 @@ export function collectorsOf(options: AgentOptions): CollectorRow[] {
   const rows = selectCollectors({ enable: options.values.enable, disable: options.values.disable });
   if (rows.length === 0) throw options.refuse('disable', 'expected at least one collector to be left');
   return rows;
+}
+
+/** The value of a collector's option: all are in the program's table under their own names, so it has the row's type. */
+export function collectorOption(options: AgentOptions, name: string): never {
+  return (options.values as Record<string, unknown>)[name] as never;
 }
 
 async function readSchedule(options: AgentOptions): Promise<Schedule> {

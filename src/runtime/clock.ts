@@ -44,6 +44,16 @@ export function sleepOn(clock: Pick<Clock, 'after'>, ms: number, signal?: AbortS
   });
 }
 
+/** Calls again and again, `ms` after the last call has returned, until it is stopped. What the task throws is a bug. */
+export function runEvery(clock: Pick<Clock, 'after'>, ms: number, task: () => void): { stop(): void } {
+  const run = () => {
+    task();
+    timer = clock.after(ms, run);
+  };
+  let timer = clock.after(ms, run);
+  return { stop: () => timer.cancel() };
+}
+
 /** Time since the host's boot, suspends included: what neither a step of the clock nor a suspend disturbs. */
 export interface BootClock {
   bootMs(): number;

@@ -130,7 +130,6 @@ export class ServerMetrics {
         windowReports.set(now.windowReports);
       },
     });
-    collectDefaultMetrics({ register: registry, prefix: 'sysmon_server_' });
     for (const outcome of outcomes) this.#reports.inc({ outcome }, 0);
     for (const reason of ['age', 'memory'] as const) {
       this.#evicted.inc({ reason }, 0);
@@ -139,6 +138,11 @@ export class ServerMetrics {
     for (const outcome of ['finished', 'aborted']) this.#scrapes.inc({ outcome }, 0);
     for (const outcome of ['done', 'failed']) this.#stateWrites.inc({ outcome }, 0);
     for (const kind of rollBacks) this.#rollbacks.inc({ kind }, 0);
+  }
+
+  /** And those of this process: CPU, memory, event loop. */
+  addProcess(): void {
+    collectDefaultMetrics({ register: this.#registry, prefix: 'sysmon_server_' });
   }
 
   report(outcome: Outcome): void {

@@ -15,6 +15,8 @@ export interface Settings {
   readonly stateDir: string | undefined;
   readonly windowMs: number;
   readonly memoryBytesMax: number;
+  readonly connectionsMax: number;
+  readonly connectionsPerAddressMax: number;
   /** Agents are taken without keys on an address that others reach. */
   readonly plaintext: boolean;
 }
@@ -50,6 +52,8 @@ export function readSettings(options: ServerOptions): Settings {
     stateDir: values.stateDir,
     windowMs: values.window,
     memoryBytesMax: values.memoryMax,
+    connectionsMax: values.connectionsMax,
+    connectionsPerAddressMax: values.connectionsPerAddressMax,
     plaintext,
   };
 }

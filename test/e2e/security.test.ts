@@ -360,7 +360,7 @@ async function brokenReload(world: World): Promise<void> {
   }
   rewriteSecret(fleetKeyFile, right);
   process.kill(server.run.pid, 'SIGHUP');
-  await server.run.line(/reloaded: fleet key [0-9a-f]{8}, 1 revocations; 0 connections ended/);
+  await server.run.line(/reloaded: fleet key [0-9a-f]{8}, 1 revocation; 0 connections ended/);
   assert.equal((await statusOf(server, 'honest'))?.peer, peer, 'on the connection that it had');
 }
 
@@ -390,7 +390,7 @@ async function rotation(world: World): Promise<void> {
 
   rewriteSecret(fleetKeyFile, `${newFleetKey}\n`);
   process.kill(server.run.pid, 'SIGHUP');
-  await server.run.line(/reloaded: fleet key [0-9a-f]{8}, 1 revocations; 1 connections ended/);
+  await server.run.line(/reloaded: fleet key [0-9a-f]{8}, 1 revocation; 1 connection ended/);
   await late.run.line(/refuses us \(revoked\)/);
   await world.othersKeepWorking();
   process.kill(late.run.pid, 'SIGHUP');
@@ -505,7 +505,7 @@ test('without a state folder a revocation holds as long as the server, reloads i
   const [, , identity = '', hex = ''] = line.trim().split(' ');
   await command('server', 'revoke', 'web-1', '--control-socket', controlSocket);
   process.kill(server.pid, 'SIGHUP');
-  await server.line(/reloaded: .*, 1 revocations/);
+  await server.line(/reloaded: .*, 1 revocation/);
   const key = { identity, key: Buffer.from(hex, 'hex') };
   await helloAttempt({ server: { port } }, { key, name: 'web-1', code: 'revoked' })(loopback);
 });

@@ -1,10 +1,7 @@
-import { EpochClock } from '../../src/agent/collect/epoch-clock.ts';
-import { every, runSchedule } from '../../src/agent/collect/schedule.ts';
-import { newAgentCounters } from '../../src/agent/own-metrics.ts';
-import { SpoolFiles } from '../../src/agent/spool/mirror.ts';
+import { every, type Schedule } from '../../src/agent/collect/schedule.ts';
 import type { SpoolEpoch } from '../../src/agent/spool/segment.ts';
-import { Spool, type SpoolBounds } from '../../src/agent/spool/spool.ts';
-import { Link } from '../../src/agent/uplink/uplink.ts';
+import type { Spool, SpoolBounds } from '../../src/agent/spool/spool.ts';
+import { Agent } from '../../src/agent/wire-up.ts';
 import { SpoolVolume } from './disk.ts';
 import { Host, Process } from './machine.ts';
 import { dialVirtual, Line } from './network.ts';
@@ -41,15 +38,11 @@ export interface SampledReport {
   lostWith: string | undefined;
 }
 
-type Counters = ReturnType<typeof newAgentCounters> & { spoolFilesCut: number };
-
 interface Run {
   readonly process: Process;
-  readonly spool: Spool;
-  readonly counters: Counters;
-  readonly stopping: AbortController;
-  readonly ended: Promise<void>;
-  stopSampling(): void;
+  readonly agent: Agent;
+  readonly schedule: EndingSchedule;
+  isStopping: boolean;
 }
 
 /** An agent and its host: started, killed, started again. The programs' own code from the sampler's recording on. */
@@ -88,7 +81,7 @@ export class AgentNode {
   }
 
   get spool(): Spool | undefined {
-    return this.isRunning ? this.#run!.spool : undefined;
+    return this.isRunning ? this.#run!.agent.spool : undefined;
   }
 
   report(epoch: number, seq: number): SampledReport | undefined {
@@ -99,7 +92,7 @@ export class AgentNode {
   get droppedReports(): number {
     let count = 0;
     for (const reason of ['full', 'age', 'disk'] as const) {
-      count += this.dropped[reason] + (this.isRunning ? this.#run!.counters.reportsDropped[reason] : 0);
+      count += this.dropped[reason] + (this.isRunning ? this.#run!.agent.counters.reportsDropped[reason] : 0);
     }
     return count;
   }
@@ -113,51 +106,48 @@ export class AgentNode {
     const log = world.logOf(process);
     log.info('starts');
     const random = world.random(`${name} jitter ${this.#runs}`);
-    const counters: Counters = { ...newAgentCounters(), spoolFilesCut: 0 };
-    const files = hasDisk ? new SpoolFiles({ disk: this.volume.openBy(process), clock, log, counters }) : undefined;
-    const spool = new Spool({ clock, bounds, counters, log, ...(files === undefined ? {} : { files }) });
-    const boot = { bootMs: () => clock.monotonicMs() };
-    const epochClock = new EpochClock({ clock, boot, random: () => random.next(), spool, counters, log });
-    const link = new Link({
-      address: 'server:9732',
+    const schedule = new EndingSchedule(intervalMs);
+    const sample = this.#synthetic.sampler();
+    let instant: Instant = new Map();
+    const agent = new Agent({
+      settings: { address: 'server:9732', agentName: name, labels, schedule, bounds, spoolDir: undefined },
+      ...{ clock, log, random: () => random.next(), hostId: `host-of-${name}` },
+      boot: { bootMs: () => clock.monotonicMs() },
+      disk: hasDisk ? this.volume.openBy(process) : undefined,
       dial: (signal) =>
         dialVirtual({
           ...{ from: process, line: this.line, to: world.server.host, ports: world.server.ports },
           ...{ port: 'frames', timeoutMs: dialTimeoutMs, signal },
         }),
-      ...{ spool, clock, boot, counters, log },
-      hello: { agentName: name, hostId: `host-of-${name}`, labels, intervalMs },
-      random: () => random.next(),
+      newSampler: () => ({
+        async sample() {
+          const recording = sample();
+          instant = names.instant(recording);
+          return recording;
+        },
+        failures: [],
+        close() {},
+      }),
     });
-    const sample = this.#synthetic.sampler();
-    const tick = () => {
-      const timeMs = epochClock.stamp();
-      const recording = sample();
-      spool.append(recording, timeMs);
-      this.#sampled(spool, this.#names.instant(recording));
-    };
-    const schedule = runSchedule({ schedule: every(intervalMs), clock, counters, tick });
-    const stopping = new AbortController();
-    const ended = link.run(stopping.signal);
-    ended.catch((error: unknown) => world.crashed(process, error));
-    this.#run = { process, spool, counters, stopping, ended, stopSampling: () => schedule.stop() };
+    const names = this.#names;
+    agent.spool.onAppend(() => this.#sampled(agent.spool, instant));
+    this.#run = { process, agent, schedule, isStopping: false };
+    const crashed = (error: unknown) => world.crashed(process, error);
+    agent.start().then(({ failed }) => failed.catch(crashed), crashed);
   }
 
   /** SIGTERM: what waits is sent, for a while; then it ends. */
   stop(): void {
     const run = this.#run;
-    if (run === undefined || !run.process.isAlive || run.stopping.signal.aborted) return;
+    if (run === undefined || !run.process.isAlive || run.isStopping) return;
+    run.isStopping = true;
     this.#world.trace(`${run.process.name}: SIGTERM`);
-    run.process.deliver(run.stopping, () => {
-      run.stopSampling();
-      run.stopping.abort();
-      run.ended.then(
+    run.process.deliver(run, () => {
+      run.agent.stop().then(
         () => {
-          if (!run.process.isAlive) return;
-          run.spool.close();
-          this.#end('stopped');
+          if (run.process.isAlive) this.#end('stopped');
         },
-        () => {},
+        (error: unknown) => this.#world.crashed(run.process, error),
       );
     });
   }
@@ -195,7 +185,7 @@ export class AgentNode {
 
   /** From now on nothing new; what is there is delivered. */
   stopSampling(): void {
-    this.#run?.stopSampling();
+    this.#run?.schedule.end();
   }
 
   #sampled(spool: Spool, values: Instant): void {
@@ -218,8 +208,9 @@ export class AgentNode {
 
   #end(how: string): void {
     const run = this.#run!;
-    this.#world.trace(`${run.process.name}: ${how}, ${run.spool.waitingCount} reports wait`);
-    for (const reason of ['full', 'age', 'disk'] as const) this.dropped[reason] += run.counters.reportsDropped[reason];
+    this.#world.trace(`${run.process.name}: ${how}, ${run.agent.spool.waitingCount} reports wait`);
+    for (const reason of ['full', 'age', 'disk'] as const)
+      this.dropped[reason] += run.agent.counters.reportsDropped[reason];
     run.process.kill();
     this.#endedMs = this.#world.timeline.nowMs;
     if (!this.plan.hasDisk) this.#lostSince(0, 'the end of an agent without a spool on disk');
@@ -239,6 +230,25 @@ export class AgentNode {
   }
 }
 
+/** An interval's instants, of which there are no more after its end. */
+class EndingSchedule implements Schedule {
+  readonly intervalMs: number;
+  #hasEnded = false;
+
+  constructor(intervalMs: number) {
+    this.intervalMs = intervalMs;
+  }
+
+  end(): void {
+    this.#hasEnded = true;
+  }
+
+  nextAfter(nowMs: number): number {
+    return this.#hasEnded ? Number.POSITIVE_INFINITY : every(this.intervalMs).nextAfter(nowMs);
+  }
+}
+
+// Of run.ts.
 const dialTimeoutMs = 10_000;
 // And a report that was made in the moment of the sync.
 const syncEveryMs = 11_000;

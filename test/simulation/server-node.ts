@@ -1,12 +1,13 @@
 import { agentId } from '../../src/model/agent-id.ts';
-import type { Timer } from '../../src/runtime/clock.ts';
-import { Delivery } from '../../src/server/delivery/delivery.ts';
+import { runEvery, type Timer } from '../../src/runtime/clock.ts';
+import type { Connection } from '../../src/runtime/connection.ts';
+import type { Listener, ListenOptions } from '../../src/runtime/listen.ts';
+import type { Delivery } from '../../src/server/delivery/delivery.ts';
 import { takeNew, takeNewest } from '../../src/server/delivery/scrape.ts';
-import type { AgentBatch } from '../../src/server/exposition/exposition.ts';
-import { Exposition } from '../../src/server/exposition/exposition.ts';
-import { Admission } from '../../src/server/ingest/admission.ts';
-import { AgentConnection } from '../../src/server/ingest/connection.ts';
-import { FairShare } from '../../src/server/ingest/scheduler.ts';
+import type { AgentBatch, Exposition } from '../../src/server/exposition/exposition.ts';
+import type { Settings } from '../../src/server/settings.ts';
+import type { HttpOptions, HttpServer } from '../../src/server/web/http.ts';
+import { Server } from '../../src/server/wire-up.ts';
 import { StateVolume } from './disk.ts';
 import { Host, Process } from './machine.ts';
 import { Ports, type VirtualSocket } from './network.ts';
@@ -49,15 +50,13 @@ export interface Answer {
 
 interface Run {
   readonly process: Process;
-  readonly delivery: Delivery;
-  readonly running: Set<Promise<void>>;
+  readonly server: Server;
+  /** Everything that was accepted and has not ended. */
   readonly sockets: Set<VirtualSocket>;
-  readonly scraped: Set<HttpConnection>;
-  readonly listeners: { close(): void }[];
   isStopping: boolean;
 }
 
-/** The server and its host, wired as `run.ts` wires it, with HTTP as messages over a virtual connection. */
+/** The server and its host: what ships, over virtual ports. HTTP is messages over a virtual connection. */
 export class ServerNode {
   readonly plan: ServerPlan;
   readonly host = new Host('server');
@@ -90,7 +89,7 @@ export class ServerNode {
   }
 
   get delivery(): Delivery | undefined {
-    return this.isRunning ? this.#run!.delivery : undefined;
+    return this.isRunning ? this.#run!.server.delivery : undefined;
   }
 
   start(): void {
@@ -100,62 +99,35 @@ export class ServerNode {
     const { clock } = process;
     const log = world.logOf(process);
     log.info(`starts, ${this.volume.hasFile ? 'with' : 'without'} a file from before`);
-    const delivery = this.#delivery(process);
-    const admission = new Admission({ clock, log, isRevoked: () => false, onClones: () => {} });
-    // On a virtual clock nothing takes time, so nobody waits.
-    const fairShare = new FairShare({ clock, nextTurn: (callback) => void clock.after(0, callback) });
-    const run: Run = {
-      ...{ process, delivery, running: new Set(), sockets: new Set(), scraped: new Set(), isStopping: false },
-      listeners: [],
-    };
-    this.#run = run;
-    const exposition = new Exposition({ onDisagreement: () => {} });
-    run.listeners.push(
-      this.ports.listen('frames', process, (socket) => {
-        const agent = new AgentConnection(socket, {
-          ...{ clock, log, delivery, admission, fairShare },
-          warn: (_key, line) => log.warn(line),
-          onEnd: (reason) => world.ended(reason),
-          onUnknown: () => world.violated('an unknown kind of frame'),
-        });
-        run.sockets.add(socket);
-        const ended = agent.run().catch((error: unknown) => world.crashed(process, error));
-        run.running.add(ended);
-        void ended.then(() => {
-          run.running.delete(ended);
-          run.sockets.delete(socket);
-        });
-      }),
-      this.ports.listen('http', process, (socket) => {
-        if (run.isStopping) return socket.destroy();
-        run.sockets.add(socket);
-        const connection = new HttpConnection(this, run, exposition, socket);
-        run.scraped.add(connection);
-        void connection
-          .run()
-          .catch((error: unknown) => world.crashed(process, error))
-          .then(() => {
-            run.sockets.delete(socket);
-            run.scraped.delete(connection);
-          });
-      }),
-    );
-    const keepHouse = () => {
-      delivery.tidy();
-      this.#checkBounds(run);
-      clock.after(10_000, keepHouse);
-    };
-    clock.after(10_000, keepHouse);
+    const sockets = new Set<VirtualSocket>();
+    const server = new Server({
+      settings: this.#settings(),
+      ...{ clock, log },
+      disk: this.volume.openBy(process, (composedMs) => world.stateWritten(composedMs)),
+      // On a virtual clock nothing takes time, so no connection waits for its turn.
+      loop: { turn: () => process.turn(), next: (callback) => void clock.after(0, callback) },
+      listen: (options) => this.#listen(process, sockets, options),
+      openWeb: (options) => this.#openWeb(process, sockets, options),
+      delivered: (connection) => socketOf.get(connection)?.isDelivered ?? true,
+    });
+    this.#run = { process, server, sockets, isStopping: false };
+    this.#watch(this.#run);
+    server.start().catch((error: unknown) => world.crashed(process, error));
   }
 
-  /** SIGTERM, as `run.ts` ends. */
+  /** SIGTERM. */
   stop(): void {
     const run = this.#run;
     if (run === undefined || !run.process.isAlive || run.isStopping) return;
     run.isStopping = true;
     this.#world.trace(`${run.process.name}: SIGTERM`);
     run.process.deliver(run, () => {
-      void this.#close(run).catch((error: unknown) => this.#world.crashed(run.process, error));
+      run.server.stop().then(
+        () => {
+          if (run.process.isAlive) this.#end('stopped');
+        },
+        (error: unknown) => this.#world.crashed(run.process, error),
+      );
     });
   }
 
@@ -179,17 +151,6 @@ export class ServerNode {
     this.start();
   }
 
-  async #close(run: Run): Promise<void> {
-    const { process, delivery, sockets, running, listeners, scraped } = run;
-    const goodbyes = Promise.all([...scraped].map((connection) => connection.leave()));
-    await Promise.race([goodbyes, process.clock.sleep(httpGraceMs)]);
-    for (const { close } of listeners) close();
-    for (const socket of [...sockets]) socket.destroy();
-    await Promise.all(running);
-    await delivery.flush();
-    if (process.isAlive) this.#end('stopped');
-  }
-
   #end(how: string): void {
     const run = this.#run!;
     this.#world.trace(`${run.process.name}: ${how}`);
@@ -197,54 +158,96 @@ export class ServerNode {
     this.#world.serverEnded();
   }
 
-  #delivery(process: Process): Delivery {
-    const world = this.#world;
-    const count = (what: string) => this.outcomes.set(what, (this.outcomes.get(what) ?? 0) + 1);
-    const delivery = new Delivery({
-      clock: process.clock,
-      windowMs: this.plan.windowMs,
-      disk: this.volume.openBy(process, (composedMs) => world.stateWritten(composedMs)),
-      store: {
-        memoryBytesMax: this.plan.memoryBytesMax,
-        forgetAfterMs: 24 * 3_600_000,
-        onReport: count,
-        onEvict: (_reason, unscraped) => {
-          if (unscraped) this.unscrapedEvictions++;
-        },
-      },
-      cursors: {
-        turn: () => process.turn(),
-        delivered: (connection) => sockets.get(connection)?.isDelivered ?? true,
-        onCommitted: () => {},
-        onRollBack: ({ name }, kind) => {
-          count('rollback');
-          world.trace(`${process.name}: rolled back for '${name}', ${kind}`);
-        },
-        onConflict: ({ name }) => {
-          this.conflicts++;
-          this.sharedSinceMs = Math.min(this.sharedSinceMs, world.timeline.nowMs);
-          world.trace(`${process.name}: two scrape as '${name}'`);
-        },
-        onForgotten: () => {},
-      },
-      onStateWritten: () => {},
-      onStateError: (error) => world.trace(`${process.name}: state file: ${String(error)}`),
+  #settings(): Settings {
+    const { windowMs, memoryBytesMax } = this.plan;
+    const anywhere = { address: '', port: 0 };
+    return {
+      ...{ listen: anywhere, webListen: anywhere, windowMs, memoryBytesMax },
+      ...{ fleetKeys: [], revoked: new Map(), stateDir: '/state', plaintext: false },
+      ...{ connectionsMax: 100, connectionsPerAddressMax: 100 },
+    };
+  }
+
+  async #listen(process: Process, sockets: Set<VirtualSocket>, { onConnection }: ListenOptions): Promise<Listener> {
+    const open = new Set<Connection>();
+    const { close } = this.ports.listen('frames', process, (socket) => {
+      sockets.add(socket);
+      open.add(socket);
+      onConnection(socket);
     });
-    const { store } = delivery;
-    const receive = store.receive.bind(store);
-    store.receive = (agent, report) => {
-      const outcome = receive(agent, report);
+    return {
+      port: 0,
+      get connections() {
+        return open.size;
+      },
+      async close() {
+        close();
+        for (const socket of open) socket.destroy();
+      },
+    };
+  }
+
+  /** The seam to `web`: what `serveHttp` does, over virtual connections. */
+  async #openWeb(process: Process, sockets: Set<VirtualSocket>, options: HttpOptions): Promise<HttpServer> {
+    const scraped = new Set<HttpConnection>();
+    const { close } = this.ports.listen('http', process, (socket) => {
+      sockets.add(socket);
+      const connection = new HttpConnection(this, process, options, socket);
+      scraped.add(connection);
+      void connection
+        .run()
+        .catch((error: unknown) => this.#world.crashed(process, error))
+        .then(() => scraped.delete(connection));
+    });
+    return {
+      port: 0,
+      async close(graceMs) {
+        close();
+        const goodbyes = Promise.all([...scraped].map((connection) => connection.leave()));
+        await Promise.race([goodbyes, options.clock.sleep(graceMs)]);
+        for (const connection of scraped) connection.destroy();
+      },
+    };
+  }
+
+  /** What the parts of the server do, seen as they do it. */
+  #watch(run: Run): void {
+    const world = this.#world;
+    const { process, server } = run;
+    const { store } = server.delivery;
+    spy(store, 'receive', (outcome, agent, report) => {
+      this.#count(outcome);
       world.received(agent.id, report, outcome);
       if (store.windowBytes > this.plan.memoryBytesMax) {
         world.violated(`the windows hold ${store.windowBytes} of ${this.plan.memoryBytesMax} bytes`);
       }
-      return outcome;
-    };
-    return delivery;
+    });
+    const { metrics } = server;
+    spy(metrics, 'ended', (_, reason) => world.ended(reason));
+    spy(metrics, 'unknownFrame', () => world.violated('an unknown kind of frame'));
+    spy(metrics, 'evicted', (_, _reason, unscraped) => {
+      if (unscraped) this.unscrapedEvictions++;
+    });
+    spy(metrics, 'rollback', (_, kind) => {
+      this.#count('rollback');
+      world.trace(`${process.name}: rolled back, ${kind}`);
+    });
+    spy(metrics, 'conflict', (_, name) => {
+      this.conflicts++;
+      this.sharedSinceMs = Math.min(this.sharedSinceMs, world.timeline.nowMs);
+      world.trace(`${process.name}: two scrape as '${name}'`);
+    });
+    runEvery(process.clock, 10_000, () => this.#checkBounds(run));
+  }
+
+  #count(what: string): void {
+    this.outcomes.set(what, (this.outcomes.get(what) ?? 0) + 1);
   }
 
   #checkBounds({ sockets, process }: Run): void {
-    for (const { unsentBytes, peer } of sockets) {
+    for (const socket of sockets) {
+      const { unsentBytes, peer } = socket;
+      if (socket.isOver) sockets.delete(socket);
       if (unsentBytes > unsentBytesMax) this.#world.violated(`${process.name} holds ${unsentBytes} bytes for ${peer}`);
     }
   }
@@ -278,13 +281,29 @@ export class ServerNode {
   }
 }
 
+/** Calls `after` with what the method has returned, and what it was given. */
+function spy<T, K extends keyof T>(
+  object: T,
+  name: K,
+  after: T[K] extends (...given: infer A) => infer R ? (returned: R, ...given: A) => void : never,
+): void {
+  const method = (object[name] as (...given: unknown[]) => unknown).bind(object);
+  const see = after as (returned: unknown, ...given: unknown[]) => void;
+  object[name] = ((...given: unknown[]) => {
+    const returned = method(...given);
+    see(returned, ...given);
+    return returned;
+  }) as T[K];
+}
+
 /** The socket of each connection that scrapes come over. */
-const sockets = new WeakMap<object, VirtualSocket>();
+const socketOf = new WeakMap<object, VirtualSocket>();
 
 /** What `http.ts` does for `/metrics`, without HTTP: a line in, a line and a body out, a zero byte at the end. */
 class HttpConnection {
   readonly #node: ServerNode;
-  readonly #run: Run;
+  readonly #process: Process;
+  readonly #delivery: Delivery;
   readonly #exposition: Exposition;
   readonly #socket: VirtualSocket;
   readonly #scraper = { closed: false };
@@ -292,12 +311,13 @@ class HttpConnection {
   #idle: Timer | undefined;
   #goodbye: Promise<void> | undefined;
 
-  constructor(node: ServerNode, run: Run, exposition: Exposition, socket: VirtualSocket) {
+  constructor(node: ServerNode, process: Process, { delivery, exposition }: HttpOptions, socket: VirtualSocket) {
     this.#node = node;
-    this.#run = run;
+    this.#process = process;
+    this.#delivery = delivery;
     this.#exposition = exposition;
     this.#socket = socket;
-    sockets.set(this.#scraper, socket);
+    socketOf.set(this.#scraper, socket);
   }
 
   async run(): Promise<void> {
@@ -320,7 +340,7 @@ class HttpConnection {
     await this.#goodbye;
     const isAllRead = this.#goodbye !== undefined && this.#socket.hasPeerEnded && this.#socket.isDelivered;
     if (isAllRead) this.#node.goodbyeAnswered(this.#socket);
-    this.#run.delivery.cursors.closed(this.#scraper, { isAllRead });
+    this.#delivery.cursors.closed(this.#scraper, { isAllRead });
     this.#socket.destroy();
     await this.#tail;
     this.#idle?.cancel();
@@ -328,7 +348,7 @@ class HttpConnection {
 
   #restUntilTooLong(): void {
     this.#idle?.cancel();
-    this.#idle = this.#run.process.clock.after(keepAliveMs, () => void this.leave());
+    this.#idle = this.#process.clock.after(keepAliveMs, () => void this.leave());
   }
 
   /** After what is under way, a goodbye; whether it is answered in time decides what the last answer counts as. */
@@ -339,8 +359,13 @@ class HttpConnection {
     await this.#goodbye;
   }
 
+  destroy(): void {
+    this.#socket.destroy();
+  }
+
   async #answer(request: Request): Promise<void> {
-    const { delivery, process } = this.#run;
+    const delivery = this.#delivery;
+    const process = this.#process;
     const { clock } = process;
     const { windowMs } = this.#node.plan;
     const { store } = delivery;
@@ -382,20 +407,20 @@ class HttpConnection {
 
   *#body(batches: readonly AgentBatch[], timestamps: boolean): Generator<Uint8Array> {
     for (const slice of this.#exposition.render(batches, { timestamps })) if (slice.length > 0) yield slice;
-    const monotonicMs = this.#run.process.clock.monotonicMs();
-    for (const agent of this.#run.delivery.store.agents.values()) {
+    const monotonicMs = this.#process.clock.monotonicMs();
+    for (const agent of this.#delivery.store.agents.values()) {
       yield Buffer.from(`sysmon_agent_up{agent="${agent.id}"} ${agent.up(monotonicMs) ? 1 : 0}\n`);
     }
   }
 
   /** Resolves to whether all of it is with the kernel. */
   async #send(status: number, id: number, body: Iterable<Uint8Array>, timeoutMs = 0): Promise<boolean> {
-    const deadline = this.#run.process.clock.after(timeoutMs + 2000, () => this.#socket.destroy());
+    const deadline = this.#process.clock.after(timeoutMs + 2000, () => this.#socket.destroy());
     try {
       await this.#socket.write(Buffer.from(`${JSON.stringify({ status, id })}\n`));
       for (const slice of body) {
         await this.#socket.write(slice);
-        await this.#run.process.turn();
+        await this.#process.turn();
       }
       await this.#socket.write(Buffer.of(0));
       return true;
@@ -410,7 +435,5 @@ class HttpConnection {
 // Of http.ts.
 const keepAliveMs = 310_000;
 const goodbyeMs = 1000;
-// Of run.ts.
-const httpGraceMs = 2000;
 // Of connection.ts, and one frame more; an answer's slice is 64 KiB and some.
 const unsentBytesMax = 256 * 1024;

@@ -1,0 +1,188 @@
+import { machine } from 'node:os';
+import type { Recording } from '../model/recording.ts';
+import type { BootClock, Clock } from '../runtime/clock.ts';
+import type { Connection } from '../runtime/connection.ts';
+import type { Log } from '../runtime/log.ts';
+import { version } from '../runtime/version.ts';
+import { isoTime } from '../runtime/words.ts';
+import { createCollectors } from './collect/collectors/index.ts';
+import { EpochClock } from './collect/epoch-clock.ts';
+import { Host } from './collect/proc/host.ts';
+import { Sampler } from './collect/sampler.ts';
+import { runSchedule } from './collect/schedule.ts';
+import type { AgentOptions } from './options.ts';
+import { type AgentCounters, newAgentCounters, processFacts, SelfMetrics } from './own-metrics.ts';
+import { collectorOption, collectorsOf, helloOf, rootsOf, type Settings } from './settings.ts';
+import { type SpoolDisk, SpoolFiles } from './spool/mirror.ts';
+import { Spool } from './spool/spool.ts';
+import { type AgentStatus, linkStatus } from './status.ts';
+import { Link, type LinkState } from './uplink/uplink.ts';
+
+/** What an agent is put together from. `run` passes the real ones, the simulation virtual ones. */
+export interface AgentParts {
+  readonly settings: Pick<Settings, 'address' | 'agentName' | 'labels' | 'schedule' | 'bounds' | 'spoolDir'>;
+  readonly clock: Clock;
+  readonly boot: BootClock;
+  /** Where the spool is mirrored to; undefined: it is in memory alone. */
+  readonly disk: SpoolDisk | undefined;
+  /** A connection to the server that is ready for the hello, or a ConnectionError. */
+  readonly dial: (signal: AbortSignal) => Promise<Connection>;
+  /** Tells two hosts with one name apart. */
+  readonly hostId: string;
+  /** Makes what the host is measured with; the counters are shown among the samples. */
+  readonly newSampler: (counters: AgentCounters) => HostSampler;
+  readonly log: Log;
+  /** 0 ≤ random() < 1. */
+  readonly random: () => number;
+  readonly onState?: (state: LinkState) => void;
+}
+
+/** A host and how it is measured. */
+export interface HostSampler {
+  /** What it returns is valid until the next call, which waits for this one. */
+  sample(): Promise<Recording>;
+  /** The collectors that failed the last time, and why. */
+  readonly failures: readonly { readonly name: string; readonly reason: string }[];
+  /** Closes the kernel's files. The next sample opens them anew. */
+  close(): void;
+}
+
+/**
+ * A running agent:
+ *
+ *     schedule ─▶ sampler ─▶ spool ─▶ link ─▶ server
+ */
+export class Agent {
+  readonly counters = newAgentCounters();
+  readonly spool: Spool;
+  readonly #parts: AgentParts;
+  readonly #times: EpochClock;
+  readonly #sampler: HostSampler;
+  readonly #link: Link;
+  readonly #startedAt: string;
+  readonly #stopping = new AbortController();
+  #ticks: { stop(): void } | undefined;
+  #ticking: Promise<void> = Promise.resolve();
+  #lastTickAtMs: number;
+  #series = 0;
+  #sending: Promise<void> = Promise.resolve();
+
+  constructor(parts: AgentParts) {
+    const { settings, clock, boot, disk, dial, hostId, newSampler, log, random, onState } = parts;
+    const { counters } = this;
+    this.#parts = parts;
+    this.#startedAt = isoTime(clock.nowMs());
+    this.#lastTickAtMs = clock.monotonicMs();
+    const files = disk && new SpoolFiles({ disk, clock, log, counters });
+    this.spool = new Spool({ clock, log, counters, bounds: settings.bounds, ...(files && { files }) });
+    this.#times = new EpochClock({ clock, boot, random, spool: this.spool, counters, log });
+    this.#sampler = newSampler(counters);
+    this.#link = new Link({
+      ...{ address: settings.address, dial, spool: this.spool, clock, boot, random, counters, log },
+      hello: helloOf(settings, hostId),
+      ...(onState && { onState }),
+    });
+  }
+
+  /** Series of the last report. */
+  get series(): number {
+    return this.#series;
+  }
+
+  /** False when no tick has come for so long that a restart is worth a try. */
+  get isAlive(): boolean {
+    const sinceMs = this.#parts.clock.monotonicMs() - this.#lastTickAtMs;
+    return sinceMs <= 2 * this.#parts.settings.schedule.intervalMs + tickGraceMs;
+  }
+
+  /** Makes the first report. Then it goes on by itself, until `stop`; `failed` rejects where it cannot, which is a bug. */
+  async start(): Promise<{ readonly failed: Promise<never> }> {
+    const { clock, settings } = this.#parts;
+    await this.#tick();
+    this.#ticks = runSchedule({
+      ...{ schedule: settings.schedule, clock, counters: this.counters },
+      tick: () => (this.#ticking = this.#tick()),
+    });
+    this.#sending = this.#link.run(this.#stopping.signal);
+    const failed = new Promise<never>((_, reject) => this.#sending.catch(reject));
+    return { failed };
+  }
+
+  /** Makes no more reports and sends those that wait, for some seconds at most. What was not sent stays on disk. */
+  async stop(): Promise<void> {
+    this.#ticks?.stop();
+    await this.#ticking;
+    this.#stopping.abort();
+    await this.#sending;
+    this.spool.close();
+    this.#sampler.close();
+  }
+
+  /** Something outside has changed: the kernel's files are opened anew, and the next try to connect is now. */
+  refresh(): void {
+    this.#sampler.close();
+    this.#link.retryNow();
+  }
+
+  status(): AgentStatus {
+    const { settings } = this.#parts;
+    const { spool, counters } = this;
+    return {
+      version,
+      name: settings.agentName,
+      startedAt: this.#startedAt,
+      server: settings.address,
+      link: linkStatus(this.#link.state),
+      spool: {
+        reports: spool.waitingCount,
+        bytes: spool.bytes,
+        bytesMax: settings.bounds.bytesMax,
+        oldestAt: spool.oldestWaitingMs === undefined ? null : isoTime(spool.oldestWaitingMs),
+        folder: settings.spoolDir ?? null,
+        isMirrored: spool.unmirroredCount === 0,
+      },
+      reportsDropped: counters.reportsDropped,
+      lastReportAt: spool.epoch === undefined ? null : isoTime(spool.epoch.lastTimeMs),
+      intervalSeconds: settings.schedule.intervalMs / 1000,
+      series: this.#series,
+      clockOffsetSeconds: counters.clockOffsetMs / 1000,
+      reconnects: counters.reconnects,
+      failures: this.#sampler.failures,
+    };
+  }
+
+  async #tick(): Promise<void> {
+    const timeMs = this.#times.stamp();
+    const recording = await this.#sampler.sample();
+    this.#series = recording.schema.seriesCount;
+    this.spool.append(recording, timeMs);
+    this.#lastTickAtMs = this.#parts.clock.monotonicMs();
+  }
+}
+
+/** The collectors that the options choose, on the host that they name. */
+export function newSampler(
+  options: AgentOptions,
+  { clock, log, counters }: { readonly clock: Clock; readonly log: Log; readonly counters: AgentCounters },
+): HostSampler {
+  const host = new Host(rootsOf(options));
+  const collectors = createCollectors(collectorsOf(options), {
+    clock,
+    machine: machine(),
+    timeZone: process.env['TZ'],
+    option: (row) => collectorOption(options, row.name),
+  });
+  const startTimeMs = clock.nowMs() - process.uptime() * 1000;
+  const self = new SelfMetrics(counters, processFacts(version, Math.round(startTimeMs)));
+  const sampler = new Sampler({ host, collectors, self, clock, counters, log });
+  return {
+    sample: () => sampler.sample(),
+    get failures() {
+      return sampler.failures;
+    },
+    close: () => host.close(),
+  };
+}
+
+// A host that swaps is slow, and not helped by a restart.
+const tickGraceMs = 60_000;

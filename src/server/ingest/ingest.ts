@@ -1,0 +1,64 @@
+import { limits } from '../../protocol/limits.ts';
+import type { Connection } from '../../runtime/connection.ts';
+import type { Listener, ListenOptions, RefusedReason } from '../../runtime/listen.ts';
+import type { SeldomLog } from '../../runtime/log.ts';
+import { AgentConnection, type AgentConnectionOptions } from './connection.ts';
+
+export interface IngestOptions extends Omit<AgentConnectionOptions, 'warn' | 'onEnd' | 'onUnknown'> {
+  /** Opens the port: a real one, or one of the simulation. */
+  readonly listen: (options: ListenOptions) => Promise<Listener>;
+  readonly port: Pick<ListenOptions, 'address' | 'port' | 'psk' | 'connectionsMax' | 'connectionsPerAddressMax'>;
+  readonly metrics: IngestMetrics;
+  readonly seldom: SeldomLog;
+}
+
+export interface IngestMetrics {
+  connection(): void;
+  refused(reason: RefusedReason): void;
+  ended(reason: string): void;
+  unknownFrame(): void;
+}
+
+/** The agents' port, and the connections that it has accepted. Closing it waits for them to end. */
+export async function openIngest(options: IngestOptions): Promise<Listener> {
+  const { listen, port, metrics, seldom } = options;
+  const running = new Set<Promise<void>>();
+  const listener = await listen({
+    ...port,
+    handshakeTimeoutMs: limits.tlsHandshakeTimeoutMs,
+    onConnection(connection: Connection) {
+      metrics.connection();
+      const agent = new AgentConnection(connection, {
+        ...options,
+        warn: seldom.warn,
+        onEnd: (reason) => metrics.ended(reason),
+        onUnknown: () => metrics.unknownFrame(),
+      });
+      const ended = agent.run().finally(() => running.delete(ended));
+      running.add(ended);
+    },
+    onRefused(reason, peer, error, identity) {
+      metrics.refused(reason);
+      const claim = identity === undefined ? '' : ` (says it is '${identity}')`;
+      const address = peer.replace(/:\d+$/, '');
+      seldom.warn(`${reason} ${address}`, `peer ${peer}${claim} is refused: ${error?.message ?? refusals[reason]}`);
+    },
+  });
+  return {
+    port: listener.port,
+    get connections() {
+      return listener.connections;
+    },
+    async close() {
+      await listener.close();
+      await Promise.all(running);
+    },
+  };
+}
+
+const refusals = {
+  full: 'as many connections as --connections-max allows',
+  'full-address': 'as many connections from its address as --connections-per-address-max allows',
+  tls: 'no key was proved',
+  'handshake-timeout': 'its handshake took too long',
+} as const;

@@ -1,0 +1,236 @@
+import type { AgentId } from '../model/agent-id.ts';
+import { type Clock, runEvery } from '../runtime/clock.ts';
+import { ListenError, type Listener, type ListenOptions, listenErrorOf } from '../runtime/listen.ts';
+import { type Log, onceAMinute, type SeldomLog } from '../runtime/log.ts';
+import { version } from '../runtime/version.ts';
+import { plural, reasonOf } from '../runtime/words.ts';
+import type { ScrapeConnection } from './delivery/cursors.ts';
+import { Delivery } from './delivery/delivery.ts';
+import type { StateDisk } from './delivery/state-file.ts';
+import { Exposition } from './exposition/exposition.ts';
+import { Admission } from './ingest/admission.ts';
+import { openIngest } from './ingest/ingest.ts';
+import { Fleet } from './ingest/key-ring.ts';
+import type { FleetKey } from './ingest/keys.ts';
+import type { Revocations } from './ingest/revocations.ts';
+import { FairShare } from './ingest/scheduler.ts';
+import { Registry, ServerMetrics } from './own-metrics.ts';
+import type { Settings } from './settings.ts';
+import {
+  type AgentStatus,
+  agentsStatus,
+  type ServerStatus,
+  type StatusSources,
+  serverGauges,
+  serverStatus,
+} from './status.ts';
+import type { HttpOptions, HttpServer } from './web/http.ts';
+
+/** What a server is put together from. `run` passes the real ones, the simulation virtual ones. */
+export interface ServerParts {
+  readonly settings: Settings;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** Where the cursors are kept; undefined: in memory alone. */
+  readonly disk: StateDisk | undefined;
+  readonly loop: EventLoop;
+  /** Opens the agents' port. */
+  readonly listen: (options: ListenOptions) => Promise<Listener>;
+  /** Opens the HTTP port. */
+  readonly openWeb: (options: HttpOptions, address: { host: string | undefined; port: number }) => Promise<HttpServer>;
+  /** Whether the kernel of a scraper has acknowledged every byte that was written to it. */
+  readonly delivered: (connection: ScrapeConnection) => boolean;
+}
+
+/** The event loop, which is virtual in the simulation. */
+export interface EventLoop {
+  /** Resolves when whatever had arrived by now has been reported. */
+  turn(): Promise<void>;
+  /** Calls in the next pass. */
+  next(callback: () => void): void;
+}
+
+/**
+ * A running server:
+ *
+ *     agents ─▶ ingest ─▶ delivery (windows, cursors) ─▶ exposition ─▶ web ─▶ Prometheus
+ */
+export class Server {
+  readonly delivery: Delivery;
+  readonly metrics: ServerMetrics;
+  readonly #parts: ServerParts;
+  readonly #seldom: SeldomLog;
+  readonly #fleet: Fleet;
+  readonly #admission: Admission;
+  readonly #sources: StatusSources;
+  /** What is open, in the order in which it was opened. */
+  readonly #closing: (() => Promise<void> | void)[] = [];
+  #isReady = false;
+
+  constructor(parts: ServerParts) {
+    const { settings, clock, log } = parts;
+    const { windowMs, memoryBytesMax } = settings;
+    this.#parts = parts;
+    this.#seldom = onceAMinute(log, clock);
+    this.#fleet = new Fleet(settings.fleetKeys, settings.revoked);
+    this.metrics = new ServerMetrics(new Registry(), { version, gauges: () => serverGauges(this.#sources) });
+    this.delivery = newDelivery(parts, { metrics: this.metrics, seldom: this.#seldom });
+    const startedAtMs = clock.nowMs();
+    this.#sources = { clock, delivery: this.delivery, version, startedAtMs, windowMs, memoryBytesMax };
+    this.#admission = new Admission({
+      clock,
+      log,
+      isRevoked: (identity) => this.#fleet.isRevoked(identity),
+      onClones: () => this.metrics.clones(),
+    });
+  }
+
+  /** Opens the ports. Where one cannot be had it throws, and the other is closed. */
+  async start(): Promise<{ readonly agentsPort: number; readonly webPort: number }> {
+    const { clock } = this.#parts;
+    this.#closing.push(() => this.delivery.flush());
+    try {
+      const web = await this.#openWeb();
+      this.#closing.push(() => web.close(webGraceMs));
+      const agents = await this.#openIngest();
+      this.#closing.push(() => agents.close());
+      const tidying = runEvery(clock, tidyEveryMs, () => this.delivery.tidy());
+      this.#closing.push(() => tidying.stop());
+      this.#isReady = true;
+      return { agentsPort: agents.port, webPort: web.port };
+    } catch (error) {
+      await this.stop();
+      throw error;
+    }
+  }
+
+  /** Ends every connection, then writes down what the scrapers have: the connections' ends say some of it. */
+  async stop(): Promise<void> {
+    for (const close of this.#closing.splice(0).reverse()) await close();
+  }
+
+  status(): ServerStatus {
+    return serverStatus(this.#sources);
+  }
+
+  agents(): AgentStatus[] {
+    return agentsStatus(this.#sources);
+  }
+
+  /** Refuses the agent's present key from now on, and ends its connection. */
+  revoke(id: AgentId): { readonly generation: number; readonly revoked: Revocations } {
+    const generation = this.#fleet.generation(id);
+    const revoked = this.#fleet.revoke(id);
+    const ended = this.#admission.dropRevoked();
+    this.delivery.forget(id);
+    this.#parts.log.info(`generation ${generation} of agent '${id}' is revoked; ${plural(ended, 'connection')} ended`);
+    return { generation, revoked };
+  }
+
+  /** Other keys and revocations from now on; without the latter those of this run stay. Returns what was ended. */
+  replaceKeys(
+    keys: readonly FleetKey[],
+    revoked: Revocations = this.#fleet.revoked,
+  ): { readonly ended: number; readonly revocations: number } {
+    this.#fleet.replace(keys, revoked);
+    return { ended: this.#admission.dropRevoked(), revocations: revoked.size };
+  }
+
+  #openWeb(): Promise<HttpServer> {
+    const { clock, log, settings, openWeb } = this.#parts;
+    const { address, port } = settings.webListen;
+    const { delivery, metrics } = this;
+    const seldom = this.#seldom;
+    const exposition = new Exposition({
+      onDisagreement(family, agent) {
+        metrics.disagreement();
+        seldom.warn(
+          `type ${family}`,
+          `agent '${agent}' gives '${family}' another type than the one that is shown: run one version everywhere`,
+        );
+      },
+    });
+    const options: HttpOptions = {
+      ...{ clock, log, delivery, exposition, metrics, status: this.#sources },
+      ...{ windowMs: settings.windowMs, plaintext: settings.plaintext, warn: seldom.warn },
+      isReady: () => this.#isReady,
+    };
+    return openWeb(options, { host: address === '' ? undefined : address, port }).catch((error: Error) => {
+      throw withOption(listenErrorOf(error, address, port), 'web.listen-address');
+    });
+  }
+
+  #openIngest(): Promise<Listener> {
+    const { clock, log, settings, listen, loop } = this.#parts;
+    const { delivery, metrics } = this;
+    const hasKeys = settings.fleetKeys.length > 0;
+    return openIngest({
+      ...{ clock, log, listen, delivery, metrics, seldom: this.#seldom, admission: this.#admission },
+      fairShare: new FairShare({ clock, nextTurn: (callback) => loop.next(callback) }),
+      port: {
+        ...settings.listen,
+        psk: hasKeys ? { keyOf: (identity) => this.#fleet.keyOf(identity) } : undefined,
+        connectionsMax: settings.connectionsMax,
+        connectionsPerAddressMax: settings.connectionsPerAddressMax,
+      },
+    }).catch((error: unknown) => {
+      throw error instanceof ListenError ? withOption(error, 'listen') : error;
+    });
+  }
+}
+
+/** Delivery, with every event counted, and in the log where a person should do something. */
+function newDelivery(
+  { settings, clock, disk, loop, delivered }: ServerParts,
+  { metrics, seldom }: { readonly metrics: ServerMetrics; readonly seldom: SeldomLog },
+): Delivery {
+  const { stateDir, windowMs, memoryBytesMax } = settings;
+  return new Delivery({
+    clock,
+    windowMs,
+    disk,
+    store: {
+      memoryBytesMax,
+      forgetAfterMs: 24 * 3_600_000,
+      onReport: (outcome) => metrics.report(outcome),
+      onEvict(reason, unscraped) {
+        metrics.evicted(reason, unscraped);
+        if (!unscraped) return;
+        const advice = reason === 'age' ? '--window' : '--memory-max';
+        seldom.warn(
+          `lost ${reason}`,
+          `reports left the window before every scraper had them: scrape, or raise ${advice}`,
+        );
+      },
+    },
+    cursors: {
+      turn: () => loop.turn(),
+      delivered,
+      onCommitted: () => {},
+      onRollBack: (_scraper, kind) => metrics.rollback(kind),
+      onConflict({ name }) {
+        metrics.conflict(name);
+        seldom.warn(
+          `conflict ${name}`,
+          `two connections scrape as '${name}' at once; each is given everything, some samples come twice: ` +
+            'give each Prometheus or job a name of its own with ?scraper=NAME (params: {scraper: [NAME]})',
+        );
+      },
+      onForgotten: ({ name, selection }) => metrics.forgetScraper(name, selection),
+    },
+    onStateWritten: () => metrics.stateWrite('done'),
+    onStateError(error) {
+      metrics.stateWrite('failed');
+      seldom.error('state', `cursors in '${stateDir}': ${reasonOf(error)}; agents keep their reports until it works`);
+    },
+  });
+}
+
+/** An address that cannot be had is mended by an option. */
+function withOption(error: ListenError, option: string): ListenError {
+  return new ListenError(error.code, `${error.message}; choose another with --${option}`, { cause: error });
+}
+
+const tidyEveryMs = 10_000;
+// A scrape under way may end; a stop takes 5 s in all.
+const webGraceMs = 2000;
