@@ -33,23 +33,9 @@ async function main(): Promise<number> {
       return status(options, out);
     default:
       await run(options, { clock, log, lifecycle: systemdLifecycle({ clock, log }) });
-      endSoon();
       return 0;
   }
 }
-
-/**
- * Everything is closed, and what could be written is. A system call that hangs (a name server, a network file system)
- * would still keep the process for as long as it likes, and `process.exit` waits for its thread too.
- */
-function endSoon(): void {
-  setTimeout(() => {
-    process.stderr.write(`${program.name}: a system call hangs: ending without it\n`);
-    process.kill(process.pid, 'SIGKILL');
-  }, hangMsMax).unref();
-}
-
-const hangMsMax = 1000;
 
 main().then(
   (code) => {

@@ -23,6 +23,8 @@ export interface Lifecycle {
 export type HostProcess = Pick<NodeJS.Process, 'env' | 'pid' | 'hrtime'> & {
   on(event: 'SIGTERM' | 'SIGINT' | 'SIGHUP', listener: (signal: NodeJS.Signals) => void): unknown;
   exit(code: number): void;
+  kill(pid: number, signal: NodeJS.Signals): unknown;
+  removeAllListeners(event: NodeJS.Signals): unknown;
 };
 
 export interface LifecycleOptions {
@@ -30,7 +32,9 @@ export interface LifecycleOptions {
   readonly log: Log;
   readonly process?: HostProcess;
   /** Sends assignments such as `READY=1` to systemd; by a child process unless a test says otherwise. */
-  readonly send?: (assignments: readonly string[]) => Promise<void>;
+  readonly send?: Send;
+  /** Calls back after so long, if the process still runs then: by itself it does not keep it. */
+  readonly afterIfAlive?: (ms: number, callback: () => void) => void;
 }
 
 /** The lifecycle of this process. Without systemd around it (no NOTIFY_SOCKET) nothing is told to anybody. */
@@ -44,6 +48,7 @@ export function systemdLifecycle(options: LifecycleOptions): Lifecycle {
   let reload: (() => void) | undefined;
   const stopped = new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
 
+  const afterIfAlive = options.afterIfAlive ?? ((ms, callback) => void setTimeout(callback, ms).unref());
   const stop = (name: NodeJS.Signals) => {
     if (signal.aborted) {
       log.warn(`${name} again: ending at once, without waiting for what is under way`);
@@ -52,6 +57,13 @@ export function systemdLifecycle(options: LifecycleOptions): Lifecycle {
     }
     log.info(`${name}: stopping`);
     notify(['STOPPING=1']);
+    afterIfAlive(notifyStopMsMax, () => queue.giveUp());
+    afterIfAlive(stopMsMax, () => {
+      log.warn(`stopping takes more than ${stopMsMax / 1000} s: a system call hangs; ending without it`);
+      // process.exit() would wait for the thread of that call. To systemd this signal is an end in good order.
+      host.removeAllListeners('SIGTERM');
+      host.kill(host.pid, 'SIGTERM');
+    });
     controller.abort();
   };
   host.on('SIGTERM', stop);
@@ -91,6 +103,11 @@ export function systemdLifecycle(options: LifecycleOptions): Lifecycle {
   };
 }
 
+// From the signal to the end, whatever hangs, is 5 s at most; less what a process needs to end.
+const stopMsMax = 4800;
+// A systemd that is slow, as at a reboot, is waited for until then.
+const notifyStopMsMax = 4500;
+
 /** A third of what the unit allows; undefined where it has no watchdog, or has it for another process. */
 export function watchdogEveryMs(env: NodeJS.ProcessEnv, pid: number): number | undefined {
   const usec = Number(env.WATCHDOG_USEC ?? Number.NaN);
@@ -124,7 +141,8 @@ function statusLine(
 // Each is a process of its own: 20 ms of CPU.
 const statusEveryMs = 5000;
 
-type Send = (assignments: readonly string[]) => Promise<void>;
+/** Resolves when systemd has the message; ends at once when the signal aborts. */
+export type Send = (assignments: readonly string[], signal: AbortSignal) => Promise<void>;
 
 /** One message at a time, in order: READY must not overtake RELOADING. */
 class NotifyQueue {
@@ -133,6 +151,7 @@ class NotifyQueue {
   #waiting: (readonly string[])[] = [];
   #running = false;
   #warned = false;
+  readonly #given = new AbortController();
 
   constructor(send: Send | undefined, log: Log) {
     this.#send = send;
@@ -148,12 +167,19 @@ class NotifyQueue {
     if (!this.#running) void this.#run(this.#send);
   }
 
+  /** Nothing more is said: what is being said is broken off. */
+  giveUp(): void {
+    this.#waiting = [];
+    this.#given.abort();
+  }
+
   async #run(send: Send): Promise<void> {
     this.#running = true;
     for (let next = this.#waiting.shift(); next !== undefined; next = this.#waiting.shift()) {
       try {
-        await send(next);
+        await send(next, this.#given.signal);
       } catch (error) {
+        if (this.#given.signal.aborted) break;
         const reason = reasonOf(error);
         if (!this.#warned) this.#log.warn(`systemd does not learn of our state: ${reason}`);
         this.#warned = true;
@@ -171,18 +197,19 @@ function sendByChild(env: NodeJS.ProcessEnv): Send | undefined {
   const socket = env.NOTIFY_SOCKET;
   if (socket === undefined || socket === '') return undefined;
   const childEnv = { NOTIFY_SOCKET: socket, PATH: env.PATH ?? '/usr/bin:/bin' };
-  return (assignments) =>
+  return (assignments, signal) =>
     new Promise((resolve, reject) => {
       const child = spawn('systemd-notify', assignments, {
         env: childEnv,
         stdio: 'ignore',
         timeout: childMsMax,
+        signal,
         killSignal: 'SIGKILL',
       });
       child.once('error', reject);
-      child.once('exit', (code, signal) => {
+      child.once('exit', (code, killedBy) => {
         if (code === 0) resolve();
-        else reject(new Error(`'systemd-notify ${assignments.join(' ')}' ended with ${signal ?? code}`));
+        else reject(new Error(`'systemd-notify ${assignments.join(' ')}' ended with ${killedBy ?? code}`));
       });
     });
 }

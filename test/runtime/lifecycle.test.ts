@@ -13,6 +13,8 @@ class FakeProcess implements HostProcess {
   readonly hrtime = process.hrtime;
   readonly pid = 42;
   readonly exits: number[] = [];
+  /** Signals that it sent with no listener of its own: they end a process. */
+  readonly kills: [pid: number, signal: NodeJS.Signals][] = [];
   readonly env: Record<string, string | undefined>;
   readonly #listeners = new Map<string, (signal: NodeJS.Signals) => void>();
 
@@ -28,6 +30,14 @@ class FakeProcess implements HostProcess {
     this.exits.push(code);
   }
 
+  removeAllListeners(event: NodeJS.Signals): void {
+    this.#listeners.delete(event);
+  }
+
+  kill(pid: number, signal: NodeJS.Signals): void {
+    if (!this.#listeners.has(signal)) this.kills.push([pid, signal]);
+  }
+
   send(signal: NodeJS.Signals): void {
     this.#listeners.get(signal)?.(signal);
   }
@@ -40,16 +50,22 @@ function world(env: Record<string, string> = {}, { held = false } = {}) {
   const host = new FakeProcess(env);
   const sent: string[] = [];
   const releases: (() => void)[] = [];
-  const send = (assignments: readonly string[]) => {
+  const send = (assignments: readonly string[], signal: AbortSignal) => {
     sent.push(assignments.join(' '));
-    return held ? new Promise<void>((resolve) => releases.push(resolve)) : Promise.resolve();
+    if (!held) return Promise.resolve();
+    return new Promise<void>((resolve, reject) => {
+      releases.push(resolve);
+      signal.addEventListener('abort', reject);
+    });
   };
-  const lifecycle = systemdLifecycle({ clock, log, process: host, send });
+  const deadlines: [ms: number, callback: () => void][] = [];
+  const afterIfAlive = (ms: number, callback: () => void) => void deadlines.push([ms, callback]);
+  const lifecycle = systemdLifecycle({ clock, log, process: host, send, afterIfAlive });
   const release = async () => {
     releases.shift()?.();
     await settle();
   };
-  return { clock, log, host, sent, release, lifecycle };
+  return { clock, log, host, sent, release, lifecycle, deadlines };
 }
 
 test('the first signal asks and is told to systemd, the second one ends', async () => {
@@ -64,6 +80,25 @@ test('the first signal asks and is told to systemd, the second one ends', async 
   assert.deepEqual(host.exits, [1]);
   assert.deepEqual(sent, ['STOPPING=1']);
   assert.match(log.lines.join('\n'), /SIGTERM: stopping\nwarn: SIGINT again/);
+});
+
+test('a stop that hangs: systemd is given up first, then what is left is ended by SIGTERM itself', async () => {
+  const { host, sent, log, lifecycle, deadlines } = world({}, { held: true });
+  lifecycle.status('one');
+  host.send('SIGTERM');
+  const [notify, end] = deadlines;
+  assert.deepEqual(
+    deadlines.map(([ms]) => ms),
+    [4500, 4800],
+  );
+  notify![1]();
+  await settle();
+  assert.deepEqual(sent, ['STATUS=one'], 'what waited is not sent any more');
+  assert.deepEqual(log.lines, ['info: SIGTERM: stopping'], 'nor is that a failure');
+  assert.deepEqual(host.kills, []);
+  end![1]();
+  assert.deepEqual(host.kills, [[42, 'SIGTERM']]);
+  assert.match(log.lines.at(-1)!, /^warn: stopping takes more than 4.8 s: a system call hangs; ending without it$/);
 });
 
 test('a real process: SIGHUP reloads, SIGTERM ends it with 0 and nothing keeps it', async () => {

@@ -83,18 +83,24 @@ export class Link {
       deadline = clock.after(drainMsMax, () => stop.abort());
     };
     stopping.addEventListener('abort', startDraining, { once: true });
-    while (!stopping.aborted) {
-      try {
-        await this.#connectOnce({ draining: stopping, signal: stop.signal });
-      } catch (error) {
-        if (stopping.aborted && isOperational(error)) break;
-        const retryMs = this.#failed(error);
-        this.#wait = new AbortController();
-        await clock.sleep(retryMs, this.#wait.signal);
-      }
+    try {
+      while (!stopping.aborted) await this.#connectOrWait(stopping, stop.signal);
+    } finally {
+      stopping.removeEventListener('abort', startDraining);
+      deadline?.cancel();
+      this.#become({ kind: 'stopped' });
     }
-    deadline?.cancel();
-    this.#become({ kind: 'stopped' });
+  }
+
+  async #connectOrWait(draining: AbortSignal, signal: AbortSignal): Promise<void> {
+    try {
+      await this.#connectOnce({ draining, signal });
+    } catch (error) {
+      if (draining.aborted && isOperational(error)) return;
+      const retryMs = this.#failed(error);
+      this.#wait = new AbortController();
+      await this.#options.clock.sleep(retryMs, this.#wait.signal);
+    }
   }
 
   /** From the dial to the end of the connection. Returns when it was drained, throws otherwise. */
@@ -153,7 +159,8 @@ export class Link {
   }
 }
 
-const drainMsMax = 5000;
+// Of the 5 s in which a program ends; the rest is for the disk and for systemd.
+const drainMsMax = 4000;
 const backoff = { baseMs: 500, maxMs: 30_000 };
 // A person has to change something first: a version, a name, a key.
 const refusedRetryMs = 60_000;

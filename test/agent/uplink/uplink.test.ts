@@ -82,7 +82,7 @@ class Agent {
   async stop(): Promise<void> {
     this.#stopping.abort();
     await settle();
-    for (let waited = 0; waited < 6000; waited += 100) await this.clock.advance(100);
+    for (let waited = 0; waited < 4500; waited += 100) await this.clock.advance(100);
     await this.#running;
     this.spool.close();
   }
@@ -338,7 +338,7 @@ test('failures count from 0 again once a report was sent', async () => {
   assert.equal(state.retryAtMs - agent.clock.nowMs(), 500);
 });
 
-test('SIGTERM: what is unsent is sent within 5 s and read by the server, then it ends', async () => {
+test('SIGTERM: what is unsent is sent within 4 s and read by the server, then it ends', async () => {
   const agent = new Agent({ server: (server) => (server.latencyMs = 300) }).start();
   await agent.live(60_000);
   agent.sample();
@@ -372,6 +372,27 @@ test('SIGTERM when the server does not answer, is away, or has never been there:
       assert.equal(agent.clock.timers, 0);
       assert.ok(agent.counters.spoolReports > 0, 'the rest is in the spool');
     });
+  }
+});
+
+test('a bug ends the program, also one that shows while it is stopping', async () => {
+  for (const isStopping of [false, true]) {
+    const agent = new Agent();
+    const bug = new TypeError('undefined is not a function');
+    const stopping = new AbortController();
+    let fail = (): void => {};
+    const dial = () => new Promise<never>((_, reject) => (fail = () => reject(bug)));
+    const { clock, spool, counters, log } = agent;
+    const boot = bootClock(clock, () => clock.monotonicMs());
+    const link = new Link({
+      ...{ clock, boot, spool, counters, log, dial, random: () => 0.5, address: 'server:9732' },
+      hello: { agentName: 'agent-1', hostId: 'host', labels: [], intervalMs: 5000 },
+    });
+    const run = link.run(stopping.signal);
+    if (isStopping) stopping.abort();
+    fail();
+    await assert.rejects(run, bug);
+    assert.equal(clock.timers, 0);
   }
 });
 
