@@ -1,4 +1,3 @@
-import { machine } from 'node:os';
 import type { Recording } from '../model/recording.ts';
 import type { BootClock, Clock } from '../runtime/clock.ts';
 import type { Connection } from '../runtime/connection.ts';
@@ -168,8 +167,6 @@ export function newSampler(
   const host = new Host(rootsOf(options));
   const collectors = createCollectors(collectorsOf(options), {
     clock,
-    machine: machine(),
-    timeZone: process.env['TZ'],
     option: (row) => collectorOption(options, row.name),
   });
   const startTimeMs = clock.nowMs() - process.uptime() * 1000;

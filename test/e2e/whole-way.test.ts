@@ -2,8 +2,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { type TestContext, test } from 'node:test';
 import { AgentsRecord, assertSameSamples, sampleCount } from '../support/agents-record.ts';
-import { fixtureFile } from '../support/files.ts';
-import { treeOf } from '../support/fixture-proc.ts';
+import { wholeHost } from '../support/collect-fixture.ts';
 import { AgentProgram, eventually, ServerProgram } from '../support/programs.ts';
 import { Prometheus, prometheusSkip } from '../support/prometheus.ts';
 import { Tap } from '../support/tap.ts';
@@ -14,6 +13,7 @@ import { readFourFiles } from './four-files.ts';
 
 const real = 'this-machine';
 const fixture = 'fixture';
+const kernel = 'Linux 6.12';
 
 interface World {
   readonly server: ServerProgram;
@@ -39,7 +39,7 @@ async function start(context: TestContext): Promise<World> {
   const record = new AgentsRecord();
   const server = await ServerProgram.start(context);
   const tap = await Tap.open(context, { to: server.port, watch: () => record.connection() });
-  const tree = treeOf(fixtureFile('proc/linux-6.12.txt'));
+  const tree = wholeHost(kernel);
   context.after(() => tree.remove());
   const { procfs, sysfs, rootfs, udev } = tree.roots;
   const agents = await Promise.all([
@@ -66,11 +66,12 @@ async function start(context: TestContext): Promise<World> {
 }
 
 const fixtureFiles = (): ReadonlyMap<string, { value: number; type: string; family: string }> => {
-  const text = readFileSync(fixtureFile('proc/linux-6.12.txt'), 'utf8');
-  return readFourFiles(fixture, (file) => {
-    const start = text.indexOf(`--- proc/${file}\n`) + `--- proc/${file}\n`.length;
-    return text.slice(start, text.indexOf('\n--- ', start) + 1);
-  });
+  const tree = wholeHost(kernel);
+  try {
+    return readFourFiles(fixture, (file) => readFileSync(tree.path(`proc/${file}`), 'utf8'));
+  } finally {
+    tree.remove();
+  }
 };
 
 const directRead = () => readFourFiles(real, (file) => readFileSync(`/proc/${file}`, 'utf8'));

@@ -1,21 +1,22 @@
+import { readFileSync } from 'node:fs';
 import type { Collector, CollectorContext } from '../../src/agent/collect/collectors/collector.ts';
 import { collectorRows } from '../../src/agent/collect/collectors/index.ts';
 import { expositionOf } from '../../src/agent/collect/exposition.ts';
-import { Host } from '../../src/agent/collect/proc/host.ts';
+import { CollectError } from '../../src/agent/collect/proc/errors.ts';
+import type { Host } from '../../src/agent/collect/proc/host.ts';
 import { Recorder } from '../../src/agent/collect/recorder.ts';
 import { newAgentCounters } from '../../src/agent/own-metrics.ts';
 import type { Recording } from '../../src/model/recording.ts';
-import { type FixtureHost, makeTree } from './fixture-proc.ts';
+import { fixtureFile } from './files.ts';
+import { type FixtureHost, type FixtureTree, hostOf, makeTree, parseFixture } from './fixture-proc.ts';
 
 /** 2024-07-01 12:00:00.250 UTC. */
 export const fixtureNowMs = Date.UTC(2024, 6, 1, 12) + 250;
 
-/** What a collector is told in tests: fixed, and its options from texts. */
+/** What a collector is given in tests: a clock that stands still, and its options from texts. */
 export function contextOf(options: ReadonlyMap<string, string> = new Map()): CollectorContext {
   return {
     clock: { nowMs: () => fixtureNowMs, monotonicMs: () => 0 },
-    machine: 'x86_64',
-    timeZone: undefined,
     option(row) {
       const text = options.get(row.name) ?? row.default;
       return row.toValue(text === undefined ? [] : [text]);
@@ -29,20 +30,15 @@ export function newCollector(name: string, context = contextOf()): Collector {
   return row.create(context);
 }
 
-/** A recorder for one collector; a warning is an error. */
+/** A recorder for one collector; a warning is an error, unless somebody takes it. */
 export class OneCollector {
   readonly #collector: Collector;
   readonly #recorder: Recorder;
   readonly #part;
 
-  constructor(collector: Collector) {
+  constructor(collector: Collector, warn: (text: string) => void = refuse) {
     this.#collector = collector;
-    this.#recorder = new Recorder({
-      counters: newAgentCounters(),
-      warn: (text) => {
-        throw new Error(text);
-      },
-    });
+    this.#recorder = new Recorder({ counters: newAgentCounters(), warn });
     this.#part = this.#recorder.part('collector');
   }
 
@@ -62,14 +58,78 @@ export class OneCollector {
   }
 }
 
-/** The collector's families over the files of a fixture, as text. */
-export function collectFixture(name: string, { files, options }: FixtureHost): string {
-  const tree = makeTree(files);
-  const host = new Host(tree.roots);
+function refuse(warning: string): never {
+  throw new Error(warning);
+}
+
+export interface Collected {
+  /** The collector's families as text. */
+  readonly text: string;
+  /** Of which lines and files it could make nothing. */
+  readonly parseErrors: readonly CollectError[];
+}
+
+/** What a new collector makes of the host. */
+export function collectOn(
+  name: string,
+  host: Host,
+  options?: ReadonlyMap<string, string>,
+  warn?: (text: string) => void,
+): Collected {
+  const text = expositionOf(new OneCollector(newCollector(name, contextOf(options)), warn).collect(host));
+  return { text, parseErrors: host.takeParseErrors() };
+}
+
+/** What a fixture expects of its collector: the families, and what could not be read, with the paths of a real host. */
+export function expectedOf(name: string, fixture: FixtureHost): string {
+  const tree = makeTree(fixture.files);
+  const host = hostOf(tree, fixture);
+  const asComment = (what: string, { message }: Error) => `# ${what}: ${message.replaceAll(tree.folder, '')}\n`;
   try {
-    return expositionOf(new OneCollector(newCollector(name, contextOf(options))).collect(host));
+    const { text, parseErrors } = collectOn(name, host, fixture.options);
+    return text + parseErrors.map((error) => asComment('parse error', error)).join('');
+  } catch (error) {
+    if (!(error instanceof CollectError)) throw error;
+    return asComment('failure', error);
   } finally {
     host.close();
     tree.remove();
   }
+}
+
+/** The hosts of a collector's fixture. */
+export function fixtureHosts(name: string): readonly FixtureHost[] {
+  return parseFixture(readFileSync(fixtureFile(`collectors/${name}.txt`), 'utf8')).hosts;
+}
+
+/**
+ * A whole host with this kernel, such as `Linux 6.12`: of each collector the fixture of that kernel, or of the newest
+ * before it, because a file stays as it is until a kernel changes it. Two collectors that read one file must have the same.
+ */
+export function wholeHost(kernel: string): FixtureTree {
+  const files = new Map<string, { readonly content: string; readonly collector: string }>();
+  for (const { name } of collectorRows) {
+    for (const [path, content] of hostBefore(name, kernel)?.files ?? []) {
+      const other = files.get(path);
+      if (other !== undefined && other.content !== content) {
+        throw new Error(`the fixtures of '${name}' and '${other.collector}' have another '${path}' for ${kernel}`);
+      }
+      files.set(path, { content, collector: name });
+    }
+  }
+  return makeTree([...files].map(([path, { content }]) => [path, content]));
+}
+
+function hostBefore(name: string, kernel: string): FixtureHost | undefined {
+  const wanted = versionOf(kernel)!;
+  const hosts = fixtureHosts(name)
+    .map((host) => ({ host, version: versionOf(host.title) }))
+    .filter((each) => each.version !== undefined && each.version <= wanted);
+  return hosts.sort((a, b) => b.version! - a.version!)[0]?.host;
+}
+
+/** `Linux 5.15, two CPUs` → 5015; undefined where the title does not begin with a kernel. */
+function versionOf(title: string): number | undefined {
+  const match = /^Linux (\d+)\.(\d+)/.exec(title);
+  return match === null ? undefined : Number(match[1]) * 1000 + Number(match[2]);
 }

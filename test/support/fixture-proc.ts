@@ -1,7 +1,8 @@
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import type { HostRoots } from '../../src/agent/collect/proc/host.ts';
+import { Host, type HostRoots } from '../../src/agent/collect/proc/host.ts';
+import type { HostSystem } from '../../src/agent/collect/proc/system.ts';
 
 /** One host of a fixture file: its kernel files, and what is made of them. */
 export interface FixtureHost {
@@ -10,6 +11,8 @@ export interface FixtureHost {
   readonly files: ReadonlyMap<string, string>;
   /** `stat.softirq` → `true`. */
   readonly options: ReadonlyMap<string, string>;
+  /** What no file says: `machine` → `aarch64`, `TZ` → `Asia/Tokyo`. */
+  readonly system: ReadonlyMap<string, string>;
   readonly expected: string | undefined;
 }
 
@@ -23,6 +26,8 @@ export interface Fixture {
  * A fixture file, a text that a person can read:
  *
  *     === Linux 5.15, two CPUs
+ *     --- system
+ *     machine=aarch64
  *     --- options
  *     stat.softirq=true
  *     --- proc/loadavg
@@ -39,20 +44,22 @@ function parseHost(part: string): FixtureHost {
   const [title = '', ...sections] = part.split(/^--- /m);
   const files = new Map<string, string>();
   let options: ReadonlyMap<string, string> = new Map();
+  let system: ReadonlyMap<string, string> = new Map();
   let expected: string | undefined;
   for (const section of sections) {
     const end = section.indexOf('\n');
     const name = section.slice(0, end);
     const content = section.slice(end + 1);
     if (name === 'expected') expected = content;
-    else if (name === 'options') options = parseOptions(content);
+    else if (name === 'options') options = parsePairs(content);
+    else if (name === 'system') system = parsePairs(content);
     else if (files.has(name)) throw new Error(`the fixture '${title.trim()}' has '${name}' twice`);
     else files.set(name, content);
   }
-  return { title: title.trim(), files, options, expected };
+  return { title: title.trim(), files, options, system, expected };
 }
 
-function parseOptions(content: string): Map<string, string> {
+function parsePairs(content: string): Map<string, string> {
   const lines = content.split('\n').filter((line) => line !== '');
   return new Map(lines.map((line) => [line.slice(0, line.indexOf('=')), line.slice(line.indexOf('=') + 1)]));
 }
@@ -62,14 +69,37 @@ export function printFixture({ head, hosts }: Fixture): string {
   return head + hosts.map(printHost).join('');
 }
 
-function printHost({ title, options, files, expected }: FixtureHost): string {
-  let text = `=== ${title}\n`;
-  if (options.size > 0) text += `--- options\n${[...options].map(([name, value]) => `${name}=${value}\n`).join('')}`;
+function printHost({ title, options, system, files, expected }: FixtureHost): string {
+  let text = `=== ${title}\n${printPairs('options', options)}${printPairs('system', system)}`;
   for (const [name, content] of files) text += `--- ${name}\n${content}`;
   return expected === undefined ? text : `${text}--- expected\n${expected}`;
 }
 
+function printPairs(section: string, pairs: ReadonlyMap<string, string>): string {
+  if (pairs.size === 0) return '';
+  return `--- ${section}\n${[...pairs].map(([name, value]) => `${name}=${value}\n`).join('')}`;
+}
+
+/** What uname(2) and the environment say on a fixture's host. */
+export function systemOf(pairs: ReadonlyMap<string, string> = new Map()): HostSystem {
+  const saysOf = (name: string, otherwise: string) => () => pairs.get(name) ?? otherwise;
+  return {
+    timeZone: () => pairs.get('TZ'),
+    type: saysOf('type', 'Linux'),
+    release: saysOf('release', '1.2.3'),
+    version: saysOf('version', '#1'),
+    machine: saysOf('machine', 'x86_64'),
+    hostname: saysOf('hostname', 'fixture'),
+  };
+}
+
+/** A host over the tree of a fixture. */
+export function hostOf(tree: FixtureTree, { system }: Pick<FixtureHost, 'system'>): Host {
+  return new Host(tree.roots, systemOf(system));
+}
+
 export interface FixtureTree {
+  readonly folder: string;
   readonly roots: HostRoots;
   /** Where `proc/stat` is. */
   path(file: string): string;
@@ -90,6 +120,7 @@ export function makeTree(files: Iterable<readonly [string, string | Uint8Array]>
   };
   for (const root of Object.values(roots)) mkdirSync(root);
   const tree: FixtureTree = {
+    folder,
     roots,
     path: (file) => join(folder, file),
     write(file, content) {
@@ -101,12 +132,4 @@ export function makeTree(files: Iterable<readonly [string, string | Uint8Array]>
   };
   for (const [file, content] of files) tree.write(file, content);
   return tree;
-}
-
-/** The only host of a fixture file, as a tree. */
-export function treeOf(fixturePath: string): FixtureTree {
-  const { hosts } = parseFixture(readFileSync(fixturePath, 'utf8'));
-  const [host] = hosts;
-  if (host === undefined || hosts.length > 1) throw new Error(`'${fixturePath}' should hold one host`);
-  return makeTree(host.files);
 }

@@ -1,7 +1,7 @@
 import type { Recording } from '../../model/recording.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import type { Log } from '../../runtime/log.ts';
-import { gauge, type Samples } from './collectors/collector.ts';
+import { counter, gauge, type Samples } from './collectors/collector.ts';
 import type { NamedCollector } from './collectors/index.ts';
 import { CollectError, NoDataError } from './proc/errors.ts';
 import type { Host } from './proc/host.ts';
@@ -47,6 +47,8 @@ export class Sampler {
       durationMs: 0,
       failure: undefined,
       loggedFailure: undefined,
+      parseErrors: 0,
+      loggedErrors: new Set(),
     }));
     this.#preparing = this.#entries.filter(({ collector }) => collector.prepare !== undefined);
     this.#ownPart = this.#recorder.part('self', { required: true });
@@ -94,9 +96,20 @@ export class Sampler {
     }
     if (entry.failure === undefined) this.#recorder.leave();
     else this.#recorder.abandon();
+    for (const error of this.#host.takeParseErrors()) this.#countParseError(entry, error);
     const endMs = this.#clock.monotonicMs();
     entry.durationMs = endMs - startMs;
     return endMs;
+  }
+
+  #countParseError(entry: Entry, error: CollectError): void {
+    entry.parseErrors++;
+    const kind = kindOf(error);
+    if (entry.loggedErrors.has(kind) || entry.loggedErrors.size >= loggedErrorsMax) return;
+    entry.loggedErrors.add(kind);
+    this.#log.warn(
+      `collector '${entry.name}' could not read everything: ${error.message}; only the series from there are absent`,
+    );
   }
 
   #sampleSelf(): void {
@@ -106,6 +119,7 @@ export class Sampler {
     for (const { name, failure, part } of this.#entries) {
       out.sample(success, failure === undefined && !part.leftOut ? 1 : 0, name);
     }
+    for (const { name, parseErrors } of this.#entries) out.sample(parseErrorsTotal, parseErrors, name);
     this.#self.collect(out);
     out.leave();
   }
@@ -133,6 +147,10 @@ interface Entry {
   durationMs: number;
   failure: Failure | undefined;
   loggedFailure: Failure | undefined;
+  /** Since the start. */
+  parseErrors: number;
+  /** The kinds that have had their line in the log. */
+  readonly loggedErrors: Set<string>;
 }
 
 interface Failure {
@@ -150,6 +168,20 @@ const duration = gauge('node_scrape_collector_duration_seconds', 'How long a col
 const success = gauge('node_scrape_collector_success', 'Whether a collector found what it looks for: 1, or 0.', {
   labels: ['collector'],
 });
+
+const parseErrorsTotal = counter(
+  'sysmon_agent_parse_errors_total',
+  'Lines and files of the kernel that a collector could not read or parse. Only their own series are missing; the log ' +
+    'says which they are.',
+  { labels: ['collector'] },
+);
+// A device that comes under another name each time must not fill the memory.
+const loggedErrorsMax = 100;
+
+/** Equal for what is worth one line: the file and the reason without what changes in it. */
+function kindOf({ code, path, message }: CollectError): string {
+  return `${code} ${path} ${message.slice(path.length + 2).replaceAll(/"[^"]*"|\d+/g, '')}`;
+}
 
 /**
  * What the files of a host can do to a collector is a CollectError; anything else is a bug of that collector. A bug should

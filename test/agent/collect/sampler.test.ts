@@ -6,6 +6,7 @@ import { FormatError, NoDataError, UnreadableError } from '../../../src/agent/co
 import { Host } from '../../../src/agent/collect/proc/host.ts';
 import { Sampler } from '../../../src/agent/collect/sampler.ts';
 import { newAgentCounters, SelfMetrics } from '../../../src/agent/own-metrics.ts';
+import { makeTree } from '../../support/fixture-proc.ts';
 import { VirtualClock } from '../../support/virtual-clock.ts';
 
 const good = gauge('good', 'Good.', { labels: ['n'] });
@@ -18,9 +19,12 @@ class Bench {
   readonly counters = newAgentCounters();
   readonly sampler: Sampler;
 
-  constructor(collectors: Record<string, Collector>, seriesMax?: number) {
+  constructor(
+    collectors: Record<string, Collector>,
+    { seriesMax, host = new Host() }: { seriesMax?: number; host?: Host } = {},
+  ) {
     this.sampler = new Sampler({
-      host: new Host(),
+      host,
       collectors: Object.entries(collectors).map(([name, collector]) => ({ name, collector })),
       self: new SelfMetrics(this.counters, {
         version: '1.2.3',
@@ -95,6 +99,49 @@ test('a collector that fails costs itself alone; each change is one line', async
   ]);
 });
 
+test('what a collector cannot parse is counted; each kind is one line, whatever number it says', async () => {
+  let content = '';
+  const tree = makeTree([]);
+  const bench = new Bench(
+    {
+      partly: {
+        collect(host, out) {
+          host.read('proc/x').eachLine('a number', (line) => {
+            out.sample(good, line.unsigned('the number'), line.unsigned('the name') === 0 ? 'zero' : 'other');
+            return true;
+          });
+        },
+      },
+      whole: giving(1, bad),
+    },
+    { host: new Host(tree.roots) },
+  );
+  const lines = () => {
+    tree.write('proc/x', content);
+    return bench.lines(/^(good|node_scrape_collector_success|sysmon_agent_parse_errors_total)/);
+  };
+  content = '1 0\n-2 0\n-3 0\nx 0\n4 y\n5 1\n';
+  const expected = (errors: number) => [
+    'good{n="zero"} 1',
+    'good{n="other"} 5',
+    'node_scrape_collector_success{collector="partly"} 1',
+    'node_scrape_collector_success{collector="whole"} 1',
+    `sysmon_agent_parse_errors_total{collector="partly"} ${errors}`,
+    'sysmon_agent_parse_errors_total{collector="whole"} 0',
+  ];
+  assert.deepEqual(await lines(), expected(4));
+  assert.deepEqual(await lines(), expected(8));
+  content = '-7\n';
+  await lines();
+  tree.remove();
+  const path = tree.path('proc/x');
+  assert.deepEqual(bench.log, [
+    `warn collector 'partly' could not read everything: '${path}', line 2: the number is "-2", expected a whole number; only the series from there are absent`,
+    `warn collector 'partly' could not read everything: '${path}', line 5: the name is "y", expected a whole number; only the series from there are absent`,
+    `warn collector 'partly' failed: '${path}', line 1: the number is "-7", expected a whole number; its series are absent until it works again`,
+  ]);
+});
+
 test('nothing to find is no success, and no warning', async () => {
   const bench = new Bench({
     none: {
@@ -164,7 +211,7 @@ test('how long each took', async () => {
 });
 
 test('a collector that has no room is no success at the same instant, and the agent still speaks of itself', async () => {
-  const bench = new Bench({ large: giving(2000), small: giving(10, bad) }, 1024);
+  const bench = new Bench({ large: giving(2000), small: giving(10, bad) }, { seriesMax: 1024 });
   const lines = await bench.lines(/^(good|bad|node_scrape_collector_success|sysmon_agent_(series_left_out|build))/);
   assert.deepEqual(lines.slice(10), [
     'node_scrape_collector_success{collector="large"} 0',

@@ -15,9 +15,10 @@ export interface Samples {
 }
 
 /**
- * One subject of the host. It may keep what it likes between two collections. It fails by throwing: NoDataError,
- * UnreadableError or FormatError, which name the file. Then all its series are absent at this instant, those too that it
- * gave before it threw.
+ * One subject of the host. It may keep what it likes between two collections. A line, an attribute or a device that cannot
+ * be read costs its own series alone: `KernelText.eachLine` and `Host.value` see to that. A collector fails by throwing
+ * NoDataError, UnreadableError or FormatError, which name the file. Then all its series are absent at this instant, those
+ * too that it gave before it threw.
  */
 export interface Collector {
   collect(host: Host, out: Samples): void;
@@ -30,10 +31,6 @@ export interface Collector {
 
 export interface CollectorContext {
   readonly clock: Pick<Clock, 'nowMs' | 'monotonicMs'>;
-  /** What the machine calls itself (`uname -m`): no file says it. */
-  readonly machine: string;
-  /** The environment's TZ, undefined where it is not set. */
-  readonly timeZone: string | undefined;
   /** What an option of the row is set to. */
   option<T>(row: OptionRow<T>): T;
 }
@@ -59,9 +56,14 @@ export function counter(name: string, help: string, options: FamilyOptions = {})
   return family('counter', name, help, options);
 }
 
-/** A family whose values come and go. */
+/** A family whose values rise and fall. */
 export function gauge(name: string, help: string, options: FamilyOptions = {}): Family {
   return family('gauge', name, help, options);
+}
+
+/** A family of which node_exporter does not say whether it is a counter: its values come from a list of the kernel's. */
+export function untyped(name: string, help: string, options: FamilyOptions = {}): Family {
+  return family('untyped', name, help, options);
 }
 
 function family(type: MetricType, name: string, help: string, options: FamilyOptions): Family {
@@ -75,26 +77,21 @@ function family(type: MetricType, name: string, help: string, options: FamilyOpt
   };
 }
 
-/** The families that a collector writes in a group: the key finds the family, the name carries the key. */
-export function familiesOf<K extends string>(
-  keys: readonly K[],
-  make: (key: K) => Family,
-): Readonly<Record<K, Family>> {
-  return Object.fromEntries(keys.map((key) => [key, make(key)])) as Record<K, Family>;
-}
-
 /**
  * A pattern for `NameFilter`, undefined where it is empty. It is JavaScript's, where node_exporter has RE2's: what both
  * know means the same; RE2 alone has `(?i)` and `\z`, JavaScript alone looks ahead and behind.
  */
 export function patternOption(name: string, defaultText: string, help: string): OptionRow<RegExp | undefined> {
-  return optional({ name, placeholder: 'REGEXP', parse: regexp, default: defaultText, help });
+  return optional({ name, placeholder: 'REGEXP', parse: regexp, default: defaultText, help, commands });
 }
 
-/** A switch that may be on by default. */
+/** A switch, on or off by default. */
 export function switchOption(name: string, defaultText: 'true' | 'false', help: string): OptionRow<boolean> {
-  return option({ name, placeholder: 'BOOLEAN', parse: boolean, default: defaultText, help });
+  return option({ name, placeholder: 'BOOLEAN', parse: boolean, default: defaultText, help, commands });
 }
+
+/** The commands that collect. */
+const commands = ['run', 'collect', 'check'];
 
 /** node_exporter's filter: what `exclude` finds is left out, and what `include`, where it is set, does not find. */
 export class NameFilter {

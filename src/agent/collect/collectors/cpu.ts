@@ -8,7 +8,7 @@ import type { Host } from '../proc/host.ts';
 import type { KernelText } from '../proc/text.ts';
 import { type Collector, type CollectorRow, counter, gauge, type Samples, switchOption } from './collector.ts';
 
-const guestTime = switchOption('cpu.guest', 'true', 'the time that CPUs spent in guests');
+const guestTime = switchOption('cpu.guest', 'true', 'Collect the time that CPUs spent in guests (virtual machines).');
 
 export const cpu: CollectorRow = {
   name: 'cpu',
@@ -92,18 +92,19 @@ interface CpuTime {
 function readCpus(text: KernelText, last: CpuTime[]): { cpus: CpuTime[]; changed: boolean } {
   let cpus = last;
   let count = 0;
-  while (text.nextLine()) {
-    if (!text.skip('cpu')) break;
-    if (text.skip(' ')) continue;
-    const name = text.word('the number of a CPU');
+  text.eachLine('a CPU', (line) => {
+    if (!line.skip('cpu') || line.skip(' ')) return false;
+    const name = line.word('the number of a CPU');
+    const columns = line.unsigneds(scratch, columnNames);
+    if (columns <= idleColumn) throw line.error(`cpu${name} has ${columns} columns, expected at least 4`);
     if (cpus[count]?.name !== name) {
       if (cpus === last) cpus = last.slice(0, count);
       cpus[count] = last.find((known) => known.name === name) ?? newCpuTime(name);
     }
-    readTicks(text, cpus[count]!);
+    addTicks(cpus[count]!, columns);
     count++;
-  }
-  if (count === 0) throw text.error('there should be lines of CPUs at the start');
+    return true;
+  });
   // CPUs that are gone are forgotten: one that comes back counts from where it says.
   return { cpus: count < cpus.length ? cpus.slice(0, count) : cpus, changed: cpus !== last || count < last.length };
 }
@@ -112,12 +113,10 @@ function newCpuTime(name: string): CpuTime {
   return { name, ticks: new Float64Array(columnCount), columns: 0 };
 }
 
-const scratch = new Float64Array(columnCount);
+/** The columns of the line that is being read. */
+const scratch: number[] = [];
 
-function readTicks(text: KernelText, cpu: CpuTime): void {
-  let columns = 0;
-  for (; columns < columnCount && text.more(); columns++) scratch[columns] = text.unsigned(columnNames[columns]!);
-  if (columns <= idleColumn) throw text.error(`cpu${cpu.name} has ${columns} columns, expected at least 4`);
+function addTicks(cpu: CpuTime, columns: number): void {
   const { ticks } = cpu;
   if (ticks[idleColumn]! - scratch[idleColumn]! >= idleDropTicks) ticks.fill(0);
   for (let at = 0; at < columns; at++) if (scratch[at]! > ticks[at]!) ticks[at] = scratch[at]!;
@@ -125,9 +124,10 @@ function readTicks(text: KernelText, cpu: CpuTime): void {
 }
 
 function readIsolated(host: Host): string[] {
-  const text = host.readIfThere('sys/devices/system/cpu/isolated');
-  if (text === undefined) return [];
-  text.nextLine();
+  return host.value('sys/devices/system/cpu/isolated', parseCpuList) ?? [];
+}
+
+function parseCpuList(text: KernelText): string[] {
   const list = text.rest();
   return list === '' ? [] : list.split(',').flatMap((range) => parseRange(range, text));
 }
@@ -160,11 +160,11 @@ function findThrottles(host: Host, cpus: readonly CpuTime[]): ThrottleFile[] {
     const folder = `sys/devices/system/cpu/cpu${name}`;
     const corePath = `${folder}/thermal_throttle/core_throttle_count`;
     const packagePath = `${folder}/thermal_throttle/package_throttle_count`;
-    const hasCore = host.readIfThere(corePath) !== undefined;
-    const hasPackage = host.readIfThere(packagePath) !== undefined;
+    const hasCore = host.exists(corePath);
+    const hasPackage = host.exists(packagePath);
     if (!hasCore && !hasPackage) continue;
-    const packageId = readLine(host, `${folder}/topology/physical_package_id`);
-    const coreId = readLine(host, `${folder}/topology/core_id`);
+    const packageId = host.value(`${folder}/topology/physical_package_id`, parseId);
+    const coreId = host.value(`${folder}/topology/core_id`, parseId);
     if (packageId === undefined || coreId === undefined) continue;
     const core = `core ${packageId} ${coreId}`;
     if (hasCore && !files.has(core)) files.set(core, { path: corePath, packageId, coreId });
@@ -173,16 +173,17 @@ function findThrottles(host: Host, cpus: readonly CpuTime[]): ThrottleFile[] {
   return [...files.values()];
 }
 
-function readLine(host: Host, path: string): string | undefined {
-  const text = host.readIfThere(path);
-  return text?.nextLine() ? text.rest() : undefined;
+function parseId(text: KernelText): string {
+  return String(text.unsigned('the number'));
+}
+
+function parseCount(text: KernelText): number {
+  return text.unsigned('the count');
 }
 
 function collectThrottle(host: Host, out: Samples, { path, packageId, coreId }: ThrottleFile): void {
-  const text = host.readIfThere(path);
-  if (text === undefined) return;
-  text.nextLine();
-  const count = text.unsigned('the count');
+  const count = host.value(path, parseCount);
+  if (count === undefined) return;
   if (coreId === undefined) out.sample(packageThrottles, count, packageId);
   else out.sample(coreThrottles, count, packageId, coreId);
 }

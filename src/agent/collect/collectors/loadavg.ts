@@ -18,7 +18,7 @@ const load15 = gauge('node_load15', 'Processes that run or wait for the disk, av
 
 function collect(host: Host, out: Samples): void {
   const text = host.read('proc/loadavg');
-  text.nextLine();
+  text.firstLine();
   out.sample(load1, text.hundredths('the load of 1 min'));
   out.sample(load5, text.hundredths('the load of 5 min'));
   out.sample(load15, text.hundredths('the load of 15 min'));

@@ -65,26 +65,32 @@ const kilobyteFields = [
 ] as const;
 const countFields = ['HugePages_Free', 'HugePages_Rsvd', 'HugePages_Surp', 'HugePages_Total'] as const;
 
-const families: ReadonlyMap<string, Family> = new Map([
+interface Field {
+  readonly family: Family;
+  readonly isInKilobytes: boolean;
+}
+
+const fields: ReadonlyMap<string, Field> = new Map<string, Field>([
   ...kilobyteFields.map((field) => {
     // `Active(anon)` is `node_memory_Active_anon_bytes`.
     const name = `node_memory_${field.replace('(', '_').replace(')', '')}_bytes`;
-    return [field, gauge(name, `${field} of /proc/meminfo, in bytes.`, { unit: 'bytes' })] as const;
+    const family = gauge(name, `${field} of /proc/meminfo, in bytes.`, { unit: 'bytes' });
+    return [field, { family, isInKilobytes: true }] as const;
   }),
   ...countFields.map((field) => {
-    return [field, gauge(`node_memory_${field}`, `${field} of /proc/meminfo, a number of pages.`)] as const;
+    const family = gauge(`node_memory_${field}`, `${field} of /proc/meminfo, a number of pages.`);
+    return [field, { family, isInKilobytes: false }] as const;
   }),
 ]);
 
 function collect(host: Host, out: Samples): void {
-  const text = host.read('proc/meminfo');
-  while (text.nextLine()) {
-    const field = text.key('the name of a field');
-    const family = families.get(field);
-    if (family === undefined) continue;
-    const count = text.unsigned(field);
-    if (family.unit === '') out.sample(family, count);
-    else if (text.skip(' kB')) out.sample(family, count * 1024);
-    else throw text.error(`${field} is not in kB`);
-  }
+  host.read('proc/meminfo').eachLine('a known field', (line) => {
+    const name = line.key('the name of a field');
+    const field = fields.get(name);
+    if (field === undefined) return false;
+    const count = line.unsigned(name);
+    if (field.isInKilobytes && !line.skip(' kB')) throw line.error(`${name} is not in kB`);
+    out.sample(field.family, field.isInKilobytes ? count * 1024 : count);
+    return true;
+  });
 }

@@ -11,8 +11,8 @@ import type { Host } from '../proc/host.ts';
 import type { KernelText } from '../proc/text.ts';
 import { type Collector, type CollectorRow, counter, NameFilter, patternOption, type Samples } from './collector.ts';
 
-const include = patternOption('netdev.device-include', '', 'network devices to take; all if empty');
-const exclude = patternOption('netdev.device-exclude', '', 'network devices to leave out; none if empty');
+const include = patternOption('netdev.device-include', '', 'Network devices to collect. Empty: all.');
+const exclude = patternOption('netdev.device-exclude', '', 'Network devices to leave out. Empty: none.');
 
 export const netdev: CollectorRow = {
   name: 'netdev',
@@ -22,11 +22,8 @@ export const netdev: CollectorRow = {
   create: (context) => new Netdev(new NameFilter(context.option(include), context.option(exclude))),
 };
 
-const heading =
-  ' face |bytes    packets errs drop fifo frame compressed multicast' +
-  '|bytes    packets errs drop fifo colls carrier compressed';
-
-const columns: readonly Family[] = [
+// By the heading of the half (receive, transmit) and of the column.
+const columnFamilies: ReadonlyMap<string, Family> = new Map([
   perDevice('receive_bytes', 'Bytes received.'),
   perDevice('receive_packets', 'Packets received.'),
   perDevice('receive_errs', 'Packets that were received with errors.'),
@@ -43,25 +40,26 @@ const columns: readonly Family[] = [
   perDevice('transmit_colls', 'Collisions while sending.'),
   perDevice('transmit_carrier', 'Packets that could not be sent because the carrier was lost.'),
   perDevice('transmit_compressed', 'Compressed packets sent (SLIP, PPP).'),
-];
-const noHandler = perDevice('receive_nohandler', 'Packets that were received and that no protocol wanted.');
+]);
+const [, noHandler] = perDevice('receive_nohandler', 'Packets that were received and that no protocol wanted.');
 
-function perDevice(name: string, help: string): Family {
+function perDevice(name: string, help: string): [name: string, Family] {
   const unit = name.endsWith('_bytes') ? 'bytes' : '';
-  return counter(`node_network_${name}_total`, help, { labels: ['device'], unit });
+  return [name, counter(`node_network_${name}_total`, help, { labels: ['device'], unit })];
 }
 
 interface Device {
   readonly name: string;
   readonly isKept: boolean;
-  readonly noHandlerPath: string;
-  hasNoHandler: boolean;
+  /** Undefined before Linux 4.6, and for an alias. */
+  readonly noHandlerPath: string | undefined;
   seen: number;
 }
 
 class Netdev implements Collector {
   readonly #filter: NameFilter;
   readonly #devices = new Map<string, Device>();
+  #columns: Columns | undefined;
   #collection = 0;
 
   constructor(filter: NameFilter) {
@@ -69,46 +67,35 @@ class Netdev implements Collector {
   }
 
   collect(host: Host, out: Samples): void {
-    const text = host.read('proc/net/dev');
-    readHeadings(text);
     this.#collection++;
+    let columns: Columns | undefined;
     let count = 0;
-    while (text.nextLine()) {
-      const device = this.#device(text.keyToLastColon('the name of a device'));
-      count++;
-      if (device.isKept) {
-        for (let at = 0; at < columns.length; at++) {
-          const family = columns[at]!;
-          out.sample(family, text.unsigned(family.name), device.name);
-        }
-        this.#collectNoHandler(host, out, device);
+    host.read('proc/net/dev').eachLine('a network device', (line) => {
+      if (columns === undefined) {
+        columns = this.#readHeading(line);
+        return false;
       }
-    }
+      const device = this.#device(host, line.keyToLastColon('the name of a device'));
+      count++;
+      if (device.isKept) collectDevice(host, out, { device, columns, line });
+      return true;
+    });
     if (count < this.#devices.size) this.#forgetTheGone();
   }
 
-  #collectNoHandler(host: Host, out: Samples, device: Device): void {
-    if (!device.hasNoHandler) return;
-    const text = host.readIfThere(device.noHandlerPath);
-    if (text === undefined) {
-      // An older kernel, or an alias: not asked for again, which on a host of many devices would be felt.
-      device.hasNoHandler = false;
-    } else {
-      text.nextLine();
-      out.sample(noHandler, text.unsigned('the count'), device.name);
-    }
+  /** Which column is which. Undefined for the line above, which says only `Receive` and `Transmit`. */
+  #readHeading(line: KernelText): Columns | undefined {
+    if (!line.skip('face') || !line.more()) return undefined;
+    if (this.#columns === undefined || !line.skip(this.#columns.heading)) this.#columns = new Columns(line.rest());
+    return this.#columns;
   }
 
-  #device(name: string): Device {
+  #device(host: Host, name: string): Device {
     let device = this.#devices.get(name);
     if (device === undefined) {
-      device = {
-        name,
-        isKept: this.#filter.keeps(name),
-        noHandlerPath: `sys/class/net/${name}/statistics/rx_nohandler`,
-        hasNoHandler: !name.includes('/'),
-        seen: 0,
-      };
+      const path = `sys/class/net/${name}/statistics/rx_nohandler`;
+      const hasPath = !name.includes('/') && host.exists(path);
+      device = { name, isKept: this.#filter.keeps(name), noHandlerPath: hasPath ? path : undefined, seen: 0 };
       this.#devices.set(name, device);
     }
     device.seen = this.#collection;
@@ -120,7 +107,48 @@ class Netdev implements Collector {
   }
 }
 
-function readHeadings(text: KernelText): void {
-  if (text.nextLine() && text.skip('Inter-|') && text.nextLine() && text.skip(heading)) return;
-  throw text.error('the headings of the columns are not the ones that are known');
+function collectDevice(
+  host: Host,
+  out: Samples,
+  { device, columns, line }: { device: Device; columns: Columns; line: KernelText },
+): void {
+  const { name, noHandlerPath } = device;
+  const { names, counts, families } = columns;
+  const found = line.unsigneds(counts, names);
+  if (found < names.length) throw line.error(`'${name}' has ${found} columns, expected ${names.length}`);
+  for (let at = 0; at < found; at++) {
+    const family = families[at];
+    if (family !== undefined) out.sample(family, counts[at]!, name);
+  }
+  if (noHandlerPath === undefined) return;
+  const dropped = host.value(noHandlerPath, parseCount);
+  if (dropped !== undefined) out.sample(noHandler, dropped, name);
+}
+
+/** The columns of a heading, from the bar behind `face` on. */
+class Columns {
+  readonly heading: string;
+  readonly names: readonly string[];
+  /** Undefined for a column that is not known. */
+  readonly families: readonly (Family | undefined)[];
+  /** Those of the device that is being read. */
+  readonly counts: number[] = [];
+
+  constructor(heading: string) {
+    const [, receive = '', transmit = ''] = heading.split('|');
+    this.heading = heading;
+    this.names = [...namesOf(receive, 'receive'), ...namesOf(transmit, 'transmit')];
+    this.families = this.names.map((name) => columnFamilies.get(name));
+  }
+}
+
+function namesOf(headings: string, half: string): string[] {
+  return headings
+    .split(/\s+/)
+    .filter((name) => name !== '')
+    .map((name) => `${half}_${name}`);
+}
+
+function parseCount(text: KernelText): number {
+  return text.unsigned('the count');
 }

@@ -1,9 +1,10 @@
 // /proc/stat, all but the CPUs: `ctxt 629236`, a line a field; the first number of `intr` and `softirq` is the sum.
 // https://www.kernel.org/doc/html/latest/filesystems/proc.html#miscellaneous-kernel-statistics-in-proc-stat
+import type { Family } from '../../../model/family.ts';
 import type { Host } from '../proc/host.ts';
 import { type Collector, type CollectorRow, counter, gauge, type Samples, switchOption } from './collector.ts';
 
-const softirq = switchOption('stat.softirq', 'false', 'software interrupts by their kind');
+const softirq = switchOption('stat.softirq', 'false', 'Collect software interrupts by kind.');
 
 export const stat: CollectorRow = {
   name: 'stat',
@@ -14,16 +15,17 @@ export const stat: CollectorRow = {
 };
 
 const fields = [
-  { prefix: 'intr ', family: counter('node_intr_total', 'Interrupts that were served.') },
-  { prefix: 'ctxt ', family: counter('node_context_switches_total', 'Switches from one thread to another.') },
-  {
-    prefix: 'btime ',
-    family: gauge('node_boot_time_seconds', 'When the host started, in seconds since 1970.', { unit: 'seconds' }),
-  },
-  { prefix: 'processes ', family: counter('node_forks_total', 'Processes and threads that were created.') },
-  { prefix: 'procs_running ', family: gauge('node_procs_running', 'Threads that run or are ready to.') },
-  { prefix: 'procs_blocked ', family: gauge('node_procs_blocked', 'Threads that wait for a disk.') },
-] as const;
+  field('intr', counter('node_intr_total', 'Interrupts that were served.')),
+  field('ctxt', counter('node_context_switches_total', 'Switches from one thread to another.')),
+  field('btime', gauge('node_boot_time_seconds', 'When the host started, in seconds since 1970.', { unit: 'seconds' })),
+  field('processes', counter('node_forks_total', 'Processes and threads that were created.')),
+  field('procs_running', gauge('node_procs_running', 'Threads that run or are ready to.')),
+  field('procs_blocked', gauge('node_procs_blocked', 'Threads that wait for a disk.')),
+];
+
+function field(name: string, family: Family) {
+  return { name, prefix: `${name} `, family };
+}
 
 const softirqs = counter('node_softirqs_total', 'Software interrupts that were served.', { labels: ['vector'] });
 // The order of the enumeration in include/linux/interrupt.h, the same since Linux 2.6.39; from 4.9 to 5.5 BLOCK_IOPOLL
@@ -42,6 +44,8 @@ const vectors = [
   'rcu',
 ] as const;
 
+const vectorCounts: number[] = [];
+
 class Stat implements Collector {
   readonly #softirq: boolean;
 
@@ -50,21 +54,21 @@ class Stat implements Collector {
   }
 
   collect(host: Host, out: Samples): void {
-    const text = host.read('proc/stat');
-    let found = 0;
-    while (text.nextLine()) {
-      if (this.#softirq && text.skip('softirq ')) {
-        text.unsigned('the sum of softirq');
-        for (const vector of vectors) out.sample(softirqs, text.unsigned(vector), vector);
-        continue;
+    host.read('proc/stat').eachLine('intr, ctxt, btime, processes, procs_running or procs_blocked', (line) => {
+      if (line.skip('cpu')) return false;
+      if (this.#softirq && line.skip('softirq ')) {
+        line.unsigned('the sum of softirq');
+        const count = line.unsigneds(vectorCounts, vectors);
+        if (count < vectors.length) throw line.error(`softirq has ${count} kinds, expected ${vectors.length}`);
+        for (let at = 0; at < count; at++) out.sample(softirqs, vectorCounts[at]!, vectors[at]);
+        return true;
       }
-      for (const { prefix, family } of fields) {
-        if (!text.skip(prefix)) continue;
-        out.sample(family, text.unsigned(prefix.trimEnd()));
-        found++;
-        break;
+      for (const { name, prefix, family } of fields) {
+        if (!line.skip(prefix)) continue;
+        out.sample(family, line.unsigned(name));
+        return true;
       }
-    }
-    if (found === 0) throw text.error('none of intr, ctxt, btime, processes, procs_running, procs_blocked is there');
+      return false;
+    });
   }
 }

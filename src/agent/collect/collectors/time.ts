@@ -2,7 +2,8 @@
 // of words each. https://www.kernel.org/doc/Documentation/ABI/testing/sysfs-devices-clocksource
 import { NoDataError } from '../proc/errors.ts';
 import type { Host } from '../proc/host.ts';
-import { type LocalTime, TimeZone, utc } from '../proc/time-zone.ts';
+import type { KernelText } from '../proc/text.ts';
+import { TimeZone, utc } from '../proc/time-zone.ts';
 import { type Collector, type CollectorContext, type CollectorRow, gauge, type Samples } from './collector.ts';
 
 export const time: CollectorRow = {
@@ -39,39 +40,53 @@ interface Device {
 
 class Time implements Collector {
   readonly #clock: CollectorContext['clock'];
-  readonly #zonePath: string | undefined;
-  #zone: TimeZone | undefined;
+  #zone: Pick<TimeZone, 'at'> | undefined;
   #devices: readonly Device[] = [];
   #lookedMs = Number.NEGATIVE_INFINITY;
 
-  constructor({ clock, timeZone }: CollectorContext) {
+  constructor({ clock }: CollectorContext) {
     this.#clock = clock;
-    this.#zonePath = zonePathOf(timeZone);
   }
 
   collect(host: Host, out: Samples): void {
     const nowMs = this.#clock.nowMs();
     if (this.#clock.monotonicMs() - this.#lookedMs >= lookAgainMs) this.#look(host);
-    const local: LocalTime = this.#zone?.at(Math.floor(nowMs / 1000)) ?? utc;
     out.sample(now, nowMs);
-    out.sample(zoneOffset, local.offsetSeconds, local.abbreviation);
+    const local = this.#zone?.at(Math.floor(nowMs / 1000));
+    if (local !== undefined) out.sample(zoneOffset, local.offsetSeconds, local.abbreviation);
     for (const { number, availablePath } of this.#devices) {
-      const text = host.read(availablePath);
-      for (text.nextLine(); text.more(); ) out.sample(available, 1, number, text.word('a clock source'));
+      const names = host.value(availablePath, parseNames);
+      if (names !== undefined) for (const name of names) out.sample(available, 1, number, name);
     }
     for (const { number, currentPath } of this.#devices) {
-      const text = host.read(currentPath);
-      text.nextLine();
-      out.sample(current, 1, number, text.word('the clock source'));
+      const name = host.value(currentPath, parseName);
+      if (name !== undefined) out.sample(current, 1, number, name);
     }
   }
 
   #look(host: Host): void {
-    const zone = this.#zonePath === undefined ? undefined : host.readIfThere(this.#zonePath);
-    this.#zone = zone === undefined ? undefined : new TimeZone(zone.content(), zone.path);
+    this.#zone = readZone(host);
     this.#devices = listClocksources(host);
     this.#lookedMs = this.#clock.monotonicMs();
   }
+}
+
+function parseNames(text: KernelText): string[] {
+  const names: string[] = [];
+  do names.push(text.word('a clock source'));
+  while (text.more());
+  return names;
+}
+
+function parseName(text: KernelText): string {
+  return text.word('the clock source');
+}
+
+/** UTC where no file says otherwise; undefined where the file cannot be read. */
+function readZone(host: Host): Pick<TimeZone, 'at'> | undefined {
+  const path = zonePathOf(host.system.timeZone());
+  if (path === undefined || !host.exists(path)) return { at: () => utc };
+  return host.value(path, (text) => new TimeZone(text.content(), text.path));
 }
 
 /** As in tzset(3): /etc/localtime without TZ, UTC for an empty one, else a file, by its path or below zoneinfo. */

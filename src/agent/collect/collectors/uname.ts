@@ -1,6 +1,8 @@
-// uname(2), from the files that hold the same: /proc/sys/kernel/{ostype,hostname,osrelease,version,domainname}.
+// uname(2), from the files that hold the same: /proc/sys/kernel/{ostype,hostname,osrelease,version,domainname}. A sandbox
+// (gVisor) may lack some of them, or all: the call itself says the same, but for the domain.
 // https://www.kernel.org/doc/html/latest/admin-guide/sysctl/kernel.html
 import type { Host } from '../proc/host.ts';
+import type { KernelText } from '../proc/text.ts';
 import { type Collector, type CollectorRow, gauge, type Samples } from './collector.ts';
 
 export const uname: CollectorRow = {
@@ -8,7 +10,7 @@ export const uname: CollectorRow = {
   enabled: 'by default',
   description: 'name of the host, release and version of the kernel, from /proc/sys/kernel',
   options: [],
-  create: (context) => new Uname(context.machine),
+  create: () => new Uname(),
 };
 
 const info = gauge('node_uname_info', 'Always 1; the labels are what uname says.', {
@@ -16,19 +18,14 @@ const info = gauge('node_uname_info', 'Always 1; the labels are what uname says.
 });
 
 class Uname implements Collector {
-  readonly #machine: string;
   /** Of the kernel that runs, which does not change. */
   #kernel: readonly string[] | undefined;
   #labels: readonly string[] = [];
 
-  constructor(machine: string) {
-    this.#machine = machine;
-  }
-
   collect(host: Host, out: Samples): void {
-    this.#kernel ??= [...kernelPaths.map((path) => read(host, path)), this.#machine];
-    const nodename = read(host, 'proc/sys/kernel/hostname');
-    const domainname = read(host, 'proc/sys/kernel/domainname');
+    this.#kernel ??= readKernel(host);
+    const nodename = host.value('proc/sys/kernel/hostname', parseLine) ?? host.system.hostname();
+    const domainname = host.value('proc/sys/kernel/domainname', parseLine) ?? '(none)';
     if (this.#labels[4] !== nodename || this.#labels[5] !== domainname) {
       this.#labels = [...this.#kernel, nodename, domainname];
     }
@@ -36,10 +33,16 @@ class Uname implements Collector {
   }
 }
 
-const kernelPaths = ['proc/sys/kernel/ostype', 'proc/sys/kernel/osrelease', 'proc/sys/kernel/version'];
+function readKernel(host: Host): string[] {
+  const { system } = host;
+  return [
+    host.value('proc/sys/kernel/ostype', parseLine) ?? system.type(),
+    host.value('proc/sys/kernel/osrelease', parseLine) ?? system.release(),
+    host.value('proc/sys/kernel/version', parseLine) ?? system.version(),
+    system.machine(),
+  ];
+}
 
-function read(host: Host, path: string): string {
-  const text = host.read(path);
-  text.nextLine();
+function parseLine(text: KernelText): string {
   return text.rest();
 }

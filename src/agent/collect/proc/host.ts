@@ -1,6 +1,7 @@
-import { closeSync, openSync, readdirSync, readSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readdirSync, readSync } from 'node:fs';
 import { join } from 'node:path';
-import { NoDataError, UnreadableError } from './errors.ts';
+import { CollectError, NoDataError, UnreadableError } from './errors.ts';
+import { type HostSystem, nodeSystem } from './system.ts';
 import { KernelText, Words } from './text.ts';
 
 /** Where the four trees are: elsewhere in a container, and a fixture in tests. */
@@ -37,16 +38,19 @@ interface KernelFile {
  * At one instant a file is read once, however many collectors ask for it.
  */
 export class Host {
+  readonly system: HostSystem;
   readonly #roots: Readonly<Record<string, string>>;
   readonly #files = new Map<string, KernelFile>();
   readonly #words = new Words();
+  readonly #parseErrors: CollectError[] = [];
   #openCount = 0;
   #instant = 0;
   // For what does not fit where the file was the last time. Each keeps its own text, so that a collector may hold two
   // files at a time.
   #buffer = new Uint8Array(bufferBytesFirst);
 
-  constructor(roots: HostRoots = hostRoots) {
+  constructor(roots: HostRoots = hostRoots, system: HostSystem = nodeSystem) {
+    this.system = system;
     this.#roots = { proc: roots.procfs, sys: roots.sysfs, root: roots.rootfs, udev: roots.udev };
   }
 
@@ -82,6 +86,33 @@ export class Host {
     }
   }
 
+  /**
+   * The value of a file of one line, such as an attribute of a device; undefined where the file is missing. One that
+   * cannot be read or parsed costs its own series: it is undefined too, and one of the parse errors.
+   */
+  value<T>(path: string, parse: (text: KernelText) => T): T | undefined {
+    try {
+      const text = this.readIfThere(path);
+      if (text === undefined) return undefined;
+      text.firstLine();
+      return parse(text);
+    } catch (error) {
+      if (!(error instanceof CollectError)) throw error;
+      this.#parseErrors.push(error);
+      return undefined;
+    }
+  }
+
+  /** What was passed over since this was last asked, because it could not be read or parsed. */
+  takeParseErrors(): readonly CollectError[] {
+    if (this.#parseErrors.length === 0) return noErrors;
+    return this.#parseErrors.splice(0);
+  }
+
+  exists(path: string): boolean {
+    return existsSync(this.path(path));
+  }
+
   /** The names in a folder, sorted. Throws NoDataError where it is missing, or UnreadableError. */
   list(path: string): string[] {
     const real = this.path(path);
@@ -111,7 +142,7 @@ export class Host {
     let file = this.#files.get(path);
     if (file === undefined) {
       const root = path.slice(0, path.indexOf('/'));
-      const text = new KernelText(this.path(path), this.#words);
+      const text = new KernelText(this.path(path), this.#words, this.#parseErrors);
       const comesWhole = root === 'sys' || wholeFiles.has(path) || path.startsWith('proc/sys/');
       file = { text, root, comesWhole, fd: undefined, instantRead: never, instantAsked: never };
       this.#files.set(path, file);
@@ -207,6 +238,7 @@ function readInto(
  */
 const wholeFiles: ReadonlySet<string> = new Set(['proc/loadavg', 'proc/meminfo', 'proc/stat', 'proc/uptime']);
 
+const noErrors: readonly CollectError[] = [];
 const never = -1;
 // A collector may look at some files rarely. Beyond this, the file's device is taken to be gone.
 const unreadInstants = 120;

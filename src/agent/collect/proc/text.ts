@@ -1,4 +1,4 @@
-import { FormatError } from './errors.ts';
+import { type CollectError, FormatError } from './errors.ts';
 
 const newline = 0x0a;
 const space = 0x20;
@@ -20,6 +20,8 @@ export class KernelText {
   /** The path as error messages show it. */
   readonly path: string;
   readonly #words: Words;
+  /** What was passed over because it could not be parsed, of all files of a host. */
+  readonly #parseErrors: CollectError[];
   #bytes: Buffer = Buffer.alloc(0);
   #length = 0;
   /** The content in Latin-1. */
@@ -31,9 +33,10 @@ export class KernelText {
   /** By line, what stood before its colon the last time: mostly the same. */
   readonly #keys: ({ readonly key: string; readonly withColon: string } | undefined)[] = [];
 
-  constructor(path: string, words = new Words()) {
+  constructor(path: string, words = new Words(), parseErrors: CollectError[] = []) {
     this.path = path;
     this.#words = words;
+    this.#parseErrors = parseErrors;
   }
 
   /** What the file may be read into, as far as it fits; `filled` is said then. */
@@ -61,19 +64,47 @@ export class KernelText {
     this.#lineEnd = 0;
   }
 
-  /** Goes to the start of the next line; false after the last. A file without any line is a FormatError. */
+  /**
+   * Reads the file line by line, each from its first character that is no space; blank lines are passed over. `read`
+   * returns whether the line was of the kind that it looks for. It first parses all of a line and then gives its samples:
+   * a line that it cannot parse costs its own series, and its FormatError becomes one of the host's parse errors. A file
+   * without any line of this kind is a FormatError.
+   */
+  eachLine(kind: string, read: (line: this) => boolean): void {
+    const errorsBefore = this.#parseErrors.length;
+    let found = false;
+    for (;;) {
+      try {
+        if (!this.nextLine()) break;
+        const first = this.#bytes[this.#at];
+        if (first === newline || ((first === space || first === tab) && !this.more())) continue;
+        if (read(this)) found = true;
+      } catch (error) {
+        if (!(error instanceof FormatError)) throw error;
+        this.#parseErrors.push(error);
+      }
+    }
+    if (found) return;
+    const [first] = this.#parseErrors.splice(errorsBefore);
+    throw first ?? new FormatError(this.path, this.#length === 0 ? ' is empty' : ` has no line of ${kind}`);
+  }
+
+  /** Goes to the first line that is not blank: for files of one value. Where all are blank, to the last of them. */
+  firstLine(): void {
+    if (!this.nextLine()) throw new FormatError(this.path, ' is empty');
+    while (!this.more() && this.nextLine());
+  }
+
+  /** Goes to the start of the next line; false after the last. */
   nextLine(): boolean {
     const start = this.#lineNumber === 0 ? 0 : this.#lineEnd + 1;
-    if (start >= this.#length) {
-      if (this.#length === 0) throw new FormatError(this.path, ' is empty');
-      return false;
-    }
+    if (start >= this.#length) return false;
     const end = this.#text.indexOf('\n', start);
     this.#lineNumber++;
+    this.#at = start;
+    this.#lineEnd = end < 0 ? this.#length : end;
     // The kernel ends every line. Without this, a number that was cut in half would be taken for a smaller number.
     if (end < 0) throw new FormatError(this.path, ` ends in the middle of line ${this.#lineNumber}`);
-    this.#at = start;
-    this.#lineEnd = end;
     return true;
   }
 
@@ -105,7 +136,7 @@ export class KernelText {
 
   /** The characters before the next colon, which is passed over. */
   key(what: string): string {
-    this.more();
+    if (this.#bytes[this.#at] === space) this.more();
     const line = this.#lineNumber;
     const start = this.#at;
     const known = this.#keys[line];
@@ -151,6 +182,34 @@ export class KernelText {
     if (at - start > exactDigits) value = this.#long(what, start, at);
     this.#at = at;
     return value;
+  }
+
+  /**
+   * The whole numbers that follow, one for each of `whats` as far as there are as many. Returns how many there were. Each
+   * is read as by `unsigned`, in one loop, because rows are what most numbers stand in.
+   */
+  unsigneds(into: number[], whats: readonly string[]): number {
+    const bytes = this.#bytes;
+    let at = this.#at;
+    let count = 0;
+    for (; count < whats.length; count++) {
+      let byte = bytes[at]!;
+      while (byte === space || byte === tab) byte = bytes[++at]!;
+      if (byte === newline) break;
+      const start = at;
+      let value = 0;
+      for (let digit = byte ^ zero; digit <= 9; digit = byte ^ zero) {
+        value = value * 10 + digit;
+        byte = bytes[++at]!;
+      }
+      if (at - start > exactDigits || at === start || (byte !== space && byte !== newline && byte !== tab)) {
+        this.#at = start;
+        value = this.unsigned(whats[count]!);
+      }
+      into[count] = value;
+    }
+    this.#at = at;
+    return count;
   }
 
   #notWhole(what: string): FormatError {

@@ -9,13 +9,13 @@ const throttle = 'thermal_throttle/core_throttle_count';
 
 function withCpu(
   files: Record<string, string>,
-  run: (tree: FixtureTree, collect: () => Map<string, number>) => void,
+  run: (tree: FixtureTree, collect: () => Map<string, number>, parts: { readonly host: Host }) => void,
 ): void {
   const tree = makeTree(Object.entries(files));
   const host = new Host(tree.roots);
   const one = new OneCollector(newCollector('cpu'));
   try {
-    run(tree, () => valuesOf(expositionOf(one.collect(host))));
+    run(tree, () => valuesOf(expositionOf(one.collect(host))), { host });
   } finally {
     host.close();
     tree.remove();
@@ -96,6 +96,21 @@ test('a CPU that comes brings its throttles with it', () => {
   });
 });
 
+test('of two threads of one core the first counts; it stays the first', () => {
+  const files = { 'proc/stat': stat([0, 1, 1, 1], [1, 1, 1, 1]) };
+  const throttled = [0, 1].flatMap((cpu) => [
+    [`sys/devices/system/cpu/cpu${cpu}/${throttle}`, `${5 + cpu}\n`],
+    [`sys/devices/system/cpu/cpu${cpu}/topology/core_id`, '0\n'],
+    [`sys/devices/system/cpu/cpu${cpu}/topology/physical_package_id`, '0\n'],
+  ]);
+  withCpu({ ...files, ...Object.fromEntries(throttled) }, (_, collect) => {
+    for (let instant = 0; instant < 2; instant++) {
+      const values = collect();
+      assert.equal(values.get('node_cpu_core_throttles_total{package="0",core="0"}'), 5);
+    }
+  });
+});
+
 test('hundreds of CPUs', () => {
   const cpus = Array.from({ length: 512 }, (_, at) => [at, at, at * 2, at * 3] as [number, number, number, number]);
   withCpu({ 'proc/stat': stat(...cpus), 'sys/devices/system/cpu/isolated': '256-511\n' }, (_, collect) => {
@@ -111,16 +126,32 @@ test('hundreds of CPUs', () => {
   });
 });
 
-test('a list of isolated CPUs that makes no sense is refused before it fills the memory', () => {
+test('a list of isolated CPUs that makes no sense is refused before it fills the memory, and costs itself alone', () => {
   for (const list of ['5-2', '0-99999', '0-4294967295', 'x', '1,,2', '-1']) {
-    withCpu({ 'proc/stat': stat([0, 1, 1, 1]), 'sys/devices/system/cpu/isolated': `${list}\n` }, (_, collect) => {
-      assert.throws(collect, /sys\/devices\/system\/cpu\/isolated', line 1: ".*" should be a CPU, or a range like 2-5/);
-    });
+    withCpu(
+      { 'proc/stat': stat([0, 1, 1, 1]), 'sys/devices/system/cpu/isolated': `${list}\n` },
+      (_, collect, { host }) => {
+        assert.equal(collect().size, 10);
+        const [error] = host.takeParseErrors();
+        assert.match(
+          error!.message,
+          /sys\/devices\/system\/cpu\/isolated', line 1: ".*" should be a CPU, or a range like 2-5/,
+        );
+      },
+    );
   }
 });
 
-test('a line with too few columns is refused', () => {
-  withCpu({ 'proc/stat': 'cpu  1 2 3 4\ncpu0 1 2 3\n' }, (_, collect) => {
+test('a line with too few columns is refused; a CPU that has a good one again counts from what it says', () => {
+  withCpu({ 'proc/stat': 'cpu  1 2 3 4\ncpu0 1 2 3\n' }, (tree, collect) => {
     assert.throws(collect, /proc\/stat', line 2: cpu0 has 3 columns, expected at least 4/);
+    tree.write('proc/stat', 'cpu  1 2 3 4\ncpu0 1 2 3\ncpu1 10 0 0 20\n');
+    assert.equal(collect().get(seconds(1, 'user')), 0.1);
+    tree.write('proc/stat', 'cpu  1 2 3 4\ncpu0 5 0 0 20\ncpu1 x 0 0 20\n');
+    const values = collect();
+    assert.equal(values.get(seconds(0, 'user')), 0.05);
+    assert.equal(values.get(seconds(1, 'user')), undefined);
+    tree.write('proc/stat', 'cpu  1 2 3 4\ncpu0 5 0 0 20\ncpu1 7 0 0 20\n');
+    assert.equal(collect().get(seconds(1, 'user')), 0.07);
   });
 });

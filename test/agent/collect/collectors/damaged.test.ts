@@ -1,97 +1,264 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, readFileSync } from 'node:fs';
+import { closeSync, ftruncateSync, mkdirSync, openSync, rmSync, writeSync } from 'node:fs';
 import { test } from 'node:test';
 import { collectorRows } from '../../../../src/agent/collect/collectors/index.ts';
-import { expositionOf } from '../../../../src/agent/collect/exposition.ts';
 import { CollectError } from '../../../../src/agent/collect/proc/errors.ts';
-import { Host } from '../../../../src/agent/collect/proc/host.ts';
-import { contextOf, newCollector, OneCollector } from '../../../support/collect-fixture.ts';
-import { fixtureFile } from '../../../support/files.ts';
-import { type FixtureHost, type FixtureTree, makeTree, parseFixture } from '../../../support/fixture-proc.ts';
+import type { Host } from '../../../../src/agent/collect/proc/host.ts';
+import { Random } from '../../../simulation/random.ts';
+import { collectOn, fixtureHosts } from '../../../support/collect-fixture.ts';
+import { type FixtureHost, type FixtureTree, hostOf, makeTree } from '../../../support/fixture-proc.ts';
 
-// Every file of every fixture, damaged in every way. A collector either says which file is at fault, or gives no series
-// that it would not have given for the whole file, and none with another value.
+// The files of every fixture, damaged. What is damaged costs its own series, and is an error that names the file; no
+// other series goes, and none has another value.
 
-/** What a new collector makes of the tree, or its complaint, which is about this file. */
-function collect(name: string, { options }: FixtureHost, tree: FixtureTree, file: string): string | CollectError {
-  const host = new Host(tree.roots);
-  try {
-    return expositionOf(new OneCollector(newCollector(name, contextOf(options))).collect(host));
-  } catch (error) {
-    if (!(error instanceof CollectError)) throw error;
-    assert.equal(error.path, tree.path(file));
-    assert.ok(error.message.includes(`'${tree.path(file)}'`), error.message);
-    return error;
-  } finally {
-    host.close();
+const seed = process.env.SEED ?? String(Math.floor(Math.random() * 2 ** 31));
+/** Of each kind: line ends, edges of numbers. Another run takes others. */
+const placesMax = 10;
+const bytesRandom = 50;
+/** Whose labels may differ: what uname(2) says stands in for a file that cannot be read. */
+const withSubstitutes = ['uname'];
+
+interface Outcome {
+  /** Empty where the collector failed. */
+  readonly lines: readonly string[];
+  readonly errors: readonly CollectError[];
+}
+
+/** The files of one fixture. Each collection is the first of a new collector. */
+class Bed {
+  readonly #name: string;
+  readonly #fixture: FixtureHost;
+  readonly #tree: FixtureTree;
+  readonly #host: Host;
+  readonly #open = new Map<string, number>();
+  readonly whole: Outcome;
+
+  constructor(name: string, fixture: FixtureHost) {
+    this.#name = name;
+    this.#fixture = fixture;
+    this.#tree = makeTree(fixture.files);
+    this.#host = hostOf(this.#tree, fixture);
+    this.whole = this.#collect();
   }
-}
 
-function withTree<T>(host: FixtureHost, run: (tree: FixtureTree) => T): T {
-  const tree = makeTree(host.files);
-  try {
-    return run(tree);
-  } finally {
-    tree.remove();
+  get files(): string[] {
+    return [...this.#fixture.files.keys()];
   }
-}
 
-function fixtureHosts(name: string): readonly FixtureHost[] {
-  return parseFixture(readFileSync(fixtureFile(`collectors/${name}.txt`), 'utf8')).hosts;
-}
+  text(file: string): string {
+    return this.#fixture.files.get(file)!;
+  }
 
-/** Whether what stands in the file makes a difference. */
-function isRead(name: string, host: FixtureHost, file: string): boolean {
-  return withTree(host, (tree) => {
-    tree.write(file, 'something else\n');
-    return collect(name, host, tree, file) !== host.expected;
-  });
-}
+  path(file: string): string {
+    return this.#tree.path(file);
+  }
 
-for (const { name } of collectorRows) {
-  for (const host of fixtureHosts(name)) {
-    for (const file of [...host.files.keys()].filter((path) => isRead(name, host, path))) {
-      test(`${name}: ${host.title}: ${file} empty, unreadable, and cut at every byte`, () => {
-        withTree(host, (tree) => {
-          tree.write(file, '');
-          assert.ok(collect(name, host, tree, file) instanceof CollectError, 'empty');
+  with(file: string, content: string | Uint8Array): Outcome {
+    this.#overwrite(file, content);
+    const outcome = this.#collect();
+    this.#overwrite(file, this.text(file));
+    return outcome;
+  }
 
-          const whole = new Set(host.expected?.split('\n'));
-          const bytes = Buffer.from(host.files.get(file)!);
-          for (let length = 1; length < bytes.length; length++) {
-            tree.write(file, bytes.subarray(0, length));
-            const result = collect(name, host, tree, file);
-            if (result instanceof CollectError) continue;
-            assert.equal(bytes[length - 1], 0x0a, `cut within a line, at ${length}, and not refused`);
-            for (const line of result.split('\n')) assert.ok(whole.has(line), `cut at ${length}: ${line}`);
-          }
+  without(file: string): Outcome {
+    return this.#replaced(file, () => {});
+  }
 
-          // A folder where a file should be cannot be read by anybody, not even by root.
-          tree.delete(file);
-          mkdirSync(tree.path(file));
-          const result = collect(name, host, tree, file);
-          assert.ok(result instanceof CollectError && result.code === 'unreadable');
-        });
-      });
+  /** A folder where a file should be cannot be read by anybody, not even by root. */
+  withFolder(file: string): Outcome {
+    return this.#replaced(file, () => mkdirSync(this.#tree.path(file)));
+  }
+
+  remove(): void {
+    for (const fd of this.#open.values()) closeSync(fd);
+    this.#host.close();
+    this.#tree.remove();
+  }
+
+  /** Opening a file thousands of times is what would take the time. */
+  #overwrite(file: string, content: string | Uint8Array): void {
+    let fd = this.#open.get(file);
+    if (fd === undefined) {
+      fd = openSync(this.#tree.path(file), 'r+');
+      this.#open.set(file, fd);
+    }
+    const bytes = Buffer.from(content);
+    writeSync(fd, bytes, 0, bytes.length, 0);
+    ftruncateSync(fd, bytes.length);
+  }
+
+  #replaced(file: string, make: () => void): Outcome {
+    const fd = this.#open.get(file);
+    if (fd !== undefined) closeSync(fd);
+    this.#open.delete(file);
+    this.#host.close();
+    this.#tree.delete(file);
+    make();
+    const outcome = this.#collect();
+    rmSync(this.#tree.path(file), { recursive: true, force: true });
+    this.#tree.write(file, this.text(file));
+    return outcome;
+  }
+
+  #collect(): Outcome {
+    try {
+      // Two devices that come to have one name are no matter here.
+      const { text, parseErrors } = collectOn(this.#name, this.#host, this.#fixture.options, () => {});
+      return { lines: text.split('\n').filter((line) => line !== '' && !line.startsWith('#')), errors: parseErrors };
+    } catch (error) {
+      if (!(error instanceof CollectError)) throw error;
+      return { lines: [], errors: [...this.#host.takeParseErrors(), error] };
     }
   }
 }
 
-for (const [name, file] of [
-  ['cpu', 'proc/stat'],
-  ['loadavg', 'proc/loadavg'],
-  ['meminfo', 'proc/meminfo'],
-  ['netdev', 'proc/net/dev'],
-  ['stat', 'proc/stat'],
-  ['uname', 'proc/sys/kernel/hostname'],
-] as const) {
-  test(`${name} without ${file} says that it is missing`, () => {
-    const [host] = fixtureHosts(name);
-    withTree(host!, (tree) => {
-      tree.delete(file);
-      const result = collect(name, host!, tree, file);
-      assert.ok(result instanceof CollectError && result.code === 'no-data');
-      assert.match(result.message, /does not exist/);
-    });
+/** Whether what stands in the file makes a difference. */
+function isRead(bed: Bed, file: string): boolean {
+  const { lines, errors } = bed.with(file, 'something else\n');
+  return errors.length > 0 || lines.join() !== bed.whole.lines.join();
+}
+
+/** One file of a fixture. */
+class Patient {
+  readonly whole: Outcome;
+  readonly text: string;
+  readonly #name: string;
+  readonly #bed: Bed;
+  readonly #file: string;
+
+  constructor(name: string, bed: Bed, file: string) {
+    this.#name = name;
+    this.#bed = bed;
+    this.#file = file;
+    this.whole = bed.whole;
+    this.text = bed.text(file);
+  }
+
+  with(content: string | Uint8Array): Outcome {
+    return this.#bed.with(this.#file, content);
+  }
+
+  missing(): Outcome {
+    return this.#bed.without(this.#file);
+  }
+
+  unreadable(): Outcome {
+    return this.#bed.withFolder(this.#file);
+  }
+
+  /** Nothing beyond what the whole file gives; whatever is said is said of this file. */
+  check({ lines, errors }: Outcome, what: string, differ: 'nothing' | 'labels' = 'nothing'): void {
+    const isFree = differ === 'labels' || withSubstitutes.includes(this.#name);
+    const shown = (line: string) => (isFree ? line.replace(/\{.*\}/, '') : line);
+    const known = new Set(this.whole.lines.map(shown));
+    for (const line of lines) assert.ok(known.has(shown(line)), `${what}: ${line}`);
+    for (const error of errors) {
+      assert.equal(error.path, this.#bed.path(this.#file), what);
+      assert.ok(error.message.startsWith(`'${error.path}'`), error.message);
+    }
+  }
+}
+
+/** Some of them, in order. */
+function some(places: Iterable<number>, random: Random): number[] {
+  return random
+    .shuffled([...new Set(places)])
+    .slice(0, placesMax)
+    .sort((a, b) => a - b);
+}
+
+function lineEnds(bytes: Buffer): number[] {
+  return [...bytes.keys()].filter((at) => bytes[at] === 0x0a).map((at) => at + 1);
+}
+
+function checkCuts(patient: Patient, random: Random): void {
+  const bytes = Buffer.from(patient.text);
+  const edges = [...patient.text.matchAll(/\d+/g)].flatMap(({ 0: number, index }) => {
+    const at = Buffer.byteLength(patient.text.slice(0, index));
+    return [at, at + 1, at + number.length];
   });
+  const anywhere = Array.from({ length: bytesRandom / 2 }, () => random.whole(0, bytes.length - 1));
+  const ends = lineEnds(bytes);
+  for (const end of some(ends, random)) patient.check(patient.with(bytes.subarray(0, end)), `cut at ${end}`);
+  for (const cut of [...some(edges, random), ...anywhere]) {
+    const outcome = patient.with(bytes.subarray(0, cut));
+    patient.check(outcome, `cut at ${cut}`);
+    const lineStart = ends.filter((end) => end <= cut).at(-1) ?? 0;
+    if (cut === lineStart) continue;
+    assert.ok(outcome.errors.length > 0, `cut in a line, at ${cut}, and nothing is said`);
+    if (lineStart === 0) continue;
+    // The line that was cut costs itself alone.
+    assert.deepEqual(outcome.lines, patient.with(bytes.subarray(0, lineStart)).lines, `cut at ${cut}`);
+  }
+}
+
+function checkOtherLines(patient: Patient, random: Random): void {
+  const bytes = Buffer.from(patient.text);
+  const ends = lineEnds(bytes);
+  const between = (line: string, at: number) =>
+    patient.with(Buffer.concat([bytes.subarray(0, at), Buffer.from(line), bytes.subarray(at)]));
+  for (const at of some([0, ...ends], random)) {
+    assert.deepEqual(between('\n', at), patient.whole, `a blank line at ${at}`);
+    if (ends.length < 2) continue;
+    const outcome = between('\x07 no such-line -1\n', at);
+    patient.check(outcome, `a line that makes no sense at ${at}`);
+    assert.deepEqual(outcome.lines, patient.whole.lines, `a line that makes no sense at ${at}`);
+  }
+}
+
+function checkNumbers(patient: Patient, random: Random): void {
+  const { text } = patient;
+  const numbers = [...text.matchAll(/(?<=[\s:]|^)\d/g)].map(({ index }) => index);
+  for (const at of some(numbers, random)) {
+    const sign = random.pick(['-', 'x']);
+    patient.check(patient.with(`${text.slice(0, at)}${sign}${text.slice(at)}`), `'${sign}' at ${at}`, 'labels');
+  }
+}
+
+function checkBytes(patient: Patient, random: Random): void {
+  for (let round = 0; round < bytesRandom / 2; round++) {
+    const bytes = Buffer.from(patient.text);
+    const at = random.whole(0, bytes.length - 1);
+    bytes[at] = random.whole(0, 255);
+    for (const line of patient.with(bytes).lines) {
+      const value = Number(line.slice(line.lastIndexOf(' ') + 1));
+      assert.ok(value >= 0, `byte ${at} is ${bytes[at]}: ${line}`);
+    }
+  }
+}
+
+for (const { name } of collectorRows) {
+  for (const fixture of fixtureHosts(name).filter(({ title }) => !title.startsWith('broken'))) {
+    test(`${name}: ${fixture.title}: its files damaged, SEED=${seed}`, () => {
+      const bed = new Bed(name, fixture);
+      try {
+        assert.deepEqual(bed.whole.errors, []);
+        for (const file of bed.files.filter((path) => isRead(bed, path))) {
+          const patient = new Patient(name, bed, file);
+          const random = new Random(`${seed} ${file}`);
+          for (const check of [checkCuts, checkOtherLines, checkNumbers, checkBytes]) check(patient, random);
+
+          const empty = patient.with('');
+          patient.check(empty, 'empty');
+          assert.equal(empty.errors.length, 1, 'empty');
+          const unreadable = patient.unreadable();
+          patient.check(unreadable, 'unreadable');
+          assert.deepEqual(
+            unreadable.errors.map(({ code }) => code),
+            ['unreadable'],
+          );
+          const missing = patient.missing();
+          patient.check(missing, 'missing');
+          // What is missing on this kernel is no error, unless the collector has nothing else.
+          for (const { code, message } of missing.errors) {
+            assert.equal(code, 'no-data');
+            assert.match(message, /does not exist/);
+          }
+          assert.equal(missing.errors.length > 0, missing.lines.length === 0);
+        }
+      } finally {
+        bed.remove();
+      }
+    });
+  }
 }

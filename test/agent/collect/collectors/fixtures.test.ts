@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { collectorRows } from '../../../../src/agent/collect/collectors/index.ts';
-import { collectFixture } from '../../../support/collect-fixture.ts';
+import { expectedOf } from '../../../support/collect-fixture.ts';
 import { fixtureFile } from '../../../support/files.ts';
 import { parseFixture, printFixture } from '../../../support/fixture-proc.ts';
 
@@ -11,12 +11,12 @@ for (const { name } of collectorRows) {
   const path = fixtureFile(`collectors/${name}.txt`);
   const fixture = parseFixture(readFileSync(path, 'utf8'));
   if (process.env.UPDATE === '1') {
-    const hosts = fixture.hosts.map((host) => ({ ...host, expected: collectFixture(name, host) }));
+    const hosts = fixture.hosts.map((host) => ({ ...host, expected: expectedOf(name, host) }));
     writeFileSync(path, printFixture({ ...fixture, hosts }));
   } else {
     for (const host of fixture.hosts) {
       test(`${name}: ${host.title}`, () => {
-        assert.equal(collectFixture(name, host), host.expected);
+        assert.equal(expectedOf(name, host), host.expected);
       });
     }
   }

@@ -113,6 +113,28 @@ test('unreadable is another error, with the reason', (t) => {
   });
 });
 
+test('a value that cannot be read or parsed costs itself alone, and is one of the parse errors', () => {
+  withTree({ 'sys/good': '7\n', 'sys/bad': 'x\n', 'sys/empty': '' }, (tree, host) => {
+    mkdirSync(tree.path('sys/folder'));
+    const value = (path: string) => host.value(path, (text) => text.unsigned('the count'));
+    assert.equal(value('sys/good'), 7);
+    assert.equal(value('sys/missing'), undefined);
+    assert.deepEqual(host.takeParseErrors(), [], 'what is missing is no error');
+    assert.deepEqual([value('sys/bad'), value('sys/empty'), value('sys/folder')], [undefined, undefined, undefined]);
+    assert.deepEqual(
+      host.takeParseErrors().map(({ code, path }) => [code, path]),
+      [
+        ['format', tree.path('sys/bad')],
+        ['format', tree.path('sys/empty')],
+        ['unreadable', tree.path('sys/folder')],
+      ],
+    );
+    assert.deepEqual(host.takeParseErrors(), [], 'they are taken once');
+    assert.throws(() => host.value('sys/good', () => assert.fail('a bug')), /a bug/);
+    assert.deepEqual([host.exists('sys/good'), host.exists('sys/missing')], [true, false]);
+  });
+});
+
 test('a file that was replaced is seen in the trees where files are replaced', () => {
   withTree({ 'root/etc/a': 'old\n', 'udev/a': 'old\n' }, (tree, host) => {
     for (const path of ['root/etc/a', 'udev/a']) {

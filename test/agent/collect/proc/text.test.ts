@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { FormatError } from '../../../../src/agent/collect/proc/errors.ts';
+import { type CollectError, FormatError } from '../../../../src/agent/collect/proc/errors.ts';
 import { KernelText } from '../../../../src/agent/collect/proc/text.ts';
 
 function textOf(content: string | Uint8Array): KernelText {
@@ -120,11 +120,73 @@ test('property: keys are read as they are, whatever stood on the same line befor
   );
 });
 
-test('an empty file, and one that ends within a line, are refused', () => {
-  assert.throws(() => textOf('').nextLine(), /'\/proc\/x' is empty/);
+test('a file that ends within a line: that line is refused, and is the last', () => {
   const text = textOf('one\ntw');
   assert.ok(text.nextLine());
   assert.throws(() => text.nextLine(), /'\/proc\/x' ends in the middle of line 2/);
+  assert.equal(text.nextLine(), false);
+});
+
+test('the first line is the first that is not blank', () => {
+  const first = (content: string) => {
+    const text = textOf(content);
+    text.firstLine();
+    return text.rest();
+  };
+  assert.equal(first('one\ntwo\n'), 'one');
+  assert.equal(first('\n \t\n two\n'), 'two');
+  assert.equal(first('\n'), '');
+  assert.equal(first(' \n\n'), '');
+  assert.throws(() => first(''), /'\/proc\/x' is empty/);
+  assert.throws(() => first('on'), /'\/proc\/x' ends in the middle of line 1/);
+});
+
+/** The numbers of the lines that begin with `n`, and why others gave none. */
+function numbersOf(content: string): { numbers: number[]; errors: string[] } {
+  const parseErrors: CollectError[] = [];
+  const text = new KernelText('/proc/x', undefined, parseErrors);
+  text.fill(Buffer.from(content), content.length);
+  const numbers: number[] = [];
+  text.eachLine('an n', (line) => {
+    if (!line.skip('n ')) return false;
+    numbers.push(line.unsigned('the number'));
+    return true;
+  });
+  return { numbers, errors: parseErrors.map(({ message }) => message) };
+}
+
+test('each line: blank and unknown ones are passed over, one that cannot be parsed costs itself alone', () => {
+  assert.deepEqual(numbersOf('n 1\n\n  \t\nm 7\nn x\n  n 2\nn -3\nn 4'), {
+    numbers: [1, 2],
+    errors: [
+      `'/proc/x', line 5: the number is "x", expected a whole number`,
+      `'/proc/x', line 7: the number is "-3", expected a whole number`,
+      "'/proc/x' ends in the middle of line 8",
+    ],
+  });
+});
+
+test('a file without any good line is refused, with the first reason that there is', () => {
+  assert.throws(() => numbersOf(''), /^FormatError: '\/proc\/x' is empty$/);
+  assert.throws(() => numbersOf('\nm 1\n'), /^FormatError: '\/proc\/x' has no line of an n$/);
+  assert.throws(() => numbersOf('n x\nn y\n'), /line 1: the number is "x"/);
+});
+
+test('what is thrown for another reason is a bug, and comes out', () => {
+  const text = textOf('one\ntwo\n');
+  const bug = () => {
+    throw new TypeError('a bug');
+  };
+  assert.throws(() => text.eachLine('a bug', bug), TypeError);
+});
+
+test('a row of numbers is read as far as there is room', () => {
+  const into: number[] = [];
+  assert.equal(firstLine('1 2\n').unsigneds(into, ['a', 'b', 'c']), 2);
+  assert.equal(firstLine('\n').unsigneds(into, ['a', 'b', 'c']), 0);
+  assert.equal(firstLine(' 7  8\t9 10\n').unsigneds(into, ['a', 'b', 'c']), 3);
+  assert.deepEqual([...into], [7, 8, 9]);
+  refused((text) => text.unsigneds(into, ['a', 'b', 'c']), '1 -2 3\n', /line 1: b is "-2", expected a whole number/);
 });
 
 test('what was in the file before is not seen again', () => {
