@@ -22,7 +22,7 @@ export async function run(
 ): Promise<void> {
   const { clock, log, lifecycle } = parts;
   const settings = await readSettings(options, hostname());
-  const { server, address, spoolDir, agentName } = settings;
+  const { server, address, spoolDir } = settings;
   let key = settings.key;
   let firstAddress: string | undefined;
   const folder = spoolDir === undefined ? undefined : await openSpoolFolder(spoolDir);
@@ -35,7 +35,7 @@ export async function run(
       firstAddress = connection.peerAddress;
       return connection;
     },
-    hostId: hostId({ rootfs: options.values.rootfs, spoolDir, randomBytes }),
+    hostId: hostId({ ...settings, randomBytes }),
     newSampler: (counters) => newSampler(options, { clock, log, counters }),
     onState(state) {
       const line = linkLine(address, state);
@@ -43,10 +43,10 @@ export async function run(
     },
   });
   const { failed } = await agent.start();
-  const control = await serveControl(options.values.controlSocket, { status: () => ({ agent: agent.status() }) }, log);
+  const control = await serveControl(settings.controlSocket, { status: () => ({ agent: agent.status() }) }, log);
 
   lifecycle.onReload(() => {
-    key = keyOfSameAgent(options, agentName);
+    key = keyOfSameAgent(settings);
     agent.refresh();
     log.info('reloaded: the next connection uses the key as it is now');
   });
@@ -66,8 +66,8 @@ export async function run(
   log.info(`stopped; ${agent.spool.waitingCount} reports ${left}`);
 }
 
-function keyOfSameAgent(options: AgentOptions, agentName: string): Settings['key'] {
-  const key = readKey(options.values.keyFile);
+function keyOfSameAgent({ keyFile, agentName }: Settings): Settings['key'] {
+  const key = readKey(keyFile);
   if (key === undefined || key.agentName === agentName) return key;
   throw new Error(
     `--key-file: it is now the key of '${key.agentName}', expected one of '${agentName}'; restart to change the name`,

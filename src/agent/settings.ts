@@ -22,7 +22,10 @@ export interface Settings {
   readonly schedule: Schedule;
   readonly agentName: string;
   readonly labels: Hello['labels'];
+  readonly keyFile: string | undefined;
+  readonly rootfs: string;
   readonly spoolDir: string | undefined;
+  readonly controlSocket: string;
   readonly bounds: SpoolBounds;
 }
 
@@ -37,7 +40,10 @@ export async function readSettings(options: AgentOptions, hostName: string): Pro
     schedule: await readSchedule(options),
     agentName: nameOf(options, key, hostName),
     labels: labelsOf(options),
+    keyFile: values.keyFile,
+    rootfs: values.rootfs,
     spoolDir: values.spoolDir,
+    controlSocket: values.controlSocket,
     bounds: { bytesMax: values.spoolBytesMax, ageMsMax: values.spoolAgeMax },
   };
   checkHello(options, settings);

@@ -181,7 +181,7 @@ class NotifyQueue {
       } catch (error) {
         if (this.#given.signal.aborted) break;
         const reason = reasonOf(error);
-        if (!this.#warned) this.#log.warn(`systemd does not learn of our state: ${reason}`);
+        if (!this.#warned) this.#log.warn(`cannot notify systemd: ${reason}`);
         this.#warned = true;
       }
     }

@@ -54,6 +54,6 @@ main().then(
     const isExpected = isUsage || error instanceof ListenError || error instanceof ControlError;
     const text = isExpected ? error.message : String((error as Error).stack);
     process.stderr.write(lastWords(program.name, text, { journal: stderrIsJournal(process.env) }));
-    process.exitCode = isUsage ? 2 : 1;
+    process.exit(isUsage ? 2 : 1);
   },
 );

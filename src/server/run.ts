@@ -32,28 +32,26 @@ export async function run(
   });
   server.metrics.addProcess();
   const ports = await server.start();
-  const closing: (() => Promise<void> | void)[] = [() => server.stop()];
-  try {
-    const control = await serveControl(options.values.controlSocket, controlHandlers(server, settings), log);
-    closing.push(() => control?.close());
-    const showStatus = () => lifecycle.status(statusLine(server));
-    const showing = runEvery(clock, statusEveryMs, showStatus);
-    closing.push(() => showing.stop());
-    const daily = everyDay(() => {
-      for (const warning of standingWarnings(settings)) log.warn(warning);
-    });
-    closing.push(() => daily.stop());
-    lifecycle.onReload(() => reload(server, options, log));
-
-    log.info(startLine(settings, options.changed, ports));
+  const control = await serveControl(settings.controlSocket, controlHandlers(server, settings), log);
+  const showStatus = () => lifecycle.status(statusLine(server));
+  const showing = runEvery(clock, statusEveryMs, showStatus);
+  const warn = () => {
     for (const warning of standingWarnings(settings)) log.warn(warning);
-    lifecycle.ready();
-    showStatus();
-    lifecycle.watchdog(() => true);
-    await lifecycle.stopped;
-  } finally {
-    for (const close of closing.reverse()) await close();
-  }
+  };
+  const daily = everyDay(warn);
+  lifecycle.onReload(() => reload(server, settings, log));
+
+  log.info(startLine(settings, options.changed, ports));
+  warn();
+  lifecycle.ready();
+  showStatus();
+  lifecycle.watchdog(() => true);
+  await lifecycle.stopped;
+
+  await daily.stop();
+  showing.stop();
+  await control?.close();
+  await server.stop();
   log.info('stopped: the ports are closed, the cursors written');
 }
 
@@ -93,9 +91,9 @@ function revoke(
 }
 
 /** SIGHUP: keys and revocations as they are on disk now. */
-function reload(server: Server, { values }: ServerOptions, log: Log): void {
-  const keys = readFleetKeys(values.fleetKeyFile);
-  const revoked = values.stateDir === undefined ? undefined : readRevocations(values.stateDir);
+function reload(server: Server, { fleetKeyFile, stateDir }: Settings, log: Log): void {
+  const keys = readFleetKeys(fleetKeyFile);
+  const revoked = stateDir === undefined ? undefined : readRevocations(stateDir);
   const { ended, revocations } = server.replaceKeys(keys, revoked);
   log.info(
     `reloaded: ${fleetKeysText(keys)}, ${plural(revocations, 'revocation')}; ${plural(ended, 'connection')} ended`,

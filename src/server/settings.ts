@@ -10,9 +10,11 @@ import { defaultPort, type ServerOptions } from './options.ts';
 export interface Settings {
   readonly listen: ListenAddress;
   readonly webListen: ListenAddress;
+  readonly fleetKeyFile: string | undefined;
   readonly fleetKeys: readonly FleetKey[];
   readonly revoked: Revocations;
   readonly stateDir: string | undefined;
+  readonly controlSocket: string;
   readonly windowMs: number;
   readonly memoryBytesMax: number;
   readonly connectionsMax: number;
@@ -47,9 +49,11 @@ export function readSettings(options: ServerOptions): Settings {
   return {
     listen,
     webListen,
+    fleetKeyFile: values.fleetKeyFile,
     fleetKeys,
     revoked: readRevocations(values.stateDir),
     stateDir: values.stateDir,
+    controlSocket: values.controlSocket,
     windowMs: values.window,
     memoryBytesMax: values.memoryMax,
     connectionsMax: values.connectionsMax,

@@ -28,7 +28,7 @@ import type { HttpOptions, HttpServer } from './web/http.ts';
 
 /** What a server is put together from. `run` passes the real ones, the simulation virtual ones. */
 export interface ServerParts {
-  readonly settings: Settings;
+  readonly settings: Omit<Settings, 'fleetKeyFile' | 'controlSocket'>;
   readonly clock: Clock;
   readonly log: Log;
   /** Where the cursors are kept; undefined: in memory alone. */

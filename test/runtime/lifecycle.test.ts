@@ -246,7 +246,7 @@ test('a message that cannot be sent is said once, and the next is tried', async 
   lifecycle.ready();
   await settle();
   assert.equal(tries, 2);
-  assert.deepEqual(log.lines, ['warn: systemd does not learn of our state: no such program']);
+  assert.deepEqual(log.lines, ['warn: cannot notify systemd: no such program']);
 });
 
 function temporaryFolder(context: TestContext): string {
@@ -292,7 +292,7 @@ test('a child that fails is named with its exit code', async (context) => {
   const log = new MemoryLog();
   systemdLifecycle({ clock: new VirtualClock(), log, process }).ready();
   await until(() => log.lines.length > 0);
-  assert.deepEqual(log.lines, ["warn: systemd does not learn of our state: 'systemd-notify READY=1' ended with 3"]);
+  assert.deepEqual(log.lines, ["warn: cannot notify systemd: 'systemd-notify READY=1' ended with 3"]);
 });
 
 test('without systemd nothing is started', async (context) => {

@@ -5,9 +5,8 @@ import type { Listener, ListenOptions } from '../../src/runtime/listen.ts';
 import type { Delivery } from '../../src/server/delivery/delivery.ts';
 import { takeNew, takeNewest } from '../../src/server/delivery/scrape.ts';
 import type { AgentBatch, Exposition } from '../../src/server/exposition/exposition.ts';
-import type { Settings } from '../../src/server/settings.ts';
 import type { HttpOptions, HttpServer } from '../../src/server/web/http.ts';
-import { Server } from '../../src/server/wire-up.ts';
+import { Server, type ServerParts } from '../../src/server/wire-up.ts';
 import { StateVolume } from './disk.ts';
 import { Host, Process } from './machine.ts';
 import { Ports, type VirtualSocket } from './network.ts';
@@ -158,7 +157,7 @@ export class ServerNode {
     this.#world.serverEnded();
   }
 
-  #settings(): Settings {
+  #settings(): ServerParts['settings'] {
     const { windowMs, memoryBytesMax } = this.plan;
     const anywhere = { address: '', port: 0 };
     return {
