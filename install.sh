@@ -9,8 +9,9 @@ Usage: install.sh server                    install or upgrade the server
        install.sh agent [--join-file FILE]  install or upgrade the agent
        install.sh uninstall [--purge]       remove both; --purge: also configuration, keys, state and users
 
-An agent joins by the line that `sysmon-server enroll NAME` prints on the server. It is taken from FILE (- is standard
-input), else where no server is known yet from the server of this host, a prompt, or standard input:
+A host joins with the line that `sysmon-server enroll NAME` prints on the server. install.sh reads it from FILE (- is
+standard input). Without --join-file, a host that has not joined yet gets it from the server if that runs on this host,
+else from a prompt or from standard input:
 
   sudo sysmon-server enroll web-1 | ssh web-1 sudo ./install.sh agent
 
@@ -18,9 +19,9 @@ Options:
   --prefix DIR   where the programs go, /usr/local by default
   --root DIR     for packagers: put the files below DIR; no user, key or unit of this host is touched, no root needed
 
-A second run changes nothing, and says so. An upgrade keeps configuration, keys and state, restarts what changed, and
-goes back to the old version where the new one does not start.
-Exit codes: 0 done, 1 failed, 2 wrong use, or no server to join.
+A second run changes nothing. An upgrade keeps configuration, keys and state, restarts what has changed, and restores the
+old version if the new one does not start.
+Exit codes: 0 success, 1 failure, 2 wrong usage or no server to join.
 END
 }
 
@@ -55,7 +56,7 @@ parse() {
       --join-file=* | --prefix=* | --root=*) set_option "${1%%=*}" "${1#*=}" ;;
       # Not repeated: somebody may have put the join line here.
       sysmon-join-*) wrong 'a join line on the command line is seen by ps and kept by the shell: expected --join-file FILE, or standard input' ;;
-      *) wrong "'$1' is not understood: see --help" ;;
+      *) wrong "'$1' is not an argument of install.sh: see --help" ;;
     esac
     shift
   done
@@ -164,7 +165,7 @@ build() {
   fi
   (cd "$here" && "$@") </dev/null >"$work/build.log" 2>&1 || {
     cat "$work/build.log" >&2
-    die "the build failed, see above: 'npm run build' as $user does the same"
+    die "the build failed, see above; 'npm run build' as $user repeats it"
   }
 }
 
@@ -248,7 +249,7 @@ is_configured() {
 read_line() { read -r line || :; }
 
 ask_line() {
-  printf "The line that 'sudo sysmon-server enroll %s' prints on the server: " "$(uname -n)" >&2
+  printf "The line that 'sudo sysmon-server enroll %s' prints on the server (not shown as you type): " "$(uname -n)" >&2
   settings=$(stty -g)
   # It holds the key.
   stty -echo
@@ -441,7 +442,7 @@ run_units() {
       systemctl -q is-active "$unit" || restart="$restart $each"
     elif ! systemctl -q is-active "$unit"; then
       # Somebody stopped it on purpose.
-      say "$unit is stopped or disabled and stays so: 'systemctl enable --now $unit' starts it"
+      say "$unit was stopped or disabled, and was not started: 'systemctl enable --now $unit' starts it"
       continue
     fi
     case " $restart " in *" $each "*) restart_unit "$unit" ;; esac
@@ -517,7 +518,8 @@ server_summary() {
   systemctl -q is-active sysmon-server.service || return 0
   say "$("$base/bin/sysmon-server" check)"
   say "'sudo sysmon-server enroll NAME' prints the line with which a host joins; Prometheus scrapes http://$(uname -n):9733/metrics"
-  say 'ports to open, where a firewall is in between: 9732/tcp for agents, 9733/tcp for Prometheus alone'
+  say 'ports to open in a firewall: 9732/tcp for agents, 9733/tcp for Prometheus alone (it has no TLS and no password)'
+  say 'where agents do not know this host by that name, set SYSMON_ADVERTISE=ADDRESS:9732 in /etc/sysmon/server.env'
   if command -v ufw >/dev/null && ufw status 2>/dev/null | grep -q '^Status: active'; then
     say "ufw is active on this host: 'ufw allow 9732/tcp', and 9733/tcp from the address of Prometheus"
   elif command -v firewall-cmd >/dev/null && firewall-cmd -q --state 2>/dev/null; then
@@ -529,7 +531,7 @@ server_summary() {
 agent_summary() {
   systemctl -q is-active sysmon-agent.service || return 0
   tries=0
-  reason='it has not answered yet'
+  reason='no answer from the agent yet'
   until
     link=$(link_state)
     # A try that is under way says nothing of the one before.
@@ -540,21 +542,26 @@ agent_summary() {
     sleep 1
   done
   case $link in
-    connected*) say "the agent is connected to ${link#* }" ;;
+    connected*) say "${link#* }" ;;
     *)
       warn "the agent runs and keeps its reports, but is not connected: $reason"
-      warn "look at 'sysmon-agent status' and 'journalctl -u sysmon-agent'; the server's port (9732/tcp) must be open to this host"
+      case $reason in
+        *'cannot be resolved'*) warn 'this host cannot resolve that name: put an address into SYSMON_SERVER in /etc/sysmon/agent.env, or set SYSMON_ADVERTISE=ADDRESS:9732 on the server and enrol again' ;;
+        *) warn "see 'sysmon-agent status' and 'journalctl -u sysmon-agent'; the server's port (9732/tcp) must be open to this host" ;;
+      esac
       # Joining was asked for and did not work; at an upgrade the server may just be away.
       [ -z "$join_key" ] || exit 1
       ;;
   esac
 }
 
-# What the link does, and with whom or why not.
+# The state of the connection, then what to report of it.
 link_state() {
   "$base/bin/sysmon-agent" status --json 2>/dev/null | "$lib/current/node" -e '
-    const { link } = JSON.parse(require("node:fs").readFileSync(0, "utf8"));
-    console.log(link.state + " " + (link.peer ?? link.reason));' 2>/dev/null || echo unknown
+    const { name, link } = JSON.parse(require("node:fs").readFileSync(0, "utf8"));
+    const host = require("node:os").hostname();
+    const alias = name === host ? "" : "; this host is called " + host;
+    console.log(link.state, link.peer ? "agent " + name + " is connected to " + link.peer + alias : link.reason);' 2>/dev/null || echo unknown
 }
 
 # Removing -------------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ export async function collect(options: AgentOptions, parts: { clock: Clock; log:
   return 0;
 }
 
-/** Says what a start would find wrong. Dials nobody and writes nothing. */
+/** Reports what a start would find wrong. Connects to nothing and writes nothing. */
 export async function check(
   options: AgentOptions,
   parts: { clock: Clock; hostName: string; out: Out },
@@ -34,10 +34,10 @@ export async function check(
   const { schema } = await sampler.sample();
   sampler.close();
   out(
-    `options are right: agent '${settings.agentName}' to ${settings.address} ${settings.key ? 'by TLS with its key' : 'without a key'}, ` +
+    `the options are valid: agent '${settings.agentName}' to ${settings.address} ${settings.key ? 'by TLS with its key' : 'without a key'}, ` +
       `${schema.seriesCount} series, spool ${settings.spoolDir === undefined ? 'in memory' : `in '${settings.spoolDir}'`}\n`,
   );
-  for (const { name, reason } of sampler.failures) out(`collector '${name}' has nothing to give: ${reason}\n`);
+  for (const { name, reason } of sampler.failures) out(`collector '${name}' fails: ${reason}\n`);
   return 0;
 }
 

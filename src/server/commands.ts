@@ -1,7 +1,7 @@
 import { type AgentId, agentId, agentIdRule } from '../model/agent-id.ts';
 import { askControl, ControlError } from '../runtime/control.ts';
 import { UsageError } from '../runtime/options.ts';
-import { mebibytesText } from '../runtime/words.ts';
+import { mebibytesText, plural } from '../runtime/words.ts';
 import { checkStateDir } from './delivery/state-disk.ts';
 import { Fleet } from './ingest/key-ring.ts';
 import { fleetKeysText } from './ingest/keys.ts';
@@ -30,25 +30,29 @@ export function enroll(options: ServerOptions, out: Out): number {
   return 0;
 }
 
-/** Refuses an agent's present key: through the running server, so that it takes effect at once, else in its folder. */
+/** Refuses an agent's present key: at once where the server runs, else from its next start on. */
 export async function revoke(options: ServerOptions, out: Out): Promise<number> {
   const id = nameArgument(options);
   const { controlSocket, stateDir } = options.values;
   try {
     const { generation } = (await askControl(controlSocket, { command: 'revoke', name: id })) as { generation: number };
-    out(`generation ${generation} of '${id}' is refused from now on; 'sysmon-server enroll ${id}' gives the next\n`);
+    out(
+      `the key of generation ${generation} of agent '${id}' is revoked; 'sysmon-server enroll ${id}' makes the next one\n`,
+    );
     return 0;
   } catch (error) {
     if (!(error instanceof ControlError) || error.code !== 'not-running') throw error;
   }
   if (stateDir === undefined) {
-    throw options.refuse('state-dir', 'expected the folder of revocations, or a running server to tell it to');
+    throw options.refuse('state-dir', 'expected the folder of revocations, or a running server');
   }
   checkStateDir(stateDir);
   const fleet = new Fleet([], readRevocations(stateDir));
   const generation = fleet.generation(id);
   writeRevocations(stateDir, fleet.revoke(id));
-  out(`generation ${generation} of '${id}' is refused from the server's next start on (it is not running)\n`);
+  out(
+    `the key of generation ${generation} of agent '${id}' is revoked; the server is not running, and will refuse it once it is\n`,
+  );
   return 0;
 }
 
@@ -66,13 +70,13 @@ export async function status(options: ServerOptions, out: Out): Promise<number> 
   return 0;
 }
 
-/** Says what a start would find wrong. Opens no port and writes nothing. */
+/** Reports what a start would find wrong. Opens no port and writes nothing. */
 export function check(options: ServerOptions, out: Out): number {
   const settings = readSettings(options);
   out(
-    `options are right: agents on ${settings.listen.address || 'all addresses'} port ${settings.listen.port}, ` +
-      `${settings.fleetKeys.length === 0 ? 'without keys' : `with keys of ${fleetKeysText(settings.fleetKeys)}`}, ` +
-      `HTTP on ${settings.webListen.address || 'all addresses'} port ${settings.webListen.port}, ` +
+    `the options are valid: agents connect to port ${settings.listen.port} of ${settings.listen.address || 'all addresses'} ` +
+      `${settings.fleetKeys.length === 0 ? 'without keys' : `with keys of ${fleetKeysText(settings.fleetKeys)}, and their join lines say '${advertisedAddress(options)}'`}, ` +
+      `Prometheus to port ${settings.webListen.port} of ${settings.webListen.address || 'all addresses'}, ` +
       `${settings.stateDir === undefined ? 'cursors in memory' : `cursors in '${settings.stateDir}'`}\n`,
   );
   return 0;
@@ -88,7 +92,9 @@ function nameArgument(options: ServerOptions): AgentId {
 }
 
 function agentsText(list: readonly AgentStatus[]): string {
-  if (list.length === 0) return 'no agent is known\n';
+  if (list.length === 0) {
+    return "no agent is known yet: 'sysmon-server enroll NAME' prints the line with which a host joins\n";
+  }
   const rows = list.map((agent) => [
     agent.name,
     agent.up ? 'up' : 'down',
@@ -113,10 +119,11 @@ function statusText(server: ServerStatus): string {
   const lines = [
     `version   ${server.version}, up since ${server.startedAt}`,
     `agents    ${counts.up} of ${counts.known} up, ${counts.connected} connected`,
-    `windows   ${server.windowReports} reports in ${mebibytesText(server.windowBytes)} of ${mebibytesText(server.windowBytesMax)}, ` +
+    `windows   ${plural(server.windowReports, 'report')} in ${mebibytesText(server.windowBytes)} of ${mebibytesText(server.windowBytesMax)}, ` +
       `kept for ${Math.round(server.windowSeconds / 60)} min`,
   ];
-  if (scrapers.length === 0) return `${lines.join('\n')}\nscrapers  none yet: agents are acknowledged on receipt\n`;
+  if (scrapers.length === 0)
+    return `${lines.join('\n')}\nscrapers  none yet: reports are acknowledged as they arrive\n`;
   const rows = scrapers.map((scraper) => [
     scraper.scraper,
     scraper.selection || 'all agents',
@@ -126,7 +133,7 @@ function statusText(server: ServerStatus): string {
     scraper.known ? 'yes' : 'not yet',
     String(scraper.conflicts),
   ]);
-  const header = ['SCRAPER', 'SELECTS', 'LAST SCRAPE', 'WAITING', 'LAG', 'HOLDS ACKS', 'CONFLICTS'];
+  const header = ['SCRAPER', 'SELECTS', 'LAST SCRAPE', 'BACKLOG', 'LAG', 'HOLDS ACKS', 'CONFLICTS'];
   return `${lines.join('\n')}\n\n${table([header, ...rows])}`;
 }
 

@@ -98,7 +98,7 @@ test('help, version, collect and check print to stdout and end with 0', async ()
   assert.match(collected.stdout, /^# TYPE node_memory_MemTotal_bytes gauge\nnode_memory_MemTotal_bytes \d+$/m);
   assert.match(collected.stdout, /^sysmon_agent_build_info\{/m);
   assert.doesNotMatch(collected.stdout, /node_cpu_seconds_total/);
-  assert.match(checked.stdout, /options are right: agent 'web-1' to 127.0.0.1:9732 without a key, \d+ series/);
+  assert.match(checked.stdout, /the options are valid: agent 'web-1' to 127.0.0.1:9732 without a key, \d+ series/);
   assert.ok(!readdirSync(root).includes('not'), 'looking makes nothing');
 });
 

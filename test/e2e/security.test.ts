@@ -315,7 +315,7 @@ async function revoked(world: World): Promise<void> {
   await eventually(10_000, async () => assert.ok((await statusOf(server, 'victim'))?.connected));
 
   const said = await command('server', 'revoke', 'victim', '--control-socket', server.controlSocket);
-  assert.match(said, /generation 1 of 'victim' is refused from now on/);
+  assert.match(said, /the key of generation 1 of agent 'victim' is revoked/);
   await agent.run.line(/refuses us \(revoked\)/);
   assert.equal(await statusOf(server, 'victim'), undefined, 'forgotten');
 
@@ -505,7 +505,7 @@ test('without a state folder a revocation holds as long as the server, reloads i
   const [, , identity = '', hex = ''] = line.trim().split(' ');
   await command('server', 'revoke', 'web-1', '--control-socket', controlSocket);
   process.kill(server.pid, 'SIGHUP');
-  await server.line(/reloaded: .*, 1 revocation/);
+  await server.line(/reloaded: .*, 1 revocation;/);
   const key = { identity, key: Buffer.from(hex, 'hex') };
   await helloAttempt({ server: { port } }, { key, name: 'web-1', code: 'revoked' })(loopback);
 });
