@@ -3,10 +3,12 @@ import type { Hello } from '../../protocol/message.ts';
 import { backoffMs } from '../../runtime/backoff.ts';
 import type { BootClock, Clock, Timer } from '../../runtime/clock.ts';
 import { type Connection, ConnectionError } from '../../runtime/connection.ts';
-import { type Log, onceAMinute, type SeldomLog } from '../../runtime/log.ts';
+import type { Log } from '../../runtime/log.ts';
+import { plural } from '../../runtime/words.ts';
 import type { SpoolCursor } from '../spool/replay.ts';
 import type { Spool } from '../spool/spool.ts';
 import { type ConnectionCounters, RefusedError, runConnection, sendDelayMs } from './connection.ts';
+import { FailureLog } from './failure-log.ts';
 
 /** What the link is doing, for whoever asks. Times are of the wall clock. */
 export type LinkState =
@@ -41,23 +43,18 @@ export interface LinkOptions {
 /** One connection after another, until it is stopped. */
 export class Link {
   readonly #options: LinkOptions;
-  readonly #seldom: SeldomLog;
+  readonly #failureLog: FailureLog;
   #state: LinkState;
   /** In a row, since the last connection that was of use. */
   #failures = 0;
-  /** The log's last word is that there is no connection. */
-  #isLossTold = true;
+  /** No connection was logged yet. */
+  #isFirst = true;
   /** Aborted to end the wait for the next try. */
   #wait = new AbortController();
 
   constructor(options: LinkOptions) {
     this.#options = options;
-    const { log, clock } = options;
-    const warn = (text: string) => {
-      this.#isLossTold = true;
-      log.warn(text);
-    };
-    this.#seldom = onceAMinute({ warn, error() {}, info() {}, debug() {} }, clock);
+    this.#failureLog = new FailureLog(options);
     this.#state = { kind: 'connecting', sinceMs: options.clock.nowMs() };
   }
 
@@ -134,10 +131,13 @@ export class Link {
     counters.connects++;
     const unsent = () => cursor.unsentCount;
     this.#become({ kind: 'connected', peer: connection.peer, sinceMs: clock.nowMs(), unsent });
-    // As often as losses are told: a server that comes and goes does not fill the log.
     const place = connection.peer === address ? '' : ` (${connection.peer})`;
-    if (this.#isLossTold) log.info(`connected to '${address}'${place}; ${reports(unsent())} to send`);
-    this.#isLossTold = false;
+    // As often as losses are logged: a server that comes and goes does not fill the log.
+    if (this.#isFirst || this.#failureLog.isFailureLogged) {
+      log.info(`connected to '${address}'${place}; ${plural(unsent(), 'report')} to send`);
+    }
+    this.#isFirst = false;
+    this.#failureLog.succeeded();
   }
 
   /** How long to wait after this error. */
@@ -147,8 +147,8 @@ export class Link {
     const isRefused = permanent(error.code);
     const retryMs = isRefused ? refusedRetryMs : Math.round(backoffMs(this.#failures++, backoff, random));
     const words = this.#state.kind === 'connected' ? `lost '${address}'` : `cannot connect to '${address}'`;
-    const waiting = `${reports(spool.waitingCount)} waiting, retrying in ${retryMs / 1000} s`;
-    this.#seldom.warn(`failed ${error.code}`, `${words}: ${error.message}${adviceOn(error)}; ${waiting}`);
+    const waiting = `${plural(spool.waitingCount, 'report')} waiting, retrying in ${retryMs / 1000} s`;
+    this.#failureLog.failed(error.code, `${words}: ${error.message}${adviceOn(error)}; ${waiting}`);
     this.#become({ kind: 'waiting', reason: error.message, isRefused, retryAtMs: clock.nowMs() + retryMs });
     return retryMs;
   }
@@ -181,8 +181,4 @@ function isOperational(error: unknown): error is OperationalError {
 function adviceOn(error: OperationalError): string {
   if (error.code !== 'tls') return '';
   return " (is the key of --key-file this server's, and of the present fleet key? 'sysmon-server enroll' gives another)";
-}
-
-function reports(count: number): string {
-  return count === 1 ? '1 report' : `${count} reports`;
 }
