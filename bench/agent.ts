@@ -2,6 +2,7 @@ import { execFileSync } from 'node:child_process';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { selectCollectors } from '../src/agent/collect/collectors/index.ts';
 import type { BenchRow } from './row.ts';
 import {
   cpuMsOf,
@@ -18,7 +19,7 @@ import {
 const intervalMs = 5000;
 // Compiling and the first collections are not what an agent costs from day to day.
 const warmUpIntervals = 4;
-const collectors = ['cpu', 'loadavg', 'meminfo', 'netdev', 'stat', 'time', 'uname'];
+const collectors = selectCollectors({ enable: [], disable: [] }).map(({ name }) => name);
 const nodeExporterPath = '/usr/bin/prometheus-node-exporter';
 
 /**

@@ -7,9 +7,10 @@ import { netdev } from './netdev.ts';
 import { stat } from './stat.ts';
 import { time } from './time.ts';
 import { uname } from './uname.ts';
+import { vmstat } from './vmstat.ts';
 
 /** Every collector there is, by name. */
-export const collectorRows: readonly CollectorRow[] = [cpu, loadavg, meminfo, netdev, stat, time, uname];
+export const collectorRows: readonly CollectorRow[] = [cpu, loadavg, meminfo, netdev, stat, time, uname, vmstat];
 
 export interface NamedCollector {
   readonly name: string;

@@ -212,6 +212,36 @@ export class KernelText {
     return count;
   }
 
+  /**
+   * The whole number behind each of these starts of lines, which come in this order: for the few lines that are wanted of
+   * a long file, once they are known. False where one is missing, or its number is none: the file has to be read line by
+   * line then, which says why.
+   */
+  unsignedsBehind(starts: readonly string[], into: number[]): boolean {
+    const bytes = this.#bytes;
+    if (bytes[this.#length - 1] !== newline) return false;
+    // The newline before the line; there is none before the first.
+    let before = -1;
+    for (let index = 0; index < starts.length; index++) {
+      const start = starts[index]!;
+      if (before >= 0 || !this.#text.startsWith(start)) {
+        before = this.#text.indexOf(`\n${start}`, before);
+        if (before < 0) return false;
+      }
+      const first = before + 1 + start.length;
+      let at = first;
+      let byte = bytes[at]!;
+      let value = 0;
+      for (let digit = byte ^ zero; digit <= 9; digit = byte ^ zero) {
+        value = value * 10 + digit;
+        byte = bytes[++at]!;
+      }
+      if (at === first || at - first > exactDigits || byte !== newline) return false;
+      into[index] = value;
+    }
+    return true;
+  }
+
   #notWhole(what: string): FormatError {
     if (!this.more()) return this.error(`${what} is missing`);
     return this.error(`${what} is ${this.#shown(this.#at, this.#wordEnd())}, expected a whole number`);

@@ -2,9 +2,10 @@ import assert from 'node:assert/strict';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { collectorRows } from '../../../../src/agent/collect/collectors/index.ts';
-import { expectedOf } from '../../../support/collect-fixture.ts';
+import { expositionOf } from '../../../../src/agent/collect/exposition.ts';
+import { contextOf, expectedOf, newCollector, OneCollector } from '../../../support/collect-fixture.ts';
 import { fixtureFile } from '../../../support/files.ts';
-import { parseFixture, printFixture } from '../../../support/fixture-proc.ts';
+import { type FixtureHost, hostOf, makeTree, parseFixture, printFixture } from '../../../support/fixture-proc.ts';
 
 // Each collector over the kernel files of its fixture. UPDATE=1 rewrites what is expected: read the difference.
 for (const { name } of collectorRows) {
@@ -18,7 +19,25 @@ for (const { name } of collectorRows) {
       test(`${name}: ${host.title}`, () => {
         assert.equal(expectedOf(name, host), host.expected);
       });
+      if (!host.title.startsWith('broken')) {
+        test(`${name}: ${host.title}: the same files once more`, () => collectTwice(name, host));
+      }
     }
+  }
+}
+
+/** A collector remembers what it can of the last collection: the next one gives the same. */
+function collectTwice(name: string, fixture: FixtureHost): void {
+  const tree = makeTree(fixture.files);
+  const host = hostOf(tree, fixture);
+  const one = new OneCollector(newCollector(name, contextOf(fixture.options)));
+  try {
+    const first = expositionOf(one.collect(host));
+    assert.equal(expositionOf(one.collect(host)), first);
+    assert.deepEqual(host.takeParseErrors(), []);
+  } finally {
+    host.close();
+    tree.remove();
   }
 }
 

@@ -180,6 +180,28 @@ test('what is thrown for another reason is a bug, and comes out', () => {
   assert.throws(() => text.eachLine('a bug', bug), TypeError);
 });
 
+test('numbers behind the starts of lines, where all are there in this order', () => {
+  const into: number[] = [];
+  const text = textOf('first 1\nsecond 2\nnth 33\nlast 999999999999999\n');
+  assert.ok(text.unsignedsBehind(['first ', 'nth ', 'last '], into));
+  assert.deepEqual(into, [1, 33, 999_999_999_999_999]);
+  assert.ok(text.unsignedsBehind(['second '], into));
+  assert.equal(into[0], 2);
+  for (const [content, starts] of [
+    ['a 1\nb 2\n', ['a ', 'c ']],
+    ['a 1\nb 2\n', ['b ', 'a ']],
+    ['xa 1\n', ['a ']],
+    ['a 1\nb 2', ['a ', 'b ']],
+    ['a 1\nb \n', ['a ', 'b ']],
+    ['a 1\nb -2\n', ['a ', 'b ']],
+    ['a 1\nb 2 3\n', ['a ', 'b ']],
+    ['a 1\nb 1234567890123456\n', ['a ', 'b ']],
+    ['', ['a ']],
+  ] as const) {
+    assert.equal(textOf(content).unsignedsBehind(starts, into), false, JSON.stringify(content));
+  }
+});
+
 test('a row of numbers is read as far as there is room', () => {
   const into: number[] = [];
   assert.equal(firstLine('1 2\n').unsigneds(into, ['a', 'b', 'c']), 2);
