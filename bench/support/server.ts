@@ -80,12 +80,12 @@ export class Server {
 
   /** What it says of itself; no cursor moves. Cheap, so that it can be asked again and again. */
   async status(): Promise<ServerStatus> {
-    const answer = await askControl(this.#controlSocket, { command: 'status' });
+    const answer = await askControl(this.#controlSocket, 'GET status');
     return (answer as { server: ServerStatus }).server;
   }
 
   async agents(): Promise<readonly AgentStatus[]> {
-    const answer = await askControl(this.#controlSocket, { command: 'agents' });
+    const answer = await askControl(this.#controlSocket, 'GET agents');
     return (answer as { agents: AgentStatus[] }).agents;
   }
 

@@ -43,7 +43,7 @@ export async function check(
 
 /** Asks the running agent. */
 export async function status({ values }: AgentOptions, out: Out): Promise<number> {
-  const answer = (await askControl(values.controlSocket, { command: 'status' })) as { agent: AgentStatus };
+  const answer = (await askControl(values.controlSocket, 'GET status')) as { agent: AgentStatus };
   out(values.json ? `${JSON.stringify(answer.agent, undefined, 2)}\n` : statusText(answer.agent));
   return 0;
 }

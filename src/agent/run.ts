@@ -43,7 +43,7 @@ export async function run(
     },
   });
   const { failed } = await agent.start();
-  const control = await serveControl(settings.controlSocket, { status: () => ({ agent: agent.status() }) }, log);
+  const control = await serveControl(settings.controlSocket, { 'GET status': () => ({ agent: agent.status() }) }, log);
 
   lifecycle.onReload(() => {
     key = keyOfSameAgent(settings);

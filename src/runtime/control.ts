@@ -1,21 +1,20 @@
 /**
- * A Unix socket for questions to a running program: one line of JSON in, one line of JSON out, then it closes. Who may
- * ask is who may write to the socket: its owner and group.
+ * A Unix socket for questions to a running program, in HTTP: `curl --unix-socket PATH http://localhost/api/v1/status`.
+ * Who may ask is who may write to the socket: its owner and group.
  */
 import { statSync, unlinkSync } from 'node:fs';
-import { connect, createServer, type Server, type Socket } from 'node:net';
+import { createServer, type IncomingMessage, request, type Server, type ServerResponse } from 'node:http';
+import { connect } from 'node:net';
 import { dirname } from 'node:path';
 import { CodedError } from './coded-error.ts';
 import type { Log } from './log.ts';
 import { reasonOf } from './words.ts';
 
-export interface ControlRequest {
-  readonly command: string;
-  readonly [field: string]: unknown;
-}
+/** `GET status` is asked for at /api/v1/status. */
+export type ControlQuestion = `${'GET' | 'POST'} ${string}`;
 
-/** Answers by command. What a handler throws goes to the one who asked. */
-export type ControlHandlers = Readonly<Record<string, (request: ControlRequest) => unknown>>;
+/** What answers each question; what it returns is sent as JSON. What it throws goes to the one who asked. */
+export type ControlHandlers = Readonly<Record<ControlQuestion, (parameters: URLSearchParams) => unknown>>;
 
 export interface ControlServer {
   /** Takes no more questions and removes the socket. */
@@ -29,10 +28,10 @@ export class ControlError extends CodedError<ControlErrorCode> {
   override readonly name = 'ControlError';
 }
 
-// A question is a name or two.
-const requestBytesMax = 64 * 1024;
-const requestMsMax = 5000;
+const root = '/api/v1/';
 const askersMax = 16;
+// Whoever connects and does not ask makes room for others.
+const limits = { headersTimeout: 5000, requestTimeout: 5000, connectionsCheckingInterval: 1000, keepAliveTimeout: 1 };
 // The state of a thousand agents in JSON is some hundred KiB.
 const answerBytesMax = 64 * 1024 * 1024;
 // sun_path has 108 bytes and an end: https://man7.org/linux/man-pages/man7/unix.7.html
@@ -56,11 +55,9 @@ export async function serveControl(
     throw new ControlError('failed', `the control socket '${path}' has too long a path: at most ${pathBytesMax} bytes`);
   }
   await removeStale(path);
-  const askers = new Set<Socket>();
-  const server = createServer((socket) => {
-    askers.add(socket);
-    socket.once('close', () => askers.delete(socket));
-    answer(socket, handlers, log);
+  const server = createServer(limits, (question, response) => {
+    question.resume();
+    void answer(handlers, question, response, log);
   });
   server.maxConnections = askersMax;
   try {
@@ -74,7 +71,7 @@ export async function serveControl(
     close: () =>
       new Promise((resolve) => {
         server.close(() => resolve()); // removes the socket, too
-        for (const socket of askers) socket.destroy();
+        server.closeAllConnections();
       }),
   };
 }
@@ -111,112 +108,82 @@ function listenPrivately(server: Server, path: string): Promise<void> {
   });
 }
 
-function answer(socket: Socket, handlers: ControlHandlers, log: Log): void {
-  const chunks: Buffer[] = [];
-  let bytes = 0;
-  const deadline = setTimeout(() => socket.destroy(), requestMsMax);
-  socket.once('close', () => clearTimeout(deadline));
-  socket.on('error', () => {}); // whoever asked has gone: nobody to tell
-  const take = (chunk: Buffer) => {
-    chunks.push(chunk);
-    bytes += chunk.length;
-    if (bytes > requestBytesMax) return void socket.destroy();
-    if (!chunk.includes(0x0a)) return;
-    socket.off('data', take);
-    socket.resume();
-    const [line = ''] = Buffer.concat(chunks).toString('utf8').split('\n', 1);
-    void reply(line, handlers, log).then((text) => socket.end(`${text}\n`));
-  };
-  socket.on('data', take);
-}
-
-async function reply(line: string, handlers: ControlHandlers, log: Log): Promise<string> {
+async function answer(
+  handlers: ControlHandlers,
+  { method = '', url = '' }: IncomingMessage,
+  response: ServerResponse,
+  log: Log,
+): Promise<void> {
+  const [pathname = '', query] = url.split('?', 2);
+  const question = `${method} ${pathname.slice(root.length)}` as ControlQuestion;
+  const handler = pathname.startsWith(root) && Object.hasOwn(handlers, question) ? handlers[question] : undefined;
+  if (handler === undefined) {
+    const known = Object.keys(handlers).map((each) => each.replace(' ', ` ${root}`));
+    return send(response, 404, { error: `unknown question '${method} ${pathname}': expected ${known.join(', ')}` });
+  }
   try {
-    const request = parseRequest(line);
-    const handler = Object.hasOwn(handlers, request.command) ? handlers[request.command] : undefined;
-    if (handler === undefined) {
-      throw new Error(`unknown command '${request.command}': expected ${Object.keys(handlers).join(', ')}`);
-    }
-    return JSON.stringify({ ok: (await handler(request)) ?? null });
+    send(response, 200, (await handler(new URLSearchParams(query))) ?? null);
   } catch (error) {
     log.debug(`a question at the control socket was refused: ${reasonOf(error)}`);
-    return JSON.stringify({ error: reasonOf(error) });
+    send(response, 409, { error: reasonOf(error) });
   }
 }
 
-function parseRequest(line: string): ControlRequest {
-  const request: unknown = JSON.parse(line);
-  if (
-    typeof request !== 'object' ||
-    request === null ||
-    !('command' in request) ||
-    typeof request.command !== 'string'
-  ) {
-    throw new Error('expected an object with a command');
-  }
-  return { ...request, command: request.command };
+function send(response: ServerResponse, status: number, body: unknown): void {
+  response.writeHead(status, { 'Content-Type': 'application/json', Connection: 'close' });
+  response.end(`${JSON.stringify(body)}\n`);
 }
 
 /** Asks the program at the path; its answer, or a ControlError that says what to do. */
-export function askControl(path: string, request: ControlRequest, timeoutMs = 10_000): Promise<unknown> {
+export function askControl(
+  path: string,
+  question: ControlQuestion,
+  { parameters = {}, timeoutMs = 10_000 }: { parameters?: Readonly<Record<string, string>>; timeoutMs?: number } = {},
+): Promise<unknown> {
+  const [method, name] = question.split(' ', 2) as [string, string];
+  const query = new URLSearchParams(parameters).toString();
   return new Promise((resolve, reject) => {
-    const socket = connect(path);
-    const chunks: Buffer[] = [];
-    let bytes = 0;
-    const fail = (error: ControlError) => {
-      clearTimeout(deadline);
-      socket.destroy();
-      reject(error);
-    };
-    const deadline = setTimeout(
-      () => fail(new ControlError('failed', `no answer at the control socket '${path}' within ${timeoutMs} ms`)),
-      timeoutMs,
-    );
-    socket.once('connect', () => socket.write(`${JSON.stringify(request)}\n`));
-    socket.on('data', (chunk) => {
-      chunks.push(chunk);
-      bytes += chunk.length;
-      if (bytes > answerBytesMax) fail(new ControlError('failed', `the answer at '${path}' is too long`));
+    const asking = request({ socketPath: path, method, path: `${root}${name}${query && `?${query}`}` }, (response) => {
+      readAnswer(response, path).then(resolve, reject);
     });
-    socket.once('error', (error) => fail(askErrorOf(error, path)));
-    socket.once('end', () => {
-      clearTimeout(deadline);
-      try {
-        resolve(parseAnswer(Buffer.concat(chunks).toString('utf8'), path));
-      } catch (error) {
-        reject(error);
-      }
-    });
+    const overdue = () => asking.destroy(new ControlError('failed', `no answer at ${at(path)} within ${timeoutMs} ms`));
+    const deadline = setTimeout(overdue, timeoutMs);
+    asking.once('error', (error) => reject(askErrorOf(error, path)));
+    asking.once('close', () => clearTimeout(deadline));
+    asking.end();
   });
 }
 
-function parseAnswer(text: string, path: string): unknown {
-  let answer: unknown;
+async function readAnswer(response: IncomingMessage, path: string): Promise<unknown> {
+  const chunks: Buffer[] = [];
+  let bytes = 0;
   try {
-    answer = JSON.parse(text);
+    for await (const chunk of response as AsyncIterable<Buffer>) {
+      chunks.push(chunk);
+      bytes += chunk.length;
+      if (bytes > answerBytesMax) throw new ControlError('failed', `the answer at ${at(path)} is too long`);
+    }
+    const body: unknown = JSON.parse(Buffer.concat(chunks).toString('utf8'));
+    if (response.statusCode === 200) return body;
+    throw new ControlError('refused', String((body as { error?: unknown } | null)?.error));
   } catch (error) {
-    throw new ControlError('failed', `the answer at '${path}' is cut off or no JSON`, { cause: error });
+    if (error instanceof ControlError) throw error;
+    throw new ControlError('failed', `the answer at ${at(path)} is cut off or no JSON`, { cause: error });
   }
-  if (typeof answer === 'object' && answer !== null) {
-    if ('ok' in answer) return answer.ok;
-    if ('error' in answer) throw new ControlError('refused', String(answer.error));
-  }
-  throw new ControlError('failed', `the answer at '${path}' is neither a result nor an error`);
 }
 
 function askErrorOf(error: NodeJS.ErrnoException, path: string): ControlError {
+  if (error instanceof ControlError) return error;
   const options = { cause: error };
   switch (error.code) {
     case 'ENOENT':
     case 'ECONNREFUSED':
-      return new ControlError(
-        'not-running',
-        `nothing runs here: nobody answers at the control socket '${path}'`,
-        options,
-      );
+      return new ControlError('not-running', `nothing runs here: nobody answers at ${at(path)}`, options);
     case 'EACCES':
-      return new ControlError('denied', `you may not use the control socket '${path}': try as root`, options);
+      return new ControlError('denied', `you may not use ${at(path)}: try as root`, options);
     default:
-      return new ControlError('failed', `the control socket '${path}' failed: ${error.message}`, options);
+      return new ControlError('failed', `${at(path)} failed: ${error.message}`, options);
   }
 }
+
+const at = (path: string): string => `the control socket '${path}'`;

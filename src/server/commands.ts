@@ -35,7 +35,9 @@ export async function revoke(options: ServerOptions, out: Out): Promise<number> 
   const id = nameArgument(options);
   const { controlSocket, stateDir } = options.values;
   try {
-    const { generation } = (await askControl(controlSocket, { command: 'revoke', name: id })) as { generation: number };
+    const { generation } = (await askControl(controlSocket, 'POST revoke', { parameters: { name: id } })) as {
+      generation: number;
+    };
     out(
       `the key of generation ${generation} of agent '${id}' is revoked; 'sysmon-server enroll ${id}' makes the next one\n`,
     );
@@ -57,14 +59,14 @@ export async function revoke(options: ServerOptions, out: Out): Promise<number> 
 }
 
 export async function agents(options: ServerOptions, out: Out): Promise<number> {
-  const answer = (await askControl(options.values.controlSocket, { command: 'agents' })) as { agents: AgentStatus[] };
+  const answer = (await askControl(options.values.controlSocket, 'GET agents')) as { agents: AgentStatus[] };
   if (options.values.json) out(`${JSON.stringify(answer.agents, undefined, 2)}\n`);
   else out(agentsText(answer.agents));
   return 0;
 }
 
 export async function status(options: ServerOptions, out: Out): Promise<number> {
-  const answer = (await askControl(options.values.controlSocket, { command: 'status' })) as { server: ServerStatus };
+  const answer = (await askControl(options.values.controlSocket, 'GET status')) as { server: ServerStatus };
   if (options.values.json) out(`${JSON.stringify(answer.server, undefined, 2)}\n`);
   else out(statusText(answer.server));
   return 0;

@@ -1,6 +1,6 @@
 import { agentId } from '../model/agent-id.ts';
 import { type Clock, runEvery } from '../runtime/clock.ts';
-import { type ControlHandlers, type ControlRequest, serveControl } from '../runtime/control.ts';
+import { type ControlHandlers, serveControl } from '../runtime/control.ts';
 import type { Lifecycle } from '../runtime/lifecycle.ts';
 import { listen } from '../runtime/listen.ts';
 import type { Log } from '../runtime/log.ts';
@@ -65,19 +65,19 @@ const nodeLoop: EventLoop = {
 
 function controlHandlers(server: Server, settings: Settings): ControlHandlers {
   return {
-    status: () => ({ server: server.status() }),
-    agents: () => ({ agents: server.agents() }),
-    revoke: ({ name }) => revoke(server, settings, name),
+    'GET status': () => ({ server: server.status() }),
+    'GET agents': () => ({ server: server.status(), agents: server.agents() }),
+    'POST revoke': (parameters) => revoke(server, settings, parameters.get('name')),
   };
 }
 
 function revoke(
   server: Server,
   { fleetKeys, stateDir }: Settings,
-  name: ControlRequest[string],
+  name: string | null,
 ): { readonly generation: number } {
-  const id = agentId(String(name));
-  if (id === undefined) throw new Error(`'${String(name)}' is no agent's name`);
+  const id = name === null ? undefined : agentId(name);
+  if (id === undefined) throw new Error(`'${name}' is no agent's name`);
   if (fleetKeys.length === 0) {
     throw new Error('this server takes agents without keys, so that none can be refused; give it a --fleet-key-file');
   }

@@ -52,7 +52,7 @@ for (const schedule of ['500ms', '* * * * * *']) {
     while (reports < 3) {
       assert.equal(child.exitCode, null, log);
       await delay(100);
-      const answer = await askControl(socket, { command: 'status' }).catch(() => undefined);
+      const answer = await askControl(socket, 'GET status').catch(() => undefined);
       reports = (answer as { agent: AgentStatus } | undefined)?.agent.spool.reports ?? 0;
     }
     child.kill('SIGTERM');

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -33,24 +34,39 @@ const withCode = (code: string, words: RegExp) => (error: unknown) => {
 test('a question and its answer, as large as it likes', async (context) => {
   const big = 'x'.repeat(3_000_000);
   const { path } = await serve(context, {
-    status: async ({ verbose }) => ({ verbose, big }),
-    nothing: () => undefined,
+    'GET status': async (parameters) => ({ name: parameters.get('name'), big }),
+    'POST nothing': () => undefined,
   });
-  assert.deepEqual(await askControl(path, { command: 'status', verbose: true }), { verbose: true, big });
-  assert.equal(await askControl(path, { command: 'nothing' }), null);
+  const asked = askControl(path, 'GET status', { parameters: { name: 'a&b=c d' } });
+  assert.deepEqual(await asked, { name: 'a&b=c d', big });
+  assert.equal(await askControl(path, 'POST nothing'), null);
 });
 
 test('what is refused comes back in words', async (context) => {
   const { path } = await serve(context, {
-    status: () => {
+    'GET status': () => {
       throw new Error('not now');
     },
+    'POST revoke': () => 1,
   });
-  await assert.rejects(askControl(path, { command: 'status' }), withCode('refused', /^not now$/));
-  await assert.rejects(
-    askControl(path, { command: 'toString' }),
-    withCode('refused', /^unknown command 'toString': expected status$/),
-  );
+  await assert.rejects(askControl(path, 'GET status'), withCode('refused', /^not now$/));
+  const known = 'expected GET /api/v1/status, POST /api/v1/revoke';
+  for (const question of ['GET toString', 'GET revoke', 'POST status'] as const) {
+    const words = new RegExp(`^unknown question '${question.replace(' ', ' /api/v1/')}': ${known}$`);
+    await assert.rejects(askControl(path, question), withCode('refused', words));
+  }
+});
+
+test('curl can ask', async (context) => {
+  if (spawnSync('curl', ['--version']).status !== 0) return context.skip('no curl');
+  const { path } = await serve(context, { 'GET status': () => ({ agents: 3 }) });
+  const curl = spawn('curl', ['-s', '-i', '--unix-socket', path, 'http://localhost/api/v1/status']);
+  let text = '';
+  curl.stdout.on('data', (chunk) => {
+    text += chunk;
+  });
+  await once(curl, 'close');
+  assert.match(text, /^HTTP\/1.1 200 OK\r\n[\s\S]*Content-Type: application\/json\r\n[\s\S]*\r\n\r\n{"agents":3}\n$/);
 });
 
 function raw(path: string, text: string): Promise<string> {
@@ -66,12 +82,34 @@ function raw(path: string, text: string): Promise<string> {
 }
 
 test('what is no question, and one that has no end', async (context) => {
-  const { path } = await serve(context, { status: () => 1 });
-  assert.match(await raw(path, 'GET / HTTP/1.1\n'), /^\{"error":/);
-  assert.equal(await raw(path, '[1]\n'), '{"error":"expected an object with a command"}\n');
-  assert.equal(await raw(path, '{"command":1}\n'), '{"error":"expected an object with a command"}\n');
-  assert.equal(await raw(path, 'x'.repeat(70_000)), '');
-  assert.equal(await askControl(path, { command: 'status' }), 1);
+  const { path } = await serve(context, { 'GET status': () => 1 });
+  assert.match(await raw(path, '{"command":"status"}\n'), /^HTTP\/1.1 400 /);
+  for (const url of ['//', '/', '*', 'http://[', '/api/v1/../v1/status', `/api/v1/${'x'.repeat(1000)}`]) {
+    assert.match(await raw(path, `GET ${url} HTTP/1.1\r\nHost: x\r\n\r\n`), /^HTTP\/1.1 404 /, url);
+  }
+  assert.match(await raw(path, `GET /${'x'.repeat(70_000)}`), /^HTTP\/1.1 431 /);
+  assert.equal(await askControl(path, 'GET status'), 1);
+});
+
+test('sixteen ask at once, and no more', async (context) => {
+  let release = () => {};
+  const held = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  let asked = 0;
+  const { path } = await serve(context, {
+    'GET status': () => {
+      asked++;
+      return held;
+    },
+  });
+  const answers = Promise.all(Array.from({ length: 16 }, () => askControl(path, 'GET status')));
+  await until(() => asked === 16);
+  await assert.rejects(askControl(path, 'GET status'), withCode('failed', /control socket/));
+  assert.equal(asked, 16);
+  release();
+  await answers;
+  assert.equal(await askControl(path, 'GET status'), null);
 });
 
 test('the socket is for owner and group, and goes when the program ends', async (context) => {
@@ -97,11 +135,11 @@ test('a socket that a killed program left is replaced; one that answers, or a fi
   const script = `require('node:net').createServer().listen(${JSON.stringify(path)}, () => process.kill(process.pid, 'SIGKILL'))`;
   await new Promise((resolve) => spawn(process.execPath, ['-e', script]).on('close', resolve));
   assert.equal(existsSync(path), true);
-  await assert.rejects(askControl(path, { command: 'x' }), withCode('not-running', /nothing runs here/));
-  await serve(context, { status: () => 1 }, path);
-  assert.equal(await askControl(path, { command: 'status' }), 1);
+  await assert.rejects(askControl(path, 'GET x'), withCode('not-running', /nothing runs here/));
+  await serve(context, { 'GET status': () => 1 }, path);
+  assert.equal(await askControl(path, 'GET status'), 1);
   await assert.rejects(serveControl(path, {}, new MemoryLog()), withCode('refused', /another program answers/));
-  assert.equal(await askControl(path, { command: 'status' }), 1);
+  assert.equal(await askControl(path, 'GET status'), 1);
   const file = place(context);
   writeFileSync(file, 'mine');
   await assert.rejects(serveControl(file, {}, new MemoryLog()), withCode('refused', /is no socket/));
@@ -113,18 +151,20 @@ test('no folder, too long a path, nobody there', async (context) => {
   assert.equal(await serveControl(join(path, 'x', 'y'), {}, log), undefined);
   assert.match(log.lines[0] ?? '', /^debug: no control socket: the folder of '.*y' does not exist$/);
   await assert.rejects(serveControl(`${path}${'x'.repeat(100)}`, {}, log), withCode('failed', /at most 107 bytes/));
-  await assert.rejects(askControl(path, { command: 'x' }), withCode('not-running', /control\.sock/));
+  await assert.rejects(askControl(path, 'GET x'), withCode('not-running', /control\.sock/));
 });
 
 test('an answer that is cut off, and none at all', async (context) => {
   const path = place(context);
-  const server = createServer((socket) => socket.once('data', () => socket.end('{"ok":')));
+  const server = createServer((socket) =>
+    socket.once('data', () => socket.end('HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{"ok":')),
+  );
   await new Promise<void>((resolve) => server.listen(path, resolve));
   context.after(() => server.close());
-  await assert.rejects(askControl(path, { command: 'x' }), withCode('failed', /cut off or no JSON/));
+  await assert.rejects(askControl(path, 'GET x'), withCode('failed', /cut off or no JSON/));
   const silent = place(context);
   const other = createServer((socket) => socket.on('error', () => {}));
   await new Promise<void>((resolve) => other.listen(silent, resolve));
   context.after(() => other.close());
-  await assert.rejects(askControl(silent, { command: 'x' }, 20), withCode('failed', /within 20 ms/));
+  await assert.rejects(askControl(silent, 'GET x', { timeoutMs: 20 }), withCode('failed', /within 20 ms/));
 });
