@@ -1,0 +1,126 @@
+import assert from 'node:assert/strict';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { test } from 'node:test';
+import { program as agent } from '../src/agent/options.ts';
+import { newAgentCounters, SelfMetrics } from '../src/agent/own-metrics.ts';
+import { environmentName } from '../src/runtime/options.ts';
+import { program as server } from '../src/server/options.ts';
+import { Registry, ServerMetrics } from '../src/server/own-metrics.ts';
+import { rootFile } from './support/files.ts';
+
+// What the documentation says exists: options, commands, metrics, files, and the log lines that it quotes.
+
+const read = (path: string): string => readFileSync(rootFile(path), 'utf8');
+const below = (folder: string, end: RegExp): string[] =>
+  readdirSync(rootFile(folder), { recursive: true, encoding: 'utf8' })
+    .filter((name) => end.test(name))
+    .map((name) => join(folder, name));
+
+const documents = [
+  ...['README.md', 'CHANGELOG.md', 'SECURITY.md', 'src/protocol/README.md', 'test/simulation/README.md'],
+  ...below('docs', /\.md$/),
+  ...below('systemd', /\.(service|env)$/),
+  ...below('prometheus', /\.yml$/),
+].map((path) => ({ path, text: read(path) }));
+
+const programs = { 'sysmon-agent': agent, 'sysmon-server': server } as const;
+const options = new Set(Object.values(programs).flatMap((each) => Object.values(each.options).map(({ name }) => name)));
+
+/** Each match of the first group, with the document that it is in. */
+function* found(pattern: RegExp): Generator<{ readonly name: string; readonly where: string }> {
+  for (const { path, text } of documents) {
+    for (const [, name] of text.matchAll(pattern)) yield { name: name!, where: `${path}: ${name}` };
+  }
+}
+
+test('options', () => {
+  const others = [
+    ...['install.sh', ...below('scripts', /\.mjs$/), 'test/fuzz/main.ts'].map(read),
+    // Of node, prometheus, systemctl.
+    '--no-opt --always-sparkplug --max-semi-space-size --storage.tsdb.path --now --help --version',
+  ].join(' ');
+  for (const { name, where } of found(/(?<![\w-])--([a-z][a-z-]*(?:\.[a-z-]+)?)/g)) {
+    assert.ok(options.has(name) || others.includes(`--${name}`) || others.includes(` ${name}: {`), where);
+  }
+});
+
+test('variables', () => {
+  const others = ['SYSMON_BENCH_FULL', 'SYSMON_NAME'];
+  const variables = new Set([...[...options].map(environmentName), ...others]);
+  for (const { name, where } of found(/\b(SYSMON_[A-Z_]+)/g)) assert.ok(variables.has(name), where);
+});
+
+test('commands', () => {
+  for (const [name, { commands }] of Object.entries(programs)) {
+    const known = new Set<string>([...commands.map((command) => command.name), 'help']);
+    // In code; in prose any word may follow.
+    for (const { name: word, where } of found(new RegExp(`(?:[\`']|sudo )${name} ([a-z]+)`, 'g'))) {
+      assert.ok(known.has(word), where);
+    }
+  }
+});
+
+test('metrics', async () => {
+  const names = new Set<string>();
+  const facts = { version: '', nodeVersion: '', startTimeMs: 0, cpuMicroseconds: () => 0, residentBytes: () => 0 };
+  new SelfMetrics(newAgentCounters(), facts).collect({
+    sample: ({ name }) => void names.add(name),
+    sampleLabels: ({ name }) => void names.add(name),
+  });
+  const metrics = new ServerMetrics(new Registry(), { version: '', gauges: () => gauges });
+  metrics.addProcess();
+  for (const [, name] of (await metrics.text([])).matchAll(/^# TYPE (\S+)/gm)) names.add(name!);
+  for (const { name, where } of found(/\b(sysmon_(?:agent|server)_[a-z_]*[a-z])\b(?!_?\*)/g)) {
+    assert.ok(names.has(name), where);
+  }
+});
+
+const gauges = {
+  agentsUp: 0,
+  agentsDown: 0,
+  agentsConnected: 0,
+  windowBytes: 0,
+  windowBytesMax: 0,
+  windowReports: 0,
+};
+
+test('files that are linked', () => {
+  for (const { path, text } of documents) {
+    for (const [, link] of text.matchAll(/\]\(([^)#:]+)(?:#[^)]*)?\)/g)) {
+      assert.ok(existsSync(rootFile(join(dirname(path), link!))), `${path}: ${link}`);
+    }
+  }
+});
+
+test('files of the sources that are named', () => {
+  for (const { name, where } of found(
+    /\b((?:src|test|scripts|docs|prometheus)\/[a-z0-9/-]+\.(?:ts|mjs|md|yml|hex))\b/g,
+  )) {
+    assert.ok(existsSync(rootFile(name)), where);
+  }
+});
+
+// A log line is quoted in a table whose first column is headed `log line`, with … for text that varies.
+test('log lines that are quoted', () => {
+  const texts = below('src', /\.ts$/).map((path) => literals(read(path)));
+  let count = 0;
+  for (const { path, text } of documents) {
+    for (const [table] of text.matchAll(/^\| log line .*\n(?:\|.*\n)+/gm)) {
+      for (const [, quote] of table.matchAll(/^\| `([^`]+)`/gm)) {
+        count++;
+        const words = quote!.split('…').filter((part) => /\w/.test(part));
+        assert.ok(
+          words.every((part) => texts.some((literal) => literal.includes(part))),
+          `${path}: no source has '${quote}'`,
+        );
+      }
+    }
+  }
+  assert.ok(count > 5);
+});
+
+/** The text of a file's strings, one behind the other, with … for each expression in a template. */
+function literals(source: string): string {
+  return source.replace(/\$\{(?:[^{}`]|`[^`]*`|\{[^{}]*\})*\}/g, '…').replace(/[`']\s*\+\s*[`']/g, '');
+}
