@@ -1,10 +1,13 @@
 import type { Clock } from '../runtime/clock.ts';
 import { askControl } from '../runtime/control.ts';
 import type { Log } from '../runtime/log.ts';
+import { optionHelp } from '../runtime/option-help.ts';
+import type { CollectorRow } from './collect/collectors/collector.ts';
+import { collectorRows } from './collect/collectors/index.ts';
 import { expositionOf } from './collect/exposition.ts';
 import type { AgentOptions } from './options.ts';
 import { newAgentCounters } from './own-metrics.ts';
-import { readSettings } from './settings.ts';
+import { isListOnly, readSettings } from './settings.ts';
 import { checkSpoolAccess } from './spool/folder.ts';
 import { type AgentStatus, statusText } from './status.ts';
 import { newSampler } from './wire-up.ts';
@@ -13,12 +16,21 @@ import { newSampler } from './wire-up.ts';
 
 export type Out = (text: string) => void;
 
-/** One collection as Prometheus would read it. */
+/** One collection as Prometheus would read it; with --list the collectors and their options. */
 export async function collect(options: AgentOptions, parts: { clock: Clock; log: Log; out: Out }): Promise<number> {
+  if (isListOnly(options)) {
+    parts.out(collectorRows.map(collectorText).join(''));
+    return 0;
+  }
   const sampler = newSampler(options, { ...parts, counters: newAgentCounters() });
   parts.out(expositionOf(await sampler.sample()));
   sampler.close();
   return 0;
+}
+
+function collectorText({ name, enabled, description, options }: CollectorRow): string {
+  const lines = [`${name} (${enabled === 'by default' ? 'on' : 'off'} by default): ${description}`];
+  return [...lines, ...options.flatMap((row) => optionHelp(row))].map((line) => `${line}\n`).join('');
 }
 
 /** Reports what a start would find wrong. Connects to nothing and writes nothing. */

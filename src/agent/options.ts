@@ -163,6 +163,11 @@ const rows = {
     help: "Unix socket on which the running agent answers 'status'. Not created where its folder does not exist.",
     commands: ['run', 'check', 'status'],
   }),
+  list: flagOption({
+    name: 'list',
+    help: 'Print the collectors with their options instead of collecting.',
+    commands: ['collect'],
+  }),
   json: flagOption({
     name: 'json',
     help: 'Print JSON instead of text.',

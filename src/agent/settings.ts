@@ -79,6 +79,11 @@ export function collectorsOf(options: AgentOptions): CollectorRow[] {
   return rows;
 }
 
+/** Whether `collect` should show what there is to collect. */
+export function isListOnly({ values }: AgentOptions): boolean {
+  return values.list;
+}
+
 /** The value of a collector's option: all are in the program's table under their own names, so it has the row's type. */
 export function collectorOption(options: AgentOptions, name: string): never {
   return (options.values as Record<string, unknown>)[name] as never;

@@ -58,11 +58,13 @@ function usageOf(command: Command): string {
 function optionLines(rows: readonly OptionRow<unknown>[], helpOfRow: (row: OptionRow<unknown>) => string): string[] {
   const variable = environmentName(configFileName);
   const lines = ['', `Options; each can also be set in the environment, --${configFileName} as ${variable}:`, ''];
-  for (const row of rows) {
-    lines.push(`  --${row.name}${row.placeholder === undefined ? '' : ` ${row.placeholder}`}`);
-    lines.push(...indented(helpOfRow(row), 8));
-  }
+  for (const row of rows) lines.push(...optionHelp(row, helpOfRow(row)));
   return [...lines, '  --help, -h', '        Print this help.', '  --version', '        Print the version.'];
+}
+
+/** One option: its name and, below it, its help. */
+export function optionHelp(row: OptionRow<unknown>, help = helpOf(row)): string[] {
+  return [`  --${row.name}${row.placeholder === undefined ? '' : ` ${row.placeholder}`}`, ...indented(help, 8)];
 }
 
 function helpOf(row: OptionRow<unknown>): string {

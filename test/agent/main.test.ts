@@ -1,12 +1,14 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { after, test } from 'node:test';
+import { collectorRows } from '../../src/agent/collect/collectors/index.ts';
 import { keyFileText } from '../../src/agent/key-file.ts';
+import { wholeHost } from '../support/collect-fixture.ts';
 
 const main = new URL('../../src/agent/main.js', import.meta.url).pathname;
 const root = mkdtempSync(join(tmpdir(), 'sysmon-agent-'));
@@ -85,19 +87,25 @@ test('wrong use ends with 2 and says the option, what it was and what was expect
 });
 
 test('help, version, collect and check print to stdout and end with 0', async () => {
-  const [help, version, collected, checked] = await Promise.all([
+  const [help, version, collected, listed, checked] = await Promise.all([
     agent('run', '--help'),
     agent('--version'),
     agent('collect', '--disable', 'cpu'),
+    agent('collect', '--list'),
     agent('check', '--spool-dir', join(root, 'not', 'made'), '--name', 'web-1'),
   ]);
-  for (const each of [help, version, collected, checked]) assert.equal(each.code, 0, each.stderr);
+  for (const each of [help, version, collected, listed, checked]) assert.equal(each.code, 0, each.stderr);
   for (const name of ['--server HOST:PORT', '--spool.max-age', '--netdev.device-exclude'])
     assert.ok(help.stdout.includes(name));
   assert.match(version.stdout, /^sysmon-agent \S+\n$/);
   assert.match(collected.stdout, /^# TYPE node_memory_MemTotal_bytes gauge\nnode_memory_MemTotal_bytes \d+$/m);
   assert.match(collected.stdout, /^sysmon_agent_build_info\{/m);
   assert.doesNotMatch(collected.stdout, /node_cpu_seconds_total/);
+  for (const { name, enabled, description, options } of collectorRows) {
+    const state = enabled === 'by default' ? 'on' : 'off';
+    assert.ok(listed.stdout.includes(`${name} (${state} by default): ${description}\n`), name);
+    for (const option of options) assert.match(listed.stdout, new RegExp(`^  --${option.name} [A-Z]+\n {8}[A-Z]`, 'm'));
+  }
   assert.match(checked.stdout, /the options are valid: agent 'web-1' to 127.0.0.1:9732 without a key, \d+ series/);
   assert.ok(!readdirSync(root).includes('not'), 'looking makes nothing');
 });
@@ -149,6 +157,32 @@ test('run: samples without a server, answers status, and ends with 0 at SIGTERM;
   assert.equal(gone.code, 1);
   assert.ok(gone.stderr.includes(socket), gone.stderr);
   assert.doesNotMatch(gone.stderr, / {4}at /);
+});
+
+test('SIGHUP opens the files of the kernel anew', { timeout: 60_000 }, async () => {
+  const tree = wholeHost('Linux 6.12');
+  const { procfs, sysfs, rootfs } = tree.roots;
+  const socket = join(root, 'reload.sock');
+  const { child, line } = start(
+    ...nobody,
+    ...['--schedule', '100ms', '--control-socket', socket, '--procfs', procfs, '--sysfs', sysfs, '--rootfs', rootfs],
+  );
+  await line(/series every 100ms/);
+  const seriesCount = async () =>
+    JSON.parse((await agent('status', '--json', '--control-socket', socket)).stdout).series;
+  const before = await seriesCount();
+  // Another file under the same name, as when lxcfs is mounted anew: the descriptors that were kept read the old one.
+  const content = readFileSync(tree.path('proc/net/dev'), 'utf8');
+  tree.write('proc/net/new', `${content}  eth9: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n`);
+  renameSync(tree.path('proc/net/new'), tree.path('proc/net/dev'));
+  assert.equal(await seriesCount(), before);
+  child.kill('SIGHUP');
+  await line(/reloaded/);
+  while ((await seriesCount()) === before);
+  assert.equal(await seriesCount(), before + 16);
+  child.kill('SIGTERM');
+  assert.deepEqual(await once(child, 'exit'), [0, null]);
+  tree.remove();
 });
 
 test('a cron expression is understood', async () => {

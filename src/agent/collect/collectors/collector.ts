@@ -82,16 +82,13 @@ function family(type: MetricType, name: string, help: string, options: FamilyOpt
  * know means the same; RE2 alone has `(?i)` and `\z`, JavaScript alone looks ahead and behind.
  */
 export function patternOption(name: string, defaultText: string, help: string): OptionRow<RegExp | undefined> {
-  return optional({ name, placeholder: 'REGEXP', parse: regexp, default: defaultText, help, commands });
+  return optional({ name, placeholder: 'REGEXP', parse: regexp, default: defaultText, help });
 }
 
 /** A switch, on or off by default. */
 export function switchOption(name: string, defaultText: 'true' | 'false', help: string): OptionRow<boolean> {
-  return option({ name, placeholder: 'BOOLEAN', parse: boolean, default: defaultText, help, commands });
+  return option({ name, placeholder: 'BOOLEAN', parse: boolean, default: defaultText, help });
 }
-
-/** The commands that collect. */
-const commands = ['run', 'collect', 'check'];
 
 /** node_exporter's filter: what `exclude` finds is left out, and what `include`, where it is set, does not find. */
 export class NameFilter {
