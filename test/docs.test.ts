@@ -2,6 +2,9 @@ import assert from 'node:assert/strict';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
+import { expositionOf } from '../src/agent/collect/exposition.ts';
+import { Host } from '../src/agent/collect/proc/host.ts';
+import { Sampler } from '../src/agent/collect/sampler.ts';
 import { program as agent } from '../src/agent/options.ts';
 import { newAgentCounters, SelfMetrics } from '../src/agent/own-metrics.ts';
 import { environmentName } from '../src/runtime/options.ts';
@@ -64,10 +67,16 @@ test('commands', () => {
 test('metrics', async () => {
   const names = new Set<string>();
   const facts = { version: '', nodeVersion: '', startTimeMs: 0, cpuMicroseconds: () => 0, residentBytes: () => 0 };
-  new SelfMetrics(newAgentCounters(), facts).collect({
-    sample: ({ name }) => void names.add(name),
-    sampleLabels: ({ name }) => void names.add(name),
+  const counters = newAgentCounters();
+  const sampler = new Sampler({
+    host: new Host(),
+    collectors: [{ name: 'x', collector: { collect() {} } }],
+    self: new SelfMetrics(counters, facts),
+    clock: { monotonicMs: () => 0 },
+    counters,
+    log: { info() {}, warn() {} },
   });
+  for (const [, name] of expositionOf(await sampler.sample()).matchAll(/^# TYPE (\S+)/gm)) names.add(name!);
   const metrics = new ServerMetrics(new Registry(), { version: '', gauges: () => gauges });
   metrics.addProcess();
   for (const [, name] of (await metrics.text([])).matchAll(/^# TYPE (\S+)/gm)) names.add(name!);
