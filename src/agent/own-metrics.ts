@@ -3,25 +3,25 @@ import { counter, gauge, type Samples } from './collect/collectors/collector.ts'
 import type { RecorderCounters } from './collect/recorder.ts';
 
 /**
- * What the parts of the agent count about themselves. Whoever knows better changes the field; nobody but `SelfMetrics`
- * reads them all. Totals count from the start of the program, so each is a counter in Prometheus that restarts with it.
+ * What the parts of the agent count about themselves: a part changes its own fields, and `SelfMetrics` reads all of them.
+ * Totals count from the start of the program, so each is a counter in Prometheus that restarts with it.
  */
 export interface AgentCounters extends RecorderCounters {
   reportsSampled: number;
-  /** Why reports were given up: the spool was full, they were too old, or their file was damaged. */
+  /** Why reports were dropped: the spool was full, they were too old, or their file was damaged. */
   readonly reportsDropped: Record<'full' | 'age' | 'disk', number>;
-  /** Ticks that found the last one still at work. */
+  /** Ticks for which the last collection was still running. */
   ticksSkipped: number;
   /** Ticks that came late: by more than half an interval, or a second. */
   ticksLate: number;
-  /** Reports that the server has not freed, at present. */
+  /** Reports that the server has not acknowledged, at present. */
   spoolReports: number;
   spoolBytes: number;
   spoolDiskErrors: number;
   /** Connections that were welcomed; `reconnects` are those after the first. */
   connects: number;
   reconnects: number;
-  /** Dials that ended before a welcome, for whatever reason. */
+  /** Attempts to connect that ended before a welcome, for whatever reason. */
   connectFailures: number;
   bytesSent: number;
   acksReceived: number;
@@ -101,24 +101,24 @@ export class SelfMetrics {
 
 const dropReasons = ['full', 'age', 'disk'] as const;
 
-const buildInfo = gauge('sysmon_agent_build_info', 'Always 1; the labels say which agent runs on which Node.js.', {
+const buildInfo = gauge('sysmon_agent_build_info', 'Version of the agent and of its Node.js, as labels; always 1.', {
   labels: ['version', 'nodejs'],
 });
-const startTime = gauge('sysmon_agent_start_time_seconds', 'When the agent started, in seconds since 1970.', {
+const startTime = gauge('sysmon_agent_start_time_seconds', 'Time at which the agent started, in seconds since 1970.', {
   unit: 'seconds',
   divisor: 1000,
 });
-const cpu = counter('sysmon_agent_cpu_seconds_total', 'CPU time that the agent itself has used, user and system.', {
+const cpu = counter('sysmon_agent_cpu_seconds_total', 'CPU time that the agent has used, user and system.', {
   unit: 'seconds',
   divisor: 1_000_000,
 });
-const residentMemory = gauge('sysmon_agent_resident_memory_bytes', 'Memory that the agent itself occupies.', {
+const residentMemory = gauge('sysmon_agent_resident_memory_bytes', 'Resident memory of the agent.', {
   unit: 'bytes',
 });
 const reportsDropped = counter(
   'sysmon_agent_reports_dropped_total',
-  'Reports that will never reach Prometheus, each a gap of one interval. full: the spool had no room for more; age: ' +
-    'they had waited longer than the spool keeps; disk: their file was damaged.',
+  'Reports dropped by the agent, each a gap of one interval. full: the spool was full; age: they were older than ' +
+    '--spool.max-age; disk: their file was damaged.',
   { labels: ['reason'] },
 );
 
@@ -133,55 +133,56 @@ const rows: readonly { readonly family: Family; readonly field: NumberField }[] 
     field: 'ticksSkipped',
     family: counter(
       'sysmon_agent_ticks_skipped_total',
-      'Collections that did not take place because the last one still ran, each a gap of one interval. If it rises, ' +
-        'look at node_scrape_collector_duration_seconds.',
+      'Collections skipped because the last one was still running, each a gap of one interval. If it rises, see ' +
+        'node_scrape_collector_duration_seconds.',
     ),
   },
   {
     field: 'ticksLate',
     family: counter(
       'sysmon_agent_ticks_late_total',
-      'Collections that began more than a second (or half an interval) after their time: the agent had no CPU, or the ' +
-        'host was suspended, or its clock was set forwards.',
+      'Collections that began more than a second (or half an interval) late: the agent got no CPU time, the host was ' +
+        'suspended, or its clock was set forwards.',
     ),
   },
   {
     field: 'spoolReports',
     family: gauge(
       'sysmon_agent_spool_reports',
-      'Reports that wait here until Prometheus has them. It rises while the server or Prometheus is away.',
+      'Unacknowledged reports in the spool. It rises while the server or Prometheus is down.',
     ),
   },
   {
     field: 'spoolBytes',
-    family: gauge('sysmon_agent_spool_bytes', 'Bytes of the reports that wait here; the oldest go when it is full.', {
-      unit: 'bytes',
-    }),
+    family: gauge(
+      'sysmon_agent_spool_bytes',
+      'Size of the spool. At --spool.max-bytes the oldest reports are dropped.',
+      {
+        unit: 'bytes',
+      },
+    ),
   },
   {
     field: 'spoolDiskErrors',
     family: counter(
       'sysmon_agent_spool_disk_errors_total',
-      'Times that the spool could not be written to disk (or damaged files were found there). Reports then wait in ' +
-        'memory alone and do not survive a restart of the agent.',
+      'Times that the spool could not be written to disk, or that a damaged file was found there. Reports are then in ' +
+        'memory only, and do not survive a restart of the agent.',
     ),
   },
   {
     field: 'connects',
-    family: counter('sysmon_agent_connects_total', 'Connections that the server has welcomed.'),
+    family: counter('sysmon_agent_connects_total', 'Connections that the server has accepted with a welcome.'),
   },
   {
     field: 'reconnects',
-    family: counter(
-      'sysmon_agent_reconnects_total',
-      'Connections that the server has welcomed after the first: how often the line was lost.',
-    ),
+    family: counter('sysmon_agent_reconnects_total', 'Connections after the first: how often the connection was lost.'),
   },
   {
     field: 'connectFailures',
     family: counter(
       'sysmon_agent_connect_failures_total',
-      'Tries to reach the server that ended without a welcome; the log says why.',
+      'Attempts to connect to the server that failed; the log has the reasons.',
     ),
   },
   {
@@ -190,25 +191,26 @@ const rows: readonly { readonly family: Family; readonly field: NumberField }[] 
   },
   {
     field: 'acksReceived',
-    family: counter('sysmon_agent_acks_received_total', 'Times that the server said that reports can be forgotten.'),
+    family: counter('sysmon_agent_acks_received_total', 'Acknowledgements received from the server.'),
   },
   {
     field: 'clockOffsetMs',
     family: gauge(
       'sysmon_agent_clock_offset_seconds',
-      'What is added to the times of this host because its clock differs from the server. Not 0: look after NTP.',
+      'Correction added to the timestamps of this host, because its clock differs from that of the server. If it is not 0, ' +
+        'check NTP.',
       { unit: 'seconds', divisor: 1000 },
     ),
   },
   {
     field: 'clockSteps',
-    family: counter('sysmon_agent_clock_steps_total', 'Times that the clock of this host was moved by more than 2 s.'),
+    family: counter('sysmon_agent_clock_steps_total', 'Times that the clock of this host was set by more than 2 s.'),
   },
   {
     field: 'schemasBegun',
     family: counter(
       'sysmon_agent_schemas_begun_total',
-      'Times that all series were declared anew because many had gone (containers, network interfaces).',
+      'Times that all series were declared again because many had disappeared (containers, network interfaces).',
     ),
   },
   {
@@ -216,25 +218,25 @@ const rows: readonly { readonly family: Family; readonly field: NumberField }[] 
     family: gauge(
       'sysmon_agent_series_left_out',
       'Series that are not sent because this host has more than an agent may have. Whole collectors are left out; the ' +
-        'log says which. Use --disable or filters.',
+        'log names them. Use --disable or filters.',
     ),
   },
   {
     field: 'samplesDuplicate',
     family: counter(
       'sysmon_agent_samples_duplicate_total',
-      'Samples that came twice in one collection; the first was kept.',
+      'Samples of a series that occurred twice in one collection; the first was kept.',
     ),
   },
   {
     field: 'samplesRefused',
     family: counter(
       'sysmon_agent_samples_refused_total',
-      'Samples that were left out because of their name or labels; the log says which.',
+      'Samples refused because of their name or labels; the log names them.',
     ),
   },
   {
     field: 'labelsCut',
-    family: counter('sysmon_agent_labels_cut_total', 'Label values that were cut because they were too long.'),
+    family: counter('sysmon_agent_labels_cut_total', 'Label values shortened because they were too long.'),
   },
 ];

@@ -4,8 +4,8 @@ import { type RollBack, rollBacks } from './delivery/cursors.ts';
 import { type Outcome, outcomes } from './delivery/store.ts';
 
 /**
- * The server's own metrics, `sysmon_server_*`, and who is alive, `sysmon_agent_up`. Kept by prom-client, without
- * timestamps: they are as of the scrape. A HELP says what a number means for the one who reads it.
+ * The server's own metrics, `sysmon_server_*`, and `sysmon_agent_up`. Kept by prom-client, without timestamps: they are as
+ * of the scrape. A HELP text says what a number means, and what to do about it.
  */
 export class ServerMetrics {
   readonly #registry: Registry;
@@ -38,83 +38,83 @@ export class ServerMetrics {
 
     this.#reports = counter(
       'reports_total',
-      'Reports received from agents. Only outcome "stored" reaches a scraper; "duplicate" is normal after a reconnect, the others are lost.',
+      'Reports received from agents. Only "stored" ones reach a scraper; "duplicate" is normal after a reconnect, all others are lost.',
       'outcome',
     );
     this.#evicted = counter(
       'reports_evicted_total',
-      'Reports that left a window, by age (normal) or because the windows had reached --memory-max.',
+      'Reports evicted from a window, by age (normal) or because the windows had reached --memory-max.',
       'reason',
     );
     this.#lost = counter(
       'unscraped_reports_lost_total',
-      'Reports that left a window before every known scraper had them: a gap in that Prometheus. Raise --window or --memory-max.',
+      'Reports evicted before every known scraper had them: a gap in that Prometheus. Raise --window or --memory-max.',
       'reason',
     );
     this.#connections = counter('connections_total', 'Connections accepted on the port for agents.');
     this.#refused = counter(
       'connections_refused_total',
-      'Connections closed before a hello: limits reached, a wrong key, a deadline missed.',
+      'Connections closed before a hello, because of a limit, a wrong key or a missed deadline.',
       'reason',
     );
     this.#ended = counter(
       'connections_ended_total',
-      'Connections of agents that the server ended, by the code of the error they were told; "slow": did not read.',
+      'Connections of agents ended by the server, by the error code that it sent; "slow": the agent did not read.',
       'reason',
     );
     this.#unknownFrames = counter(
       'unknown_frames_total',
-      'Frames of a kind that this version skips: from newer agents.',
+      'Frames of a kind that this version does not know and skips: from newer agents.',
     );
     this.#clones = counter(
       'cloned_identities_total',
-      'Times that two hosts seemed to run with one identity: three takeovers within a minute. Enrol one of them anew.',
+      'Times that two hosts seemed to run with one identity: three takeovers within a minute. Enrol one of them again.',
     );
-    this.#scrapes = counter('scrapes_total', 'Answers to /metrics that were sent whole, or aborted.', 'outcome');
+    this.#scrapes = counter('scrapes_total', 'Answers to /metrics that were sent completely, or aborted.', 'outcome');
     this.#rollbacks = counter(
       'scrape_rollbacks_total',
-      'Scrapes whose samples are sent again: the answer was "aborted", or sent whole and not confirmed by a next request when its ' +
-        'connection closed ("unconfirmed") or the server ended ("restart"). Prometheus warns of those that it had already.',
+      'Answers whose samples are sent again: the answer was "aborted", or sent completely and not confirmed when its connection ' +
+        'closed ("unconfirmed") or the server ended ("restart"). Prometheus warns of samples that it had already.',
       'kind',
     );
     this.#conflicts = counter(
       'scraper_conflicts_total',
-      'Times that two connections scraped under one name at once: two Prometheus or jobs need scraper=NAME each.',
+      'Times that two connections scraped under one name at once: two Prometheus servers or jobs need a scraper=NAME each.',
       'scraper',
     );
     this.#namesRefused = counter(
       'scraper_names_refused_total',
-      'Scrapes that got the newest values only, because 32 scraper names were in use.',
+      'Scrapes answered with the newest values only, because 32 scraper names were in use.',
     );
     this.#backlog = gauge(
       'scrape_backlog_reports',
-      "Reports that were left for the next scrape by this scraper's last one: over 0 while it catches up.",
+      "Reports that this scraper's last answer left for the next: over 0 while it catches up.",
       'scraper',
       'selection',
     );
-    this.#samples = gauge('scrape_samples', 'Samples of agents in the last scrape.', 'scraper', 'selection');
+    this.#samples = gauge('scrape_samples', 'Samples of agents in the last answer.', 'scraper', 'selection');
     this.#disagreements = counter(
       'family_disagreements_total',
-      'Schemas that give a family another type than the one that is shown: agents of different versions.',
+      'Schemas in which a family has another type than the one that is exposed: agents of different versions.',
     );
     this.#stateWrites = counter(
       'state_writes_total',
-      'Writes of the cursors to the state folder. While they fail, agents are not acknowledged and keep their reports.',
+      'Writes of the cursors to the state folder. While they fail, nothing is acknowledged and agents keep their reports.',
       'outcome',
     );
     this.#requests = counter('http_requests_total', 'HTTP requests by route and status code.', 'route', 'code');
 
     this.#httpRefused = counter(
       'http_connections_refused_total',
-      'HTTP connections closed at once because as many were open as may be. Clients that leave theirs open are the usual cause.',
+      'HTTP connections closed at once because the limit was reached, usually by clients that leave theirs open.',
     );
 
-    const agents = gauge('agents', 'Agents known, by whether they report.', 'state');
-    const connected = gauge('agents_connected', 'Agents with a live connection.');
-    const windowBytes = gauge('window_bytes', 'Memory that the windows take; at --memory-max the oldest reports go.');
-    const windowBytesMax = gauge('window_max_bytes', '--memory-max.');
-    const windowReports = gauge('window_reports', 'Reports held in all windows.');
-    gauge('build_info', 'The running version: always 1.', 'version', 'nodejs').set(
+    const agents = gauge('agents', 'Agents known, by whether they are up.', 'state');
+    const connected = gauge('agents_connected', 'Agents with an open connection.');
+    const windowBytes = gauge('window_bytes', 'Memory of the windows. At --memory-max the oldest reports are evicted.');
+    const windowBytesMax = gauge('window_max_bytes', 'The option --memory-max.');
+    const windowReports = gauge('window_reports', 'Reports in all windows.');
+    gauge('build_info', 'Version of the server and of its Node.js, as labels; always 1.', 'version', 'nodejs').set(
       { version: options.version, nodejs: process.versions.node },
       1,
     );
@@ -215,7 +215,7 @@ export class ServerMetrics {
     const registry = new Registry();
     const up = new Gauge({
       name: 'sysmon_agent_up',
-      help: 'Whether the agent has reported within three intervals and 5 s. Without a timestamp: as of the scrape.',
+      help: 'Whether the agent has sent a report within three intervals and 5 s, and the newest was stored. As of the scrape.',
       labelNames: ['agent'],
       registers: [registry],
     });
