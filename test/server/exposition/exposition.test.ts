@@ -303,6 +303,25 @@ test('a slice that is given back is written again, but never twice at once', () 
   assert.ok(buffers.size < slicesMin * 3, `${buffers.size} buffers for 8 times ${slicesMin} slices or more`);
 });
 
+test('of the slices that are given back, 40 are kept: 5 MiB', () => {
+  const exposition = new Exposition(quiet);
+  const given = new Set<ArrayBufferLike>();
+  for (let count = 0; count < 100; count++) {
+    const slice = new Uint8Array(131_072);
+    given.add(slice.buffer);
+    exposition.release(slice);
+  }
+  let slices = 0;
+  let written = 0;
+  const batches = Array.from({ length: 1500 }, (_, at) => fleetAgent(at));
+  for (const slice of exposition.render(batches, { timestamps: true })) {
+    if (slice.length > 0) slices++;
+    if (given.delete(slice.buffer)) written++;
+  }
+  assert.ok(slices > 60, `${slices} slices`);
+  assert.ok(written > 30 && written <= 40, `${written} of those that were given back`);
+});
+
 test('two scrapes at once do not disturb each other, nor does a schema that grows meanwhile', () => {
   const exposition = new Exposition(quiet);
   const batches = Array.from({ length: 100 }, (_, at) => fleetAgent(at));
