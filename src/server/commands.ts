@@ -3,7 +3,7 @@ import { askControl, ControlError } from '../runtime/control.ts';
 import { UsageError } from '../runtime/options.ts';
 import { mebibytesText, plural } from '../runtime/words.ts';
 import { checkStateDir } from './delivery/state-disk.ts';
-import { Fleet } from './ingest/key-ring.ts';
+import { KeyRing } from './ingest/key-ring.ts';
 import { fleetKeysText } from './ingest/keys.ts';
 import { readRevocations, writeRevocations } from './ingest/revocations.ts';
 import type { ServerOptions } from './options.ts';
@@ -24,7 +24,7 @@ export function enroll(options: ServerOptions, out: Out): number {
   if (fleetKeyFile === undefined) {
     throw options.refuse('fleet-key-file', "expected the file of the fleet key, from which the agent's is derived");
   }
-  const enrolled = new Fleet(readFleetKeys(fleetKeyFile), readRevocations(stateDir)).enroll(id);
+  const enrolled = new KeyRing(readFleetKeys(fleetKeyFile), readRevocations(stateDir)).enroll(id);
   if (enrolled === undefined) throw new UsageError(`--fleet-key-file '${fleetKeyFile}': expected a key`);
   out(`${joinVersion} ${advertisedAddress(options)} ${enrolled.identity} ${enrolled.key.toString('hex')}\n`);
   return 0;
@@ -49,9 +49,9 @@ export async function revoke(options: ServerOptions, out: Out): Promise<number> 
     throw options.refuse('state-dir', 'expected the folder of revocations, or a running server');
   }
   checkStateDir(stateDir);
-  const fleet = new Fleet([], readRevocations(stateDir));
-  const generation = fleet.generation(id);
-  writeRevocations(stateDir, fleet.revoke(id));
+  const keyRing = new KeyRing([], readRevocations(stateDir));
+  const generation = keyRing.generation(id);
+  writeRevocations(stateDir, keyRing.revoke(id));
   out(
     `the key of generation ${generation} of agent '${id}' is revoked; the server is not running, and will refuse it once it is\n`,
   );

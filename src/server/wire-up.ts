@@ -10,10 +10,10 @@ import type { StateDisk } from './delivery/state-file.ts';
 import { Exposition } from './exposition/exposition.ts';
 import { Admission } from './ingest/admission.ts';
 import { openIngest } from './ingest/ingest.ts';
-import { Fleet } from './ingest/key-ring.ts';
+import { KeyRing } from './ingest/key-ring.ts';
 import type { FleetKey } from './ingest/keys.ts';
 import type { Revocations } from './ingest/revocations.ts';
-import { FairShare } from './ingest/scheduler.ts';
+import { FrameScheduler } from './ingest/scheduler.ts';
 import { Registry, ServerMetrics } from './own-metrics.ts';
 import type { Settings } from './settings.ts';
 import {
@@ -60,7 +60,7 @@ export class Server {
   readonly metrics: ServerMetrics;
   readonly #parts: ServerParts;
   readonly #seldom: SeldomLog;
-  readonly #fleet: Fleet;
+  readonly #keyRing: KeyRing;
   readonly #admission: Admission;
   readonly #sources: StatusSources;
   /** What is open, in the order in which it was opened. */
@@ -72,7 +72,7 @@ export class Server {
     const { windowMs, memoryBytesMax } = settings;
     this.#parts = parts;
     this.#seldom = onceAMinute(log, clock);
-    this.#fleet = new Fleet(settings.fleetKeys, settings.revoked);
+    this.#keyRing = new KeyRing(settings.fleetKeys, settings.revoked);
     this.metrics = new ServerMetrics(new Registry(), { version, gauges: () => serverGauges(this.#sources) });
     this.delivery = newDelivery(parts, { metrics: this.metrics, seldom: this.#seldom });
     const startedAtMs = clock.nowMs();
@@ -80,7 +80,7 @@ export class Server {
     this.#admission = new Admission({
       clock,
       log,
-      isRevoked: (identity) => this.#fleet.isRevoked(identity),
+      isRevoked: (identity) => this.#keyRing.isRevoked(identity),
       onClones: () => this.metrics.clones(),
     });
   }
@@ -119,8 +119,8 @@ export class Server {
 
   /** Refuses the agent's present key from now on, and ends its connection. */
   revoke(id: AgentId): { readonly generation: number; readonly revoked: Revocations } {
-    const generation = this.#fleet.generation(id);
-    const revoked = this.#fleet.revoke(id);
+    const generation = this.#keyRing.generation(id);
+    const revoked = this.#keyRing.revoke(id);
     const ended = this.#admission.dropRevoked();
     this.delivery.forget(id);
     this.#parts.log.info(`generation ${generation} of agent '${id}' is revoked; ${plural(ended, 'connection')} ended`);
@@ -130,9 +130,9 @@ export class Server {
   /** Other keys and revocations from now on; without the latter those of this run stay. Returns what was ended. */
   replaceKeys(
     keys: readonly FleetKey[],
-    revoked: Revocations = this.#fleet.revoked,
+    revoked: Revocations = this.#keyRing.revoked,
   ): { readonly ended: number; readonly revocations: number } {
-    this.#fleet.replace(keys, revoked);
+    this.#keyRing.replace(keys, revoked);
     return { ended: this.#admission.dropRevoked(), revocations: revoked.size };
   }
 
@@ -166,10 +166,10 @@ export class Server {
     const hasKeys = settings.fleetKeys.length > 0;
     return openIngest({
       ...{ clock, log, listen, delivery, metrics, seldom: this.#seldom, admission: this.#admission },
-      fairShare: new FairShare({ clock, nextTurn: (callback) => loop.next(callback) }),
+      scheduler: new FrameScheduler({ clock, nextTurn: (callback) => loop.next(callback) }),
       port: {
         ...settings.listen,
-        psk: hasKeys ? { keyOf: (identity) => this.#fleet.keyOf(identity) } : undefined,
+        psk: hasKeys ? { keyOf: (identity) => this.#keyRing.keyOf(identity) } : undefined,
         connectionsMax: settings.connectionsMax,
         connectionsPerAddressMax: settings.connectionsPerAddressMax,
       },

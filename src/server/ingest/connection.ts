@@ -13,7 +13,7 @@ import type { Log } from '../../runtime/log.ts';
 import type { Delivery } from '../delivery/delivery.ts';
 import type { AgentRecord } from '../delivery/store.ts';
 import type { Admission } from './admission.ts';
-import type { FairShare, Share } from './scheduler.ts';
+import type { FrameScheduler, Quota } from './scheduler.ts';
 
 /**
  * One agent's connection: hello in time, then schemas and reports in, acks out; silence ends it.
@@ -26,7 +26,7 @@ export class AgentConnection {
   readonly #decoder = new FrameDecoder({ payloadBytesMax: limits.helloBytesMax });
   readonly #table: SchemaTable;
   readonly #startedMs: number;
-  readonly #share: Share;
+  readonly #quota: Quota;
   #agent: AgentRecord | undefined;
   /** Frames since the connection: none tells a port scan or a health check. */
   #frames = 0;
@@ -54,7 +54,7 @@ export class AgentConnection {
     const { schemas } = options.delivery.store;
     this.#table = new SchemaTable((declaration) => schemas.share(declaration));
     this.#startedMs = options.clock.monotonicMs();
-    this.#share = options.fairShare.join();
+    this.#quota = options.scheduler.join();
     this.#heardMs = this.#startedMs;
   }
 
@@ -112,7 +112,7 @@ export class AgentConnection {
   }
 
   async #take(chunk: Uint8Array): Promise<void> {
-    const share = this.#share;
+    const share = this.#quota;
     const turn = share.enter();
     if (turn !== undefined) await turn;
     try {
@@ -297,7 +297,7 @@ export interface AgentConnectionOptions {
   readonly log: Log;
   readonly delivery: Delivery;
   readonly admission: Admission;
-  readonly fairShare: FairShare;
+  readonly scheduler: FrameScheduler;
   /** A warning that comes again and again: at most one a minute for each key. */
   warn(key: string, line: string): void;
   /** Cut off by us: an error code of the wire, or `slow`. */

@@ -2,12 +2,12 @@ import type { AgentId } from '../../model/agent-id.ts';
 import { agentKey, type FleetKey, identityText, parseIdentity } from './keys.ts';
 import type { Revocations } from './revocations.ts';
 
-/** Which identities there are, and which of them are refused. */
-export class Fleet {
+/** The fleet keys and the revocations: which identities are valid. */
+export class KeyRing {
   #keys: readonly FleetKey[];
   #revoked: Revocations;
 
-  /** The first key is the present one. None: agents are taken without keys. */
+  /** The first key is the present one. Without keys, agents connect without TLS. */
   constructor(keys: readonly FleetKey[], revoked: Revocations) {
     this.#keys = keys;
     this.#revoked = revoked;
@@ -27,21 +27,21 @@ export class Fleet {
     this.#revoked = revoked;
   }
 
-  /** The key that proves an identity; undefined for one that this fleet does not have. A revoked one is told by a frame. */
+  /** The key that proves an identity, undefined for that of another server. A revoked one has a key: a frame refuses it. */
   keyOf(identity: string): Buffer | undefined {
     const parsed = parseIdentity(identity);
     const key = this.#keys.find(({ id }) => id === parsed?.fleetKeyId);
     return key === undefined ? undefined : agentKey(key, identity);
   }
 
-  /** Whether the identity is refused: its generation is revoked, or its fleet key has been taken out. */
+  /** Whether the identity is refused: its generation is revoked, or its fleet key has been removed. */
   isRevoked(identity: string): boolean {
     const parsed = parseIdentity(identity);
     if (parsed === undefined || !this.#keys.some(({ id }) => id === parsed.fleetKeyId)) return true;
     return parsed.generation <= (this.#revoked.get(parsed.name) ?? 0);
   }
 
-  /** The identity and key to give to an agent now; undefined where there is no fleet key. */
+  /** The identity and key of an agent that joins now; undefined without a fleet key. */
   enroll(id: AgentId): { readonly identity: string; readonly key: Buffer } | undefined {
     const [key] = this.#keys;
     if (key === undefined) return undefined;
@@ -49,7 +49,7 @@ export class Fleet {
     return { identity, key: agentKey(key, identity) };
   }
 
-  /** The generation that the next enrolment gives: the present one. */
+  /** The generation of the next enrolment. */
   generation(id: AgentId): number {
     return (this.#revoked.get(id) ?? 0) + 1;
   }

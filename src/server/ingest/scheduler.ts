@@ -1,45 +1,45 @@
 import type { Clock } from '../../runtime/clock.ts';
 
 /**
- * Shares out the time that goes into what agents send. A hundred bytes can ask for ten pongs, and whoever has a key can
- * send them without end: so connections together have some milliseconds in a turn of the event loop, after which the rest of
- * the program (scrapes, new connections, timers) has its own, and each has one before the next comes. Who has had little
- * of late comes first: an honest agent, or any that reports, waits for none of those that keep the processor busy.
+ * Limits the time that the frames of agents may take: 5 ms in each turn of the event loop for all connections together,
+ * the rest is for scrapes, new connections and timers. A connection processes frames for 1 ms, then the next in the queue
+ * is served, those first that have used little time of late. Ten pongs cost a peer a hundred bytes, and anyone with a key
+ * can ask for them without end: an agent that reports does not wait for agents that keep the processor busy.
  *
  *     enter ─▶ frame frame frame ─▶ isOver? ─no─▶ frame … ─▶ leave
  *       ▲                             │yes
  *       └──────── in the queue ◀──────┘
  */
-export class FairShare {
+export class FrameScheduler {
   readonly #clock: Pick<Clock, 'monotonicMs'>;
   readonly #nextTurn: (callback: () => void) => void;
   readonly #modest: Waiting[] = [];
   readonly #greedy: Waiting[] = [];
-  /** Of this turn of the event loop. */
+  /** In this turn of the event loop. */
   #spentMs = 0;
   #isTurnAwaited = false;
-  /** Those who wait are called one after the other: the next when the last one leaves. */
+  /** Connections in the queue are served one after the other: the next when the last one leaves. */
   #isServing = false;
 
   constructor(options: {
     readonly clock: Pick<Clock, 'monotonicMs'>;
-    /** Calls back when the event loop has turned. */
+    /** Calls back in the next turn of the event loop. */
     readonly nextTurn: (callback: () => void) => void;
   }) {
     this.#clock = options.clock;
     this.#nextTurn = options.nextTurn;
   }
 
-  /** One more who shares. */
-  join(): Share {
-    return new Share(this);
+  /** The quota of one more connection. */
+  join(): Quota {
+    return new Quota(this);
   }
 
   get nowMs(): number {
     return this.#clock.monotonicMs();
   }
 
-  /** Whether nobody has more time in this turn, when somebody has just spent so much. */
+  /** Whether the time of this turn is used up, counting what a connection has just used. */
   isSpent(nowSpentMs = 0): boolean {
     return this.#spentMs + nowSpentMs >= turnMsMax;
   }
@@ -83,41 +83,41 @@ interface Waiting {
   resume(): void;
 }
 
-/** What one connection has of it. */
-export class Share {
-  readonly #all: FairShare;
+/** The time that one connection uses. */
+export class Quota {
+  readonly #all: FrameScheduler;
   #startMs = 0;
-  /** Since then, so much. */
+  /** The time used since `#usedFromMs`. */
   #usedFromMs = -Infinity;
   #usedMs = 0;
 
-  constructor(all: FairShare) {
+  constructor(all: FrameScheduler) {
     this.#all = all;
   }
 
-  /** Before the first frame: undefined where it can go on at once. */
+  /** Before the first frame of a chunk. Undefined: there is time at once. */
   enter(): Promise<void> | undefined {
     if (this.#all.isSpent() || this.#all.hasWaiting) return this.#wait();
     this.#start();
     return undefined;
   }
 
-  /** After a frame: it is time for others. */
+  /** After a frame: whether others are to be served first. */
   isOver(): boolean {
     const ms = this.#all.nowMs - this.#startMs;
     return ms >= goMsMax && (this.#all.hasWaiting || this.#all.isSpent(ms));
   }
 
-  /** Lets the others go before. */
+  /** Back into the queue. */
   again(): Promise<void> {
     const ms = this.#use();
-    // In the queue before the next one is called, or one who has had more would be.
+    // Into the queue before the next is served, or one that has used more would be.
     const turn = this.#wait();
     this.#all.spent(ms);
     return turn;
   }
 
-  /** After the last frame, whatever has become of it. */
+  /** After the last frame of a chunk, also if it failed. */
   leave(): void {
     this.#all.spent(this.#use());
   }
@@ -145,7 +145,7 @@ export class Share {
   }
 }
 
-// A slice of a scrape takes two or three milliseconds: so ingest leaves it a third of the time at the least.
+// A slice of a scrape takes two or three milliseconds: ingest leaves it a third of the time at least.
 const turnMsMax = 5;
 // Sixty reports of a host of 500 series.
 const goMsMax = 1;

@@ -4,7 +4,7 @@ import { limits } from '../../../src/protocol/limits.ts';
 import type { AgentMessage, FamilyDeclaration, Hello, ServerMessage } from '../../../src/protocol/message.ts';
 import { Admission } from '../../../src/server/ingest/admission.ts';
 import { AgentConnection } from '../../../src/server/ingest/connection.ts';
-import { FairShare } from '../../../src/server/ingest/scheduler.ts';
+import { FrameScheduler } from '../../../src/server/ingest/scheduler.ts';
 import { Link, type LinkOptions } from '../../support/linked-connections.ts';
 import { MemoryLog } from '../../support/memory-log.ts';
 import { settle } from '../../support/virtual-clock.ts';
@@ -27,7 +27,10 @@ export class ConnectionHarness extends DeliveryHarness {
     onClones: (id) => this.clones.push(id),
   });
   /** On a virtual clock nothing takes time, so nobody waits. */
-  readonly fairShare = new FairShare({ clock: this.clock, nextTurn: (callback) => void this.clock.after(0, callback) });
+  readonly scheduler = new FrameScheduler({
+    clock: this.clock,
+    nextTurn: (callback) => void this.clock.after(0, callback),
+  });
   running = 0;
 
   dial(options: Omit<LinkOptions, 'clock'> = {}): Client {
@@ -37,7 +40,7 @@ export class ConnectionHarness extends DeliveryHarness {
       log: this.log,
       delivery: this.delivery,
       admission: this.admission,
-      fairShare: this.fairShare,
+      scheduler: this.scheduler,
       warn: (key, line) => this.warnings.push([key, line]),
       onEnd: (reason) => this.ended.push(reason),
       onUnknown: (kind) => this.unknown.push(kind),

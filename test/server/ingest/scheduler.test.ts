@@ -1,14 +1,14 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { FairShare, type Share } from '../../../src/server/ingest/scheduler.ts';
+import { FrameScheduler, type Quota } from '../../../src/server/ingest/scheduler.ts';
 import { settle } from '../../support/virtual-clock.ts';
 
 /** Time that passes when work is done, and an event loop that turns when it is told to. */
 class Loop {
   nowMs = 0;
   readonly log: string[] = [];
-  readonly fairShare = new FairShare({
+  readonly scheduler = new FrameScheduler({
     clock: { monotonicMs: () => this.nowMs },
     nextTurn: (callback) => this.#callbacks.push(callback),
   });
@@ -29,8 +29,8 @@ class Loop {
   }
 
   /** What a connection does with a chunk of frames that take so long each. */
-  async chunk(name: string, share: Share, framesMs: readonly number[]): Promise<void> {
-    const turn = share.enter();
+  async chunk(name: string, quota: Quota, framesMs: readonly number[]): Promise<void> {
+    const turn = quota.enter();
     if (turn !== undefined) await turn;
     try {
       for (const ms of framesMs) {
@@ -38,10 +38,10 @@ class Loop {
         this.nowMs += ms;
         this.turnsMs[this.turnsMs.length - 1]! += ms;
         this.log.push(name);
-        if (share.isOver()) await share.again();
+        if (quota.isOver()) await quota.again();
       }
     } finally {
-      share.leave();
+      quota.leave();
     }
   }
 }
@@ -50,8 +50,8 @@ const frames = (count: number, ms: number): number[] => Array.from({ length: cou
 
 test('who is alone goes on until the turn is over, and then in the next', async () => {
   const loop = new Loop();
-  const share = loop.fairShare.join();
-  void loop.chunk('a', share, frames(12, 1));
+  const quota = loop.scheduler.join();
+  void loop.chunk('a', quota, frames(12, 1));
   await settle();
   assert.equal(loop.log.length, 5);
   await loop.turn();
@@ -64,7 +64,7 @@ test('who is alone goes on until the turn is over, and then in the next', async 
 
 test('several take turns, a millisecond each', async () => {
   const loop = new Loop();
-  const [a, b, c] = [loop.fairShare.join(), loop.fairShare.join(), loop.fairShare.join()];
+  const [a, b, c] = [loop.scheduler.join(), loop.scheduler.join(), loop.scheduler.join()];
   void loop.chunk('a', a, frames(20, 0.5));
   void loop.chunk('b', b, frames(4, 0.5));
   void loop.chunk('c', c, frames(4, 0.5));
@@ -78,7 +78,7 @@ test('several take turns, a millisecond each', async () => {
 
 test('who has had much of late comes after those who have not, and a second later no more', async () => {
   const loop = new Loop();
-  const [greedy, modest] = [loop.fairShare.join(), loop.fairShare.join()];
+  const [greedy, modest] = [loop.scheduler.join(), loop.scheduler.join()];
   void loop.chunk('g', greedy, frames(30, 1));
   for (let turn = 0; turn < 3; turn++) await loop.turn();
   void loop.chunk('m', modest, frames(5, 1));
@@ -89,7 +89,7 @@ test('who has had much of late comes after those who have not, and a second late
 
   loop.nowMs += 1000;
   loop.log.length = 0;
-  void loop.chunk('x', loop.fairShare.join(), frames(6, 1));
+  void loop.chunk('x', loop.scheduler.join(), frames(6, 1));
   void loop.chunk('g', greedy, frames(2, 1));
   void loop.chunk('m', modest, frames(2, 1));
   await loop.turn();
@@ -98,11 +98,11 @@ test('who has had much of late comes after those who have not, and a second late
 
 test('a connection that fails, or that has nothing to do any more, holds up nobody', async () => {
   const loop = new Loop();
-  const shares = Array.from({ length: 4 }, () => loop.fairShare.join());
-  void loop.chunk('a', shares[0]!, frames(7, 1));
-  const failing = loop.chunk('b', shares[1]!, [0.1, Number.NaN]);
-  void loop.chunk('c', shares[2]!, []);
-  void loop.chunk('d', shares[3]!, frames(1, 1));
+  const quotas = Array.from({ length: 4 }, () => loop.scheduler.join());
+  void loop.chunk('a', quotas[0]!, frames(7, 1));
+  const failing = loop.chunk('b', quotas[1]!, [0.1, Number.NaN]);
+  void loop.chunk('c', quotas[2]!, []);
+  void loop.chunk('d', quotas[3]!, frames(1, 1));
   const failed = assert.rejects(failing, /bad frame/);
   await loop.turn();
   await failed;
@@ -117,9 +117,9 @@ test('whatever they send, all of it is done, no turn takes much longer than it m
       const loop = new Loop();
       let running = connections.length;
       for (const [at, chunks] of connections.entries()) {
-        const share = loop.fairShare.join();
+        const quota = loop.scheduler.join();
         const run = async () => {
-          for (const chunk of chunks) await loop.chunk(String(at), share, chunk);
+          for (const chunk of chunks) await loop.chunk(String(at), quota, chunk);
           running--;
         };
         void run();
