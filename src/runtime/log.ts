@@ -83,11 +83,11 @@ export function stderrIsJournal(env: NodeJS.ProcessEnv): boolean {
 // A key may be an address that a peer chose. Beyond this the oldest is forgotten, and may be logged again early.
 const keysMax = 1000;
 
-/** Says the same thing at most once a minute; see {@link onceAMinute}. */
+/** Says the same thing at most once a minute, or as rarely as `everyMs` says; see {@link onceAMinute}. */
 export interface SeldomLog {
-  error(key: string, text: string): void;
-  warn(key: string, text: string): void;
-  info(key: string, text: string): void;
+  error(key: string, text: string, everyMs?: number): void;
+  warn(key: string, text: string, everyMs?: number): void;
+  info(key: string, text: string, everyMs?: number): void;
 }
 
 /**
@@ -96,7 +96,7 @@ export interface SeldomLog {
  */
 export function onceAMinute(log: Log, clock: Clock): SeldomLog {
   const states = new Map<string, { untilMs: number; count: number }>();
-  const at = (level: 'error' | 'warn' | 'info', key: string, text: string) => {
+  const at = (level: 'error' | 'warn' | 'info', key: string, text: string, everyMs = 60_000) => {
     const nowMs = clock.monotonicMs();
     const id = `${level} ${key}`;
     const state = states.get(id);
@@ -106,13 +106,13 @@ export function onceAMinute(log: Log, clock: Clock): SeldomLog {
     }
     states.delete(id); // set() below puts it at the end: the map is in the order of the last lines
     if (states.size >= keysMax) states.delete(states.keys().next().value ?? '');
-    states.set(id, { untilMs: nowMs + 60_000, count: 0 });
+    states.set(id, { untilMs: nowMs + everyMs, count: 0 });
     const count = state?.count ?? 0;
     log[level](count === 0 ? text : `${text} (and ${count} more like it)`);
   };
   return {
-    error: (key, text) => at('error', key, text),
-    warn: (key, text) => at('warn', key, text),
-    info: (key, text) => at('info', key, text),
+    error: (key, text, everyMs) => at('error', key, text, everyMs),
+    warn: (key, text, everyMs) => at('warn', key, text, everyMs),
+    info: (key, text, everyMs) => at('info', key, text, everyMs),
   };
 }

@@ -8,11 +8,13 @@ import {
   hostPort,
   integer,
   listenAddress,
+  listOption,
   type Options,
   option,
   optional,
   type Program,
   path,
+  text,
 } from '../runtime/options.ts';
 
 export const defaultPort = 9732;
@@ -34,6 +36,15 @@ const rows = {
     help:
       'HTTP address for Prometheus, without TLS or authentication. Anyone who can reach it can read everything and ' +
       'consume samples meant for your Prometheus.',
+    commands: ['run', 'check'],
+  }),
+  webHost: listOption({
+    name: 'web.host',
+    placeholder: 'NAME',
+    parse: text(/^[A-Za-z0-9._-]{1,253}$/, "a host's name without a port"),
+    help:
+      'A name under which Prometheus or a browser reaches the HTTP port, where it is neither an address, localhost nor the ' +
+      'name of this host: requests for other names are refused.',
     commands: ['run', 'check'],
   }),
   fleetKeyFile: optional({

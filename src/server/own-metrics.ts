@@ -2,12 +2,13 @@ import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client';
 import type { AgentId } from '../model/agent-id.ts';
 import { type RollBack, rollBacks } from './delivery/cursors.ts';
 import { type Outcome, outcomes } from './delivery/store.ts';
+import type { ScraperInfo, WebMetrics } from './web/metrics.ts';
 
 /**
  * The server's own metrics, `sysmon_server_*`, and `sysmon_agent_up`. Kept by prom-client, without timestamps: they are as
  * of the scrape. A HELP text says what a number means, and what to do about it.
  */
-export class ServerMetrics {
+export class ServerMetrics implements WebMetrics {
   readonly #registry: Registry;
   readonly #reports: Counter<'outcome'>;
   readonly #evicted: Counter<'reason'>;
@@ -23,6 +24,9 @@ export class ServerMetrics {
   readonly #namesRefused: Counter;
   readonly #backlog: Gauge<'scraper' | 'selection'>;
   readonly #samples: Gauge<'scraper' | 'selection'>;
+  readonly #scraperInfo: Gauge<keyof ScraperInfo>;
+  /** What is shown of each, to take it back. */
+  readonly #scraperInfos = new Map<string, ScraperInfo>();
   readonly #disagreements: Counter;
   readonly #stateWrites: Counter<'outcome'>;
   readonly #requests: Counter<'route' | 'code'>;
@@ -93,6 +97,16 @@ export class ServerMetrics {
       'selection',
     );
     this.#samples = gauge('scrape_samples', 'Samples of agents in the last answer.', 'scraper', 'selection');
+    this.#scraperInfo = gauge(
+      'scraper_info',
+      'Who scrapes, always 1: the program and its version, whether an HTTP proxy shows ("via"), and what confirms that its ' +
+        'answers were read: its "connection", or "none" where it gets the newest values only.',
+      'scraper',
+      'program',
+      'version',
+      'via',
+      'confirmed_by',
+    );
     this.#disagreements = counter(
       'family_disagreements_total',
       'Schemas in which a family has another type than the one that is exposed: agents of different versions.',
@@ -195,6 +209,17 @@ export class ServerMetrics {
   forgetScraper(scraper: string, selection: string): void {
     for (const gauge of [this.#samples, this.#backlog]) gauge.remove({ scraper, selection });
     this.#conflicts.remove({ scraper });
+    this.forgetScraperInfo(scraper);
+  }
+  scraperInfo(info: ScraperInfo): void {
+    this.forgetScraperInfo(info.scraper);
+    this.#scraperInfo.set({ ...info }, 1);
+    this.#scraperInfos.set(info.scraper, info);
+  }
+  forgetScraperInfo(scraper: string): void {
+    const info = this.#scraperInfos.get(scraper);
+    if (info !== undefined) this.#scraperInfo.remove({ ...info });
+    this.#scraperInfos.delete(scraper);
   }
   disagreement(): void {
     this.#disagreements.inc();

@@ -13,8 +13,7 @@ import { fleetKeysText } from './ingest/keys.ts';
 import { readRevocations, writeRevocations } from './ingest/revocations.ts';
 import type { ServerOptions } from './options.ts';
 import { readFleetKeys, readSettings, type Settings } from './settings.ts';
-import { serveHttp } from './web/http.ts';
-import { isDelivered } from './web/tcp-queue.ts';
+import { openWeb } from './web/listener.ts';
 import { type EventLoop, Server } from './wire-up.ts';
 
 /** Serves until the signal: opens what is needed in order, and closes it in reverse. Throws what stops it. */
@@ -26,9 +25,9 @@ export async function run(
   const settings = readSettings(options);
   const { stateDir } = settings;
   const server = new Server({
-    ...{ settings, clock, log, loop: nodeLoop, listen, openWeb: serveHttp },
+    ...{ settings, clock, log, loop: nodeLoop, listen, openWeb },
     disk: stateDir === undefined ? undefined : cursorsDisk(stateDir),
-    delivered: ({ socket }) => socket === undefined || isDelivered(socket),
+    delivered: () => true,
   });
   server.metrics.addProcess();
   const ports = await server.start();

@@ -10,6 +10,8 @@ import { defaultPort, type ServerOptions } from './options.ts';
 export interface Settings {
   readonly listen: ListenAddress;
   readonly webListen: ListenAddress;
+  /** What a Host header may say, besides addresses and localhost. In lower case. */
+  readonly webHosts: ReadonlySet<string>;
   readonly fleetKeyFile: string | undefined;
   readonly fleetKeys: readonly FleetKey[];
   readonly revoked: Revocations;
@@ -49,6 +51,7 @@ export function readSettings(options: ServerOptions): Settings {
   return {
     listen,
     webListen,
+    webHosts: hostNames(values.webHost),
     fleetKeyFile: values.fleetKeyFile,
     fleetKeys,
     revoked: readRevocations(values.stateDir),
@@ -60,6 +63,12 @@ export function readSettings(options: ServerOptions): Settings {
     connectionsPerAddressMax: values.connectionsPerAddressMax,
     plaintext,
   };
+}
+
+/** This host's name, with and without its domain, and those that were given. */
+function hostNames(given: readonly string[]): Set<string> {
+  const own = hostname();
+  return new Set([own, own.replace(/\..*$/, ''), ...given].map((name) => name.toLowerCase()));
 }
 
 /** The keys of the file, none where none is named. */

@@ -24,7 +24,7 @@ import {
   serverGauges,
   serverStatus,
 } from './status.ts';
-import type { HttpOptions, HttpServer } from './web/http.ts';
+import type { WebAddress, WebOptions, WebServer } from './web/listener.ts';
 
 /** What a server is put together from. `run` passes the real ones, the simulation virtual ones. */
 export interface ServerParts {
@@ -37,7 +37,7 @@ export interface ServerParts {
   /** Opens the agents' port. */
   readonly listen: (options: ListenOptions) => Promise<Listener>;
   /** Opens the HTTP port. */
-  readonly openWeb: (options: HttpOptions, address: { host: string | undefined; port: number }) => Promise<HttpServer>;
+  readonly openWeb: (options: WebOptions, address: WebAddress) => Promise<WebServer>;
   /** Whether the kernel of a scraper has acknowledged every byte that was written to it. */
   readonly delivered: (connection: ScrapeConnection) => boolean;
 }
@@ -136,8 +136,8 @@ export class Server {
     return { ended: this.#admission.dropRevoked(), revocations: revoked.size };
   }
 
-  #openWeb(): Promise<HttpServer> {
-    const { clock, log, settings, openWeb } = this.#parts;
+  #openWeb(): Promise<WebServer> {
+    const { clock, settings, loop, openWeb } = this.#parts;
     const { address, port } = settings.webListen;
     const { delivery, metrics } = this;
     const seldom = this.#seldom;
@@ -150,9 +150,11 @@ export class Server {
         );
       },
     });
-    const options: HttpOptions = {
-      ...{ clock, log, delivery, exposition, metrics, status: this.#sources },
-      ...{ windowMs: settings.windowMs, plaintext: settings.plaintext, warn: seldom.warn },
+    const options: WebOptions = {
+      ...{ clock, seldom, delivery, exposition, metrics },
+      status: { server: () => this.status(), agents: () => this.agents() },
+      ...{ plaintext: settings.plaintext, hostNames: settings.webHosts },
+      turn: () => new Promise((resolve) => loop.next(resolve)),
       isReady: () => this.#isReady,
     };
     return openWeb(options, { host: address === '' ? undefined : address, port }).catch((error: Error) => {

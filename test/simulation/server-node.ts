@@ -5,7 +5,7 @@ import type { Listener, ListenOptions } from '../../src/runtime/listen.ts';
 import type { Delivery } from '../../src/server/delivery/delivery.ts';
 import { takeNew, takeNewest } from '../../src/server/delivery/scrape.ts';
 import type { AgentBatch, Exposition } from '../../src/server/exposition/exposition.ts';
-import type { HttpOptions, HttpServer } from '../../src/server/web/http.ts';
+import type { WebOptions, WebServer } from '../../src/server/web/listener.ts';
 import { Server, type ServerParts } from '../../src/server/wire-up.ts';
 import { StateVolume } from './disk.ts';
 import { Host, Process } from './machine.ts';
@@ -161,7 +161,7 @@ export class ServerNode {
     const { windowMs, memoryBytesMax } = this.plan;
     const anywhere = { address: '', port: 0 };
     return {
-      ...{ listen: anywhere, webListen: anywhere, windowMs, memoryBytesMax },
+      ...{ listen: anywhere, webListen: anywhere, webHosts: new Set(), windowMs, memoryBytesMax },
       ...{ fleetKeys: [], revoked: new Map(), stateDir: '/state', plaintext: false },
       ...{ connectionsMax: 100, connectionsPerAddressMax: 100 },
     };
@@ -186,8 +186,8 @@ export class ServerNode {
     };
   }
 
-  /** The seam to `web`: what `serveHttp` does, over virtual connections. */
-  async #openWeb(process: Process, sockets: Set<VirtualSocket>, options: HttpOptions): Promise<HttpServer> {
+  /** The seam to `web`: what `openWeb` does, over virtual connections. */
+  async #openWeb(process: Process, sockets: Set<VirtualSocket>, options: WebOptions): Promise<WebServer> {
     const scraped = new Set<HttpConnection>();
     const { close } = this.ports.listen('http', process, (socket) => {
       sockets.add(socket);
@@ -310,7 +310,7 @@ class HttpConnection {
   #idle: Timer | undefined;
   #goodbye: Promise<void> | undefined;
 
-  constructor(node: ServerNode, process: Process, { delivery, exposition }: HttpOptions, socket: VirtualSocket) {
+  constructor(node: ServerNode, process: Process, { delivery, exposition }: WebOptions, socket: VirtualSocket) {
     this.#node = node;
     this.#process = process;
     this.#delivery = delivery;

@@ -1,40 +1,62 @@
 import { readFileSync } from 'node:fs';
 
-/**
- * Whether the peer's kernel has confirmed all bytes that were written to a TCP connection. Node has no call for that, the
- * kernel's table of connections does: `tx_queue` counts bytes not yet acknowledged
- * (https://docs.kernel.org/networking/proc_net_tcp.html). True where the table cannot be read or has no such connection.
- */
-export function isDelivered(socket: {
+/** The ports of a TCP connection; of one that is no longer open, or of a unix socket, there are none. */
+export interface Ports {
   readonly localPort?: number | undefined;
   readonly remotePort?: number | undefined;
-}): boolean {
-  const { localPort, remotePort } = socket;
-  if (localPort === undefined || remotePort === undefined) return true;
-  return tables.every((path) => {
-    try {
-      return unconfirmedBytes(readFileSync(path, 'latin1'), localPort, remotePort) === 0;
-    } catch {
-      // No IPv6, or a /proc that does not show it: then this cannot be told.
-      return true;
-    }
-  });
 }
 
-/** The bytes in `tx_queue` of the connections between these ports, whatever their addresses: rarely more than one. */
-export function unconfirmedBytes(table: string, localPort: number, remotePort: number): number {
-  const local = `:${hexPort(localPort)} `;
-  const remote = `:${hexPort(remotePort)} `;
-  let bytes = 0;
-  for (const line of table.split('\n')) {
-    if (!line.includes(local) || !line.includes(remote)) continue;
-    const fields = line.trim().split(/\s+/);
+/**
+ * Whether the peer's kernel has acknowledged all bytes that were written to a TCP connection. Node has no call for that,
+ * the kernel's table of connections does: `tx_queue` counts bytes not yet acknowledged
+ * (https://docs.kernel.org/networking/proc_net_tcp.html). It is read once a turn of the event loop at the most, for all
+ * connections: with thousands of them it is long.
+ */
+export class TcpQueues {
+  readonly #read: () => readonly string[];
+  #bytes: ReadonlyMap<string, number> | undefined;
+
+  constructor(read = readTables) {
+    this.#read = read;
+  }
+
+  /** True where the table cannot be read or has no such connection. */
+  isAcknowledged({ localPort, remotePort }: Ports): boolean {
+    if (localPort === undefined || remotePort === undefined) return true;
+    if (this.#bytes === undefined) {
+      this.#bytes = unacknowledgedBytes(this.#read());
+      setImmediate(() => {
+        this.#bytes = undefined;
+      });
+    }
+    return (this.#bytes.get(portsKey(localPort, remotePort)) ?? 0) === 0;
+  }
+}
+
+/** The bytes in `tx_queue` by local and remote port, whatever the addresses: rarely more than one connection. */
+export function unacknowledgedBytes(tables: readonly string[]): Map<string, number> {
+  const bytes = new Map<string, number>();
+  for (const table of tables) {
     // sl, local_address, rem_address, st, tx_queue:rx_queue, …
-    if (!`${fields[1]} `.endsWith(local) || !`${fields[2]} `.endsWith(remote)) continue;
-    bytes += Number.parseInt(fields[4]?.split(':')[0] ?? '0', 16);
+    for (const [, local, remote, queue] of table.matchAll(
+      /^ *\d+: [0-9A-F]+:([0-9A-F]{4}) [0-9A-F]+:([0-9A-F]{4}) [0-9A-F]{2} ([0-9A-F]{8}):/gm,
+    )) {
+      if (queue === '00000000') continue;
+      const key = portsKey(Number.parseInt(local!, 16), Number.parseInt(remote!, 16));
+      bytes.set(key, (bytes.get(key) ?? 0) + Number.parseInt(queue!, 16));
+    }
   }
   return bytes;
 }
 
-const tables = ['/proc/net/tcp', '/proc/net/tcp6'];
-const hexPort = (port: number): string => port.toString(16).toUpperCase().padStart(4, '0');
+export const portsKey = (localPort: number, remotePort: number): string => `${localPort} ${remotePort}`;
+
+function readTables(): string[] {
+  return ['/proc/net/tcp', '/proc/net/tcp6'].map((path) => {
+    try {
+      return readFileSync(path, 'latin1');
+    } catch {
+      return ''; // no IPv6, or a /proc that does not show it: then this cannot be known
+    }
+  });
+}

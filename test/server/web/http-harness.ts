@@ -1,19 +1,21 @@
 import { Agent, type ClientRequest, type IncomingHttpHeaders, request } from 'node:http';
 import { createConnection, type Socket } from 'node:net';
 import { gunzipSync } from 'node:zlib';
+import { onceAMinute } from '../../../src/runtime/log.ts';
 import type { Scraper } from '../../../src/server/delivery/cursors.ts';
 import { Exposition } from '../../../src/server/exposition/exposition.ts';
 import { Registry, ServerMetrics } from '../../../src/server/own-metrics.ts';
-import { serverGauges } from '../../../src/server/status.ts';
-import { type HttpServer, serveHttp } from '../../../src/server/web/http.ts';
+import { agentsStatus, serverGauges, serverStatus } from '../../../src/server/status.ts';
+import { openWeb, type WebServer } from '../../../src/server/web/listener.ts';
 import { MemoryLog } from '../../support/memory-log.ts';
 import { timeoutMs, windowMs } from '../delivery/cursors-harness.ts';
-import { DeliveryHarness, type MemoryState } from '../delivery/delivery-harness.ts';
+import { DeliveryHarness, type MemoryState, type TestAgent } from '../delivery/delivery-harness.ts';
+import { testSchema } from '../delivery/report-maker.ts';
 
 /** A server's HTTP port on loopback, over a delivery without sockets and with a virtual clock. */
 export class HttpHarness extends DeliveryHarness {
   readonly log = new MemoryLog();
-  readonly warnings: [key: string, line: string][] = [];
+  readonly seldom = onceAMinute(this.log, this.clock);
   readonly exposition = new Exposition({ onDisagreement: () => this.metrics.disagreement() });
   readonly metrics = new ServerMetrics(new Registry(), {
     version: '1.2.3',
@@ -23,7 +25,7 @@ export class HttpHarness extends DeliveryHarness {
   plaintext = false;
   keepAliveMs = 310_000;
   override onForgotten = ({ name, selection }: Scraper) => this.metrics.forgetScraper(name, selection);
-  #server: HttpServer | undefined;
+  #server: WebServer | undefined;
   readonly #clients: Client[] = [];
 
   get status() {
@@ -32,28 +34,24 @@ export class HttpHarness extends DeliveryHarness {
     return { clock, delivery, version: '1.2.3', startedAtMs, windowMs, memoryBytesMax: 64 * 1024 * 1024 };
   }
 
+  get warnings(): string[] {
+    return this.log.lines.filter((line) => line.startsWith('warn: ')).map((line) => line.slice('warn: '.length));
+  }
+
   get port(): number {
     return this.#server!.port;
   }
 
-  async listen(port = 0): Promise<HttpServer> {
-    const { clock, log, delivery, exposition, metrics, status, plaintext, keepAliveMs } = this;
-    const warn = (key: string, line: string) => this.warnings.push([key, line]);
-    const isReady = () => this.isReady;
+  async listen(port = 0): Promise<WebServer> {
+    const { clock, delivery, exposition, metrics, status, plaintext, keepAliveMs, seldom } = this;
     const options = {
-      clock,
-      log,
-      delivery,
-      exposition,
-      metrics,
-      status,
-      windowMs,
-      plaintext,
-      keepAliveMs,
-      warn,
-      isReady,
+      ...{ clock, seldom, delivery, exposition, metrics, plaintext, keepAliveMs },
+      status: { server: () => serverStatus(status), agents: () => agentsStatus(status) },
+      hostNames: new Set(['sysmon.example']),
+      turn: () => new Promise<void>((resolve) => setImmediate(resolve)),
+      isReady: () => this.isReady,
     };
-    this.#server = await serveHttp(options, { host: '127.0.0.1', port });
+    this.#server = await openWeb(options, { host: '127.0.0.1', port });
     return this.#server;
   }
 
@@ -112,7 +110,32 @@ export interface Answer {
   readonly text: string;
 }
 
-export const scrapeHeaders = { 'X-Prometheus-Scrape-Timeout-Seconds': String(timeoutMs / 1000) };
+export const scrapeHeaders = {
+  'X-Prometheus-Scrape-Timeout-Seconds': String(timeoutMs / 1000),
+  'User-Agent': 'Prometheus/3.5.0',
+};
+
+/** A scrape as bytes. */
+export const scrapeText = `GET /metrics HTTP/1.1\r\nHost: localhost\r\n${Object.entries(scrapeHeaders)
+  .map(([name, value]) => `${name}: ${value}\r\n`)
+  .join('')}\r\n`;
+
+/** An agent whose reports are a megabyte of text each. */
+export function bigAgent(world: HttpHarness, reports: number): TestAgent {
+  const agent = world.connect('big');
+  agent.maker.schema = testSchema(20_000);
+  const nowMs = world.clock.nowMs();
+  for (let report = reports; report > 0; report--) {
+    const values = Array.from({ length: 20_000 }, (_, series) => series);
+    const made = agent.maker.make(nowMs - report * 1000, values);
+    world.delivery.store.receive(agent.record, { ...made, follows: false });
+  }
+  return agent;
+}
+
+export function minutes(count: number): number {
+  return count * 60_000;
+}
 
 export class Client {
   readonly #world: HttpHarness;

@@ -1,6 +1,8 @@
 import { createHash } from 'node:crypto';
 import { ageText } from '../../../runtime/words.ts';
 import type { AgentStatus, ServerStatus } from '../../status.ts';
+import type { StatusView } from '../api.ts';
+import type { Reply } from '../reply.ts';
 
 const style = `
 :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif; }
@@ -15,10 +17,28 @@ div { overflow-x: auto; }
 `;
 
 /** Nothing but this style: no script, no frame, no request to anywhere. */
-export const pagePolicy = `default-src 'none'; style-src 'sha256-${createHash('sha256').update(style).digest('base64')}'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'`;
+const pagePolicy = `default-src 'none'; style-src 'sha256-${createHash('sha256').update(style).digest('base64')}'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'`;
 
-/** The page at `/`: what this is, where the rest is, and the agents. Plain HTML, right as it is without reloading. */
-export function pageHtml(options: {
+/** The page at `/`. */
+export function pageReply(
+  status: StatusView,
+  { plaintext, nowMs }: { readonly plaintext: boolean; readonly nowMs: number },
+): Reply {
+  return {
+    code: 200,
+    type: 'text/html',
+    body: pageHtml({ status: status.server(), agents: status.agents(), plaintext, nowMs }),
+    headers: {
+      'Content-Security-Policy': pagePolicy,
+      'Referrer-Policy': 'no-referrer',
+      'X-Frame-Options': 'DENY',
+      'Cache-Control': 'no-store',
+    },
+  };
+}
+
+/** What this is, where the rest is, and the agents. Plain HTML, right as it is without reloading. */
+function pageHtml(options: {
   readonly status: ServerStatus;
   readonly agents: readonly AgentStatus[];
   readonly plaintext: boolean;

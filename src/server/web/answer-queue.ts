@@ -1,0 +1,165 @@
+/** What one answer needs before it is made. */
+export interface Need {
+  /** Who asks: an address, or a network of one owner. */
+  readonly owner: string;
+  /** What the answer holds in memory at the most while it is sent. */
+  readonly bytes: number;
+}
+
+/** A place among the answers that are made now. */
+export interface Turn {
+  /** What it really holds, once that is known. */
+  holds(bytes: number): void;
+  /** The reader is slow: another answer may be made meanwhile. What this one holds still counts. */
+  wait(): void;
+  /** The answer has ended. May be called twice. */
+  end(): void;
+}
+
+export interface AnswerQueueOptions {
+  /** Answers that are made at the same time, and of one owner. */
+  readonly turnsMax: number;
+  readonly turnsPerOwnerMax: number;
+  /** What all answers may hold, and those of one owner. One answer alone may always be made. */
+  readonly bytesMax: number;
+  readonly bytesPerOwnerMax: number;
+}
+
+/**
+ * Answers are made a few at a time and hold a bounded number of bytes together. Who has to wait is served in turns by
+ * owner: one who asks a hundred times waits behind himself.
+ */
+export class AnswerQueue {
+  readonly #options: AnswerQueueOptions;
+  /** By owner, the one who waits longest first. An owner of whom nobody waits is not in it. */
+  readonly #waiting = new Map<string, Waiting[]>();
+  readonly #byOwner = new Map<string, Held>();
+  readonly #all: Held = { answers: 0, turns: 0, bytes: 0 };
+
+  constructor(options: AnswerQueueOptions) {
+    this.#options = options;
+  }
+
+  get heldBytes(): number {
+    return this.#all.bytes;
+  }
+
+  /** Resolves when its turn has come, or to undefined when `givenUp` resolves before that. */
+  enter(need: Need, givenUp: Promise<unknown>): Promise<Turn | undefined> {
+    if (!this.#waiting.has(need.owner) && this.#fits(need)) return Promise.resolve(this.#begin(need));
+    return new Promise((resolve) => {
+      const waiting: Waiting = { need, begin: () => resolve(this.#begin(need)) };
+      const queue = this.#waiting.get(need.owner);
+      if (queue === undefined) this.#waiting.set(need.owner, [waiting]);
+      else queue.push(waiting);
+      void givenUp.then(() => {
+        this.#remove(waiting);
+        resolve(undefined); // changes nothing where its turn has come
+      });
+    });
+  }
+
+  #fits({ owner, bytes }: Need): boolean {
+    const { turnsMax, turnsPerOwnerMax, bytesMax, bytesPerOwnerMax } = this.#options;
+    if (this.#all.answers === 0) return true;
+    if (this.#all.turns >= turnsMax || this.#all.bytes + bytes > bytesMax) return false;
+    const held = this.#byOwner.get(owner);
+    return held === undefined || (held.turns < turnsPerOwnerMax && held.bytes + bytes <= bytesPerOwnerMax);
+  }
+
+  #begin({ owner, bytes }: Need): Turn {
+    let own = this.#byOwner.get(owner);
+    if (own === undefined) {
+      own = { answers: 0, turns: 0, bytes: 0 };
+      this.#byOwner.set(owner, own);
+    }
+    const held = [own, this.#all];
+    return new HeldTurn(held, bytes, () => {
+      if (own.answers === 0) this.#byOwner.delete(owner);
+      this.#next();
+    });
+  }
+
+  /** Whose turn it is: one of each owner, and the owner goes to the end of the line. */
+  #next(): void {
+    for (let began = true; began; ) {
+      began = false;
+      for (const [owner, queue] of this.#waiting) {
+        const [first] = queue;
+        if (first === undefined || !this.#fits(first.need)) continue;
+        this.#remove(first);
+        if (queue.length > 0) {
+          this.#waiting.delete(owner);
+          this.#waiting.set(owner, queue);
+        }
+        first.begin();
+        began = true;
+        break;
+      }
+    }
+  }
+
+  #remove(waiting: Waiting): void {
+    const { owner } = waiting.need;
+    const queue = this.#waiting.get(owner);
+    const index = queue?.indexOf(waiting) ?? -1;
+    if (queue === undefined || index < 0) return;
+    queue.splice(index, 1);
+    if (queue.length === 0) this.#waiting.delete(owner);
+  }
+}
+
+interface Waiting {
+  readonly need: Need;
+  begin(): void;
+}
+
+/** What several answers hold together. */
+interface Held {
+  answers: number;
+  turns: number;
+  bytes: number;
+}
+
+class HeldTurn implements Turn {
+  readonly #held: readonly Held[];
+  readonly #onChange: () => void;
+  #state: 'made' | 'waits' | 'ended' = 'made';
+  #bytes: number;
+
+  constructor(held: readonly Held[], bytes: number, onChange: () => void) {
+    this.#held = held;
+    this.#bytes = bytes;
+    this.#onChange = onChange;
+    this.#add({ answers: 1, turns: 1, bytes });
+  }
+
+  holds(bytes: number): void {
+    if (this.#state === 'ended') return;
+    this.#add({ answers: 0, turns: 0, bytes: bytes - this.#bytes });
+    this.#bytes = bytes;
+    this.#onChange();
+  }
+
+  wait(): void {
+    if (this.#state !== 'made') return;
+    this.#state = 'waits';
+    this.#add({ answers: 0, turns: -1, bytes: 0 });
+    this.#onChange();
+  }
+
+  end(): void {
+    if (this.#state === 'ended') return;
+    this.#add({ answers: -1, turns: this.#state === 'made' ? -1 : 0, bytes: -this.#bytes });
+    this.#state = 'ended';
+    this.#onChange();
+  }
+
+  #add({ answers, turns, bytes }: Held): void {
+    for (const held of this.#held) {
+      held.answers += answers;
+      held.turns += turns;
+      held.bytes += bytes;
+    }
+  }
+}

@@ -1,0 +1,20 @@
+import type { AgentStatus, ServerStatus } from '../status.ts';
+import { json, type Reply, text } from './reply.ts';
+
+/** What is shown of the server and its agents. */
+export interface StatusView {
+  server(): ServerStatus;
+  /** In the order of their names. */
+  agents(): readonly AgentStatus[];
+}
+
+/** `/api/v1/agents`: the server, its scrapers and its agents. */
+export function agentsReply(status: StatusView): Reply {
+  return json({ server: status.server(), agents: status.agents() });
+}
+
+/** `/api/v1/agents/NAME` */
+export function agentReply(status: StatusView, name: string): Reply {
+  const agent = status.agents().find((each) => each.name === name);
+  return agent === undefined ? text(404, `no agent named '${name.slice(0, 128)}' is known\n`) : json(agent);
+}

@@ -1,0 +1,294 @@
+import { type AgentId, agentId } from '../../model/agent-id.ts';
+import type { ScraperName } from '../delivery/scraper.ts';
+
+/**
+ * Who asks for `/metrics`, and what it may be given. All here is a function of one request, and of what the same
+ * connection has carried before.
+ */
+
+/** What a request says of itself. Header names are in lower case. */
+export interface RequestFacts {
+  readonly method: string;
+  /** What stands behind the `?`. */
+  readonly query: string;
+  readonly headers: Readonly<Record<string, string | readonly string[] | undefined>>;
+  /** Of the peer, without its port. */
+  readonly address: string;
+  /** `1.0` or `1.1`. */
+  readonly httpVersion: string;
+  /** Whom the request has proved to come from, where it has. */
+  readonly user?: string;
+}
+
+/** A request for metrics, understood. */
+export interface Identified {
+  readonly scraper: ScraperName;
+  readonly program: Program;
+  /** The agents that are selected, in order and each once; none: all. */
+  readonly agents: readonly AgentId[];
+  readonly given: Given;
+  /** How long the scraper waits for the answer; undefined where it does not say. */
+  readonly timeoutMs: number | undefined;
+  /** `max=`. */
+  readonly samplesMax: number | undefined;
+  /** `max-bytes=`, or what this program reads. */
+  readonly textBytesMax: number | undefined;
+}
+
+/** A wrong request: the answer is 400 with these words. */
+export interface Misunderstood {
+  readonly wrong: string;
+}
+
+/** As it is shown: `prometheus-a`, `user/bob`, `addr/192.0.2.1`. No `scraper=NAME` has a `/` in it. */
+export const scraperText = ({ space, text }: ScraperName): string => (space === 'param' ? text : `${space}/${text}`);
+
+export interface Program {
+  readonly name: string;
+  /** Empty where it does not say. */
+  readonly version: string;
+}
+
+/** What an answer may hold, and why. */
+export type Given =
+  /** Reports with their timestamps, each once: many of an agent in one answer, or one of each. */
+  | { readonly kind: 'reports'; readonly reports: 'many' | 'one'; readonly why: string }
+  /** The newest values, without timestamps. The server remembers nothing of it. */
+  | { readonly kind: 'newest'; readonly why: string };
+
+export function identify(request: RequestFacts): Identified | Misunderstood {
+  const parameters = parametersOf(request.query);
+  if ('wrong' in parameters) return parameters;
+  const row = programRow(header(request, 'user-agent'));
+  const timeoutMs = scrapeTimeoutMs(header(request, 'x-prometheus-scrape-timeout-seconds'));
+  return {
+    scraper: nameOf(request, parameters.scraper),
+    program: row.program,
+    agents: parameters.agents,
+    given: givenTo(request, { row, parameters, timeoutMs }),
+    timeoutMs,
+    samplesMax: parameters.samplesMax,
+    textBytesMax: parameters.textBytesMax ?? row.textBytesMax,
+  };
+}
+
+function nameOf({ user, address }: RequestFacts, given: string | undefined): ScraperName {
+  if (given !== undefined) return { space: 'param', text: given };
+  return user === undefined ? { space: 'addr', text: address } : { space: 'user', text: user };
+}
+
+function givenTo(
+  { method }: RequestFacts,
+  asked: { readonly row: ProgramRow; readonly parameters: Parameters; readonly timeoutMs: number | undefined },
+): Given {
+  const { row, parameters, timeoutMs } = asked;
+  if (method === 'HEAD') return { kind: 'newest', why: 'a HEAD request' };
+  if (timeoutMs === undefined) return { kind: 'newest', why: 'no X-Prometheus-Scrape-Timeout-Seconds header' };
+  if (parameters.timestamps === false) return { kind: 'newest', why: 'timestamps=0' };
+  if (row.keeps === 'newest' && parameters.timestamps === undefined) return { kind: 'newest', why: row.why };
+  if (parameters.reports !== undefined) {
+    return { kind: 'reports', reports: parameters.reports, why: `reports=${parameters.reports}` };
+  }
+  if (row.keeps === 'many') return { kind: 'reports', reports: 'many', why: row.why };
+  return { kind: 'reports', reports: 'one', why: 'timestamps=1 without reports=many' };
+}
+
+const header = ({ headers }: RequestFacts, name: string): string => String(headers[name] ?? '');
+
+function scrapeTimeoutMs(text: string): number | undefined {
+  const seconds = text === '' ? Number.NaN : Number(text);
+  return seconds > 0 && seconds <= 3600 ? seconds * 1000 : undefined;
+}
+
+// Programs, by their User-Agent.
+
+interface ProgramRow {
+  readonly program: Program;
+  /** What it keeps of an answer with timestamps: many samples of a series; or who knows what, so it gets newest values. */
+  readonly keeps: 'many' | 'newest';
+  readonly why: string;
+  readonly textBytesMax: number | undefined;
+}
+
+interface ProgramKind {
+  readonly name: string;
+  /** Its first group is the version. */
+  readonly userAgent: RegExp;
+  /** Of the versions, where not all are alike. */
+  readonly versions?: (version: readonly number[]) => boolean;
+  readonly keeps: ProgramRow['keeps'];
+  readonly why: string;
+  readonly textBytesMax?: number;
+}
+
+const keepsAll = 'it keeps every sample with its timestamp';
+
+/** The first that fits counts. */
+const programKinds: readonly ProgramKind[] = [
+  {
+    name: 'Prometheus',
+    // https://github.com/prometheus/prometheus/issues/14503, mended by 2.53.3 and 2.54.1
+    userAgent: /^Prometheus\/v?(\d+\.\d+\.\d+\S*)/,
+    versions: (version) => isBetween(version, [2, 52, 0], [2, 53, 2]) || isBetween(version, [2, 54, 0], [2, 54, 0]),
+    keeps: 'newest',
+    why: 'this version keeps only the first sample of a series in a scrape: upgrade to 2.53.3, or 2.54.1 or later',
+  },
+  {
+    name: 'Prometheus',
+    // Without a version it is another program that scrapes with a part of Prometheus.
+    userAgent: /^Prometheus\/v?(\d+\.\d+\.\d+\S*)/,
+    keeps: 'many',
+    why: keepsAll,
+  },
+  { name: 'Alloy', userAgent: /^Alloy\/?(\S*)/, keeps: 'many', why: keepsAll },
+  { name: 'GrafanaAgent', userAgent: /^GrafanaAgent\/?(\S*)/, keeps: 'many', why: keepsAll },
+  {
+    name: 'vm_promscrape',
+    userAgent: /^vm_promscrape\/?(\S*)/,
+    keeps: 'newest',
+    why: 'VictoriaMetrics and vmagent ignore timestamps unless told otherwise: set honor_timestamps: true there and timestamps=1 and reports=many here',
+    // Its -promscrape.maxScrapeSize is 16 MiB by default; an answer beyond it is read and thrown away.
+    textBytesMax: 12 * 1024 * 1024,
+  },
+  {
+    name: 'otelcol',
+    userAgent: /^otelcol(?:-[\w-]+)?\/?(\S*)/,
+    keeps: 'newest',
+    why: 'OpenTelemetry collectors are not known to keep old samples: timestamps=1 gives them one report of each agent an answer',
+  },
+];
+
+const unknownWhy =
+  'this program is not known to keep timestamps: timestamps=1 gives it one report of each agent an answer';
+
+function programRow(userAgent: string): ProgramRow {
+  for (const { name, userAgent: pattern, versions, keeps, why, textBytesMax } of programKinds) {
+    const version = pattern.exec(userAgent)?.[1];
+    if (version === undefined || versions?.(version.split(/[.+-]/, 3).map(Number)) === false) continue;
+    return { program: { name, version: shortened(version) }, keeps, why, textBytesMax };
+  }
+  const [, name = '', version = ''] = /^([\w.-]+)(?:\/(\S*))?/.exec(userAgent) ?? [];
+  return {
+    program: { name: shortened(name) || 'unknown', version: shortened(version) },
+    keeps: 'newest',
+    why: unknownWhy,
+    textBytesMax: undefined,
+  };
+}
+
+const isBetween = (version: readonly number[], from: readonly number[], to: readonly number[]): boolean =>
+  compare(version, from) >= 0 && compare(version, to) <= 0;
+
+function compare(a: readonly number[], b: readonly number[]): number {
+  return (a[0]! - b[0]!) * 1e8 + (a[1]! - b[1]!) * 1e4 + (a[2]! - b[2]!);
+}
+
+/** A peer's word as it may stand in a label and in a log line. */
+const shortened = (text: string): string => text.replace(/[^\w.+~-]/g, '').slice(0, 32);
+
+// Parameters.
+
+interface Parameters {
+  readonly scraper: string | undefined;
+  readonly agents: readonly AgentId[];
+  readonly timestamps: boolean | undefined;
+  readonly reports: 'many' | 'one' | undefined;
+  readonly samplesMax: number | undefined;
+  readonly textBytesMax: number | undefined;
+}
+
+/** What each takes, in words and as a test. */
+const parameterKinds: Readonly<
+  Record<string, { readonly expected: string; readonly isRight: (value: string) => boolean }>
+> = {
+  scraper: { expected: '1 to 64 characters of A-Z a-z 0-9 . _ : -', isRight: (value) => namePattern.test(value) },
+  agent: { expected: "an agent's name", isRight: (value) => agentId(value) !== undefined },
+  timestamps: { expected: '0 or 1', isRight: (value) => value === '0' || value === '1' },
+  reports: { expected: 'many or one', isRight: (value) => value === 'many' || value === 'one' },
+  max: { expected: 'a whole number of samples, 1 to 10000000', isRight: (value) => isCount(value, 10_000_000) },
+  'max-bytes': {
+    expected: 'a whole number of bytes of text, 1 to 1073741824',
+    isRight: (value) => isCount(value, 1024 ** 3),
+  },
+};
+
+const taken = `/metrics takes ${Object.keys(parameterKinds).join(', ')}; only agent may be repeated`;
+
+/** Nothing is passed over: a word that was misspelt takes samples from a cursor that nobody meant. */
+function parametersOf(query: string): Parameters | Misunderstood {
+  const values = new Map<string, string[]>();
+  for (const [name, value] of new URLSearchParams(query)) {
+    const kind = Object.hasOwn(parameterKinds, name) ? parameterKinds[name] : undefined;
+    if (kind === undefined) return { wrong: `unknown parameter '${name.slice(0, 40)}': ${taken}` };
+    if (!kind.isRight(value)) return { wrong: `${name}=${value.slice(0, 40)}: expected ${kind.expected}` };
+    const before = values.get(name);
+    if (before === undefined) values.set(name, [value]);
+    else if (name === 'agent') before.push(value);
+    else return { wrong: `${name} is given twice: ${taken}` };
+  }
+  const one = (name: string): string | undefined => values.get(name)?.[0];
+  const count = (name: string): number | undefined => (values.has(name) ? Number(one(name)) : undefined);
+  const timestamps = one('timestamps');
+  return {
+    scraper: one('scraper'),
+    // Each has passed the test above.
+    agents: [...new Set(values.get('agent'))].sort().map((name) => agentId(name)!),
+    timestamps: timestamps === undefined ? undefined : timestamps === '1',
+    reports: one('reports') as Parameters['reports'],
+    samplesMax: count('max'),
+    textBytesMax: count('max-bytes'),
+  };
+}
+
+const namePattern = /^[A-Za-z0-9._:-]{1,64}$/;
+const isCount = (text: string, max: number): boolean => /^[1-9][0-9]{0,15}$/.test(text) && Number(text) <= max;
+
+// Proxies.
+
+/** What a connection's earlier requests said. */
+export interface ConnectionPast {
+  readonly userAgents: ReadonlySet<string>;
+  /** Names in the order of their last use. */
+  readonly scrapers: readonly string[];
+}
+
+export const nothingPast: ConnectionPast = { userAgents: new Set(), scrapers: [] };
+
+/** The past, and this request. */
+export function pastWith(past: ConnectionPast, request: RequestFacts, scraper: string): ConnectionPast {
+  const scrapers = [...past.scrapers.filter((name) => name !== scraper), scraper].slice(-namesKept);
+  return { userAgents: new Set([...past.userAgents, header(request, 'user-agent')].slice(-namesKept)), scrapers };
+}
+
+/**
+ * What says that a proxy stands between: it reads answers that its own client may never have read, so a next request on
+ * its connection proves nothing. Undefined where nothing does.
+ */
+export function proxySign(request: RequestFacts, past: ConnectionPast, scraper: string): string | undefined {
+  const named = ['via', 'x-forwarded-for', 'forwarded'].find((name) => request.headers[name] !== undefined);
+  if (named !== undefined) return `a header ${headerNames[named]}`;
+  const userAgent = header(request, 'user-agent');
+  if (request.httpVersion === '1.0' && /^Prometheus\//.test(userAgent)) return 'HTTP/1.0 from a Prometheus';
+  if (past.userAgents.size > 0 && !past.userAgents.has(userAgent)) return 'two programs on one connection';
+  // One name after the other is a Prometheus whose configuration has changed; back to the first is another one.
+  const isBack = past.scrapers.includes(scraper) && past.scrapers.at(-1) !== scraper;
+  return isBack ? 'two names in turns on one connection' : undefined;
+}
+
+const headerNames: Readonly<Record<string, string>> = {
+  via: 'Via',
+  'x-forwarded-for': 'X-Forwarded-For',
+  forwarded: 'Forwarded',
+};
+const namesKept = 8;
+
+/** Whether an answer may be compressed: `gzip;q=0` is no. */
+export function acceptsGzip(acceptEncoding: string): boolean {
+  const weights = new Map<string, number>();
+  for (const each of acceptEncoding.toLowerCase().split(',')) {
+    const [coding = '', ...parameters] = each.split(';').map((part) => part.trim());
+    const q = parameters.find((parameter) => parameter.startsWith('q='));
+    weights.set(coding, q === undefined ? 1 : Number(q.slice(2)));
+  }
+  return (weights.get('gzip') ?? weights.get('*') ?? 0) > 0;
+}

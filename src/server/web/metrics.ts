@@ -1,0 +1,31 @@
+import type { AgentId } from '../../model/agent-id.ts';
+
+/** What this part counts, and the text of all that the server counts. */
+export interface WebMetrics {
+  request(route: string, code: number): void;
+  httpRefused(): void;
+  nameRefused(): void;
+  /** An answer to `/metrics` with reports has gone out whole, or has not. */
+  scrape(outcome: 'finished' | 'aborted'): void;
+  scraped(
+    scraper: string,
+    selection: string,
+    given: { readonly samples: number; readonly backlogReports: number },
+  ): void;
+  /** At the old end of the window when it was scraped: too old to be given. */
+  skipped(reports: number): void;
+  scraperInfo(info: ScraperInfo): void;
+  forgetScraperInfo(scraper: string): void;
+  /** The server's own metrics, with `sysmon_agent_up` of these agents. */
+  text(agents: readonly { readonly id: AgentId; readonly up: boolean }[]): Promise<string>;
+}
+
+export interface ScraperInfo {
+  readonly scraper: string;
+  readonly program: string;
+  readonly version: string;
+  /** Whether signs of an HTTP proxy have been seen. */
+  readonly via: 'direct' | 'proxy';
+  /** What shows that an answer was read. */
+  readonly confirmed_by: 'connection' | 'none';
+}

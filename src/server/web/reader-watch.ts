@@ -1,0 +1,49 @@
+import type { Clock, Timer } from '../../runtime/clock.ts';
+
+export interface ReaderWatchOptions {
+  readonly clock: Clock;
+  /** Bytes that the reader has been sent so far. */
+  sentBytes(): number;
+  /** The reader has taken little for a second. */
+  onSlow(): void;
+  /** The reader has taken too little for too long. */
+  onStalled(): void;
+}
+
+/**
+ * What an answer asks of its reader: 64 KiB a second on average, after 15 s of patience. Only seconds in which it is the
+ * reader who is waited for count.
+ */
+export class ReaderWatch {
+  readonly #options: ReaderWatchOptions;
+  /** Whether more could be sent if the reader took it. */
+  isWaitedFor = false;
+  #allowedBytes = patienceSeconds * bytesPerSecondMin;
+  #sentBytes = 0;
+  #tick: Timer;
+
+  constructor(options: ReaderWatchOptions) {
+    this.#options = options;
+    this.#tick = this.#nextTick();
+  }
+
+  stop(): void {
+    this.#tick.cancel();
+  }
+
+  #nextTick(): Timer {
+    return this.#options.clock.after(1000, () => {
+      const sentBytes = this.#options.sentBytes();
+      const taken = sentBytes - this.#sentBytes;
+      this.#sentBytes = sentBytes;
+      if (this.isWaitedFor && taken < bytesPerSecondMin) this.#options.onSlow();
+      const due = this.isWaitedFor ? bytesPerSecondMin : 0;
+      this.#allowedBytes = Math.min(patienceSeconds * bytesPerSecondMin, this.#allowedBytes + taken - due);
+      if (this.#allowedBytes < 0) return this.#options.onStalled();
+      this.#tick = this.#nextTick();
+    });
+  }
+}
+
+const bytesPerSecondMin = 64 * 1024;
+const patienceSeconds = 15;

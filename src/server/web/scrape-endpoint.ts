@@ -1,0 +1,255 @@
+import type { Clock } from '../../runtime/clock.ts';
+import type { SeldomLog } from '../../runtime/log.ts';
+import type { Delivery } from '../delivery/delivery.ts';
+import { takeNewest } from '../delivery/scrape.ts';
+import type { Scrape, ScrapeConnection } from '../delivery/scraper.ts';
+import type { AgentRecord } from '../delivery/store.ts';
+import type { AgentBatch, Exposition } from '../exposition/exposition.ts';
+import { AnswerQueue, type Turn } from './answer-queue.ts';
+import { type Identified, scraperText } from './identify.ts';
+import { KnownScrapers } from './known-scrapers.ts';
+import type { WebMetrics } from './metrics.ts';
+import { ReaderWatch } from './reader-watch.ts';
+
+/** Where one answer goes, slice by slice. */
+export interface AnswerSink {
+  /** Instead of an answer: a line that says why. */
+  refuse(code: number, text: string): void;
+  /** The answer begins. */
+  begin(): void;
+  /** `onFree`: the slice may be written into again. False where no more should come before {@link drained}. */
+  write(slice: Uint8Array, onFree: () => void): boolean;
+  /** Resolves when more may be written, or the answer has ended. */
+  drained(): Promise<void>;
+  /** The last of it. */
+  finish(text: string): void;
+  /** Resolves when all of it is with the operating system, or never will be. */
+  readonly ended: Promise<'sent' | 'lost'>;
+  readonly isLost: boolean;
+  /** What the operating system has taken so far. */
+  readonly sentBytes: number;
+  /** Breaks the connection off. */
+  cut(): void;
+}
+
+export interface ScrapeEndpointOptions {
+  readonly clock: Clock;
+  readonly delivery: Delivery;
+  readonly exposition: Exposition;
+  readonly metrics: WebMetrics;
+  /** Lets the event loop turn, so that agents are heard while a large answer is made. */
+  turn(): Promise<void>;
+  readonly seldom: SeldomLog;
+}
+
+/**
+ * `/metrics`, whatever carries it: opens the scrape, makes the answer no faster than it is read, and says whether it has
+ * gone out.
+ *
+ *     request ─▶ cursor ─▶ queue ─▶ reports ─▶ text ─▶ sink ─▶ finish or abort
+ */
+export class ScrapeEndpoint {
+  readonly #options: ScrapeEndpointOptions;
+  readonly #queue = new AnswerQueue(queueLimits);
+  readonly #scrapers: KnownScrapers;
+
+  constructor(options: ScrapeEndpointOptions) {
+    this.#options = options;
+    this.#scrapers = new KnownScrapers(options);
+  }
+
+  /** Resolves when the answer has ended, one way or the other. */
+  async answer(request: Identified, from: RequestOrigin, sink: AnswerSink): Promise<void> {
+    const agents = this.#select(request, sink);
+    if (agents === undefined) return;
+    const waitMs = request.timeoutMs === undefined ? statelessMs : request.timeoutMs + lateMs;
+    // A client that does not read holds this answer's memory: until its own deadline and no longer.
+    const deadline = this.#options.clock.after(Math.min(waitMs, deadlineMsMax), () => sink.cut());
+    const bytes = sampleBytes * samplesAtMost(request, agents);
+    const turn = await this.#queue.enter({ owner: from.owner, bytes }, sink.ended);
+    try {
+      if (turn !== undefined) await this.#give({ request, from, agents, sink, turn });
+    } finally {
+      turn?.end();
+      deadline.cancel();
+    }
+  }
+
+  /** The agents that the request is about, or undefined after an answer that says what is wrong. */
+  #select({ agents: names }: Identified, sink: AnswerSink): readonly AgentRecord[] | undefined {
+    const { agents } = this.#options.delivery.store;
+    if (names.length === 0) return [...agents.values()];
+    const unknown = names.find((name) => !agents.has(name));
+    if (unknown === undefined) return names.map((name) => agents.get(name)!);
+    sink.refuse(404, `no agent named '${unknown}' is known\n`);
+    return undefined;
+  }
+
+  async #give(job: Job): Promise<void> {
+    const scrape = await this.#open(job);
+    const { connection, owner, proxy } = job.from;
+    const isStateful = scrape !== undefined;
+    this.#scrapers.answered(job.request, { address: connection.address, owner, proxy, isStateful });
+    if (scrape !== undefined) return this.#giveReports(job, scrape);
+    await this.#send(job, takeNewest(this.#options, job.agents), { timestamps: false });
+  }
+
+  /** Undefined for one that is given newest values, by what it is or because there are too many names. */
+  async #open({ request, from }: Job): Promise<Scrape | undefined> {
+    const { delivery, metrics, seldom } = this.#options;
+    const { given, scraper: name, agents: selection, timeoutMs, samplesMax, textBytesMax: bytesMax } = request;
+    if (given.kind === 'newest' || timeoutMs === undefined) return undefined;
+    const reportsMax = given.reports === 'one' ? 1 : undefined;
+    const { connection } = from;
+    const scrape = await delivery.openScrape({
+      name,
+      selection,
+      connection,
+      timeoutMs,
+      samplesMax,
+      bytesMax,
+      reportsMax,
+    });
+    if (scrape === undefined) {
+      metrics.nameRefused();
+      seldom.warn(
+        'names',
+        `scraper '${scraperText(name)}' gets the newest values only: 32 scraper names are in use, which is the limit`,
+      );
+    }
+    return scrape;
+  }
+
+  async #giveReports(job: Job, scrape: Scrape): Promise<void> {
+    const { metrics } = this.#options;
+    const { request, agents, turn } = job;
+    const scraper = scraperText(request.scraper);
+    this.#warnOfRareScrapes(scraper, scrape.intervalMs, agents);
+    turn.holds(scrape.samples * sampleBytes);
+    let isSent = false;
+    try {
+      isSent = await this.#send(job, scrape.batches, { timestamps: true });
+    } finally {
+      if (isSent) {
+        scrape.finish();
+        metrics.scraped(scraper, request.agents.join(','), scrape);
+        if (scrape.skippedReports > 0) metrics.skipped(scrape.skippedReports);
+      } else scrape.abort();
+      metrics.scrape(isSent ? 'finished' : 'aborted');
+    }
+  }
+
+  /** Resolves to whether all of it is with the operating system. */
+  async #send(
+    { agents, sink, turn }: Job,
+    batches: readonly AgentBatch[],
+    { timestamps }: { readonly timestamps: boolean },
+  ): Promise<boolean> {
+    const { clock, exposition } = this.#options;
+    const watch = new ReaderWatch({
+      clock,
+      sentBytes: () => sink.sentBytes,
+      onSlow: () => turn.wait(),
+      onStalled: () => sink.cut(),
+    });
+    try {
+      sink.begin();
+      // No faster than it is read, and each slice is given back when it has been: a pipeline that makes new ones all the
+      // time costs as much again as the rendering.
+      for (const slice of exposition.render(batches, { timestamps })) {
+        if (sink.isLost) return false;
+        if (slice.length === 0 || sink.write(slice, () => exposition.release(slice))) {
+          await this.#options.turn();
+          continue;
+        }
+        watch.isWaitedFor = true;
+        await sink.drained();
+        watch.isWaitedFor = false;
+      }
+      const own = await this.#ownText(agents);
+      if (sink.isLost) return false;
+      sink.finish(own);
+      watch.isWaitedFor = true;
+      return (await sink.ended) === 'sent';
+    } finally {
+      watch.stop();
+    }
+  }
+
+  #ownText(agents: readonly AgentRecord[]): Promise<string> {
+    const { clock, metrics } = this.#options;
+    const monotonicMs = clock.monotonicMs();
+    return metrics.text(agents.map((agent) => ({ id: agent.id, up: agent.up(monotonicMs) })));
+  }
+
+  /** What is right over history is biased at "now" when scrapes are rarer than reports: say so, once a day. */
+  #warnOfRareScrapes(scraper: string, everyMs: number | undefined, agents: readonly AgentRecord[]): void {
+    const { clock, seldom } = this.#options;
+    if (everyMs === undefined) return;
+    const monotonicMs = clock.monotonicMs();
+    for (const agent of agents) {
+      if (!agent.up(monotonicMs)) continue;
+      if (agent.intervalMs * 1.5 < everyMs && everyMs < longScrapeMs) {
+        return seldom.warn(
+          `rare ${scraper}`,
+          `scraper '${scraper}' comes every ${Math.round(everyMs / 1000)} s, agent '${agent.id}' reports every ` +
+            `${agent.intervalMs / 1000} s: nothing is missing later, but rules see the newest reports late; ` +
+            `set scrape_interval to at most the agents' --schedule`,
+          dayMs,
+        );
+      }
+      if (agent.intervalMs > lookbackWarningMs) {
+        return seldom.warn(
+          `sparse ${agent.id}`,
+          `agent '${agent.id}' reports every ${agent.intervalMs / 1000} s: Prometheus looks back 5 min for a value and ` +
+            'shows gaps when a report is late; set its --schedule to 2m or less',
+          dayMs,
+        );
+      }
+    }
+  }
+}
+
+/** Where a request came from. */
+export interface RequestOrigin {
+  readonly connection: ScrapeConnection;
+  /** Who waits in the queue: its address, or its network. */
+  readonly owner: string;
+  /** What says that a proxy stands between. */
+  readonly proxy: string | undefined;
+}
+
+interface Job {
+  readonly request: Identified;
+  readonly from: RequestOrigin;
+  readonly agents: readonly AgentRecord[];
+  readonly sink: AnswerSink;
+  readonly turn: Turn;
+}
+
+/** What an answer may come to, before anybody knows. */
+function samplesAtMost({ given, samplesMax }: Identified, agents: readonly AgentRecord[]): number {
+  const once = agents.reduce((sum, { schema }) => sum + (schema?.seriesCount ?? 0), 0);
+  return given.kind === 'newest' ? once : Math.max(once, Math.min(samplesMax ?? Infinity, samplesUsual));
+}
+
+// Of an answer with reports, until it is known what is in it.
+const samplesUsual = 300_000;
+const statelessMs = 60_000;
+// Past the scraper's own timeout it has gone; a little more, so that it is the one who hangs up.
+const lateMs = 2000;
+// No client holds an answer's memory for longer, whatever it says.
+const deadlineMsMax = 120_000;
+// A decoded report: a number of 8 bytes and a mark of presence for each series.
+const sampleBytes = 9;
+// Three answers keep a core busy while one of them waits for its reader. A third owner always finds a place.
+const queueLimits = {
+  turnsMax: 3,
+  turnsPerOwnerMax: 2,
+  bytesMax: 128 * 1024 * 1024,
+  bytesPerOwnerMax: 64 * 1024 * 1024,
+};
+// After such a pause Prometheus was away, rather than slow.
+const longScrapeMs = 5 * 60_000;
+const lookbackWarningMs = 120_000;
+const dayMs = 24 * 3_600_000;
