@@ -1,0 +1,85 @@
+import { bytesText, durationText, isoTime, plural } from '../../runtime/words.ts';
+
+/**
+ * Why a report reaches no scraper, or not all. Refused when it came: not newer than the newest of its stream, older than
+ * the window, ahead of the server's clock. Lost later: it left the window before every scraper had it.
+ */
+export const dropReasons = ['not_newer', 'too_old', 'too_far_ahead', 'age', 'memory'] as const;
+export type DropReason = (typeof dropReasons)[number];
+
+export interface Drop {
+  readonly reason: DropReason;
+  readonly count: number;
+  /** The times of the oldest and the newest of them. */
+  readonly firstMs: number;
+  readonly lastMs: number;
+}
+
+/** The reports of one agent that were dropped here, by reason: for its own status, for the log, and since the start. */
+export class Drops {
+  readonly #all = new Map<DropReason, Drop>();
+  readonly #unsent = new Map<DropReason, Drop>();
+  readonly #unlogged = new Map<DropReason, Drop>();
+  readonly #loggedAtMs = new Map<DropReason, number>();
+
+  add(reason: DropReason, timeMs: number): void {
+    for (const drops of [this.#all, this.#unsent, this.#unlogged]) {
+      const { count, firstMs, lastMs } = drops.get(reason) ?? { count: 0, firstMs: timeMs, lastMs: timeMs };
+      drops.set(reason, {
+        reason,
+        count: count + 1,
+        firstMs: Math.min(firstMs, timeMs),
+        lastMs: Math.max(lastMs, timeMs),
+      });
+    }
+  }
+
+  /** Since the server's start. */
+  get all(): readonly Drop[] {
+    return [...this.#all.values()];
+  }
+
+  /** What the agent has not been told yet; it is, now. */
+  takeUnsent(): Drop[] {
+    const drops = [...this.#unsent.values()];
+    this.#unsent.clear();
+    return drops;
+  }
+
+  /** What has to be logged now: a line a minute for each reason. */
+  takeUnlogged(monotonicMs: number): Drop[] {
+    const due = [...this.#unlogged.values()].filter(
+      ({ reason }) => monotonicMs - (this.#loggedAtMs.get(reason) ?? -Infinity) >= logEveryMs,
+    );
+    for (const { reason } of due) {
+      this.#unlogged.delete(reason);
+      this.#loggedAtMs.set(reason, monotonicMs);
+    }
+    return due;
+  }
+}
+
+const logEveryMs = 60_000;
+
+/** A line for the log: the agent, the number, the times, the reason, the remedy. */
+export function dropText(
+  name: string,
+  { reason, count, firstMs, lastMs }: Drop,
+  { windowMs, memoryBytesMax }: { readonly windowMs: number; readonly memoryBytesMax: number },
+): string {
+  const times = count === 1 ? `of ${isoTime(firstMs)}` : `of ${isoTime(firstMs)} to ${isoTime(lastMs)}`;
+  const reports = `${plural(count, 'report')} of '${name}' ${times}`;
+  const window = `older than --window ${durationText(windowMs)}`;
+  switch (reason) {
+    case 'too_old':
+      return `refused ${reports}: ${window}; raise --window to take a longer backlog`;
+    case 'not_newer':
+      return `refused ${reports}: not newer than what is stored; look whether two hosts run under this name, and at its clock`;
+    case 'too_far_ahead':
+      return `refused ${reports}: ahead of this server's clock; the agent measures again and sends them once more; is NTP on here? (timedatectl)`;
+    case 'age':
+      return `dropped ${reports} that not every scraper had fetched: ${window}; raise --window or scrape more often`;
+    case 'memory':
+      return `dropped ${reports} that not every scraper had fetched: the windows fill --memory-max ${bytesText(memoryBytesMax)}; raise it or scrape more often`;
+  }
+}

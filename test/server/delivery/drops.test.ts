@@ -1,0 +1,55 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { Drops, dropReasons, dropText } from '../../../src/server/delivery/drops.ts';
+
+const bounds = { windowMs: 1_800_000, memoryBytesMax: 512 * 1024 ** 2 };
+const at = Date.UTC(2026, 0, 1);
+
+test('drops are counted by reason, with the times of the oldest and the newest', () => {
+  const drops = new Drops();
+  for (const ms of [5000, 10_000, 1000]) drops.add('too_old', ms);
+  drops.add('memory', 7);
+  const all = [
+    { reason: 'too_old', count: 3, firstMs: 1000, lastMs: 10_000 },
+    { reason: 'memory', count: 1, firstMs: 7, lastMs: 7 },
+  ];
+  assert.deepEqual(drops.all, all);
+  assert.deepEqual(drops.takeUnsent(), all);
+  assert.deepEqual(drops.takeUnsent(), []);
+  drops.add('too_old', 20_000);
+  assert.deepEqual(drops.takeUnsent(), [{ reason: 'too_old', count: 1, firstMs: 20_000, lastMs: 20_000 }]);
+  assert.deepEqual(drops.all[0], { reason: 'too_old', count: 4, firstMs: 1000, lastMs: 20_000 });
+});
+
+test('a reason has a line a minute, with all since the last one', () => {
+  const drops = new Drops();
+  drops.add('too_old', 1);
+  assert.equal(drops.takeUnlogged(0).length, 1);
+  assert.deepEqual(drops.takeUnlogged(0), []);
+  drops.add('too_old', 2);
+  drops.add('too_old', 3);
+  drops.add('age', 4);
+  assert.deepEqual(
+    drops.takeUnlogged(59_999).map(({ reason }) => reason),
+    ['age'],
+  );
+  assert.deepEqual(drops.takeUnlogged(60_000), [{ reason: 'too_old', count: 2, firstMs: 2, lastMs: 3 }]);
+  assert.deepEqual(drops.takeUnlogged(600_000), [], 'nothing new');
+});
+
+test('the line has the agent, the number, the times, the reason and the remedy', () => {
+  const line = (reason: (typeof dropReasons)[number], count = 369) =>
+    dropText('web-1', { reason, count, firstMs: at, lastMs: at + 1_845_000 }, bounds);
+  assert.equal(
+    line('too_old'),
+    "refused 369 reports of 'web-1' of 2026-01-01T00:00:00.000Z to 2026-01-01T00:30:45.000Z: older than --window 30m; " +
+      'raise --window to take a longer backlog',
+  );
+  assert.equal(
+    line('age', 1),
+    "dropped 1 report of 'web-1' of 2026-01-01T00:00:00.000Z that not every scraper had fetched: older than --window 30m; " +
+      'raise --window or scrape more often',
+  );
+  for (const reason of dropReasons) assert.match(line(reason), /^(refused|dropped) 369 reports of 'web-1' of .*: .*; /);
+  assert.match(line('memory'), /fill --memory-max 512MiB; raise it/);
+});
