@@ -23,6 +23,8 @@ export const protocolErrorCodes = [
   'silent',
   'replaced',
   'busy',
+  'internal',
+  'clock',
   'version',
   'name-taken',
   'revoked',

@@ -17,6 +17,8 @@ export class ServerMetrics implements WebMetrics {
   readonly #refused: Counter<'reason'>;
   readonly #ended: Counter<'reason'>;
   readonly #unknownFrames: Counter;
+  readonly #bugs: Counter;
+  readonly #clockSteps: Counter;
   readonly #clones: Counter;
   readonly #scrapes: Counter<'outcome'>;
   readonly #rollbacks: Counter<'kind'>;
@@ -69,6 +71,14 @@ export class ServerMetrics implements WebMetrics {
     this.#unknownFrames = counter(
       'unknown_frames_total',
       'Frames of a kind that this version does not know and skips: from newer agents.',
+    );
+    this.#bugs = counter(
+      'bugs_total',
+      'Connections of agents that a bug of the server ended. The log has the stack, once a minute: please report it.',
+    );
+    this.#clockSteps = counter(
+      'clock_steps_total',
+      'Times that the clock of this host was set by more than 2 s. Agents send again what was not acknowledged, with right times. Is NTP on?',
     );
     this.#clones = counter(
       'cloned_identities_total',
@@ -179,6 +189,14 @@ export class ServerMetrics implements WebMetrics {
   ended(reason: string): void {
     this.#ended.inc({ reason });
   }
+  bug(): void {
+    this.#bugs.inc();
+  }
+
+  clockStepped(): void {
+    this.#clockSteps.inc();
+  }
+
   unknownFrame(): void {
     this.#unknownFrames.inc();
   }

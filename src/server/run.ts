@@ -1,5 +1,6 @@
+import { uptime } from 'node:os';
 import { agentId } from '../model/agent-id.ts';
-import { type Clock, runEvery } from '../runtime/clock.ts';
+import { bootClock, type Clock, runEvery } from '../runtime/clock.ts';
 import { type ControlHandlers, serveControl } from '../runtime/control.ts';
 import type { Lifecycle } from '../runtime/lifecycle.ts';
 import { listen } from '../runtime/listen.ts';
@@ -25,6 +26,7 @@ export async function run(
   const settings = readSettings(options);
   const { stateDir } = settings;
   const server = new Server({
+    boot: bootClock(clock, () => uptime() * 1000),
     ...{ settings, clock, log, loop: nodeLoop, listen, openWeb },
     disk: stateDir === undefined ? undefined : cursorsDisk(stateDir),
     delivered: () => true,

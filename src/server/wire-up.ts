@@ -1,9 +1,11 @@
 import type { AgentId } from '../model/agent-id.ts';
-import { type Clock, runEvery } from '../runtime/clock.ts';
+import { ProtocolError } from '../protocol/errors.ts';
+import { limits } from '../protocol/limits.ts';
+import { type BootClock, type Clock, ClockWatch, runEvery } from '../runtime/clock.ts';
 import { ListenError, type Listener, type ListenOptions, listenErrorOf } from '../runtime/listen.ts';
 import { type Log, onceAMinute, type SeldomLog } from '../runtime/log.ts';
 import { version } from '../runtime/version.ts';
-import { plural, reasonOf } from '../runtime/words.ts';
+import { plural, reasonOf, secondsText } from '../runtime/words.ts';
 import type { ScrapeConnection } from './delivery/cursors.ts';
 import { Delivery } from './delivery/delivery.ts';
 import type { StateDisk } from './delivery/state-file.ts';
@@ -30,6 +32,7 @@ import type { WebAddress, WebOptions, WebServer } from './web/listener.ts';
 export interface ServerParts {
   readonly settings: Omit<Settings, 'fleetKeyFile' | 'controlSocket'>;
   readonly clock: Clock;
+  readonly boot: BootClock;
   readonly log: Log;
   /** Where the cursors are kept; undefined: in memory alone. */
   readonly disk: StateDisk | undefined;
@@ -63,6 +66,7 @@ export class Server {
   readonly #keyRing: KeyRing;
   readonly #admission: Admission;
   readonly #sources: StatusSources;
+  readonly #clockWatch: ClockWatch;
   /** What is open, in the order in which it was opened. */
   readonly #closing: (() => Promise<void> | void)[] = [];
   #isReady = false;
@@ -71,6 +75,7 @@ export class Server {
     const { settings, clock, log } = parts;
     const { windowMs, memoryBytesMax } = settings;
     this.#parts = parts;
+    this.#clockWatch = new ClockWatch({ ...parts, stepMsMin: limits.clockOffsetIgnoredMs });
     this.#seldom = onceAMinute(log, clock);
     this.#keyRing = new KeyRing(settings.fleetKeys, settings.revoked);
     this.metrics = new ServerMetrics(new Registry(), { version, gauges: () => serverGauges(this.#sources) });
@@ -94,7 +99,10 @@ export class Server {
       this.#closing.push(() => web.close(webGraceMs));
       const agents = await this.#openIngest();
       this.#closing.push(() => agents.close());
-      const tidying = runEvery(clock, tidyEveryMs, () => this.delivery.tidy());
+      const tidying = runEvery(clock, tidyEveryMs, () => {
+        this.#lookAtClock();
+        this.delivery.tidy();
+      });
       this.#closing.push(() => tidying.stop());
       this.#isReady = true;
       return { agentsPort: agents.port, webPort: web.port };
@@ -136,6 +144,24 @@ export class Server {
     return { ended: this.#admission.dropRevoked(), revocations: revoked.size };
   }
 
+  /**
+   * Looks whether this host's clock was set. Agents hold what is not acknowledged, and their own clocks were not set: so
+   * they measure this one again, and send that once more with right times.
+   */
+  #lookAtClock(): void {
+    const stepMs = this.#clockWatch.look();
+    if (stepMs === 0) return;
+    this.metrics.clockStepped();
+    const way = stepMs > 0 ? 'forwards' : 'back';
+    const by = secondsText(Math.abs(stepMs));
+    const error = new ProtocolError('clock', `the clock of the server was set ${way} by ${by}; measure it again`);
+    const ended = this.#admission.refuseAll(error);
+    this.#parts.log.warn(
+      `the clock of this host was set ${way} by ${by}; ${plural(ended, 'connection')} ended, so that agents measure it ` +
+        'again and send once more what is not acknowledged; is NTP on? (timedatectl)',
+    );
+  }
+
   #openWeb(): Promise<WebServer> {
     const { clock, settings, loop, openWeb } = this.#parts;
     const { address, port } = settings.webListen;
@@ -169,6 +195,7 @@ export class Server {
     return openIngest({
       ...{ clock, log, listen, delivery, metrics, seldom: this.#seldom, admission: this.#admission },
       scheduler: new FrameScheduler({ clock, nextTurn: (callback) => loop.next(callback) }),
+      lookAtClock: () => this.#lookAtClock(),
       port: {
         ...settings.listen,
         psk: hasKeys ? { keyOf: (identity) => this.#keyRing.keyOf(identity) } : undefined,

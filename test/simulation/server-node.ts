@@ -101,7 +101,7 @@ export class ServerNode {
     const sockets = new Set<VirtualSocket>();
     const server = new Server({
       settings: this.#settings(),
-      ...{ clock, log },
+      ...{ clock, log, boot: { bootMs: () => clock.monotonicMs() } },
       disk: this.volume.openBy(process, (composedMs) => world.stateWritten(composedMs)),
       // On a virtual clock nothing takes time, so no connection waits for its turn.
       loop: { turn: () => process.turn(), next: (callback) => void clock.after(0, callback) },

@@ -55,6 +55,13 @@ export class Admission {
     return count;
   }
 
+  /** Ends every live connection. Returns how many there were. */
+  refuseAll(error: ProtocolError): number {
+    const all = [...this.#live.values()];
+    for (const { admitted } of all) admitted.refuse(error);
+    return all.length;
+  }
+
   #checkIdentity(id: AgentId, identity: string | undefined): void {
     if (identity === undefined) return;
     if (parseIdentity(identity)?.name !== id) {

@@ -183,6 +183,8 @@ export class AgentConnection {
   }
 
   #report(agent: AgentRecord, message: ReportMessage, payload: Uint8Array): void {
+    this.#options.lookAtClock();
+    if (this.#ending) return;
     const table = this.#table;
     table.apply(message);
     const { epoch, offsetMs, schema } = table;
@@ -248,18 +250,26 @@ export class AgentConnection {
       this.#ending = true;
       return this.#log(`${this.#who()}: ${error.message}`);
     }
-    if (!(error instanceof FrameError || error instanceof ProtocolError)) throw error;
-    const code = wireCode(error);
-    this.#send({ kind: 'error', code, text: error.message });
+    const refusal = error instanceof FrameError || error instanceof ProtocolError ? error : this.#bug(error);
+    const code = wireCode(refusal);
+    this.#send({ kind: 'error', code, text: refusal.message });
     if (this.#ending) return;
     this.#ending = true;
     this.#options.onEnd(code);
-    const line = `${this.#who()} is cut off (${code}): ${error.message}`;
+    const line = `${this.#who()} is cut off (${code}): ${refusal.message}`;
     if (code === 'replaced') this.#options.log.info(line);
-    else this.#options.warn(`${code} ${this.#connection.peerAddress}`, line);
+    // A bug and a step of the clock have been logged with their size.
+    else if (code !== 'internal' && code !== 'clock')
+      this.#options.warn(`${code} ${this.#connection.peerAddress}`, line);
     this.#goodbye = this.#connection.end();
     // The name is free at once, however long the peer takes to read.
     this.#leave();
+  }
+
+  /** One peer of a thousand must not end the others: a bug that it meets ends its connection alone. */
+  #bug(error: unknown): ProtocolError {
+    this.#options.onBug(this.#who(), error);
+    return new ProtocolError('internal', "a bug of the server ended this connection; the server's log has more");
   }
 
   #watch(): Timer {
@@ -304,6 +314,10 @@ export interface AgentConnectionOptions {
   onEnd(reason: string): void;
   /** A frame of a kind that this version does not know. */
   onUnknown(kind: number): void;
+  /** What this peer sent has met a bug. */
+  onBug(who: string, error: unknown): void;
+  /** Looks whether this host's clock was set, before a time is compared with it; that may end every connection. */
+  lookAtClock(): void;
 }
 
 const unsentBytesMax = 64 * 1024;

@@ -4,7 +4,7 @@ import type { Listener, ListenOptions, RefusedReason } from '../../runtime/liste
 import type { SeldomLog } from '../../runtime/log.ts';
 import { AgentConnection, type AgentConnectionOptions } from './connection.ts';
 
-export interface IngestOptions extends Omit<AgentConnectionOptions, 'warn' | 'onEnd' | 'onUnknown'> {
+export interface IngestOptions extends Omit<AgentConnectionOptions, 'warn' | 'onEnd' | 'onUnknown' | 'onBug'> {
   /** Opens the port: a real one, or one of the simulation. */
   readonly listen: (options: ListenOptions) => Promise<Listener>;
   readonly port: Pick<ListenOptions, 'address' | 'port' | 'psk' | 'connectionsMax' | 'connectionsPerAddressMax'>;
@@ -17,6 +17,7 @@ export interface IngestMetrics {
   refused(reason: RefusedReason): void;
   ended(reason: string): void;
   unknownFrame(): void;
+  bug(): void;
 }
 
 /** The agents' port, and the connections that it has accepted. Closing it waits for them to end. */
@@ -33,6 +34,10 @@ export async function openIngest(options: IngestOptions): Promise<Listener> {
         warn: seldom.warn,
         onEnd: (reason) => metrics.ended(reason),
         onUnknown: () => metrics.unknownFrame(),
+        onBug(who, error) {
+          metrics.bug();
+          seldom.error('bug', `a bug ended the connection of ${who}; please report it: ${stackOf(error)}`);
+        },
       });
       const ended = agent.run().finally(() => running.delete(ended));
       running.add(ended);
@@ -54,6 +59,10 @@ export async function openIngest(options: IngestOptions): Promise<Listener> {
       await Promise.all(running);
     },
   };
+}
+
+function stackOf(error: unknown): string {
+  return error instanceof Error && error.stack !== undefined ? error.stack : String(error);
 }
 
 const refusals = {

@@ -31,6 +31,8 @@ export class ConnectionHarness extends DeliveryHarness {
     clock: this.clock,
     nextTurn: (callback) => void this.clock.after(0, callback),
   });
+  readonly bugs: [who: string, error: unknown][] = [];
+  lookAtClock = (): void => {};
   running = 0;
 
   dial(options: Omit<LinkOptions, 'clock'> = {}): Client {
@@ -44,6 +46,8 @@ export class ConnectionHarness extends DeliveryHarness {
       warn: (key, line) => this.warnings.push([key, line]),
       onEnd: (reason) => this.ended.push(reason),
       onUnknown: (kind) => this.unknown.push(kind),
+      onBug: (who, error) => this.bugs.push([who, error]),
+      lookAtClock: () => this.lookAtClock(),
     });
     this.running++;
     void agent.run().then(() => this.running--);

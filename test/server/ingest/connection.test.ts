@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { agentId } from '../../../src/model/agent-id.ts';
+import { ProtocolError } from '../../../src/protocol/errors.ts';
 import { encodeFrame } from '../../../src/protocol/frame.ts';
 import { limits } from '../../../src/protocol/limits.ts';
 import type { AgentMessage } from '../../../src/protocol/message.ts';
@@ -515,4 +516,66 @@ test('an agent that says nothing for long is down, and up again with its next re
   client.key(2, world.clock.nowMs(), 1);
   await world.clock.advance(minuteMs / 6);
   assert.equal(record(world).up(world.clock.monotonicMs()), true);
+});
+
+test('a bug that one agent meets ends its connection alone: it is told, and the others go on', async () => {
+  const world = new ConnectionHarness();
+  const unlucky = await world.welcomed({ agentName: 'a' });
+  const other = await world.welcomed({ agentName: 'b' });
+  const bug = new TypeError('undefined is not a function');
+  const { store } = world.delivery;
+  const { receive } = store;
+  store.receive = (agent, report) => {
+    if (agent.id === 'a') throw bug;
+    return receive.call(store, agent, report);
+  };
+  for (const client of [unlucky, other]) {
+    client.begin();
+    client.schema(['s0']);
+    client.key(1, world.clock.nowMs(), 1);
+  }
+  await settle();
+  assert.equal(unlucky.error, 'internal');
+  assert.doesNotMatch(unlucky.ofKind('error')[0]!.text, /function/, 'a peer is not told where');
+  assert.equal(unlucky.closed, 'ended');
+  assert.deepEqual(world.bugs, [["agent 'a' (192.0.2.1:40000)", bug]]);
+  assert.deepEqual(world.ended, ['internal']);
+  assert.deepEqual(world.warnings, [], 'it is logged with its stack, elsewhere');
+  assert.equal(other.closed, 'no');
+  assert.equal(world.running, 1);
+  await world.clock.advance(5000);
+  other.delta(2, world.clock.nowMs(), 0, 1);
+  await settle();
+  assert.equal(held(world, 'b').length, 2);
+  // The name is free: the agent comes again, and does no better.
+  assert.equal((await world.welcomed({ agentName: 'a' })).error, undefined);
+});
+
+test('a bug in the hello ends the connection too', async () => {
+  const world = new ConnectionHarness();
+  world.admission.admit = () => {
+    throw new RangeError('out of range');
+  };
+  const client = await world.welcomed();
+  assert.equal(client.error, 'internal');
+  assert.equal(world.bugs.length, 1);
+  assert.equal(world.running, 0);
+});
+
+test('the clock is looked at before a report; one that was set ends the connection before the report counts', async () => {
+  const world = new ConnectionHarness();
+  const client = await world.welcomed();
+  client.begin();
+  client.schema(['s0']);
+  client.key(1, world.clock.nowMs(), 1);
+  await settle();
+  world.lookAtClock = () => world.admission.refuseAll(new ProtocolError('clock', 'the clock was set'));
+  client.key(2, world.clock.nowMs() + 1, 1);
+  client.key(3, world.clock.nowMs() + 2, 1);
+  await settle();
+  assert.equal(client.error, 'clock');
+  assert.equal(held(world).length, 1);
+  assert.equal(record(world).received?.seq, 1);
+  assert.deepEqual(world.ended, ['clock']);
+  assert.deepEqual(world.warnings, [], 'the step itself is logged, once for all');
 });
