@@ -16,6 +16,7 @@ export class MemoryState implements StateDisk {
   /** Writes wait until {@link release}. */
   isHeld = false;
   writes = 0;
+  onWrite = (): void => {};
   #waiting: (() => void)[] = [];
 
   read(): string | undefined {
@@ -27,6 +28,7 @@ export class MemoryState implements StateDisk {
     if (this.isFailing) throw new Error('ENOSPC');
     this.text = text;
     this.writes++;
+    this.onWrite();
   }
 
   release(): void {

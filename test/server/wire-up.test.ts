@@ -1,0 +1,74 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { ListenError } from '../../src/runtime/listen.ts';
+import { Server, type ServerParts } from '../../src/server/wire-up.ts';
+import { MemoryLog } from '../support/memory-log.ts';
+import { settle, VirtualClock } from '../support/virtual-clock.ts';
+import { MemoryState } from './delivery/delivery-harness.ts';
+
+/** A server whose ports are opened and closed without a network; `events` says in which order. */
+function wired(parts: Partial<ServerParts> = {}) {
+  const clock = new VirtualClock();
+  const log = new MemoryLog();
+  const events: string[] = [];
+  const disk = new MemoryState();
+  disk.onWrite = () => events.push('written');
+  const server = new Server({
+    settings: {
+      listen: { address: '192.0.2.1', port: 9732 },
+      webListen: { address: '', port: 9733 },
+      ...{ fleetKeys: [], revoked: new Map(), stateDir: '/state', windowMs: 1_800_000, memoryBytesMax: 2 ** 26 },
+      ...{ connectionsMax: 10, connectionsPerAddressMax: 10, plaintext: false },
+    },
+    ...{ clock, log, disk },
+    loop: { turn: () => settle(), next: (callback) => void clock.after(0, callback) },
+    async listen() {
+      events.push('agents open');
+      return { port: 1, connections: 0, close: async () => void events.push('agents closed') };
+    },
+    async openWeb({ isReady }) {
+      events.push('web open', isReady() ? 'ready' : 'not ready');
+      return { port: 2, close: async () => void events.push('web closed', isReady() ? 'ready' : 'not ready') };
+    },
+    delivered: () => true,
+    ...parts,
+  });
+  return { clock, log, events, server };
+}
+
+test('the ports open, then it is ready; a stop closes them and writes what their ends have said', async () => {
+  const { clock, events, server } = wired();
+  assert.deepEqual(await server.start(), { agentsPort: 1, webPort: 2 });
+  assert.deepEqual(events, ['web open', 'not ready', 'agents open']);
+  events.length = 0;
+  await server.stop();
+  assert.deepEqual(events, ['agents closed', 'web closed', 'ready', 'written']);
+  assert.equal(clock.timers, 0);
+});
+
+test('an address that cannot be had names its option, and nothing stays open', async () => {
+  const taken = new ListenError('EADDRINUSE', 'cannot listen on 192.0.2.1:9732: the port is taken by another program');
+  const agents = wired({ listen: () => Promise.reject(taken) });
+  await assert.rejects(agents.server.start(), /taken by another program; choose another with --listen$/);
+  assert.deepEqual(agents.events.slice(0, 3), ['web open', 'not ready', 'web closed']);
+  assert.equal(agents.clock.timers, 0);
+  const web = wired({ openWeb: () => Promise.reject(Object.assign(new Error('x'), { code: 'EACCES' })) });
+  await assert.rejects(
+    web.server.start(),
+    /9733: a port below 1024 needs privileges; choose another with --web.listen-address$/,
+  );
+  assert.ok(!web.events.includes('agents open'));
+});
+
+test('every ten seconds what is old goes; a bug in it is not swallowed', async () => {
+  const { clock, server } = wired();
+  let calls = 0;
+  server.delivery.tidy = () => {
+    if (++calls === 3) throw new Error('a bug');
+  };
+  await server.start();
+  await clock.advance(29_999);
+  assert.equal(calls, 2);
+  await assert.rejects(clock.advance(1), /a bug/);
+  await server.stop();
+});
