@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import { ListenError } from '../../src/runtime/listen.ts';
 import { Server, type ServerParts } from '../../src/server/wire-up.ts';
 import { MemoryLog } from '../support/memory-log.ts';
+import { serverSettings } from '../support/server-settings.ts';
 import { settle, VirtualClock } from '../support/virtual-clock.ts';
 import { MemoryState } from './delivery/delivery-harness.ts';
 
@@ -14,13 +15,8 @@ function wired(parts: Partial<ServerParts> = {}) {
   const disk = new MemoryState();
   disk.onWrite = () => events.push('written');
   const server = new Server({
-    settings: {
-      listen: { address: '192.0.2.1', port: 9732 },
-      webListen: { address: '', port: 9733 },
-      ...{ fleetKeys: [], revoked: new Map(), stateDir: '/state', windowMs: 1_800_000, memoryBytesMax: 2 ** 26 },
-      ...{ connectionsMax: 10, connectionsPerAddressMax: 10, plaintext: false },
-    },
-    ...{ clock, log, disk },
+    settings: serverSettings(),
+    ...{ clock, log, disk, boot: { bootMs: () => clock.monotonicMs() } },
     loop: { turn: () => settle(), next: (callback) => void clock.after(0, callback) },
     async listen() {
       events.push('agents open');

@@ -6,7 +6,8 @@ import type { Delivery } from '../../src/server/delivery/delivery.ts';
 import { takeNew, takeNewest } from '../../src/server/delivery/scrape.ts';
 import type { AgentBatch, Exposition } from '../../src/server/exposition/exposition.ts';
 import type { WebOptions, WebServer } from '../../src/server/web/listener.ts';
-import { Server, type ServerParts } from '../../src/server/wire-up.ts';
+import { Server } from '../../src/server/wire-up.ts';
+import { serverSettings } from '../support/server-settings.ts';
 import { StateVolume } from './disk.ts';
 import { Host, Process } from './machine.ts';
 import { Ports, type VirtualSocket } from './network.ts';
@@ -100,7 +101,7 @@ export class ServerNode {
     log.info(`starts, ${this.volume.hasFile ? 'with' : 'without'} a file from before`);
     const sockets = new Set<VirtualSocket>();
     const server = new Server({
-      settings: this.#settings(),
+      settings: serverSettings({ windowMs: this.plan.windowMs, memoryBytesMax: this.plan.memoryBytesMax }),
       ...{ clock, log, boot: { bootMs: () => clock.monotonicMs() } },
       disk: this.volume.openBy(process, (composedMs) => world.stateWritten(composedMs)),
       // On a virtual clock nothing takes time, so no connection waits for its turn.
@@ -155,16 +156,6 @@ export class ServerNode {
     this.#world.trace(`${run.process.name}: ${how}`);
     run.process.kill();
     this.#world.serverEnded();
-  }
-
-  #settings(): ServerParts['settings'] {
-    const { windowMs, memoryBytesMax } = this.plan;
-    const anywhere = { address: '', port: 0 };
-    return {
-      ...{ listen: anywhere, webListen: anywhere, webHosts: new Set(), windowMs, memoryBytesMax },
-      ...{ fleetKeys: [], revoked: new Map(), stateDir: '/state', plaintext: false },
-      ...{ connectionsMax: 100, connectionsPerAddressMax: 100 },
-    };
   }
 
   async #listen(process: Process, sockets: Set<VirtualSocket>, { onConnection }: ListenOptions): Promise<Listener> {
