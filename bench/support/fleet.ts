@@ -111,13 +111,25 @@ class Agent {
     const name = agentName(at);
     this.#sums = firstSums(at);
     this.#present = new Uint8Array(this.#sums.length).fill(1);
-    this.#spool = new Spool({ clock, counters, log: silent, bounds: { bytesMax: 64 * 2 ** 20, ageMsMax: 86_400_000 } });
+    const address = `127.0.0.1:${port}`;
+    this.#spool = new Spool({
+      ...{ clock, counters, bounds: { bytesMax: 64 * 2 ** 20, ageMsMax: 86_400_000 }, servers: [address] },
+      source: { id: 0, name: 'host', intervalMs, labels: [] },
+    });
     const epoch = Math.floor(Math.random() * 2 ** 53);
     this.#spool.begin({ epoch, baseMs: clock.nowMs() - boot.bootMs() });
     const psk = fleetKeyHex === undefined ? undefined : pskOf(fleetKeyHex, name);
     this.#link = new Link({
-      address: `127.0.0.1:${port}`,
-      ...{ spool: this.#spool, clock, boot, counters, log: silent, random: Math.random },
+      ...{
+        address,
+        spool: this.#spool,
+        receiver: this.#spool.receiver(address),
+        clock,
+        boot,
+        counters,
+        log: silent,
+        random: Math.random,
+      },
       hello: { agentName: name, hostId: `host-${at}`, labels: [], intervalMs },
       dial: async (signal) => {
         if (this.#isCut) throw new ConnectionError('unreachable', 'the line is cut');
@@ -131,6 +143,7 @@ class Agent {
   report(timeMs: number): void {
     moveOn(this.#sums, this.#round++);
     this.#spool.append({ schema: this.#schema, sums: this.#sums, present: this.#present }, timeMs);
+    this.#link.appended();
   }
 
   cut(): void {

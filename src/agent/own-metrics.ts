@@ -18,6 +18,9 @@ export interface AgentCounters extends RecorderCounters {
   spoolReports: number;
   spoolBytes: number;
   spoolDiskErrors: number;
+  spoolDiskState: 'ok' | 'slow' | 'failing';
+  /** Reports that are in memory alone, though there is a folder for them. */
+  spoolUnwrittenReports: number;
   /** Connections that were welcomed; `reconnects` are those after the first. */
   connects: number;
   reconnects: number;
@@ -40,6 +43,8 @@ export function newAgentCounters(): AgentCounters {
     spoolReports: 0,
     spoolBytes: 0,
     spoolDiskErrors: 0,
+    spoolDiskState: 'ok',
+    spoolUnwrittenReports: 0,
     connects: 0,
     reconnects: 0,
     connectFailures: 0,
@@ -95,6 +100,9 @@ export class SelfMetrics {
     out.sample(cpu, this.#facts.cpuMicroseconds());
     out.sample(residentMemory, this.#facts.residentBytes());
     for (const reason of dropReasons) out.sample(reportsDropped, this.#counters.reportsDropped[reason], reason);
+    for (const state of diskStates) {
+      out.sample(spoolDiskState, this.#counters.spoolDiskState === state ? 1 : 0, state);
+    }
     for (const { family, field } of rows) out.sample(family, this.#counters[field]);
   }
 }
@@ -120,6 +128,14 @@ const reportsDropped = counter(
   'Reports dropped by the agent, each a gap of one interval. full: the spool was full; age: they were older than ' +
     '--spool.max-age; disk: their file was damaged.',
   { labels: ['reason'] },
+);
+
+const diskStates = ['ok', 'slow', 'failing'] as const;
+const spoolDiskState = gauge(
+  'sysmon_agent_spool_disk_state',
+  'How the disk of the spool is: 1 for its state, 0 for the others. slow: it does not answer in time; failing: it is ' +
+    'full or broken. Sampling and sending go on, and new reports are in memory alone.',
+  { labels: ['state'] },
 );
 
 type NumberField = { [K in keyof AgentCounters]: AgentCounters[K] extends number ? K : never }[keyof AgentCounters];
@@ -168,6 +184,13 @@ const rows: readonly { readonly family: Family; readonly field: NumberField }[] 
       'sysmon_agent_spool_disk_errors_total',
       'Times that the spool could not be written to disk, or that a damaged file was found there. Reports are then in ' +
         'memory only, and do not survive a restart of the agent.',
+    ),
+  },
+  {
+    field: 'spoolUnwrittenReports',
+    family: gauge(
+      'sysmon_agent_spool_unwritten_reports',
+      'Reports that the disk of the spool does not hold yet. They would be lost with the agent.',
     ),
   },
   {

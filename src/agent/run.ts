@@ -7,10 +7,10 @@ import type { Lifecycle } from '../runtime/lifecycle.ts';
 import type { Log } from '../runtime/log.ts';
 import { isLoopback } from '../runtime/options.ts';
 import { version } from '../runtime/version.ts';
-import { durationText } from '../runtime/words.ts';
+import { durationText, plural } from '../runtime/words.ts';
 import type { AgentOptions } from './options.ts';
 import { readKey, readSettings, type Settings } from './settings.ts';
-import { openSpoolFolder } from './spool/folder.ts';
+import { openSpoolFolder, type SpoolFolder, SpoolFolderError } from './spool/folder.ts';
 import { linkLine } from './status.ts';
 import { hostId } from './uplink/host-id.ts';
 import { Agent, newSampler } from './wire-up.ts';
@@ -25,9 +25,10 @@ export async function run(
   const { server, address, spoolDir } = settings;
   let key = settings.key;
   let firstAddress: string | undefined;
-  const folder = spoolDir === undefined ? undefined : await openSpoolFolder(spoolDir);
+  const folder = spoolDir === undefined ? undefined : await openFolder(spoolDir, { clock, log });
   const agent = new Agent({
-    ...{ settings, clock, log, random: Math.random },
+    ...{ clock, log, random: Math.random },
+    settings: { ...settings, spoolDir: folder && spoolDir },
     boot: bootClock(clock, () => uptime() * 1000),
     disk: folder?.disk,
     dial: async (signal) => {
@@ -59,11 +60,33 @@ export async function run(
   lifecycle.watchdog(() => agent.isAlive);
   await Promise.race([lifecycle.stopped, failed]);
 
-  await agent.stop();
+  const { unwrittenReports, isIdle } = await agent.stop();
   await control?.close();
-  await folder?.close();
-  const left = spoolDir === undefined ? 'were not confirmed' : 'wait in the spool';
-  log.info(`stopped; ${agent.spool.waitingCount} reports ${left}`);
+  // What hangs there already would hang here too. Without the process nobody holds the folder.
+  if (isIdle) await folder?.close();
+  const { waitingCount } = agent.spool;
+  const left = folder === undefined ? 'were not confirmed' : 'wait in the spool';
+  log.info(`stopped; ${waitingCount} reports ${left}`);
+  if (unwrittenReports > 0) {
+    const { diskState } = agent.spool;
+    log.warn(
+      `the disk is ${diskState?.kind} and lacks ${plural(unwrittenReports, 'report')}: lost, unless the server has them`,
+    );
+  }
+}
+
+/** Undefined where the disk does not answer: the agent runs without it. */
+async function openFolder(
+  path: string,
+  { clock, log }: { readonly clock: Clock; readonly log: Log },
+): Promise<SpoolFolder | undefined> {
+  try {
+    return await openSpoolFolder(path, clock);
+  } catch (error) {
+    if (!(error instanceof SpoolFolderError) || error.code !== 'timeout') throw error;
+    log.warn(`${error.message}: keeping reports in memory alone until the next start`);
+    return undefined;
+  }
 }
 
 function keyOfSameAgent({ keyFile, agentName }: Settings): Settings['key'] {

@@ -11,6 +11,7 @@ import type { HostRoots } from './collect/proc/host.ts';
 import { loadSchedule, type Schedule } from './collect/schedule.ts';
 import { type AgentKey, readKeyFile } from './key-file.ts';
 import type { AgentOptions } from './options.ts';
+import type { SpoolSource } from './spool/segment.ts';
 import type { SpoolBounds } from './spool/spool.ts';
 
 /** The options of an agent, and what depends on several of them or on files that they name. */
@@ -56,6 +57,11 @@ export function helloOf(
   hostId: string,
 ): Omit<Hello, 'kind' | 'version'> {
   return { agentName, hostId, labels, intervalMs: schedule.intervalMs };
+}
+
+/** What the host's reports are sampled under. */
+export function hostSourceOf({ labels, schedule }: Pick<Settings, 'labels' | 'schedule'>): SpoolSource {
+  return { id: 0, name: 'host', intervalMs: schedule.intervalMs, labels };
 }
 
 /** The key that the option names, undefined where it names none. */

@@ -1,4 +1,5 @@
-import { bytesText, durationText, isoTime, mebibytesText } from '../runtime/words.ts';
+import { bytesText, durationText, isoTime, mebibytesText, plural } from '../runtime/words.ts';
+import type { DiskState } from './spool/mirror.ts';
 import type { LinkState } from './uplink/uplink.ts';
 
 /** The agent as `status` shows it. Times are ISO 8601. No key is in it. */
@@ -16,8 +17,9 @@ export interface AgentStatus {
     readonly oldestAt: string | null;
     /** Null where it is in memory alone. */
     readonly folder: string | null;
-    /** All that waits is on disk too. */
-    readonly isMirrored: boolean;
+    readonly disk: DiskStatus;
+    /** Reports that are in memory alone, though there is a folder. */
+    readonly unwrittenReports: number;
   };
   readonly reportsDropped: Readonly<Record<'full' | 'age' | 'disk', number>>;
   readonly lastReportAt: string | null;
@@ -33,6 +35,26 @@ export type LinkStatus =
   | { readonly state: 'connecting' | 'stopped' }
   | { readonly state: 'connected'; readonly peer: string; readonly since: string; readonly unsentReports: number }
   | { readonly state: 'waiting' | 'refused'; readonly reason: string; readonly retryAt: string };
+
+export type DiskStatus =
+  | { readonly state: 'none' }
+  | { readonly state: 'ok' }
+  | { readonly state: 'slow'; readonly since: string }
+  | { readonly state: 'failing'; readonly since: string; readonly reason: string };
+
+/** Undefined: the spool is in memory alone. */
+export function diskStatus(state: DiskState | undefined): DiskStatus {
+  switch (state?.kind) {
+    case undefined:
+      return { state: 'none' };
+    case 'ok':
+      return { state: 'ok' };
+    case 'slow':
+      return { state: 'slow', since: isoTime(state.sinceMs) };
+    case 'failing':
+      return { state: 'failing', since: isoTime(state.sinceMs), reason: state.reason };
+  }
+}
 
 export function linkStatus(state: LinkState): LinkStatus {
   switch (state.kind) {
@@ -70,8 +92,7 @@ export function linkLine(server: string, state: LinkState): string | undefined {
 /** For people. */
 export function statusText(status: AgentStatus): string {
   const { spool, reportsDropped } = status;
-  const place =
-    spool.folder === null ? 'in memory' : `in '${spool.folder}'${spool.isMirrored ? '' : ', which cannot be written'}`;
+  const place = spool.folder === null ? 'in memory' : `in '${spool.folder}'`;
   const dropped = Object.entries(reportsDropped).filter(([, count]) => count > 0);
   const rows: [string, string][] = [
     ['agent', `'${status.name}', version ${status.version}, up since ${status.startedAt}`],
@@ -81,6 +102,7 @@ export function statusText(status: AgentStatus): string {
       `${spool.reports} reports${spool.oldestAt === null ? '' : ` since ${spool.oldestAt}`}; ` +
         `${mebibytesText(spool.bytes)} of ${bytesText(spool.bytesMax)}, ${place}`,
     ],
+    ...diskRows(spool),
     ['dropped', dropped.length === 0 ? 'none' : dropped.map(([reason, count]) => `${count} (${reason})`).join(', ')],
     [
       'reports',
@@ -93,6 +115,14 @@ export function statusText(status: AgentStatus): string {
     ...status.failures.map(({ name, reason }): [string, string] => ['failing', `collector '${name}': ${reason}`]),
   ];
   return rows.map(([name, words]) => `${name.padEnd(9)} ${words}\n`).join('');
+}
+
+function diskRows({ disk, unwrittenReports }: AgentStatus['spool']): [string, string][] {
+  if (disk.state === 'none' || disk.state === 'ok') return [];
+  const reason = disk.state === 'failing' ? ` (${disk.reason})` : '';
+  return [
+    ['disk', `${disk.state} since ${disk.since}${reason}; ${plural(unwrittenReports, 'report')} in memory alone`],
+  ];
 }
 
 function linkText(link: LinkStatus): string {

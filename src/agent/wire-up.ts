@@ -1,7 +1,7 @@
 import type { Recording } from '../model/recording.ts';
 import type { BootClock, Clock } from '../runtime/clock.ts';
 import type { Connection } from '../runtime/connection.ts';
-import type { Log } from '../runtime/log.ts';
+import { type Log, onceAMinute, type SeldomLog } from '../runtime/log.ts';
 import { version } from '../runtime/version.ts';
 import { isoTime } from '../runtime/words.ts';
 import { createCollectors } from './collect/collectors/index.ts';
@@ -11,10 +11,10 @@ import { Sampler } from './collect/sampler.ts';
 import { runSchedule } from './collect/schedule.ts';
 import type { AgentOptions } from './options.ts';
 import { type AgentCounters, newAgentCounters, processFacts, SelfMetrics } from './own-metrics.ts';
-import { collectorOption, collectorsOf, helloOf, rootsOf, type Settings } from './settings.ts';
-import { type SpoolDisk, SpoolFiles } from './spool/mirror.ts';
-import { Spool } from './spool/spool.ts';
-import { type AgentStatus, linkStatus } from './status.ts';
+import { collectorOption, collectorsOf, helloOf, hostSourceOf, rootsOf, type Settings } from './settings.ts';
+import { Mirror, type MirrorClosed, type SpoolDisk } from './spool/mirror.ts';
+import { type Drop, dropText, Spool } from './spool/spool.ts';
+import { type AgentStatus, diskStatus, linkStatus } from './status.ts';
 import { Link, type LinkState } from './uplink/uplink.ts';
 
 /** What an agent is put together from. `run` passes the real ones, the simulation virtual ones. */
@@ -55,6 +55,7 @@ export class Agent {
   readonly counters = newAgentCounters();
   readonly spool: Spool;
   readonly #parts: AgentParts;
+  readonly #seldom: SeldomLog;
   readonly #times: EpochClock;
   readonly #sampler: HostSampler;
   readonly #link: Link;
@@ -70,14 +71,19 @@ export class Agent {
     const { settings, clock, boot, disk, dial, hostId, newSampler, log, random, onState } = parts;
     const { counters } = this;
     this.#parts = parts;
+    this.#seldom = onceAMinute(log, clock);
     this.#startedAt = isoTime(clock.nowMs());
     this.#lastTickAtMs = clock.monotonicMs();
-    const files = disk && new SpoolFiles({ disk, clock, log, counters });
-    this.spool = new Spool({ clock, log, counters, bounds: settings.bounds, ...(files && { files }) });
+    const mirror = disk && new Mirror({ disk, clock, log, counters });
+    this.spool = new Spool({
+      ...{ clock, counters, bounds: settings.bounds, source: hostSourceOf(settings), servers: [settings.address] },
+      ...(mirror && { mirror }),
+    });
     this.#times = new EpochClock({ clock, boot, random, spool: this.spool, counters, log });
     this.#sampler = newSampler(counters);
     this.#link = new Link({
-      ...{ address: settings.address, dial, spool: this.spool, clock, boot, random, counters, log },
+      ...{ address: settings.address, dial, clock, boot, random, counters, log },
+      ...{ spool: this.spool, receiver: this.spool.receiver(settings.address) },
       hello: helloOf(settings, hostId),
       ...(onState && { onState }),
     });
@@ -94,9 +100,10 @@ export class Agent {
     return sinceMs <= 2 * this.#parts.settings.schedule.intervalMs + tickGraceMs;
   }
 
-  /** Makes the first report. Then it goes on by itself, until `stop`; `failed` rejects where it cannot, which is a bug. */
+  /** Reads the spool and makes the first report. Then it goes on by itself, until `stop`; `failed` rejects where it cannot, which is a bug. */
   async start(): Promise<{ readonly failed: Promise<never> }> {
     const { clock, settings } = this.#parts;
+    this.#logDrops(await this.spool.load());
     await this.#tick();
     this.#ticks = runSchedule({
       ...{ schedule: settings.schedule, clock, counters: this.counters },
@@ -108,13 +115,14 @@ export class Agent {
   }
 
   /** Makes no more reports and sends those that wait, for some seconds at most. What was not sent stays on disk. */
-  async stop(): Promise<void> {
+  async stop(): Promise<MirrorClosed> {
     this.#ticks?.stop();
     await this.#ticking;
     this.#stopping.abort();
     await this.#sending;
-    this.spool.close();
+    const closed = await this.spool.close();
     this.#sampler.close();
+    return closed;
   }
 
   /** Something outside has changed: the kernel's files are opened anew, and the next try to connect is now. */
@@ -138,7 +146,8 @@ export class Agent {
         bytesMax: settings.bounds.bytesMax,
         oldestAt: spool.oldestWaitingMs === undefined ? null : isoTime(spool.oldestWaitingMs),
         folder: settings.spoolDir ?? null,
-        isMirrored: spool.unmirroredCount === 0,
+        disk: diskStatus(spool.diskState),
+        unwrittenReports: spool.unwrittenCount,
       },
       reportsDropped: counters.reportsDropped,
       lastReportAt: spool.epoch === undefined ? null : isoTime(spool.epoch.lastTimeMs),
@@ -154,8 +163,13 @@ export class Agent {
     const timeMs = this.#times.stamp();
     const recording = await this.#sampler.sample();
     this.#series = recording.schema.seriesCount;
-    this.spool.append(recording, timeMs);
+    this.#logDrops(this.spool.append(recording, timeMs));
+    this.#link.appended();
     this.#lastTickAtMs = this.#parts.clock.monotonicMs();
+  }
+
+  #logDrops(drops: readonly Drop[]): void {
+    for (const drop of drops) this.#seldom.warn(`dropped ${drop.reason}`, dropText(drop, this.#parts.settings.bounds));
   }
 }
 

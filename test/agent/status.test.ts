@@ -1,6 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { type AgentStatus, linkLine, linkStatus, statusText } from '../../src/agent/status.ts';
+import {
+  type AgentStatus,
+  type DiskStatus,
+  diskStatus,
+  linkLine,
+  linkStatus,
+  statusText,
+} from '../../src/agent/status.ts';
 import type { LinkState } from '../../src/agent/uplink/uplink.ts';
 
 const nowMs = Date.UTC(2026, 0, 1);
@@ -24,7 +31,8 @@ const status: AgentStatus = {
     bytesMax: 64 * 1024 ** 2,
     oldestAt: null,
     folder: '/spool',
-    isMirrored: true,
+    disk: { state: 'ok' },
+    unwrittenReports: 0,
   },
   reportsDropped: { full: 0, age: 0, disk: 0 },
   lastReportAt: null,
@@ -52,17 +60,31 @@ test('each state of the link has its words, for machines, for people and for sys
   ]);
 });
 
+test('a slow disk has a row of its own; one that is in order, or that is not used, has none', () => {
+  const row = (disk: DiskStatus) => /^disk .*$/m.exec(statusText({ ...status, spool: { ...status.spool, disk } }))?.[0];
+  const slow = diskStatus({ kind: 'slow', sinceMs: nowMs });
+  assert.equal(row(slow), 'disk      slow since 2026-01-01T00:00:00.000Z; 0 reports in memory alone');
+  assert.equal(row(diskStatus({ kind: 'ok' })), undefined);
+  assert.equal(row(diskStatus(undefined)), undefined);
+});
+
 test('what is wrong is said: a disk, drops, a clock, collectors', () => {
   const text = statusText({
     ...status,
-    spool: { ...status.spool, isMirrored: false, oldestAt: '2026-01-01T00:00:00.000Z' },
+    spool: {
+      ...status.spool,
+      oldestAt: '2026-01-01T00:00:00.000Z',
+      disk: diskStatus({ kind: 'failing', sinceMs: nowMs, reason: 'ENOSPC: no space left on device' }),
+      unwrittenReports: 5,
+    },
     reportsDropped: { full: 7, age: 0, disk: 2 },
     clockOffsetSeconds: -3600,
     failures: [{ name: 'cpu', reason: "'/proc/stat' is empty" }],
   });
+  assert.match(text, /12 reports since 2026-01-01T00:00:00.000Z; 2.9 MiB of 64MiB, in '\/spool'$/m);
   assert.match(
     text,
-    /12 reports since 2026-01-01T00:00:00.000Z; 2.9 MiB of 64MiB, in '\/spool', which cannot be written/,
+    /^disk +failing since 2026-01-01T00:00:00.000Z \(ENOSPC: no space left on device\); 5 reports in memory alone$/m,
   );
   assert.match(text, /^dropped +7 \(full\), 2 \(disk\)$/m);
   assert.match(text, /^clock +-3600 s are added to times$/m);

@@ -227,11 +227,11 @@ describe('what happens to hosts', () => {
 
   interface Status {
     readonly link: { readonly state: string };
-    readonly spool: { readonly reports: number; readonly isMirrored: boolean };
+    readonly spool: { readonly reports: number; readonly disk: { readonly state: string } };
     readonly reportsDropped: unknown;
   }
   const status = async (host: string): Promise<Status> => JSON.parse(await lab.sh(host, 'sysmon-agent status --json'));
-  const mirrored = async (host: string): Promise<boolean> => (await status(host)).spool.isMirrored;
+  const mirrored = async (host: string): Promise<boolean> => (await status(host)).spool.disk.state === 'ok';
 
   async function journalCursor(host: string): Promise<string> {
     const out = await lab.sh(host, 'journalctl --sync; journalctl -n 0 --show-cursor -q');

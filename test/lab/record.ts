@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { parseSegmentFile } from '../../src/agent/spool/mirror.ts';
+import { isReceiverFileName, parseReceiver } from '../../src/agent/spool/receiver.ts';
+import { parseSegment } from '../../src/agent/spool/segment-format.ts';
 import { decodeAgentMessage } from '../../src/protocol/codec.ts';
 import { SchemaTable } from '../../src/protocol/schema-table.ts';
 import type { Lab } from './lab.ts';
@@ -24,8 +25,11 @@ export class SpoolRecord {
 
   read(lab: Lab, host = this.agent): void {
     const folder = lab.path(host, '/var/lib/sysmon-agent');
-    for (const name of readdirSync(folder).filter((file) => file.endsWith('.spool'))) {
-      this.#readFile(readFileSync(join(folder, name)));
+    const names = readdirSync(folder);
+    const receivers = names.filter(isReceiverFileName).map((name) => parseReceiver(readFileSync(join(folder, name))));
+    const offsetsMs = new Map(receivers.flatMap((receiver) => [...(receiver?.offsetsMs ?? [])]));
+    for (const name of names.filter((file) => file.endsWith('.spool'))) {
+      this.#readFile(readFileSync(join(folder, name)), offsetsMs);
     }
   }
 
@@ -60,11 +64,12 @@ export class SpoolRecord {
     }
   }
 
-  #readFile(bytes: Uint8Array): void {
-    const parsed = parseSegmentFile(bytes);
+  #readFile(bytes: Uint8Array, offsetsMs: ReadonlyMap<number, number>): void {
+    const parsed = parseSegment(bytes);
     assert.notEqual(parsed, 'foreign');
     if (parsed === 'foreign' || parsed.contents === undefined) return;
-    const { epoch, offsetMs = 0, frames } = parsed.contents;
+    const { epoch, frames } = parsed.contents;
+    const offsetMs = offsetsMs.get(epoch) ?? 0;
     const table = new SchemaTable();
     table.begin({ kind: 'begin', epoch, offsetMs });
     for (const { payload } of frames) {

@@ -42,6 +42,7 @@ interface Run {
   readonly process: Process;
   readonly agent: Agent;
   readonly schedule: EndingSchedule;
+  readonly started: Promise<void>;
   isStopping: boolean;
 }
 
@@ -84,6 +85,11 @@ export class AgentNode {
     return this.isRunning ? this.#run!.agent.spool : undefined;
   }
 
+  /** Whether the server's clock was ever compared with that of this epoch. */
+  hasOffset({ id }: SpoolEpoch): boolean {
+    return this.spool?.receiver(serverAddress).offsetsMs.has(id) === true;
+  }
+
   report(epoch: number, seq: number): SampledReport | undefined {
     return this.#byEpoch.get(epoch)?.[seq - 1];
   }
@@ -110,10 +116,10 @@ export class AgentNode {
     const sample = this.#synthetic.sampler();
     let instant: Instant = new Map();
     const agent = new Agent({
-      settings: { address: 'server:9732', agentName: name, labels, schedule, bounds, spoolDir: undefined },
+      settings: { address: serverAddress, agentName: name, labels, schedule, bounds, spoolDir: undefined },
       ...{ clock, log, random: () => random.next(), hostId: `host-of-${name}` },
       boot: { bootMs: () => clock.monotonicMs() },
-      disk: hasDisk ? this.volume.openBy(process) : undefined,
+      disk: hasDisk ? this.volume.openBy(process, world.random(`disk ${process.name}`)) : undefined,
       dial: (signal) =>
         dialVirtual({
           ...{ from: process, line: this.line, to: world.server.host, ports: world.server.ports },
@@ -130,10 +136,20 @@ export class AgentNode {
       }),
     });
     const names = this.#names;
-    agent.spool.onAppend(() => this.#sampled(agent.spool, instant));
-    this.#run = { process, agent, schedule, isStopping: false };
+    const { spool } = agent;
+    const append = spool.append.bind(spool);
+    spool.append = (recording, timeMs) => {
+      const drops = append(recording, timeMs);
+      this.#sampled(spool, instant);
+      return drops;
+    };
     const crashed = (error: unknown) => world.crashed(process, error);
-    agent.start().then(({ failed }) => failed.catch(crashed), crashed);
+    const startedMs = world.timeline.nowMs;
+    const started = agent.start().then(({ failed }) => {
+      if (world.timeline.nowMs - startedMs >= loadMsMax) this.#lostSince(0, 'a start from a disk that did not answer');
+      failed.catch(crashed);
+    }, crashed);
+    this.#run = { process, agent, schedule, started, isStopping: false };
   }
 
   /** SIGTERM: what waits is sent, for a while; then it ends. */
@@ -143,12 +159,14 @@ export class AgentNode {
     run.isStopping = true;
     this.#world.trace(`${run.process.name}: SIGTERM`);
     run.process.deliver(run, () => {
-      run.agent.stop().then(
-        () => {
-          if (run.process.isAlive) this.#end('stopped');
-        },
-        (error: unknown) => this.#world.crashed(run.process, error),
-      );
+      run.started
+        .then(() => run.agent.stop())
+        .then(
+          () => {
+            if (run.process.isAlive) this.#end('stopped');
+          },
+          (error: unknown) => this.#world.crashed(run.process, error),
+        );
     });
   }
 
@@ -211,8 +229,14 @@ export class AgentNode {
     this.#world.trace(`${run.process.name}: ${how}, ${run.agent.spool.waitingCount} reports wait`);
     for (const reason of ['full', 'age', 'disk'] as const)
       this.dropped[reason] += run.agent.counters.reportsDropped[reason];
+    const unwritten = run.agent.spool.unwrittenCount;
     run.process.kill();
     this.#endedMs = this.#world.timeline.nowMs;
+    if (unwritten > 0)
+      this.#lostSince(
+        this.reports.at(-Math.min(unwritten, this.reports.length))!.atMs,
+        'the end of an agent before it was written',
+      );
     if (!this.plan.hasDisk) this.#lostSince(0, 'the end of an agent without a spool on disk');
     const badSinceMs = this.volume.badSinceMs(this.#world.timeline.nowMs);
     if (this.plan.hasDisk && badSinceMs !== undefined) {
@@ -249,6 +273,9 @@ class EndingSchedule implements Schedule {
 }
 
 // Of run.ts.
+const serverAddress = 'server:9732';
 const dialTimeoutMs = 10_000;
+// Of mirror.ts.
+const loadMsMax = 20_000;
 // And a report that was made in the moment of the sync.
 const syncEveryMs = 11_000;

@@ -15,23 +15,29 @@ export class SpoolVolume {
   readonly #files = new Map<string, File>();
   /** All files together. */
   #bytesMax = Number.POSITIVE_INFINITY;
-  /** Every write, sync and removal fails. */
+  /** Every change fails. */
   #isBroken = false;
+  /** No call is answered. */
+  #isStalled = false;
+  #stalledCalls: (() => void)[] = [];
   #faultSinceMs: number | undefined;
   #healedMs = Number.NEGATIVE_INFINITY;
 
-  /** Full where there is room for so many bytes more; broken where that is undefined. */
-  fault(nowMs: number, roomBytes: number | undefined): void {
+  /** Full where there is room for so many bytes more. */
+  fault(nowMs: number, kind: 'broken' | 'stalled' | { readonly roomBytes: number }): void {
     this.#faultSinceMs = this.badSinceMs(nowMs) ?? nowMs;
     this.#healedMs = Number.POSITIVE_INFINITY;
-    if (roomBytes === undefined) this.#isBroken = true;
-    else this.#bytesMax = this.bytes + roomBytes;
+    if (kind === 'broken') this.#isBroken = true;
+    else if (kind === 'stalled') this.#isStalled = true;
+    else this.#bytesMax = this.bytes + kind.roomBytes;
   }
 
   heal(nowMs: number): void {
     this.#isBroken = false;
+    this.#isStalled = false;
     this.#bytesMax = Number.POSITIVE_INFINITY;
     this.#healedMs = nowMs;
+    for (const call of this.#stalledCalls.splice(0)) call();
   }
 
   /** Since when this folder may lack what its spool holds, until the spool has tried again. */
@@ -45,34 +51,60 @@ export class SpoolVolume {
     return bytes;
   }
 
-  /** The folder as a process has it: a dead one's hands do nothing. */
-  openBy(process: Process): SpoolDisk {
-    const whileAlive = <A extends unknown[], R>(call: (...arguments_: A) => R): ((...arguments_: A) => R) => {
-      return (...arguments_) => {
-        if (!process.isAlive) throw new Error('simulation: a process that has ended touches its disk');
-        return call(...arguments_);
-      };
+  /** The folder as a process has it. Each call takes its time; what a dead one had called for does not happen. */
+  openBy(process: Process, random: Random): SpoolDisk {
+    const call = <T>(work: () => T): Promise<T> => {
+      if (!process.isAlive) throw new Error('simulation: a process that has ended touches its disk');
+      const { timeline } = process;
+      return new Promise((resolve, reject) => {
+        const answer = () => {
+          if (!process.isAlive) return;
+          const outcome = outcomeOf(work);
+          timeline.after(random.between(...latencyMs), () => process.deliver(this, () => outcome(resolve, reject)));
+        };
+        timeline.after(random.between(...latencyMs), () => {
+          if (this.#isStalled) this.#stalledCalls.push(answer);
+          else answer();
+        });
+      });
+    };
+    const change = (work: () => void): Promise<void> => {
+      return call(() => {
+        this.#check();
+        work();
+      });
     };
     return {
       path: '/spool',
-      list: whileAlive(() => [...this.#files.keys()]),
-      read: whileAlive((name: string) => Buffer.from(this.#file(name).bytes.subarray(0, this.#file(name).length))),
-      write: whileAlive((name: string, position: number, bytes: Uint8Array) => this.#write(name, position, bytes)),
-      truncate: whileAlive((name: string, length: number) => {
-        this.#check();
-        const file = this.#file(name);
-        file.length = length;
-        if (file.syncedLength !== undefined) file.syncedLength = Math.min(file.syncedLength, length);
-      }),
-      sync: whileAlive((name: string) => {
-        this.#check();
-        const file = this.#file(name);
-        file.syncedLength = file.length;
-      }),
-      remove: whileAlive((name: string) => {
-        this.#check();
-        this.#files.delete(name);
-      }),
+      list: () => call(() => [...this.#files.keys()]),
+      read: (name) => call(() => Buffer.from(this.#file(name).bytes.subarray(0, this.#file(name).length))),
+      write: (name, position, bytes) => change(() => this.#write(name, position, bytes)),
+      truncate: (name, length) =>
+        change(() => {
+          const file = this.#file(name);
+          file.length = length;
+          if (file.syncedLength !== undefined) file.syncedLength = Math.min(file.syncedLength, length);
+        }),
+      sync: (name) =>
+        change(() => {
+          const file = this.#file(name);
+          file.syncedLength = file.length;
+        }),
+      replace: (name, bytes) =>
+        change(() => {
+          // Another file by the same name: of the old one nothing is left, of the new one all.
+          const old = this.#files.get(name);
+          this.#files.delete(name);
+          try {
+            this.#write(name, 0, bytes);
+            this.#file(name).syncedLength = bytes.length;
+          } catch (error) {
+            if (old === undefined) this.#files.delete(name);
+            else this.#files.set(name, old);
+            throw error;
+          }
+        }),
+      remove: (name) => change(() => void this.#files.delete(name)),
     };
   }
 
@@ -137,7 +169,19 @@ export class SpoolVolume {
   }
 }
 
-// The spool tries again every 10 s, when it is written or its housekeeping comes round, which is every 10 s too.
+/** What a call comes to, for whoever waits for it. */
+function outcomeOf<T>(work: () => T): (resolve: (value: T) => void, reject: (reason: unknown) => void) => void {
+  try {
+    const value = work();
+    return (resolve) => resolve(value);
+  } catch (error) {
+    return (_, reject) => reject(error);
+  }
+}
+
+// A call, and again its answer.
+const latencyMs = [0.05, 4] as const;
+// The mirror tries again every 10 s, and syncs every 10 s.
 const retriedWithinMs = 25_000;
 
 /** The server's state file: replaced as a whole, after a while; old or new after any end. */

@@ -52,7 +52,7 @@ function judgeClocks(world: World): void {
       const { serverMs, atMs, epoch } = report;
       if (serverMs === undefined) continue;
       const errorMs = serverMs - (epochMs + atMs + world.server.host.wallAheadMs);
-      if (Math.abs(errorMs) > clockErrorMsMax && epoch.offsetMs === undefined) {
+      if (Math.abs(errorMs) > clockErrorMsMax && !agent.hasOffset(epoch)) {
         world.beyond('an epoch whose clock was never compared, in an agent that was restarted');
       } else if (Math.abs(errorMs) > clockErrorMsMax) {
         // The measurement gave up: only where answers were slow.

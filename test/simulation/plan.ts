@@ -34,6 +34,7 @@ const faultKinds = [
   ...['scraper line cut', 'scraper line reset', 'scraper line slow', 'scraper line narrow'],
   ...['server killed', 'server stopped', 'server paused', 'server without power', 'server disk broken', 'server clock'],
   ...['agent killed', 'agent stopped', 'agent paused', 'agent without power', 'agent disk full', 'agent disk broken'],
+  'agent disk stalled',
   ...['agent clock', 'scraper killed', 'scraper paused', 'scraper discards'],
 ] as const;
 export type FaultKind = (typeof faultKinds)[number];
@@ -129,11 +130,12 @@ function meets(end: Fault): (fault: Fault) => boolean {
   return ({ kind, which, atMs, forMs }) =>
     kind.startsWith('agent disk') &&
     which === end.which &&
-    atMs < end.atMs + drainMs &&
+    // A start does not wait long for a disk that stalls.
+    atMs < end.atMs + drainMs + (kind === 'agent disk stalled' ? end.forMs : 0) &&
     end.atMs < atMs + forMs + diskTriedAgainMs;
 }
 
-// Of link.ts and spool-file.ts.
+// Of uplink.ts and mirror.ts.
 const drainMs = 8000;
 const diskTriedAgainMs = 25_000;
 

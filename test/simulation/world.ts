@@ -294,8 +294,11 @@ export class World {
         agent.cutPower();
         return void later(() => agent.boot());
       case 'agent disk full':
+        agent.volume.fault(this.timeline.nowMs, { roomBytes: size });
+        return void later(() => agent.volume.heal(this.timeline.nowMs));
       case 'agent disk broken':
-        agent.volume.fault(this.timeline.nowMs, kind === 'agent disk full' ? size : undefined);
+      case 'agent disk stalled':
+        agent.volume.fault(this.timeline.nowMs, kind === 'agent disk broken' ? 'broken' : 'stalled');
         return void later(() => agent.volume.heal(this.timeline.nowMs));
       case 'agent clock':
         agent.host.wallAheadMs += size;

@@ -1,4 +1,5 @@
-import type { SpoolCursor } from '../../src/agent/spool/replay.ts';
+import type { Replay } from '../../src/agent/spool/replay.ts';
+import type { SpoolEpoch, SpoolSource } from '../../src/agent/spool/segment.ts';
 import type { Family } from '../../src/model/family.ts';
 import type { Recording } from '../../src/model/recording.ts';
 import { Schema } from '../../src/model/schema.ts';
@@ -132,17 +133,20 @@ export class Receiver {
   }
 }
 
-/** Everything that a cursor has at present, as one connection would send it. Epochs are settled with `offsetMs`. */
-export function drain(cursor: SpoolCursor, settle: (epoch: number) => void = refuse, bytesMax = 65_536): Uint8Array {
+/** Everything that a replay has at present, as one connection would send it. */
+export function drain(replay: Replay, fixOffset: (epoch: SpoolEpoch) => void = refuse, bytesMax = 65_536): Uint8Array {
   const pieces: Uint8Array[] = [];
   for (;;) {
-    const step = cursor.next(bytesMax);
+    const step = replay.next(bytesMax);
     if (step.kind === 'wait') return Buffer.concat(pieces);
-    if (step.kind === 'settle') settle(step.epoch.id);
+    if (step.kind === 'fix offset') fixOffset(step.epoch);
     else pieces.push(step.bytes);
   }
 }
 
-function refuse(epoch: number): never {
-  throw new Error(`epoch ${epoch} is not settled`);
+function refuse({ id }: SpoolEpoch): never {
+  throw new Error(`epoch ${id} has no offset`);
 }
+
+/** What a test's reports are sampled under. */
+export const hostSource: SpoolSource = { id: 0, name: 'host', intervalMs: 5000, labels: [['rack', '7']] };

@@ -1,27 +1,14 @@
-import {
-  accessSync,
-  closeSync,
-  constants,
-  fdatasyncSync,
-  fsyncSync,
-  ftruncateSync,
-  mkdirSync,
-  openSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  statSync,
-  unlinkSync,
-  writeSync,
-} from 'node:fs';
+import { accessSync, constants, statSync } from 'node:fs';
+import { type FileHandle, mkdir, open as openFile, readdir, readFile, rename, rm, unlink } from 'node:fs/promises';
 import { connect, createServer, type Server } from 'node:net';
 import { dirname, join, resolve } from 'node:path';
+import type { Clock } from '../../runtime/clock.ts';
 import { CodedError } from '../../runtime/coded-error.ts';
-import { codeOf, reasonOf } from '../../runtime/words.ts';
-import { isLockName, type SpoolDisk } from './mirror.ts';
+import { codeOf, durationText, reasonOf } from '../../runtime/words.ts';
+import { isLockName, type SpoolDisk, unless } from './mirror.ts';
 
 /** A folder that cannot hold a spool. The words name the folder and what to do. */
-export class SpoolFolderError extends CodedError<'access' | 'locked'> {
+export class SpoolFolderError extends CodedError<'access' | 'locked' | 'timeout'> {
   override readonly name = 'SpoolFolderError';
 }
 
@@ -31,35 +18,54 @@ export interface SpoolFolder {
   close(): Promise<void>;
 }
 
-/** Opens a folder for the spool of this process alone. Throws a SpoolFolderError. */
-export async function openSpoolFolder(path: string): Promise<SpoolFolder> {
-  prepareFolder(path);
-  const folder = openSync(path, 'r');
+/**
+ * Opens a folder for the spool of this process alone. Throws a SpoolFolderError; `timeout` where the disk does not answer,
+ * which is no reason not to start: the spool keeps to memory.
+ */
+export async function openSpoolFolder(path: string, clock: Clock): Promise<SpoolFolder> {
+  const opening = open(path);
+  const late = new AbortController();
+  const timer = clock.after(openMsMax, () => late.abort());
+  const folder = await unless(late.signal, opening).finally(() => timer.cancel());
+  if (folder !== undefined) return folder;
+  // Should it answer after all, nothing is kept.
+  opening.then(
+    (each) => each.close(),
+    () => {},
+  );
+  throw new SpoolFolderError('timeout', `--spool-dir: '${path}' did not answer within ${durationText(openMsMax)}`);
+}
+
+const openMsMax = 10_000;
+
+async function open(path: string): Promise<SpoolFolder> {
+  await prepareFolder(path);
+  const folder = await openFile(path, 'r');
   try {
-    const lock = await lockFolder(path, folder);
+    const lock = await lockFolder(path, folder.fd);
     const disk = new FolderDisk(path, folder);
     return {
       disk,
       async close() {
-        disk.close();
+        await disk.close();
         // Node removes the socket's file when its server closes.
         await new Promise((resolve) => lock.close(resolve));
-        closeSync(folder);
+        await folder.close();
       },
     };
   } catch (error) {
-    closeSync(folder);
+    await folder.close();
     throw error;
   }
 }
 
 /** Makes the folder and a file in it. */
-function prepareFolder(path: string): void {
+async function prepareFolder(path: string): Promise<void> {
   try {
-    mkdirSync(path, { recursive: true, mode: 0o700 });
+    await mkdir(path, { recursive: true, mode: 0o700 });
     const probe = join(path, `.probe-${process.pid}`);
-    closeSync(openSync(probe, 'wx', 0o600));
-    unlinkSync(probe);
+    await (await openFile(probe, 'wx', 0o600)).close();
+    await unlink(probe);
   } catch (error) {
     // A full disk is no reason not to start: the spool keeps to memory until there is room.
     if (codeOf(error) !== 'ENOSPC' && codeOf(error) !== 'EDQUOT') throw noAccess(path, error);
@@ -84,76 +90,86 @@ function noAccess(path: string, error: unknown): SpoolFolderError {
   return new SpoolFolderError('access', words, { cause: error });
 }
 
-/** The real folder. One file is kept open: the one that was written last. */
+/** The real folder. One file is kept open: the one that was written last. The mirror makes one call at a time. */
 class FolderDisk implements SpoolDisk {
   readonly path: string;
-  readonly #folder: number;
-  #open: { readonly name: string; readonly fd: number } | undefined;
+  readonly #folder: FileHandle;
+  #open: { readonly name: string; readonly file: FileHandle } | undefined;
   #madeFiles = false;
 
-  constructor(path: string, folder: number) {
+  constructor(path: string, folder: FileHandle) {
     this.path = path;
     this.#folder = folder;
   }
 
-  list(): readonly string[] {
-    return readdirSync(this.path);
+  list(): Promise<readonly string[]> {
+    return readdir(this.path);
   }
 
-  read(name: string): Uint8Array {
-    return readFileSync(join(this.path, name));
+  read(name: string): Promise<Uint8Array> {
+    return readFile(join(this.path, name));
   }
 
-  write(name: string, position: number, bytes: Uint8Array): void {
-    const fd = this.#fd(name);
+  async write(name: string, position: number, bytes: Uint8Array): Promise<void> {
+    const file = await this.#file(name);
     let written = 0;
     while (written < bytes.length) {
-      const taken = writeSync(fd, bytes, written, bytes.length - written, position + written);
+      const { bytesWritten } = await file.write(bytes, written, bytes.length - written, position + written);
       // Linux says ENOSPC where it takes nothing; a file system that says 0 for ever must not hold us here.
-      if (taken === 0) throw new Error(`'${name}': the file system took ${written} bytes of ${bytes.length}`);
-      written += taken;
+      if (bytesWritten === 0) throw new Error(`'${name}': the file system took ${written} bytes of ${bytes.length}`);
+      written += bytesWritten;
     }
   }
 
-  truncate(name: string, bytes: number): void {
-    ftruncateSync(this.#fd(name), bytes);
+  async truncate(name: string, bytes: number): Promise<void> {
+    await (await this.#file(name)).truncate(bytes);
   }
 
-  sync(name: string): void {
-    fdatasyncSync(this.#fd(name));
+  async sync(name: string): Promise<void> {
+    await (await this.#file(name)).datasync();
     // A file that was made is in its folder only once the folder is synced too.
-    if (this.#madeFiles) fsyncSync(this.#folder);
+    if (this.#madeFiles) await this.#folder.sync();
     this.#madeFiles = false;
   }
 
-  remove(name: string): void {
-    if (this.#open?.name === name) this.close();
+  async replace(name: string, bytes: Uint8Array): Promise<void> {
+    const made = join(this.path, `${name}.new`);
+    const file = await openFile(made, 'w', 0o600);
     try {
-      unlinkSync(join(this.path, name));
-    } catch (error) {
-      if (codeOf(error) !== 'ENOENT') throw error;
+      await file.writeFile(bytes);
+      await file.datasync();
+    } finally {
+      await file.close();
     }
+    await rename(made, join(this.path, name));
+    await this.#folder.sync();
   }
 
-  close(): void {
-    if (this.#open !== undefined) closeSync(this.#open.fd);
+  async remove(name: string): Promise<void> {
+    if (this.#open?.name === name) await this.close();
+    await rm(join(this.path, name), { force: true });
+  }
+
+  async close(): Promise<void> {
+    const file = this.#open?.file;
     this.#open = undefined;
+    await file?.close();
   }
 
-  #fd(name: string): number {
-    if (this.#open?.name === name) return this.#open.fd;
-    this.close();
+  async #file(name: string): Promise<FileHandle> {
+    if (this.#open?.name === name) return this.#open.file;
+    await this.close();
     const path = join(this.path, name);
-    let fd: number;
+    let file: FileHandle;
     try {
-      fd = openSync(path, 'r+');
+      file = await openFile(path, 'r+');
     } catch (error) {
       if (codeOf(error) !== 'ENOENT') throw error;
-      fd = openSync(path, 'wx+', 0o600);
+      file = await openFile(path, 'wx+', 0o600);
       this.#madeFiles = true;
     }
-    this.#open = { name, fd };
-    return fd;
+    this.#open = { name, file };
+    return file;
   }
 }
 
@@ -168,14 +184,14 @@ async function lockFolder(path: string, folder: number): Promise<Server> {
   // By way of the open folder, since the path of a socket is at most 107 bytes long.
   const at = (number: number) => `/proc/self/fd/${folder}/${lockName(number)}`;
   for (let attempt = 0; attempt < lockAttemptsMax; attempt++) {
-    const found = lockNumbers(path);
+    const found = await lockNumbers(path);
     if (await anyAnswers(found.map(at))) break;
     const own = Math.max(0, ...found) + 1;
     const server = await listenOn(at(own), path);
     if (server === undefined) continue;
-    const others = lockNumbers(path).filter((number) => number !== own);
+    const others = (await lockNumbers(path)).filter((number) => number !== own);
     if (!(await anyAnswers(others.map(at)))) {
-      for (const number of others) rmSync(join(path, lockName(number)), { force: true });
+      for (const number of others) await rm(join(path, lockName(number)), { force: true });
       return server;
     }
     await new Promise((resolve) => server.close(resolve));
@@ -193,8 +209,8 @@ function lockName(number: number): string {
   return `lock.${number}`;
 }
 
-function lockNumbers(path: string): number[] {
-  return readdirSync(path).flatMap((name) =>
+async function lockNumbers(path: string): Promise<number[]> {
+  return (await readdir(path)).flatMap((name) =>
     isLockName(name) ? [Number.parseInt(name.slice('lock.'.length), 10)] : [],
   );
 }

@@ -1,297 +1,608 @@
-import { crc32 } from 'node:zlib';
-import type { Clock } from '../../runtime/clock.ts';
-import type { Log } from '../../runtime/log.ts';
-import { reasonOf } from '../../runtime/words.ts';
-import { type FrameKind, frameKind, type Segment, type SpooledFrame } from './segment.ts';
+import type { Clock, Timer } from '../../runtime/clock.ts';
+import { type Log, onceAMinute, type SeldomLog } from '../../runtime/log.ts';
+import { durationText, isoTime, plural, reasonOf, secondsText } from '../../runtime/words.ts';
+import {
+  encodeReceiver,
+  isReceiverFileName,
+  parseReceiver,
+  type Receiver,
+  type ReceiverState,
+  receiverFileName,
+} from './receiver.ts';
+import type { Segment } from './segment.ts';
+import { encodeRecords, parseSegment, type SegmentContents } from './segment-format.ts';
 
 /**
- * A folder of files, as the spool needs it; every call throws where it fails. The simulation has one that is full, torn,
- * or loses what was not synced.
+ * A folder of files, as the spool needs it. Every call may take any time, and rejects where it fails. The simulation has
+ * one that is slow, full, torn, or loses what was not synced.
  */
 export interface SpoolDisk {
   /** For messages. */
   readonly path: string;
-  list(): readonly string[];
-  read(name: string): Uint8Array;
-  /** Writes all of it at this position, or throws. Makes the file where there is none. */
-  write(name: string, position: number, bytes: Uint8Array): void;
-  truncate(name: string, bytes: number): void;
+  list(): Promise<readonly string[]>;
+  read(name: string): Promise<Uint8Array>;
+  /** Writes all of it at this position. Makes the file where there is none. */
+  write(name: string, position: number, bytes: Uint8Array): Promise<void>;
+  truncate(name: string, bytes: number): Promise<void>;
   /** What the file holds, and that it exists, survives a power cut. */
-  sync(name: string): void;
-  remove(name: string): void;
+  sync(name: string): Promise<void>;
+  /** Makes these the file's bytes; a power cut leaves either these or those before. */
+  replace(name: string, bytes: Uint8Array): Promise<void>;
+  /** Does nothing where there is no such file. */
+  remove(name: string): Promise<void>;
 }
 
-export interface SpoolFileCounters {
-  /** Reading, writing, syncing or removing that failed, and files that were torn or damaged. */
+/** How the disk is. `sinceMs` is by the wall clock. */
+export type DiskState =
+  | { readonly kind: 'ok' }
+  /** An operation has taken more than two seconds, and no whole sync was quick since then. */
+  | { readonly kind: 'slow'; readonly sinceMs: number }
+  /** An operation has failed, and not everything has succeeded since then. */
+  | { readonly kind: 'failing'; readonly sinceMs: number; readonly reason: string };
+
+export interface MirrorCounters {
+  /** Operations that failed, and files that were torn or damaged. */
   spoolDiskErrors: number;
+  spoolDiskState: DiskState['kind'];
+  /** Reports that are in memory alone. */
+  spoolUnwrittenReports: number;
 }
 
-/** A segment as it was found on disk. `frames` holds at least one report. */
+export interface MirrorClosed {
+  /** They are lost with the process. */
+  readonly unwrittenReports: number;
+  /** False: an operation has not returned, and whatever else touched the folder might not either. */
+  readonly isIdle: boolean;
+}
+
+/** A segment as it was found on disk. */
 export interface LoadedSegment {
+  readonly kind: 'segment';
   readonly name: string;
-  readonly number: number;
-  readonly epoch: number;
-  readonly offsetMs: number | undefined;
-  readonly continues: boolean;
-  readonly acknowledgedSeq: number;
-  readonly firstSeq: number;
-  readonly frames: readonly SpooledFrame[];
+  readonly contents: SegmentContents;
   /** Up to here the file is good. */
   readonly goodBytes: number;
+  /** It goes on behind its good bytes. */
+  readonly isTorn: boolean;
+}
+
+export interface LoadedReceivers {
+  readonly kind: 'receivers';
+  readonly states: readonly ReceiverState[];
 }
 
 /**
- * The spool's mirror on disk: a file for each segment, named by its number.
+ * The spool's mirror on disk: a file for each segment, numbered in their order, and one for each receiver. Nobody waits
+ * for it. It remembers how far it has written each file, and catches up with memory by one operation at a time:
  *
- *     file    = record record …              the first record is a header
- *     record  = u32 length of the payload | u32 CRC-32 of the payload | payload      all numbers big-endian
- *     payload = u8 kind | …
- *       0  header        the 12 bytes `sysmon spool`, then JSON {version, epoch, offsetMs or null, continues}
- *       1  schema        f64 0   | f64 0      | the frame's payload, as it goes out
- *       2  key report    f64 seq | f64 timeMs | likewise
- *       3  report        f64 seq | f64 timeMs | likewise
- *       4  offset        f64 offsetMs: settled after the header was written
- *       5  acknowledged  f64 seq
+ *     receivers with a new offset ▶ removing what is gone ▶ frames not written ▶ every 10 s: syncing, receivers that changed
  *
- * Records are only ever added, at a position that is known: a write that failed halfway is written over by the next try.
- * A process that is killed loses nothing of what was written; a power cut loses what was not synced. A record that is
- * not whole ends its file.
+ * So a disk that stalls costs no memory: what is to be written is in the spool anyway. A process that is killed loses
+ * what was not written, which on a disk that is in order is nothing but the report of that moment. A power cut loses what
+ * was not synced.
  */
-export class SpoolFiles {
+export class Mirror {
   readonly #disk: SpoolDisk;
   readonly #clock: Clock;
   readonly #log: Log;
-  readonly #counters: SpoolFileCounters;
-  readonly #files = new Map<Segment, SegmentFile>();
-  /** Files of segments that are gone, which could not be removed. */
-  readonly #left = new Set<string>();
-  #nextNumber = 1;
-  #failing = false;
-  #retryAtMs = Number.NEGATIVE_INFINITY;
+  readonly #seldom: SeldomLog;
+  readonly #counters: MirrorCounters;
+  readonly #segments = new Map<Segment, SegmentFile>();
+  readonly #receivers = new Map<Receiver, ReceiverFile>();
+  /** Files to remove. */
+  readonly #gone = new Set<GoneFile>();
+  /** Files whose last operation failed: left alone until the retry. */
+  readonly #failed = new Set<object>();
+  #retry: Timer | undefined;
+  #phase: 'loading' | 'running' | 'closed' = 'loading';
+  /** One operation is under way. */
+  #isBusy = false;
+  /** Undefined until the folder was listed: a number might be taken. */
+  #nextNumber: number | undefined;
+  #state: DiskState = { kind: 'ok' };
+  /** The same on the monotonic clock, and the most that was in memory alone since then. */
+  #trouble = { sinceMs: 0, unwrittenMax: 0 };
+  #syncRound: SyncRound | undefined;
+  /** When the first change was made that was not synced, and what syncs it if no report comes in time. */
+  #unsynced: { readonly sinceMs: number; readonly timer: Timer } | undefined;
+  #appendedAtMs: number;
+  /** Called when an operation has ended or the disk's state has changed. */
+  readonly #waiting: (() => void)[] = [];
 
-  constructor(options: { disk: SpoolDisk; clock: Clock; log: Log; counters: SpoolFileCounters }) {
+  constructor(options: { disk: SpoolDisk; clock: Clock; log: Log; counters: MirrorCounters }) {
     this.#disk = options.disk;
     this.#clock = options.clock;
     this.#log = options.log;
+    this.#seldom = onceAMinute(options.log, options.clock);
     this.#counters = options.counters;
+    this.#appendedAtMs = options.clock.monotonicMs();
   }
 
-  /** The disk takes nothing at present: memory alone holds what is new. */
-  get failing(): boolean {
-    return this.#failing;
+  get state(): DiskState {
+    return this.#state;
   }
 
-  /** Higher than the number of any file that was found, ours or not. */
-  get nextNumber(): number {
-    return this.#nextNumber;
+  /** Reports that are in memory alone. */
+  get unwrittenCount(): number {
+    let count = 0;
+    for (const [segment, file] of this.#segments) count += segment.reportsFrom(file.frameCount);
+    return count;
   }
 
-  /** Segments of which the disk lacks something. */
-  missingCount(segments: readonly Segment[]): number {
-    return segments.filter((segment) => (this.#files.get(segment)?.frameCount ?? 0) < segment.frameCount).length;
-  }
-
-  /** Everything that can be read, in the order in which it was made. What cannot is cut off, or left alone and named. */
-  load(): LoadedSegment[] {
-    const loaded: LoadedSegment[] = [];
-    const foreign: string[] = [];
-    for (const name of [...this.#disk.list()].sort()) {
-      const number = segmentNumber(name);
-      if (number === undefined) {
-        if (!ownNames.has(name) && !isLockName(name)) foreign.push(name);
-        continue;
+  /**
+   * What can be read: the receivers, then the segments in the order in which they were made. What is torn is cut off, what
+   * cannot be read is left alone and named. A disk that does not answer is waited for no longer than `loadMsMax`: the
+   * next start reads the rest.
+   */
+  async *load(): AsyncGenerator<LoadedReceivers | LoadedSegment> {
+    const late = new AbortController();
+    const timer = this.#clock.after(loadMsMax, () => late.abort());
+    try {
+      let names: readonly string[] = [];
+      await unless(late.signal, this.#run(this.#listing((found) => (names = found))));
+      if (this.#nextNumber === undefined) this.#warn('cannot be read: starting without the reports that it holds');
+      const foreign = names.filter((name) => !isOurs(name));
+      const states: ReceiverState[] = [];
+      for (const name of names.filter(isReceiverFileName)) {
+        if (late.signal.aborted) break;
+        const bytes = await unless(late.signal, this.#read(name));
+        const state = bytes && this.#parseReceiver(name, bytes);
+        if (state !== undefined) states.push(state);
       }
-      this.#nextNumber = Math.max(this.#nextNumber, number + 1);
-      const file = this.#loadFile(name, number);
-      if (file === 'foreign') foreign.push(name);
-      else if (file !== undefined) loaded.push(file);
+      yield { kind: 'receivers', states };
+      for (const name of names.filter((each) => segmentNumber(each) !== undefined).sort()) {
+        if (late.signal.aborted) break;
+        const bytes = await unless(late.signal, this.#read(name));
+        const loaded = bytes && this.#parseSegment(name, bytes);
+        if (loaded === 'foreign') foreign.push(name);
+        else if (loaded !== undefined) yield loaded;
+      }
+      if (late.signal.aborted && names.length > 0) {
+        this.#warn(`it was not read whole within ${durationText(loadMsMax)}: starting without the rest`);
+      }
+      if (foreign.length > 0) this.#warnForeign(foreign);
+    } finally {
+      timer.cancel();
+      if (this.#phase === 'loading') this.#phase = 'running';
+      this.#changed();
+      this.#work();
     }
-    if (foreign.length > 0) {
-      const names = foreign.slice(0, foreignNamesMax).map((name) => `'${name}'`);
-      const more = foreign.length > foreignNamesMax ? ` and ${foreign.length - foreignNamesMax} more` : '';
-      this.#log.warn(
-        `spool in '${this.#disk.path}': leaving alone what this version did not write: ${names.join(', ')}${more}`,
-      );
-    }
-    return loaded;
   }
 
   /** From here on the file of this segment is kept up. */
-  adopt(segment: Segment, file: LoadedSegment): void {
-    this.#files.set(segment, {
-      name: file.name,
-      bytes: file.goodBytes,
-      frameCount: file.frames.length,
-      offsetWritten: file.offsetMs !== undefined,
-      acknowledgedSeq: file.acknowledgedSeq,
-      // Whoever wrote it may have been killed before it was.
-      synced: false,
-    });
+  adopt(segment: Segment, { name, contents, goodBytes, isTorn }: LoadedSegment): void {
+    // Not synced: the process that wrote it may have been killed before it was.
+    const file = { name, bytes: goodBytes, frameCount: contents.frames.length, isTorn, isSynced: false };
+    this.#segments.set(segment, file);
   }
 
-  /** Brings the files up to what memory holds. It never throws: what fails is told, and tried again after a while. */
-  catchUp(segments: readonly Segment[]): void {
-    this.#attempt(() => {
-      try {
-        for (const segment of segments) this.#write(segment);
-      } finally {
-        // Each on its own: a file that cannot be removed must not keep the others from being written, nor a full disk
-        // from being emptied.
-        this.#removeLeft();
-      }
-    });
-  }
-
-  /** Makes what was written survive a power cut. */
-  sync(segments: readonly Segment[]): void {
-    this.#attempt(() => {
-      for (const segment of segments) {
-        const file = this.#files.get(segment);
-        if (file === undefined) continue;
-        this.#writeAcknowledged(segment, file);
-        if (!file.synced) this.#sync(file);
-      }
-      // Not before: a disk that takes writes and cannot sync them would come and go in the log.
-      if (this.#failing)
-        this.#log.info(`spool in '${this.#disk.path}': it can be written again, and holds all that waits`);
-      this.#failing = false;
-    });
+  /** A new segment, behind all others. */
+  add(segment: Segment): void {
+    this.#segments.set(segment, { name: undefined, bytes: 0, frameCount: 0, isTorn: false, isSynced: true });
   }
 
   /** The segment is freed or dropped. */
   remove(segment: Segment): void {
-    const file = this.#files.get(segment);
-    if (file === undefined) return;
-    this.#files.delete(segment);
-    this.#left.add(file.name);
-    // Also while the disk takes nothing: removing is what makes room.
-    this.#attempt(() => this.#removeLeft(), { evenIfFailing: true });
+    const name = this.#segments.get(segment)?.name;
+    this.#segments.delete(segment);
+    if (name !== undefined) this.#removeFile(name);
   }
 
-  #removeLeft(): void {
-    for (const name of this.#left) {
-      this.#disk.remove(name);
-      this.#left.delete(name);
+  /** From here on the file of this receiver is kept up. */
+  addReceiver(receiver: Receiver): void {
+    const name = receiverFileName(receiver.server);
+    const savedAtMs = this.#clock.monotonicMs();
+    this.#receivers.set(receiver, { name, changeCount: 0, offsetChangeCount: 0, savedAtMs });
+  }
+
+  removeReceiver(receiver: Receiver): void {
+    this.#receivers.delete(receiver);
+    this.removeReceiverOf(receiver.server);
+  }
+
+  removeReceiverOf(server: string): void {
+    this.#removeFile(receiverFileName(server));
+  }
+
+  #removeFile(name: string): void {
+    this.#gone.add({ name });
+    this.#work();
+  }
+
+  /**
+   * A report was appended. It is synced at once where the next one, coming as long after it as it came after the last,
+   * would come too late to sync with: so a sync seldom needs a timer, for which the process would be woken once more.
+   */
+  appended(): void {
+    const nowMs = this.#clock.monotonicMs();
+    const nextMs = 2 * nowMs - this.#appendedAtMs;
+    this.#appendedAtMs = nowMs;
+    const { sinceMs } = this.#changed();
+    if (nextMs + syncMarginMs >= sinceMs + syncEveryMs) this.#sync();
+    else this.#work();
+  }
+
+  /** A new offset is written at once, an acknowledgement with one of the next syncs. */
+  receiverChanged(): void {
+    this.#changed();
+    this.#work();
+  }
+
+  /** Resolves when the receiver's offsets are on disk; at once, where the disk is not ok. */
+  async offsetsSaved(receiver: Receiver): Promise<void> {
+    for (;;) {
+      const file = this.#receivers.get(receiver);
+      if (file === undefined || file.offsetChangeCount === receiver.offsetChangeCount) return;
+      if (this.#state.kind !== 'ok' || this.#phase === 'closed') return;
+      await this.#progress();
     }
   }
 
-  #write(segment: Segment): void {
-    const file = this.#files.get(segment) ?? newFile(segment);
-    const records: Uint8Array[] = [];
-    if (file.bytes === 0) records.push(headerRecord(segment));
-    const { offsetMs } = segment.epoch;
-    const offsetWritten = file.offsetWritten || offsetMs !== undefined;
-    if (file.bytes > 0 && offsetWritten && !file.offsetWritten)
-      records.push(numberRecord(recordKind.offset, offsetMs!));
-    while (file.frameCount < segment.frameCount || records.length > 0) {
-      let bytes = 0;
-      let { frameCount } = file;
-      for (; frameCount < segment.frameCount && bytes < writeBytesMax; frameCount++) {
-        const record = frameRecord(segment.frame(frameCount));
-        bytes += record.length;
-        records.push(record);
-      }
-      this.#append(file, records.length === 1 ? records[0]! : Buffer.concat(records));
-      // Only now: what has failed is written again.
-      file.frameCount = frameCount;
-      file.offsetWritten = offsetWritten;
-      this.#files.set(segment, file);
-      records.length = 0;
+  /** Writes and syncs the rest, for `closeMsMax` at most. */
+  async close(): Promise<MirrorClosed> {
+    this.#failed.clear();
+    for (const file of this.#receivers.values()) file.savedAtMs = Number.NEGATIVE_INFINITY;
+    this.#sync();
+    const late = new AbortController();
+    const timer = this.#clock.after(closeMsMax, () => late.abort());
+    while (this.#isBusy && !late.signal.aborted) await unless(late.signal, this.#progress());
+    timer.cancel();
+    this.#phase = 'closed';
+    this.#retry?.cancel();
+    this.#unsynced?.timer.cancel();
+    return { unwrittenReports: this.unwrittenCount, isIdle: !this.#isBusy };
+  }
+
+  /** There is something to be written and synced. */
+  #changed(): { readonly sinceMs: number } {
+    this.#count();
+    this.#unsynced ??= {
+      sinceMs: this.#clock.monotonicMs(),
+      timer: this.#clock.after(syncEveryMs, () => this.#sync()),
+    };
+    return this.#unsynced;
+  }
+
+  #sync(): void {
+    this.#syncRound ??= { evidence: 'none' };
+    this.#work();
+  }
+
+  /** Starts the next operation. Where one is under way, it is followed by the next. */
+  #work(): void {
+    if (this.#isBusy || this.#phase !== 'running') return;
+    const next = this.#next();
+    if (next !== undefined) void this.#run(next);
+    else if (this.#syncRound !== undefined) this.#endSyncRound(this.#syncRound);
+  }
+
+  /** What is to be done next, in the order in which it matters. */
+  #next(): Operation | undefined {
+    const isReady = (file: object) => !this.#failed.has(file);
+    if (this.#nextNumber === undefined) return isReady(this.#disk) ? this.#listing() : undefined;
+    for (const [receiver, file] of this.#receivers) {
+      if (file.offsetChangeCount < receiver.offsetChangeCount && isReady(file)) return this.#saving(receiver, file);
     }
+    // Before writing: it makes room.
+    for (const file of this.#gone) if (isReady(file)) return this.#removing(file);
+    for (const [segment, file] of this.#segments) {
+      if (!isReady(file)) continue;
+      if (file.isTorn) return this.#cutting(file);
+      if (file.frameCount < segment.frameCount) return this.#writing(segment, file);
+    }
+    if (this.#syncRound === undefined) return undefined;
+    for (const file of this.#segments.values()) if (!file.isSynced && isReady(file)) return this.#syncing(file);
+    const savedBeforeMs = this.#clock.monotonicMs() - receiversSavedEveryMs;
+    for (const [receiver, file] of this.#receivers) {
+      if (file.changeCount === receiver.changeCount || file.savedAtMs > savedBeforeMs) continue;
+      if (isReady(file)) return this.#saving(receiver, file);
+    }
+    return undefined;
   }
 
-  #writeAcknowledged(segment: Segment, file: SegmentFile): void {
-    const { acknowledgedSeq } = segment.epoch;
-    if (acknowledgedSeq <= file.acknowledgedSeq || acknowledgedSeq < segment.firstSeq) return;
-    if (acknowledgedSeq > segment.lastSeq) return;
-    this.#append(file, numberRecord(recordKind.acknowledged, acknowledgedSeq));
-    file.acknowledgedSeq = acknowledgedSeq;
+  async #run({ file, what, call, done, failed }: Operation): Promise<void> {
+    const outcome = await this.#operate(what, call);
+    if (outcome.kind === 'done') {
+      done();
+    } else {
+      failed?.();
+      this.#fail(file, outcome.error);
+    }
+    this.#count();
+    this.#wake();
+    this.#work();
   }
 
-  #append(file: SegmentFile, bytes: Uint8Array): void {
-    file.synced = false;
-    this.#disk.write(file.name, file.bytes, bytes);
-    file.bytes += bytes.length;
-  }
-
-  #sync(file: SegmentFile): void {
+  /** Calls the disk; nothing else does. */
+  async #operate<T>(what: string, call: () => Promise<T>): Promise<Outcome<T>> {
+    const began = { wallMs: this.#clock.nowMs(), monotonicMs: this.#clock.monotonicMs() };
+    const timer = this.#clock.after(slowMsMin, () => this.#isSlow(what, began));
+    this.#isBusy = true;
     try {
-      this.#disk.sync(file.name);
-      file.synced = true;
+      return { kind: 'done', value: await call() };
     } catch (error) {
-      // After a sync that failed nobody knows which pages are on disk: all of it is written once more, in place.
-      Object.assign(file, { bytes: 0, frameCount: 0, offsetWritten: false, acknowledgedSeq: 0 });
-      throw error;
+      return { kind: 'failed', error };
+    } finally {
+      timer.cancel();
+      this.#isBusy = false;
     }
   }
 
-  #attempt(work: () => void, { evenIfFailing = false } = {}): void {
-    const now = this.#clock.monotonicMs();
-    if (now < this.#retryAtMs && !evenIfFailing) return;
-    try {
-      work();
-    } catch (error) {
-      this.#counters.spoolDiskErrors++;
-      this.#retryAtMs = now + retryMs;
-      if (!this.#failing)
-        this.#log.warn(`${this.#words(error)}: keeping reports in memory alone, trying again every 10 s`);
-      this.#failing = true;
-    }
+  #listing(found: (names: readonly string[]) => void = () => {}): Operation {
+    let names: readonly string[] = [];
+    return {
+      file: this.#disk,
+      what: 'listing it',
+      call: async () => {
+        names = await this.#disk.list();
+      },
+      done: () => {
+        this.#nextNumber = 1 + Math.max(0, ...names.map((name) => segmentNumber(name) ?? 0));
+        found(names);
+      },
+    };
   }
 
-  #loadFile(name: string, number: number): LoadedSegment | 'foreign' | undefined {
-    let bytes: Uint8Array;
-    try {
-      bytes = this.#disk.read(name);
-    } catch (error) {
-      this.#counters.spoolDiskErrors++;
-      this.#log.warn(`${this.#words(error)}: leaving the file '${name}' alone`);
-      return undefined;
-    }
-    const parsed = parseSegmentFile(bytes);
-    if (parsed === 'foreign') return 'foreign';
-    if (parsed.goodBytes < bytes.length) this.#cut(name, { goodBytes: parsed.goodBytes, foundBytes: bytes.length });
-    if (parsed.contents === undefined) {
-      this.#left.add(name);
-      this.#attempt(() => this.#removeLeft());
-      return undefined;
-    }
-    return { name, number, goodBytes: parsed.goodBytes, ...parsed.contents };
+  #removing(file: GoneFile): Operation {
+    return {
+      file,
+      what: `removing '${file.name}'`,
+      call: () => this.#disk.remove(file.name),
+      done: () => this.#gone.delete(file),
+    };
   }
 
-  #cut(name: string, { goodBytes, foundBytes }: { goodBytes: number; foundBytes: number }): void {
-    this.#counters.spoolDiskErrors++;
-    this.#log.warn(
-      `spool in '${this.#disk.path}': '${name}' is torn or damaged at byte ${goodBytes} of ${foundBytes}: ` +
-        'keeping what stands before it',
+  #saving(receiver: Receiver, file: ReceiverFile): Operation {
+    const { changeCount, offsetChangeCount } = receiver;
+    const bytes = encodeReceiver(receiver);
+    return {
+      file,
+      what: `replacing '${file.name}'`,
+      call: () => this.#disk.replace(file.name, bytes),
+      done: () => Object.assign(file, { changeCount, offsetChangeCount, savedAtMs: this.#clock.monotonicMs() }),
+    };
+  }
+
+  #cutting(file: SegmentFile): Operation {
+    const name = this.#nameOf(file);
+    return {
+      file,
+      what: `truncating '${name}'`,
+      call: () => this.#disk.truncate(name, file.bytes),
+      done: () => {
+        file.isTorn = false;
+      },
+    };
+  }
+
+  /** The next frames that the file lacks, and no more than `writeBytesMax` of them: a copy is made of these alone. */
+  #writing(segment: Segment, file: SegmentFile): Operation {
+    const name = this.#nameOf(file);
+    const from = file.frameCount;
+    const to = segment.pieceEnd(from, { before: segment.frameCount, bytesMax: writeBytesMax });
+    const bytes = encodeRecords(segment, from, to);
+    return {
+      file,
+      what: `writing '${name}'`,
+      call: () => this.#disk.write(name, file.bytes, bytes),
+      // Only now: what has failed is written again, in the same place.
+      done: () => Object.assign(file, { bytes: file.bytes + bytes.length, frameCount: to, isSynced: false }),
+    };
+  }
+
+  #syncing(file: SegmentFile): Operation {
+    const name = this.#nameOf(file);
+    return {
+      file,
+      what: `fdatasync of '${name}'`,
+      call: () => this.#disk.sync(name),
+      done: () => {
+        file.isSynced = true;
+        if (this.#syncRound?.evidence === 'none') this.#syncRound.evidence = 'quick';
+      },
+      // Nobody knows then which pages are on disk, and the kernel calls all of them clean: they are written once more.
+      failed: () => Object.assign(file, { bytes: 0, frameCount: 0 }),
+    };
+  }
+
+  /** Numbers follow the order of the segments, because these are written for the first time in that order. */
+  #nameOf(file: SegmentFile): string {
+    file.name ??= segmentName(this.#nextNumber!++);
+    return file.name;
+  }
+
+  #endSyncRound({ evidence }: SyncRound): void {
+    this.#syncRound = undefined;
+    this.#unsynced?.timer.cancel();
+    this.#unsynced = undefined;
+    // Not before a sync: a disk that takes writes and cannot sync them would come and go in the log.
+    const isProven = evidence === 'quick' || (evidence === 'none' && this.#state.kind === 'failing');
+    if (isProven && this.#failed.size === 0 && this.#state.kind !== 'ok') this.#recover();
+  }
+
+  #isSlow(what: string, began: { readonly wallMs: number; readonly monotonicMs: number }): void {
+    if (this.#syncRound !== undefined) this.#syncRound.evidence = 'slow';
+    if (this.#state.kind !== 'ok') return;
+    this.#become({ kind: 'slow', sinceMs: began.wallMs }, began.monotonicMs);
+    this.#seldom.warn(
+      'slow',
+      `spool in '${this.#disk.path}': disk slow since ${isoTime(began.wallMs)} (${what}); ` +
+        'sampling and sending go on, new reports are in memory alone until it answers',
     );
-    this.#attempt(() => this.#disk.truncate(name, goodBytes));
   }
 
-  #words(error: unknown): string {
-    return `spool in '${this.#disk.path}': ${reasonOf(error)}`;
+  #fail(file: object, error: unknown): void {
+    this.#counters.spoolDiskErrors++;
+    this.#failed.add(file);
+    if (this.#phase === 'closed') return;
+    this.#retry ??= this.#clock.after(retryMs, () => {
+      this.#retry = undefined;
+      this.#failed.clear();
+      this.#sync();
+    });
+    const reason = reasonOf(error);
+    if (this.#state.kind === 'failing') return;
+    const sinceMs = this.#state.kind === 'slow' ? this.#state.sinceMs : this.#clock.nowMs();
+    const monotonicMs = this.#state.kind === 'slow' ? this.#trouble.sinceMs : this.#clock.monotonicMs();
+    this.#become({ kind: 'failing', sinceMs, reason }, monotonicMs);
+    this.#log.warn(
+      `spool in '${this.#disk.path}': ${reason}: keeping reports in memory alone, retrying every ${durationText(retryMs)}`,
+    );
+  }
+
+  #recover(): void {
+    const { sinceMs, unwrittenMax } = this.#trouble;
+    const forText = secondsText(this.#clock.monotonicMs() - sinceMs);
+    const kept = unwrittenMax === 0 ? 'no report was' : `up to ${plural(unwrittenMax, 'report')} were`;
+    this.#seldom.info(
+      `ok after ${this.#state.kind}`,
+      `spool in '${this.#disk.path}': disk ok after ${forText} of ${this.#state.kind === 'slow' ? 'slowness' : 'failures'}; ` +
+        `${kept} in memory alone, all are on disk now`,
+    );
+    this.#become({ kind: 'ok' }, this.#clock.monotonicMs());
+  }
+
+  #become(state: DiskState, sinceMs: number): void {
+    this.#state = state;
+    this.#counters.spoolDiskState = state.kind;
+    this.#trouble = { sinceMs, unwrittenMax: this.unwrittenCount };
+    this.#wake();
+  }
+
+  #count(): void {
+    const count = this.unwrittenCount;
+    this.#counters.spoolUnwrittenReports = count;
+    this.#trouble.unwrittenMax = Math.max(this.#trouble.unwrittenMax, count);
+  }
+
+  #progress(): Promise<void> {
+    return new Promise((resolve) => this.#waiting.push(resolve));
+  }
+
+  #wake(): void {
+    for (const wake of this.#waiting.splice(0)) wake();
+  }
+
+  async #read(name: string): Promise<Uint8Array | undefined> {
+    const outcome = await this.#operate(`reading '${name}'`, () => this.#disk.read(name));
+    // Where nobody waits for it any more.
+    this.#work();
+    if (outcome.kind === 'done') return outcome.value;
+    this.#counters.spoolDiskErrors++;
+    this.#warn(`${reasonOf(outcome.error)}: leaving the file '${name}' alone`);
+    return undefined;
+  }
+
+  #parseReceiver(name: string, bytes: Uint8Array): ReceiverState | undefined {
+    const state = parseReceiver(bytes);
+    if (state === undefined) {
+      this.#counters.spoolDiskErrors++;
+      this.#warn(`'${name}' is damaged or of a later version: its server is sent what it has once more`);
+    }
+    return state;
+  }
+
+  #parseSegment(name: string, bytes: Uint8Array): LoadedSegment | 'foreign' | undefined {
+    const parsed = parseSegment(bytes);
+    if (parsed === 'foreign') return 'foreign';
+    const { goodBytes, contents } = parsed;
+    const isTorn = goodBytes < bytes.length;
+    if (isTorn) {
+      this.#counters.spoolDiskErrors++;
+      this.#warn(`'${name}' is torn or damaged at byte ${goodBytes} of ${bytes.length}: keeping what stands before it`);
+    }
+    if (contents !== undefined) return { kind: 'segment', name, contents, goodBytes, isTorn };
+    this.#removeFile(name);
+    return undefined;
+  }
+
+  #warnForeign(foreign: readonly string[]): void {
+    const names = foreign.slice(0, foreignNamesMax).map((name) => `'${name}'`);
+    const more = foreign.length > foreignNamesMax ? ` and ${foreign.length - foreignNamesMax} more` : '';
+    this.#warn(`leaving alone what this version did not write: ${names.join(', ')}${more}`);
+  }
+
+  #warn(text: string): void {
+    this.#log.warn(`spool in '${this.#disk.path}': ${text}`);
   }
 }
 
 interface SegmentFile {
-  readonly name: string;
-  /** Up to here it is good; the next record goes there. */
+  /** Undefined until it is written for the first time. */
+  name: string | undefined;
+  /** Up to here it is written; the next record goes there. */
   bytes: number;
   frameCount: number;
-  offsetWritten: boolean;
-  acknowledgedSeq: number;
-  synced: boolean;
+  /** It goes on behind its good bytes. */
+  isTorn: boolean;
+  isSynced: boolean;
 }
 
+interface ReceiverFile {
+  readonly name: string;
+  /** What of the receiver is on disk. */
+  changeCount: number;
+  offsetChangeCount: number;
+  savedAtMs: number;
+}
+
+interface GoneFile {
+  readonly name: string;
+}
+
+interface Operation {
+  /** What is left alone until the retry where it fails. */
+  readonly file: object;
+  /** For the log. */
+  readonly what: string;
+  readonly call: () => Promise<void>;
+  readonly done: () => void;
+  readonly failed?: () => void;
+}
+
+type Outcome<T> = { readonly kind: 'done'; readonly value: T } | { readonly kind: 'failed'; readonly error: unknown };
+
+/** All that is written is being synced. `evidence`: what its syncs have shown the disk to be. */
+interface SyncRound {
+  evidence: 'none' | 'quick' | 'slow';
+}
+
+/** Undefined where the signal aborts first. */
+export function unless<T>(signal: AbortSignal, promise: Promise<T>): Promise<T | undefined> {
+  return new Promise((resolve, reject) => {
+    const abort = () => resolve(undefined);
+    if (signal.aborted) return abort();
+    signal.addEventListener('abort', abort, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
+  });
+}
+
+// What a power cut may cost.
+const syncEveryMs = 10_000;
+// A tick may come late by this much and still be in time to sync.
+const syncMarginMs = 1000;
+// An acknowledgement that a restart does not know costs a few reports that are sent once more, and known to the server:
+// not worth the two syncs that replacing a file takes.
+const receiversSavedEveryMs = 60_000;
+const slowMsMin = 2000;
 const retryMs = 10_000;
+// Well below the 90 s that systemd gives a start.
+const loadMsMax = 20_000;
+// Of the 5 s in which the program ends.
+const closeMsMax = 2000;
 const foreignNamesMax = 5;
 // A segment that is written once more, after a full disk, in pieces of about this much.
 const writeBytesMax = 262_144;
 
-/** What else is in the folder and ours, or every folder's. */
+/** Whether a file in the folder is ours, or every folder's. */
+function isOurs(name: string): boolean {
+  if (segmentNumber(name) !== undefined || isLockName(name) || ownNames.has(name)) return true;
+  return isReceiverFileName(name.replace(/\.new$/, ''));
+}
+
 const ownNames = new Set(['host-id', 'control.sock', 'lost+found']);
 
-/** The files by which an agent holds its folder (spool-folder.ts). */
+/** The files by which an agent holds its folder (folder.ts). */
 export function isLockName(name: string): boolean {
   return /^lock\.\d{1,9}$/.test(name);
 }
@@ -303,157 +614,4 @@ function segmentName(number: number): string {
 
 function segmentNumber(name: string): number | undefined {
   return /^\d{12}\.spool$/.test(name) ? Number.parseInt(name, 10) : undefined;
-}
-
-function newFile(segment: Segment): SegmentFile {
-  return {
-    name: segmentName(segment.number),
-    bytes: 0,
-    frameCount: 0,
-    offsetWritten: false,
-    acknowledgedSeq: 0,
-    synced: false,
-  };
-}
-
-const recordKind = { header: 0, ...frameKind, offset: 4, acknowledged: 5 } as const;
-const recordHeaderBytes = 8;
-const fileVersion = 1;
-const magic = Buffer.from('sysmon spool');
-
-function record(payload: Uint8Array): Uint8Array {
-  const bytes = Buffer.allocUnsafe(recordHeaderBytes + payload.length);
-  bytes.set(payload, recordHeaderBytes);
-  return withHeader(bytes);
-}
-
-/** Writes the header of a record whose payload is there already. */
-function withHeader(bytes: Buffer): Uint8Array {
-  bytes.writeUInt32BE(bytes.length - recordHeaderBytes, 0);
-  bytes.writeUInt32BE(crc32(bytes.subarray(recordHeaderBytes)), 4);
-  return bytes;
-}
-
-function headerRecord({ epoch, continues }: Segment): Uint8Array {
-  const fields = { version: fileVersion, epoch: epoch.id, offsetMs: epoch.offsetMs ?? null, continues };
-  return record(Buffer.concat([Buffer.of(recordKind.header), magic, Buffer.from(JSON.stringify(fields))]));
-}
-
-function frameRecord({ kind, seq, timeMs, payload }: SpooledFrame): Uint8Array {
-  const bytes = Buffer.allocUnsafe(recordHeaderBytes + framePrefixBytes + payload.length);
-  bytes.writeUInt8(kind, recordHeaderBytes);
-  bytes.writeDoubleBE(seq, recordHeaderBytes + 1);
-  bytes.writeDoubleBE(timeMs, recordHeaderBytes + 9);
-  bytes.set(payload, recordHeaderBytes + framePrefixBytes);
-  return withHeader(bytes);
-}
-
-const framePrefixBytes = 17;
-
-function numberRecord(kind: number, value: number): Uint8Array {
-  const bytes = Buffer.allocUnsafe(9);
-  bytes.writeUInt8(kind, 0);
-  bytes.writeDoubleBE(value, 1);
-  return record(bytes);
-}
-
-type Contents = Omit<LoadedSegment, 'name' | 'number' | 'goodBytes'>;
-
-interface ParsedFile {
-  /** What stands behind it is torn or damaged. */
-  readonly goodBytes: number;
-  /** Undefined where no report is left. */
-  readonly contents: Contents | undefined;
-}
-
-/** What a file says, up to the first record that is not whole; or that somebody else, or a later version, wrote it. */
-export function parseSegmentFile(bytes: Uint8Array): ParsedFile | 'foreign' {
-  const file = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
-  const headerPayload = payloadAt(file, 0);
-  if (headerPayload === undefined) return isTornHeader(file) ? { goodBytes: 0, contents: undefined } : 'foreign';
-  const header = parseHeader(headerPayload);
-  if (header === undefined) return 'foreign';
-
-  const contents = { ...header, acknowledgedSeq: 0, firstSeq: 0, frames: [] as SpooledFrame[] };
-  let goodBytes = recordHeaderBytes + headerPayload.length;
-  let lastSeq = 0;
-  for (;;) {
-    const payload = payloadAt(file, goodBytes);
-    if (payload === undefined) break;
-    const kind = payload[0]!;
-    if (isFrameKind(kind)) {
-      const frame = parseFrame(kind, payload);
-      if (frame === undefined || !follows(frame, lastSeq)) break;
-      contents.frames.push(frame);
-      if (kind !== frameKind.schema) lastSeq = frame.seq;
-      if (contents.firstSeq === 0) contents.firstSeq = lastSeq;
-    } else if (kind === recordKind.offset && payload.length === 9) {
-      contents.offsetMs ??= payload.readDoubleBE(1);
-    } else if (kind === recordKind.acknowledged && payload.length === 9) {
-      contents.acknowledgedSeq = Math.max(contents.acknowledgedSeq, payload.readDoubleBE(1));
-    } else {
-      break;
-    }
-    goodBytes += recordHeaderBytes + payload.length;
-  }
-  return { goodBytes, contents: lastSeq === 0 ? undefined : contents };
-}
-
-/** The payload of the record at this position, or undefined where no whole record is. */
-function payloadAt(file: Buffer, position: number): Buffer | undefined {
-  if (position + recordHeaderBytes > file.length) return undefined;
-  const start = position + recordHeaderBytes;
-  const length = file.readUInt32BE(position);
-  // A length of 0 would make records of a run of zeros, which is what a power cut can leave: their CRC is 0 too.
-  if (length === 0 || start + length > file.length) return undefined;
-  const payload = file.subarray(start, start + length);
-  return crc32(payload) === file.readUInt32BE(position + 4) ? payload : undefined;
-}
-
-/** Whether a file that has no whole header was begun by us: zeros, or our magic as far as it goes. */
-function isTornHeader(file: Buffer): boolean {
-  const start = recordHeaderBytes + 1;
-  if (file.every((byte) => byte === 0)) return true;
-  const there = file.subarray(start, start + magic.length);
-  return there.equals(magic.subarray(0, there.length));
-}
-
-function parseHeader(
-  payload: Buffer,
-): (Pick<Contents, 'epoch' | 'continues'> & { offsetMs: number | undefined }) | undefined {
-  if (payload[0] !== recordKind.header || !payload.subarray(1, 1 + magic.length).equals(magic)) return undefined;
-  let fields: unknown;
-  try {
-    fields = JSON.parse(payload.toString('utf8', 1 + magic.length));
-  } catch {
-    // Its CRC is right, so it is whole: another version's, in a form that this one does not know.
-    return undefined;
-  }
-  if (typeof fields !== 'object' || fields === null) return undefined;
-  const { version, epoch, offsetMs, continues } = fields as Record<string, unknown>;
-  if (version !== fileVersion || !Number.isSafeInteger(epoch) || typeof continues !== 'boolean') return undefined;
-  if (offsetMs !== null && typeof offsetMs !== 'number') return undefined;
-  return { epoch: epoch as number, offsetMs: offsetMs ?? undefined, continues };
-}
-
-function parseFrame(kind: FrameKind, payload: Buffer): SpooledFrame | undefined {
-  if (payload.length <= framePrefixBytes) return undefined;
-  // A copy of its own is made when the segment takes it.
-  return {
-    kind,
-    seq: payload.readDoubleBE(1),
-    timeMs: payload.readDoubleBE(9),
-    payload: payload.subarray(framePrefixBytes),
-  };
-}
-
-function isFrameKind(kind: number): kind is FrameKind {
-  return kind === frameKind.schema || kind === frameKind.key || kind === frameKind.delta;
-}
-
-/** The first report of a file is a key; each one after it counts one more. */
-function follows({ kind, seq }: SpooledFrame, lastSeq: number): boolean {
-  if (kind === frameKind.schema) return seq === 0;
-  if (lastSeq === 0) return kind === frameKind.key && Number.isSafeInteger(seq) && seq > 0;
-  return seq === lastSeq + 1;
 }

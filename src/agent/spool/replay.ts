@@ -1,15 +1,15 @@
 import { encodeMessage } from '../../protocol/codec.ts';
 import { encodeFrame } from '../../protocol/frame.ts';
 import type { EpochSeq } from '../../protocol/message.ts';
+import type { Receiver } from './receiver.ts';
 import { frameKind, type Segment, type SpoolEpoch } from './segment.ts';
-import type { Spool } from './spool.ts';
 
 /** What a connection has to do next to be up to date. */
-export type SpoolStep =
+export type ReplayStep =
   | { readonly kind: 'send'; readonly bytes: Uint8Array; readonly reportCount: number }
-  /** The offset of this epoch is to be settled before it can begin. */
-  | { readonly kind: 'settle'; readonly epoch: SpoolEpoch }
-  /** Everything has been given out: wait for the next append. */
+  /** The receiver's offset of this epoch has to be fixed before the epoch can begin. */
+  | { readonly kind: 'fix offset'; readonly epoch: SpoolEpoch }
+  /** Everything has been sent: wait for the next append. */
   | { readonly kind: 'wait' };
 
 interface Place {
@@ -22,38 +22,45 @@ interface Place {
 
 /**
  * One connection's way through the spool: for each epoch, from the oldest, what the server lacks, then what comes.
- * A cursor never removes anything. Where the segment that it reads is freed or dropped, it goes on with the next one.
+ * It removes nothing. Where the segment that it reads is freed or dropped, it goes on with the next one.
  */
-export class SpoolCursor {
-  readonly #spool: Spool;
+export class Replay {
+  readonly #segments: () => readonly Segment[];
+  readonly #receiver: Receiver;
   readonly #received: ReadonlyMap<number, number>;
   #place: Place | undefined;
   /** Where the last segment was read to its end: the one that continues it needs no begin. */
   #finished: Segment | undefined;
   #segmentNumber = 0;
 
-  constructor(spool: Spool, received: readonly EpochSeq[]) {
-    this.#spool = spool;
-    this.#received = new Map(received.map(({ epoch, seq }) => [epoch, seq]));
+  /** `received`: what the server has said in its welcome. */
+  constructor(options: {
+    readonly segments: () => readonly Segment[];
+    readonly receiver: Receiver;
+    readonly received: readonly EpochSeq[];
+  }) {
+    this.#segments = options.segments;
+    this.#receiver = options.receiver;
+    this.#received = new Map(options.received.map(({ epoch, seq }) => [epoch, seq]));
   }
 
-  /** Reports that have not been given out. */
+  /** Reports that have not been sent. */
   get unsentCount(): number {
     let count = 0;
-    for (const segment of this.#spool.segments) {
+    for (const segment of this.#segments()) {
       const left = segment.number <= this.#segmentNumber && segment !== this.#place?.segment;
-      if (!left && segment.lastSeq > 0) count += segment.lastSeq - this.#lastGivenOf(segment);
+      if (!left && segment.lastSeq > 0) count += segment.lastSeq - this.#lastSentOf(segment);
     }
     return count;
   }
 
   /** The next step. A piece to send is at most `bytesMax` long, or a single frame. */
-  next(bytesMax: number): SpoolStep {
+  next(bytesMax: number): ReplayStep {
     const place = this.#place;
     if (place === undefined) return this.#enter(bytesMax);
     const { segment } = place;
     const atEnd = place.index === segment.frameCount;
-    if (atEnd && !segment.removed && segment === this.#spool.segments.at(-1)) return { kind: 'wait' };
+    if (atEnd && !segment.removed && segment === this.#segments().at(-1)) return { kind: 'wait' };
     if (atEnd || segment.removed) {
       this.#finished = atEnd ? segment : undefined;
       this.#place = undefined;
@@ -63,14 +70,14 @@ export class SpoolCursor {
   }
 
   /** The next segment of which the server lacks something: its begin, or, where it continues one, its first key. */
-  #enter(bytesMax: number): SpoolStep {
-    const segment = this.#spool.segments.find((each) => each.number > this.#segmentNumber && this.#lacksOf(each));
+  #enter(bytesMax: number): ReplayStep {
+    const segment = this.#segments().find((each) => each.number > this.#segmentNumber && this.#lacksOf(each));
     if (segment === undefined) return { kind: 'wait' };
     const { epoch } = segment;
-    // An epoch of an earlier run whose offset was never settled has none: its clock is gone.
-    const offsetMs = epoch.offsetMs ?? (epoch.baseMs === undefined ? 0 : undefined);
-    if (offsetMs === undefined) return { kind: 'settle', epoch };
-    const keyIndex = segment.keyFor(this.#lastGivenOf(segment) + 1);
+    // An epoch of an earlier run whose offset was never fixed has none: its clock is gone.
+    const offsetMs = this.#receiver.offsetsMs.get(epoch.id) ?? (epoch.baseMs === undefined ? 0 : undefined);
+    if (offsetMs === undefined) return { kind: 'fix offset', epoch };
+    const keyIndex = segment.keyFor(this.#lastSentOf(segment) + 1);
     const continues = this.#finished !== undefined && isContinuation(this.#finished, segment);
     this.#finished = undefined;
     this.#segmentNumber = segment.number;
@@ -80,7 +87,7 @@ export class SpoolCursor {
     return { kind: 'send', bytes: begin, reportCount: 0 };
   }
 
-  #send(place: Place, bytesMax: number): SpoolStep {
+  #send(place: Place, bytesMax: number): ReplayStep {
     const { segment, keyIndex } = place;
     while (place.index < keyIndex && segment.kind(place.index) !== frameKind.schema) place.index++;
     const from = place.index;
@@ -90,13 +97,18 @@ export class SpoolCursor {
   }
 
   #lacksOf(segment: Segment): boolean {
-    return segment.lastSeq > Math.max(this.#received.get(segment.epoch.id) ?? 0, segment.epoch.acknowledgedSeq);
+    return segment.lastSeq > this.#lastHeldOf(segment);
+  }
+
+  /** The last report of a segment that the server has, by its welcome or its acknowledgements. */
+  #lastHeldOf(segment: Segment): number {
+    const received = Math.min(this.#received.get(segment.epoch.id) ?? 0, segment.lastSeq);
+    return Math.max(received, this.#receiver.acknowledgedIn(segment));
   }
 
   /** The last report of a segment that needs not be sent (again). */
-  #lastGivenOf(segment: Segment): number {
-    const freed = Math.max(this.#received.get(segment.epoch.id) ?? 0, segment.epoch.acknowledgedSeq);
-    const before = Math.max(segment.firstSeq - 1, Math.min(freed, segment.lastSeq));
+  #lastSentOf(segment: Segment): number {
+    const before = this.#lastHeldOf(segment);
     if (this.#place?.segment !== segment) return before;
     for (let index = this.#place.index - 1; index >= this.#place.keyIndex; index--) {
       if (segment.kind(index) !== frameKind.schema) return Math.max(before, segment.seq(index));

@@ -1,21 +1,22 @@
 import { frameHeaderBytes } from '../../protocol/frame.ts';
 
-/**
- * An epoch as the spool knows it. The spool alone changes it.
- *
- * `offsetMs` is what the server adds to the times of this epoch: undefined until it is settled, then for good.
- */
+/** One run of the agent on one clock. The spool alone changes it. */
 export interface SpoolEpoch {
   readonly id: number;
   /** The epoch's clock at boot time 0, undefined for an epoch of an earlier run. */
   readonly baseMs: number | undefined;
-  offsetMs: number | undefined;
   /** The last report made, 0 for none. */
   lastSeq: number;
   /** The time of that report. */
   lastTimeMs: number;
-  /** Up to here the server has freed it. */
-  acknowledgedSeq: number;
+}
+
+/** What a report was sampled under. It is kept with the report, so that a restart with other labels changes no history. */
+export interface SpoolSource {
+  readonly id: number;
+  readonly name: string;
+  readonly intervalMs: number;
+  readonly labels: readonly (readonly [name: string, value: string])[];
 }
 
 /** What a frame in the spool is. On disk these are bytes: never change what one means. */
@@ -45,9 +46,10 @@ export const frameOverheadBytes = 32;
  * sends pieces of it as they are. Bytes once written never change, so a piece handed out stays valid.
  */
 export class Segment {
-  /** The position in the agent's own order; a file is named after it. */
+  /** Its place in the spool's order: each new segment has a higher one. */
   readonly number: number;
   readonly epoch: SpoolEpoch;
+  readonly source: SpoolSource;
   /** The schema at its start is the one at the end of the segment before it, which was full. */
   readonly continues: boolean;
   #bytes: Uint8Array = new Uint8Array(0);
@@ -62,9 +64,10 @@ export class Segment {
   #newestAtMs = 0;
   #removed = false;
 
-  constructor(options: { number: number; epoch: SpoolEpoch; continues: boolean }) {
+  constructor(options: { number: number; epoch: SpoolEpoch; source: SpoolSource; continues: boolean }) {
     this.number = options.number;
     this.epoch = options.epoch;
+    this.source = options.source;
     this.continues = options.continues;
   }
 
@@ -94,16 +97,10 @@ export class Segment {
   get newestAtMs(): number {
     return this.#newestAtMs;
   }
-  /** Freed or dropped: whoever reads it goes on with the next. */
+  /** Freed or dropped: a reader goes on with the next. */
   get removed(): boolean {
     return this.#removed;
   }
-  /** The reports that the server has not freed. */
-  get waitingCount(): number {
-    if (this.#lastSeq === 0) return 0;
-    return Math.max(0, this.#lastSeq - Math.max(this.#firstSeq - 1, this.epoch.acknowledgedSeq));
-  }
-
   push(frame: SpooledFrame, madeAtMs: number): void {
     this.#makeRoom(frameHeaderBytes + frame.payload.length);
     const start = this.#frameBytes;
@@ -146,9 +143,16 @@ export class Segment {
     return this.#seqs[index]!;
   }
 
-  /** The time of a report, by the clock of its epoch. */
-  timeOf(seq: number): number | undefined {
-    return this.#timesMs[this.#seqs.indexOf(seq)];
+  /** The time of a report of this segment, by the clock of its epoch. */
+  timeOf(seq: number): number {
+    return this.#timesMs[this.#seqs.indexOf(seq)]!;
+  }
+
+  /** How many reports stand at frame `index` and behind it. */
+  reportsFrom(index: number): number {
+    let count = 0;
+    for (let at = index; at < this.frameCount; at++) if (this.#kinds[at] !== frameKind.schema) count++;
+    return count;
   }
 
   /** The frames from `from` to before `to` as they go out, in one piece. */

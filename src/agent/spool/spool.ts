@@ -1,20 +1,39 @@
 import type { Recording } from '../../model/recording.ts';
 import type { EpochSeq } from '../../protocol/message.ts';
-import type { Clock, Timer } from '../../runtime/clock.ts';
-import type { Log } from '../../runtime/log.ts';
-import type { LoadedSegment, SpoolFiles } from './mirror.ts';
+import type { Clock } from '../../runtime/clock.ts';
+import { bytesText, durationText, isoTime, plural } from '../../runtime/words.ts';
+import type { DiskState, LoadedSegment, Mirror, MirrorClosed } from './mirror.ts';
+import { Receiver, type ReceiverState } from './receiver.ts';
 import { RecordingEncoder, type SchemaChange } from './recording-encoder.ts';
-import { SpoolCursor } from './replay.ts';
-import { Segment, type SpoolEpoch, type SpooledFrame } from './segment.ts';
+import { Replay } from './replay.ts';
+import { Segment, type SpoolEpoch, type SpooledFrame, type SpoolSource } from './segment.ts';
 
-/** Why a report was given up: the spool was full, the report too old, or its file was damaged. */
+/** Why reports were dropped: the spool was full, they were too old, or their file was damaged. */
 export type DropReason = 'full' | 'age' | 'disk';
+
+/** Reports that no receiver gets any more, and the times of the first and the last of them, by this host's clock. */
+export interface Drop {
+  readonly reason: DropReason;
+  readonly count: number;
+  readonly firstMs: number;
+  readonly lastMs: number;
+}
+
+/** One line for the log, with what keeps it from happening again. */
+export function dropText({ reason, count, firstMs, lastMs }: Drop, { bytesMax, ageMsMax }: SpoolBounds): string {
+  const remedies: Record<DropReason, string> = {
+    full: `the spool is full (${bytesText(bytesMax)}); a larger --spool.max-bytes keeps more`,
+    age: `older than ${durationText(ageMsMax)}; a larger --spool.max-age keeps them`,
+    disk: 'their file was damaged; look at the disk',
+  };
+  return `dropped ${plural(count, 'report')} of ${isoTime(firstMs)} to ${isoTime(lastMs)}: ${remedies[reason]}`;
+}
 
 /** What the spool counts; the agent shows it as metrics. */
 export interface SpoolCounters {
   reportsSampled: number;
   readonly reportsDropped: Record<DropReason, number>;
-  /** Made and not freed by the server. */
+  /** Made, and not acknowledged by every receiver. */
   spoolReports: number;
   spoolBytes: number;
 }
@@ -28,52 +47,52 @@ export interface SpoolOptions {
   readonly clock: Clock;
   readonly bounds: SpoolBounds;
   readonly counters: SpoolCounters;
-  readonly log: Log;
-  /** Where everything is mirrored to; without it a restart loses what waits. */
-  readonly files?: SpoolFiles;
+  /** What the reports of this run are sampled under. */
+  readonly source: SpoolSource;
+  /** The addresses of the servers that reports go to: a receiver each. */
+  readonly servers: readonly string[];
+  /** Where everything is mirrored to; without it a restart loses what is held. */
+  readonly mirror?: Mirror;
 }
 
 /**
- * The reports that the server has not freed, as frames, in the order in which they were made.
+ * The reports that some receiver has not acknowledged, as frames, in the order in which they were made.
  *
  *     | segment | segment | segment | open segment      |
  *       ^ freed or dropped from here        appended here ^
- *                     ^ a cursor sends from anywhere; it removes nothing
+ *                     ^ a replay sends from anywhere; it removes nothing
  *
- * `append` encodes at once. Only `acknowledge` frees, by whole segments. When the bounds are reached the oldest segment
- * is dropped, and what it held is counted. Memory holds everything; the files are a mirror of it.
+ * `append` encodes at once. `acknowledge` frees whole segments, those that every receiver has acknowledged. When the
+ * bounds are reached the oldest segment is dropped, and what it held is counted. Memory holds everything; the disk is a
+ * mirror of it, for which nobody waits.
  */
 export class Spool {
   readonly #clock: Clock;
   readonly #bounds: SpoolBounds;
   readonly #counters: SpoolCounters;
-  readonly #log: Log;
-  readonly #files: SpoolFiles | undefined;
+  readonly #source: SpoolSource;
+  readonly #mirror: Mirror | undefined;
   readonly #encoder = new RecordingEncoder();
-  readonly #listeners = new Set<() => void>();
+  readonly #receivers = new Map<string, Receiver>();
   #epochs: SpoolEpoch[] = [];
   #segments: Segment[] = [];
   #epoch: SpoolEpoch | undefined;
   /** The segment that is appended to: the last one, or none. */
   #open: Segment | undefined;
-  #serverAheadMs: number | undefined;
   #nextNumber = 1;
   #bytes = 0;
-  #tooSmallToldAtMs = Number.NEGATIVE_INFINITY;
-  #housekeeping: Timer | undefined;
-  #appendedAtMs: number;
-  /** When the first report was made that was not synced; undefined where there is none. */
-  #unsyncedSinceMs: number | undefined;
 
   constructor(options: SpoolOptions) {
     this.#clock = options.clock;
     this.#bounds = options.bounds;
     this.#counters = options.counters;
-    this.#log = options.log;
-    this.#files = options.files;
-    this.#appendedAtMs = options.clock.monotonicMs();
-    if (this.#files !== undefined) this.#restore(this.#files.load());
-    this.#planHousekeeping();
+    this.#source = options.source;
+    this.#mirror = options.mirror;
+    for (const server of options.servers) {
+      const receiver = new Receiver(server);
+      this.#receivers.set(server, receiver);
+      this.#mirror?.addReceiver(receiver);
+    }
   }
 
   /** The running epoch, undefined before the first. */
@@ -84,9 +103,9 @@ export class Spool {
   get epochs(): readonly SpoolEpoch[] {
     return this.#epochs;
   }
-  /** By how much the server was ahead of boot time when an epoch of this run was last settled by more than a guess. */
-  get serverAheadMs(): number | undefined {
-    return this.#serverAheadMs;
+  /** What the reports of this run are sampled under. */
+  get source(): SpoolSource {
+    return this.#source;
   }
   get segments(): readonly Segment[] {
     return this.#segments;
@@ -94,18 +113,45 @@ export class Spool {
   get bytes(): number {
     return this.#bytes;
   }
-  /** Reports that the server has not freed. */
+  /** Reports that were dropped since the start, for whatever reason. */
+  get droppedCount(): number {
+    return Object.values(this.#counters.reportsDropped).reduce((sum, count) => sum + count, 0);
+  }
+  /** Reports that some receiver has not acknowledged. */
   get waitingCount(): number {
     return this.#counters.spoolReports;
   }
-  /** The time of the oldest report that the server has not freed, undefined where none waits. */
+  /** The time of the oldest of them, undefined where there is none. */
   get oldestWaitingMs(): number | undefined {
-    const segment = this.#segments.find(({ waitingCount }) => waitingCount > 0);
-    return segment?.timeOf(segment.lastSeq - segment.waitingCount + 1);
+    const segment = this.#segments.find((each) => this.#waitingIn(each) > 0);
+    return segment?.timeOf(this.#acknowledgedIn(segment) + 1);
   }
-  /** Segments that the disk does not hold whole. 0 without files. */
-  get unmirroredCount(): number {
-    return this.#files?.missingCount(this.#segments) ?? 0;
+  /** How the disk is; undefined without one. */
+  get diskState(): DiskState | undefined {
+    return this.#mirror?.state;
+  }
+  /** Reports that are in memory alone, where there is a disk. */
+  get unwrittenCount(): number {
+    return this.#mirror?.unwrittenCount ?? 0;
+  }
+
+  /** The receiver of one of the servers. */
+  receiver(server: string): Receiver {
+    const receiver = this.#receivers.get(server);
+    if (receiver === undefined) throw new Error(`spool: there is no receiver '${server}'`);
+    return receiver;
+  }
+
+  /** Reads what the disk holds, before the first epoch begins. Returns what had to be dropped of it. */
+  async load(): Promise<Drop[]> {
+    const drops: Drop[] = [];
+    for await (const file of this.#mirror?.load() ?? []) {
+      if (file.kind === 'receivers') this.#restoreReceivers(file.states);
+      else drops.push(...this.#restoreSegment(file));
+    }
+    this.#free();
+    this.#forgetEmptyEpochs();
+    return drops;
   }
 
   /**
@@ -113,22 +159,19 @@ export class Spool {
    * time 0 (see epoch-clock.ts).
    */
   begin({ epoch, baseMs }: { epoch: number; baseMs: number }): void {
-    this.#epoch = {
-      id: epoch,
-      baseMs,
-      offsetMs: undefined,
-      lastSeq: 0,
-      lastTimeMs: Number.NEGATIVE_INFINITY,
-      acknowledgedSeq: 0,
-    };
+    this.#epoch = { id: epoch, baseMs, lastSeq: 0, lastTimeMs: Number.NEGATIVE_INFINITY };
     this.#epochs.push(this.#epoch);
     this.#seal();
     this.#encoder.reset();
     this.#forgetEmptyEpochs();
+    for (const receiver of this.#receivers.values()) receiver.forgetOffsets(this.#epochs);
   }
 
-  /** Takes a report of the running epoch. Its time is moved up where it would not be later than the one before. */
-  append(recording: Recording, timeMs: number): void {
+  /**
+   * Takes a report of the running epoch. Its time is moved up where it would not be later than the one before. Returns
+   * what had to be dropped for it, mostly nothing.
+   */
+  append(recording: Recording, timeMs: number): readonly Drop[] {
     const epoch = this.#epoch;
     if (epoch === undefined) throw new Error('spool: append before begin');
     const change = this.#encoder.change(recording);
@@ -136,60 +179,58 @@ export class Spool {
     const seq = epoch.lastSeq + 1;
     epoch.lastSeq = seq;
     epoch.lastTimeMs = Math.max(timeMs, epoch.lastTimeMs + 1);
-    for (const frame of this.#encoder.encode(recording, { seq, timeMs: epoch.lastTimeMs })) this.#push(frame);
-    this.#counters.reportsSampled++;
-    if (this.#isSyncDue()) {
-      this.#keepHouse();
-    } else {
-      this.#dropBeyondBounds();
-      this.#files?.catchUp(this.#segments);
-      this.#count();
+    for (const frame of this.#encoder.encode(recording, { seq, timeMs: epoch.lastTimeMs })) {
+      this.#push(this.#open!, frame, this.#clock.monotonicMs());
     }
-    for (const listener of this.#listeners) listener();
-  }
-
-  /** Calls after each append, until what it returns is called. */
-  onAppend(listener: () => void): () => void {
-    this.#listeners.add(listener);
-    return () => void this.#listeners.delete(listener);
+    this.#counters.reportsSampled++;
+    const drops = this.#dropBeyondBounds();
+    this.#count();
+    this.#mirror?.appended();
+    return drops;
   }
 
   /**
-   * Settles what the server adds to the times of an epoch: once and for good. It is on disk when this returns, if the
-   * disk can be written at all: a report that is sent again after a power cut must not get another time.
+   * Fixes what this receiver adds to the times of an epoch. Resolves when that is on disk, or at once where the disk is
+   * not ok: a report that is sent again after a power cut does not get another time, unless the disk stalled before.
    */
-  settle(epoch: SpoolEpoch, offsetMs: number, { isGuess = false } = {}): void {
-    if (epoch.offsetMs !== undefined) throw new Error(`spool: the offset of epoch ${epoch.id} is settled already`);
-    epoch.offsetMs = offsetMs;
-    if (epoch.baseMs !== undefined && !isGuess) this.#serverAheadMs = epoch.baseMs + offsetMs;
-    this.#files?.catchUp(this.#segments);
-    this.#files?.sync(this.#segments);
+  async fixOffset(
+    receiver: Receiver,
+    epoch: SpoolEpoch,
+    offset: { readonly offsetMs: number; readonly isGuess: boolean },
+  ): Promise<void> {
+    receiver.fixOffset(epoch, offset);
+    this.#mirror?.receiverChanged();
+    await this.#mirror?.offsetsSaved(receiver);
   }
 
-  /** Frees an epoch up to and including `seq`, and every epoch before it. An epoch that is not known frees nothing. */
-  acknowledge(epoch: number, seq: number): void {
-    const at = this.#epochs.findIndex(({ id }) => id === epoch);
-    if (at < 0) return;
-    for (const older of this.#epochs.slice(0, at)) older.acknowledgedSeq = older.lastSeq;
-    const acknowledged = this.#epochs[at]!;
-    acknowledged.acknowledgedSeq = Math.max(acknowledged.acknowledgedSeq, Math.min(seq, acknowledged.lastSeq));
-    while (this.#segments.length > 0 && this.#segments[0] !== this.#open && this.#segments[0]!.waitingCount === 0) {
-      this.#removeOldest();
-    }
-    this.#forgetEmptyEpochs();
-    this.#count();
+  /**
+   * A receiver has everything up to this report. What every receiver has is freed. Returns how many reports that are. An
+   * epoch that is not known frees nothing.
+   */
+  acknowledge(receiver: Receiver, { epoch, seq }: EpochSeq): number {
+    const ofEpoch = this.#segments.filter((segment) => segment.epoch.id === epoch);
+    const segment = ofEpoch.findLast(({ firstSeq }) => firstSeq <= seq) ?? ofEpoch[0];
+    if (segment === undefined) return 0;
+    receiver.acknowledge(segment, Math.min(seq, segment.lastSeq));
+    this.#mirror?.receiverChanged();
+    return this.#free();
+  }
+
+  /** Reports go to this server no more: what it alone had not acknowledged is freed. Returns how many reports that are. */
+  forgetReceiver(receiver: Receiver): number {
+    this.#receivers.delete(receiver.server);
+    this.#mirror?.removeReceiver(receiver);
+    return this.#free();
   }
 
   /** What a server that has received this much has to be sent, and then everything that comes. */
-  replay(received: readonly EpochSeq[]): SpoolCursor {
-    return new SpoolCursor(this, received);
+  replay(receiver: Receiver, received: readonly EpochSeq[]): Replay {
+    return new Replay({ segments: () => this.#segments, receiver, received });
   }
 
-  /** The last bytes reach the disk; nothing is appended afterwards. */
-  close(): void {
-    this.#housekeeping?.cancel();
-    this.#files?.catchUp(this.#segments);
-    this.#files?.sync(this.#segments);
+  /** Nothing is appended afterwards. What the disk lacks is written, for a few seconds at most. */
+  async close(): Promise<MirrorClosed> {
+    return this.#mirror?.close() ?? { unwrittenReports: 0, isIdle: true };
   }
 
   #openSegment(epoch: SpoolEpoch, change: SchemaChange): void {
@@ -198,14 +239,14 @@ export class Spool {
     const continues = this.#open !== undefined && change === 'none';
     this.#seal();
     this.#encoder.reset();
-    this.#open = new Segment({ number: this.#nextNumber++, epoch, continues });
+    this.#open = new Segment({ number: this.#nextNumber++, epoch, source: this.#source, continues });
     this.#segments.push(this.#open);
+    this.#mirror?.add(this.#open);
   }
 
-  #push(frame: SpooledFrame): void {
-    const segment = this.#open!;
+  #push(segment: Segment, frame: SpooledFrame, madeAtMs: number): void {
     this.#bytes -= segment.heldBytes;
-    segment.push(frame, this.#clock.monotonicMs());
+    segment.push(frame, madeAtMs);
     this.#bytes += segment.heldBytes;
   }
 
@@ -223,20 +264,32 @@ export class Spool {
     return bodyBytes >= segment.headBytes || segment.heldBytes > this.#bounds.bytesMax / 2;
   }
 
-  #dropBeyondBounds(): void {
+  #dropBeyondBounds(): Drop[] {
+    const drops: Drop[] = [];
     const bornBeforeMs = this.#clock.monotonicMs() - this.#bounds.ageMsMax;
-    const { length } = this.#segments;
-    while (this.#segments.length > 0 && this.#segments[0]!.newestAtMs < bornBeforeMs) this.#drop('age');
-    while (this.#segments.length > 0 && this.#bytes > this.#bounds.bytesMax) {
-      if (this.#segments.length === 1) this.#tellTooSmall(this.#segments[0]!);
-      this.#drop('full');
-    }
-    if (this.#segments.length < length) this.#forgetEmptyEpochs();
+    while (this.#segments.length > 0 && this.#segments[0]!.newestAtMs < bornBeforeMs) drops.push(this.#drop('age'));
+    while (this.#segments.length > 0 && this.#bytes > this.#bounds.bytesMax) drops.push(this.#drop('full'));
+    if (drops.length > 0) this.#forgetEmptyEpochs();
+    return drops.filter(({ count }) => count > 0);
   }
 
-  #drop(reason: DropReason): void {
-    this.#counters.reportsDropped[reason] += this.#segments[0]!.waitingCount;
+  #drop(reason: DropReason): Drop {
+    const segment = this.#segments[0]!;
+    const count = this.#waitingIn(segment);
+    const firstMs = segment.timeOf(segment.lastSeq - Math.max(0, count - 1));
+    this.#counters.reportsDropped[reason] += count;
     this.#removeOldest();
+    return { reason, count, firstMs, lastMs: segment.timeOf(segment.lastSeq) };
+  }
+
+  /** Frees what every receiver has acknowledged, and returns how many reports have become so. */
+  #free(): number {
+    const waitingBefore = this.waitingCount;
+    const { length } = this.#segments;
+    while (this.#segments[0] !== this.#open && this.#waitingIn(this.#segments[0]!) === 0) this.#removeOldest();
+    if (this.#segments.length < length) this.#forgetEmptyEpochs();
+    this.#count();
+    return waitingBefore - this.waitingCount;
   }
 
   #removeOldest(): void {
@@ -244,7 +297,7 @@ export class Spool {
     if (segment === this.#open) this.#open = undefined;
     segment.markRemoved();
     this.#bytes -= segment.heldBytes;
-    this.#files?.remove(segment);
+    this.#mirror?.remove(segment);
   }
 
   #forgetEmptyEpochs(): void {
@@ -252,77 +305,61 @@ export class Spool {
     this.#epochs = this.#epochs.filter((epoch) => epoch === this.#epoch || held.has(epoch));
   }
 
-  #tellTooSmall(segment: Segment): void {
-    if (this.#clock.monotonicMs() - this.#tooSmallToldAtMs < tellEveryMs) return;
-    this.#tooSmallToldAtMs = this.#clock.monotonicMs();
-    this.#log.warn(
-      `the spool holds ${this.#bounds.bytesMax} bytes at most, and ${segment.waitingCount} reports with their schema take ` +
-        `${segment.heldBytes}: dropping them; a larger --spool.max-bytes keeps them`,
-    );
+  /** Up to here every receiver has acknowledged a segment. Without receivers nothing is. */
+  #acknowledgedIn(segment: Segment): number {
+    if (this.#receivers.size === 0) return segment.firstSeq - 1;
+    let least = segment.lastSeq;
+    for (const receiver of this.#receivers.values()) least = Math.min(least, receiver.acknowledgedIn(segment));
+    return least;
+  }
+
+  #waitingIn(segment: Segment): number {
+    return segment.lastSeq - this.#acknowledgedIn(segment);
   }
 
   #count(): void {
     this.#counters.spoolBytes = this.#bytes;
-    this.#counters.spoolReports = this.#segments.reduce((sum, segment) => sum + segment.waitingCount, 0);
+    this.#counters.spoolReports = this.#segments.reduce((sum, segment) => sum + this.#waitingIn(segment), 0);
   }
 
-  /**
-   * Whether the next report, if it comes as long after this one as this one came after the last, comes too late to sync
-   * with. So a sync goes with a report, and seldom needs a timer, for which the process would be woken once more.
-   */
-  #isSyncDue(): boolean {
-    const nowMs = this.#clock.monotonicMs();
-    const nextMs = 2 * nowMs - this.#appendedAtMs;
-    this.#appendedAtMs = nowMs;
-    const isFirst = this.#unsyncedSinceMs === undefined;
-    this.#unsyncedSinceMs ??= nowMs;
-    if (nextMs + syncMarginMs >= this.#unsyncedSinceMs + syncEveryMs) return true;
-    if (isFirst) this.#planHousekeeping();
-    return false;
+  #restoreReceivers(states: readonly ReceiverState[]): void {
+    const moved = states.filter(({ server }) => !this.#receivers.has(server));
+    const isNew = (receiver: Receiver) => !states.some(({ server }) => server === receiver.server);
+    const added = [...this.#receivers.values()].filter(isNew);
+    for (const state of states) this.#receivers.get(state.server)?.restore(state);
+    // The address was changed: what was acknowledged there needs not be sent here, and the epochs' offsets are still right.
+    if (moved.length === 1 && added.length === 1) added[0]!.takeOver(moved[0]!);
+    for (const { server } of moved) this.#mirror!.removeReceiverOf(server);
   }
 
-  #keepHouse(): void {
-    this.#dropBeyondBounds();
-    this.#files?.catchUp(this.#segments);
-    this.#files?.sync(this.#segments);
-    this.#count();
-    this.#unsyncedSinceMs = undefined;
-    this.#planHousekeeping();
-  }
-
-  #planHousekeeping(): void {
-    this.#housekeeping?.cancel();
-    this.#housekeeping = this.#clock.after(syncEveryMs, () => this.#keepHouse());
-  }
-
-  #restore(loaded: readonly LoadedSegment[]): void {
-    const epochs = new Map<number, SpoolEpoch>();
-    for (const file of loaded) {
-      const epoch = epochs.get(file.epoch) ?? restoredEpoch(file);
-      epochs.set(file.epoch, epoch);
-      this.#countLost(epoch, file);
-      epoch.offsetMs ??= file.offsetMs;
-      epoch.acknowledgedSeq = Math.max(epoch.acknowledgedSeq, file.acknowledgedSeq);
-      const segment = new Segment({ number: file.number, epoch, continues: file.continues });
-      for (const frame of file.frames) segment.push(frame, this.#madeAtMs(frame.timeMs));
-      segment.seal();
-      epoch.lastSeq = segment.lastSeq;
-      this.#segments.push(segment);
-      this.#bytes += segment.heldBytes;
-      this.#files!.adopt(segment, file);
-    }
-    this.#epochs = [...epochs.values()];
-    this.#nextNumber = this.#files!.nextNumber;
-    while (this.#segments.length > 0 && this.#segments[0]!.waitingCount === 0) this.#removeOldest();
-    this.#dropBeyondBounds();
-    this.#count();
+  /** Returns what is known to be lost, between the file before and this one, or by the bounds. */
+  #restoreSegment(file: LoadedSegment): Drop[] {
+    const { contents } = file;
+    const epoch = this.#epochs.find(({ id }) => id === contents.epoch) ?? restoredEpoch(contents.epoch);
+    if (!this.#epochs.includes(epoch)) this.#epochs.push(epoch);
+    const { continues, source } = contents;
+    const segment = new Segment({ number: this.#nextNumber++, epoch, source, continues });
+    for (const frame of contents.frames) this.#push(segment, frame, this.#madeAtMs(frame.timeMs));
+    segment.seal();
+    this.#segments.push(segment);
+    this.#mirror!.adopt(segment, file);
+    const lost = this.#lostBefore(segment);
+    epoch.lastSeq = segment.lastSeq;
+    epoch.lastTimeMs = segment.timeOf(segment.lastSeq);
+    for (const receiver of this.#receivers.values()) receiver.locate(segment);
+    return [...(lost === undefined ? [] : [lost]), ...this.#dropBeyondBounds()];
   }
 
   /** Between two files of an epoch every report is there, unless the end of the first was cut off or it is gone. */
-  #countLost(epoch: SpoolEpoch, file: LoadedSegment): void {
-    if (epoch.lastSeq === 0) return;
-    const last = Math.max(epoch.lastSeq, epoch.acknowledgedSeq);
-    this.#counters.reportsDropped.disk += Math.max(0, file.firstSeq - last - 1);
+  #lostBefore(segment: Segment): Drop | undefined {
+    const { id, lastSeq, lastTimeMs } = segment.epoch;
+    if (lastSeq === 0) return undefined;
+    const positions = [...this.#receivers.values()].map(({ acknowledged }) => acknowledged);
+    const acknowledgedSeq = Math.min(...positions.map((each) => (each?.epoch === id ? each.seq : 0)));
+    const count = segment.firstSeq - 1 - Math.max(lastSeq, acknowledgedSeq);
+    if (count <= 0) return undefined;
+    this.#counters.reportsDropped.disk += count;
+    return { reason: 'disk', count, firstMs: lastTimeMs, lastMs: segment.timeOf(segment.firstSeq) };
   }
 
   /** A report of an earlier run is as old as the wall clock says: the monotonic clock has begun anew. */
@@ -331,11 +368,6 @@ export class Spool {
   }
 }
 
-// What a power cut may cost, and how soon what has become too old goes.
-const syncEveryMs = 10_000;
-// A tick may come late by this much and still be in time to sync.
-const syncMarginMs = 1000;
-const tellEveryMs = 60_000;
 // Below it a short age would make a segment, with its schema, of every few reports.
 const segmentSpanMsMin = 60_000;
 
@@ -344,13 +376,6 @@ function segmentBytesMax({ bytesMax }: SpoolBounds): number {
   return Math.max(65_536, Math.min(1_048_576, bytesMax / 16));
 }
 
-function restoredEpoch(file: LoadedSegment): SpoolEpoch {
-  return {
-    id: file.epoch,
-    baseMs: undefined,
-    offsetMs: undefined,
-    lastSeq: 0,
-    lastTimeMs: Number.NEGATIVE_INFINITY,
-    acknowledgedSeq: 0,
-  };
+function restoredEpoch(id: number): SpoolEpoch {
+  return { id, baseMs: undefined, lastSeq: 0, lastTimeMs: Number.NEGATIVE_INFINITY };
 }

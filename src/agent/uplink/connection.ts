@@ -9,7 +9,8 @@ import { CodedError } from '../../runtime/coded-error.ts';
 import { type Connection, ConnectionError } from '../../runtime/connection.ts';
 import type { Log } from '../../runtime/log.ts';
 import { secondsText } from '../../runtime/words.ts';
-import type { SpoolCursor, SpoolStep } from '../spool/replay.ts';
+import type { Receiver } from '../spool/receiver.ts';
+import type { Replay, ReplayStep } from '../spool/replay.ts';
 import type { SpoolEpoch } from '../spool/segment.ts';
 import type { Spool } from '../spool/spool.ts';
 import { KeepAlive } from './keep-alive.ts';
@@ -28,6 +29,8 @@ export interface ConnectionCounters {
 export interface ServerConnectionOptions {
   readonly connection: Connection;
   readonly spool: Spool;
+  /** The server, as the spool knows it. */
+  readonly receiver: Receiver;
   readonly hello: Omit<Hello, 'kind' | 'version'>;
   readonly clock: Clock;
   readonly boot: BootClock;
@@ -36,7 +39,7 @@ export interface ServerConnectionOptions {
   /** How long a report waits before it goes out, so that a fleet does not speak at once: see `sendDelayMs`. */
   readonly delayMs: number;
   /** The server has taken the hello. */
-  readonly onWelcomed: (cursor: SpoolCursor) => void;
+  readonly onWelcomed: (replay: Replay) => void;
   /** A report is on its way. */
   readonly onReportSent: () => void;
   /** No more reports are made: what is there is sent, and the connection ends in good order. */
@@ -46,15 +49,9 @@ export interface ServerConnectionOptions {
 }
 
 /**
- * One connection, from the hello to its end: what the server lacks is sent, then each report as it comes. It returns
- * when it has been drained and the server has read everything; otherwise it ends by throwing a ConnectionError, a
- * RefusedError, or what is wrong with the server's bytes. The connection is closed in any case.
+ * One connection, from the hello to its end: what the server lacks is sent, then each report as it comes.
  */
-export async function runConnection(options: ServerConnectionOptions): Promise<void> {
-  await new ServerConnection(options).run();
-}
-
-class ServerConnection {
+export class ServerConnection {
   readonly #options: ServerConnectionOptions;
   readonly #connection: Connection;
   readonly #clock: Clock;
@@ -91,11 +88,14 @@ class ServerConnection {
     });
   }
 
+  /**
+   * Returns when it has been drained and the server has read everything; otherwise it ends by throwing a ConnectionError,
+   * a RefusedError, or what is wrong with the server's bytes. The connection is closed in any case.
+   */
   async run(): Promise<void> {
-    const { signal, draining, spool } = this.#options;
+    const { signal, draining, spool, receiver } = this.#options;
     const stop = () => this.#end(new ConnectionError('closed', `the connection to ${this.#peer} was ended here`));
     const wake = () => this.#wake();
-    const unsubscribe = spool.onAppend(() => this.#appended());
     signal.addEventListener('abort', stop);
     draining.addEventListener('abort', wake);
     try {
@@ -103,17 +103,16 @@ class ServerConnection {
       if (draining.aborted) wake();
       this.#reading = this.#readAll();
       const received = await this.#greet();
-      const cursor = spool.replay(received.epochs);
-      this.#options.onWelcomed(cursor);
+      const replay = spool.replay(receiver, received.epochs);
+      this.#options.onWelcomed(replay);
       this.#keepAlive.start();
-      await this.#deliver(cursor);
+      await this.#deliver(replay);
       // The pong says that everything before the ping has been read.
       await this.#ping();
       await this.#connection.end();
     } finally {
       signal.removeEventListener('abort', stop);
       draining.removeEventListener('abort', wake);
-      unsubscribe();
       this.#keepAlive.stop();
       this.#end(new ConnectionError('closed', `the connection to ${this.#peer} has ended`));
       await this.#reading;
@@ -145,14 +144,14 @@ class ServerConnection {
     }
   }
 
-  /** Sends what the cursor gives, until it is drained. */
-  async #deliver(cursor: SpoolCursor): Promise<void> {
+  /** Sends what the replay gives, until it is drained. */
+  async #deliver(replay: Replay): Promise<void> {
     const { draining } = this.#options;
     for (;;) {
       this.#ended.signal.throwIfAborted();
-      const step = cursor.next(pieceBytesMax);
-      if (step.kind === 'settle') {
-        await this.#settle(step.epoch);
+      const step = replay.next(pieceBytesMax);
+      if (step.kind === 'fix offset') {
+        await this.#fixOffset(step.epoch);
       } else if (step.kind === 'send') {
         await this.#sendPiece(step);
       } else if (draining.aborted) {
@@ -181,8 +180,9 @@ class ServerConnection {
     });
   }
 
-  #appended(): void {
-    // What comes while it is not waited for is found by the cursor; and what comes in the delay goes with the first.
+  /** The spool has one more report. */
+  appended(): void {
+    // What comes while it is not waited for is found by the replay; and what comes in the delay goes with the first.
     if (this.#resume === undefined || this.#delay !== undefined) return;
     this.#delay = this.#clock.after(this.#options.delayMs, () => this.#goOn());
   }
@@ -199,14 +199,15 @@ class ServerConnection {
     this.#goOn();
   }
 
-  /** Settles what the server adds to the times of an epoch: how far its clock is ahead of the epoch's. */
-  async #settle(epoch: SpoolEpoch): Promise<void> {
-    const { spool, counters, log } = this.#options;
+  /** Fixes what the server adds to the times of an epoch: how far its clock is ahead of the epoch's. */
+  async #fixOffset(epoch: SpoolEpoch): Promise<void> {
+    const { spool, receiver, counters, log } = this.#options;
     const measuredMs = await this.#measureServer();
-    const knownMs = spool.serverAheadMs;
+    const knownMs = receiver.serverAheadMs;
     const offsetMs = offsetFrom(measuredMs, { baseMs: epoch.baseMs!, knownMs });
-    spool.settle(epoch, offsetMs, { isGuess: measuredMs === undefined && knownMs === undefined });
-    if (epoch === spool.epoch) counters.clockOffsetMs = epoch.offsetMs!;
+    const isGuess = measuredMs === undefined && knownMs === undefined;
+    if (epoch === spool.epoch) counters.clockOffsetMs = offsetMs;
+    await spool.fixOffset(receiver, epoch, { offsetMs, isGuess });
     if (offsetMs === 0) return;
     const ahead = offsetMs > 0 ? 'ahead of' : 'behind';
     log.warn(
@@ -282,7 +283,7 @@ class ServerConnection {
         return;
       case 'ack':
         this.#options.counters.acksReceived++;
-        this.#options.spool.acknowledge(message.epoch, message.seq);
+        this.#options.spool.acknowledge(this.#options.receiver, message);
         return;
       case 'error':
         throw new RefusedError(message.code, `${this.#peer} refuses us (${message.code}): ${message.text}`);
@@ -356,7 +357,7 @@ export function offsetFrom(
   return Math.abs(exactMs - carriedOnMs) <= 2 * limits.clockOffsetIgnoredMs ? carriedOnMs : offsetMs;
 }
 
-type SendStep = Extract<SpoolStep, { readonly kind: 'send' }>;
+type SendStep = Extract<ReplayStep, { readonly kind: 'send' }>;
 
 /** A question and its answer, in boot time, and what the server's clock said in between. */
 interface Measured {

@@ -5,9 +5,10 @@ import type { BootClock, Clock, Timer } from '../../runtime/clock.ts';
 import { type Connection, ConnectionError } from '../../runtime/connection.ts';
 import type { Log } from '../../runtime/log.ts';
 import { plural } from '../../runtime/words.ts';
-import type { SpoolCursor } from '../spool/replay.ts';
+import type { Receiver } from '../spool/receiver.ts';
+import type { Replay } from '../spool/replay.ts';
 import type { Spool } from '../spool/spool.ts';
-import { type ConnectionCounters, RefusedError, runConnection, sendDelayMs } from './connection.ts';
+import { type ConnectionCounters, RefusedError, ServerConnection, sendDelayMs } from './connection.ts';
 import { FailureLog } from './failure-log.ts';
 
 /** What the link is doing, for whoever asks. Times are of the wall clock. */
@@ -30,6 +31,8 @@ export interface LinkOptions {
   /** A connection that is ready for the hello, or a ConnectionError. It may be called any number of times. */
   readonly dial: (signal: AbortSignal) => Promise<Connection>;
   readonly spool: Spool;
+  /** The server, as the spool knows it. */
+  readonly receiver: Receiver;
   readonly hello: Omit<Hello, 'kind' | 'version'>;
   readonly clock: Clock;
   readonly boot: BootClock;
@@ -45,6 +48,8 @@ export class Link {
   readonly #options: LinkOptions;
   readonly #failureLog: FailureLog;
   #state: LinkState;
+  /** The present connection, from its hello on. */
+  #connection: ServerConnection | undefined;
   /** In a row, since the last connection that was of use. */
   #failures = 0;
   /** No connection was logged yet. */
@@ -60,6 +65,11 @@ export class Link {
 
   get state(): LinkState {
     return this.#state;
+  }
+
+  /** The spool has one more report. */
+  appended(): void {
+    this.#connection?.appended();
   }
 
   /** Something has changed, maybe what was in the way: the next try is now. */
@@ -102,34 +112,37 @@ export class Link {
 
   /** From the dial to the end of the connection. Returns when it was drained, throws otherwise. */
   async #connectOnce({ draining, signal }: { draining: AbortSignal; signal: AbortSignal }): Promise<void> {
-    const { spool, hello, clock, boot, counters, log } = this.#options;
+    const { spool, receiver, hello, clock, boot, counters, log } = this.#options;
     this.#become({ kind: 'connecting', sinceMs: clock.nowMs() });
     let isWelcomed = false;
     try {
       const connection = await this.#options.dial(draining);
-      await runConnection({
-        ...{ connection, spool, hello, clock, boot, counters, log, draining, signal },
+      this.#connection = new ServerConnection({
+        ...{ connection, spool, receiver, hello, clock, boot, counters, log, draining, signal },
         delayMs: sendDelayMs(hello.agentName, hello.intervalMs),
-        onWelcomed: (cursor) => {
+        onWelcomed: (replay) => {
           isWelcomed = true;
-          this.#welcomed(connection, cursor);
+          this.#welcomed(connection, replay);
         },
         // Not at the welcome: a server that takes the hello and then ends each connection is not dialled at full speed.
         onReportSent: () => {
           this.#failures = 0;
         },
       });
+      await this.#connection.run();
     } catch (error) {
       if (!isWelcomed && !draining.aborted) counters.connectFailures++;
       throw error;
+    } finally {
+      this.#connection = undefined;
     }
   }
 
-  #welcomed(connection: Connection, cursor: SpoolCursor): void {
+  #welcomed(connection: Connection, replay: Replay): void {
     const { counters, clock, address, log } = this.#options;
     if (counters.connects > 0) counters.reconnects++;
     counters.connects++;
-    const unsent = () => cursor.unsentCount;
+    const unsent = () => replay.unsentCount;
     this.#become({ kind: 'connected', peer: connection.peer, sinceMs: clock.nowMs(), unsent });
     const place = connection.peer === address ? '' : ` (${connection.peer})`;
     // As often as losses are logged: a server that comes and goes does not fill the log.

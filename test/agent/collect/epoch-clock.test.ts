@@ -5,13 +5,15 @@ import { newAgentCounters } from '../../../src/agent/own-metrics.ts';
 import { Spool } from '../../../src/agent/spool/spool.ts';
 import { bootClock } from '../../../src/runtime/clock.ts';
 import { MemoryLog } from '../../support/memory-log.ts';
+import { hostSource } from '../../support/recordings.ts';
 import { VirtualClock } from '../../support/virtual-clock.ts';
 
 function newTimes(random = () => 0.5, suspendedMs = () => 0) {
   const clock = new VirtualClock();
   const log = new MemoryLog();
   const counters = newAgentCounters();
-  const spool = new Spool({ clock, log, counters, bounds: { bytesMax: 1024 ** 2, ageMsMax: 86_400_000 } });
+  const bounds = { bytesMax: 1024 ** 2, ageMsMax: 86_400_000 };
+  const spool = new Spool({ clock, counters, bounds, source: hostSource, servers: [] });
   const boot = bootClock(clock, () => clock.monotonicMs() + suspendedMs());
   return { clock, log, counters, spool, times: new EpochClock({ clock, boot, spool, counters, log, random }) };
 }

@@ -225,6 +225,7 @@ test('what the agent says about itself', async () => {
   const bench = new Bench({});
   Object.assign(bench.counters, { reportsSampled: 3, spoolBytes: 77, clockOffsetMs: -2500, ticksSkipped: 1 });
   bench.counters.reportsDropped.age = 9;
+  bench.counters.spoolDiskState = 'slow';
   const lines = await bench.lines(/^sysmon_agent_/);
   for (const line of [
     'sysmon_agent_build_info{version="1.2.3",nodejs="20.15.0"} 1',
@@ -235,6 +236,8 @@ test('what the agent says about itself', async () => {
     'sysmon_agent_reports_dropped_total{reason="full"} 0',
     'sysmon_agent_reports_dropped_total{reason="age"} 9',
     'sysmon_agent_spool_bytes 77',
+    'sysmon_agent_spool_disk_state{state="ok"} 0',
+    'sysmon_agent_spool_disk_state{state="slow"} 1',
     'sysmon_agent_clock_offset_seconds -2.5',
     'sysmon_agent_ticks_skipped_total 1',
   ]) {
@@ -244,7 +247,7 @@ test('what the agent says about itself', async () => {
 
 test('every counter is shown', async () => {
   const bench = new Bench({});
-  const numbers = Object.keys(bench.counters).filter((field) => field !== 'reportsDropped');
+  const numbers = Object.keys(bench.counters).filter((field) => !['reportsDropped', 'spoolDiskState'].includes(field));
   numbers.forEach((field, at) => {
     Object.assign(bench.counters, { [field]: 1000 + at });
   });

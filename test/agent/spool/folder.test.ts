@@ -6,34 +6,39 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { checkSpoolAccess, openSpoolFolder, SpoolFolderError } from '../../../src/agent/spool/folder.ts';
+import { type Clock, realClock } from '../../../src/runtime/clock.ts';
+
+import { eventually } from '../../support/programs.ts';
 
 const root = mkdtempSync(join(tmpdir(), 'sysmon-spool-'));
 after(() => rmSync(root, { recursive: true, force: true }));
 
 test('the folder is made, written, read, cut, listed and given back', async () => {
   const path = join(root, 'deep', 'in', 'x'.repeat(120));
-  const { disk, close } = await openSpoolFolder(path);
-  disk.write('a', 0, Buffer.from('hello'));
-  disk.write('b', 0, Buffer.from('other'));
-  disk.write('a', 5, Buffer.from(' world'));
-  disk.sync('a');
-  disk.truncate('a', 7);
-  assert.equal(Buffer.from(disk.read('a')).toString(), 'hello w');
-  assert.deepEqual([...disk.list()].sort(), ['a', 'b', 'lock.1']);
-  disk.remove('a');
-  disk.remove('a');
-  assert.throws(() => disk.read('a'), /ENOENT/);
+  const { disk, close } = await openSpoolFolder(path, realClock);
+  await disk.write('a', 0, Buffer.from('hello'));
+  await disk.write('b', 0, Buffer.from('other'));
+  await disk.write('a', 5, Buffer.from(' world'));
+  await disk.sync('a');
+  await disk.truncate('a', 7);
+  assert.equal(Buffer.from(await disk.read('a')).toString(), 'hello w');
+  await disk.replace('c', Buffer.from('a longer text'));
+  await disk.replace('c', Buffer.from('short'));
+  assert.equal(Buffer.from(await disk.read('c')).toString(), 'short');
+  assert.deepEqual([...(await disk.list())].sort(), ['a', 'b', 'c', 'lock.1']);
+  for (const name of ['a', 'a', 'c']) await disk.remove(name);
+  await assert.rejects(disk.read('a'), /ENOENT/);
   await close();
   assert.deepEqual(readdirSync(path), ['b']);
-  const again = await openSpoolFolder(path);
-  assert.equal(Buffer.from(again.disk.read('b')).toString(), 'other');
+  const again = await openSpoolFolder(path, realClock);
+  assert.equal(Buffer.from(await again.disk.read('b')).toString(), 'other');
   await again.close();
 });
 
 test('a second one on the same folder is refused, as long as the first lives', async () => {
   const path = join(root, 'shared');
-  const first = await openSpoolFolder(path);
-  await assert.rejects(openSpoolFolder(path), (error) => {
+  const first = await openSpoolFolder(path, realClock);
+  await assert.rejects(openSpoolFolder(path, realClock), (error) => {
     assert.ok(error instanceof SpoolFolderError);
     assert.equal(error.code, 'locked');
     assert.match(error.message, /in use by another sysmon-agent/);
@@ -41,26 +46,45 @@ test('a second one on the same folder is refused, as long as the first lives', a
     return true;
   });
   await first.close();
-  await (await openSpoolFolder(path)).close();
+  await (await openSpoolFolder(path, realClock)).close();
 });
 
 test('the lock of a holder that was killed is taken over; of many that start at once one gets it', async () => {
   const path = join(root, 'killed');
   const module = new URL('../../../src/agent/spool/folder.js', import.meta.url).href;
+  const clock = new URL('../../../src/runtime/clock.js', import.meta.url).href;
   const code = `const { openSpoolFolder } = await import(${JSON.stringify(module)});
-    await openSpoolFolder(${JSON.stringify(path)}); console.log('held'); setInterval(() => {}, 1000);`;
+    const { realClock } = await import(${JSON.stringify(clock)});
+    await openSpoolFolder(${JSON.stringify(path)}, realClock); console.log('held'); setInterval(() => {}, 1000);`;
   const holder = spawn(process.execPath, ['--input-type=module', '-e', code], { stdio: ['ignore', 'pipe', 'inherit'] });
   await once(holder.stdout, 'data');
-  await assert.rejects(openSpoolFolder(path), { code: 'locked' });
+  await assert.rejects(openSpoolFolder(path, realClock), { code: 'locked' });
   holder.kill('SIGKILL');
   await once(holder, 'exit');
   assert.ok(existsSync(join(path, 'lock.1')), 'it left its lock behind');
 
-  const starts = await Promise.allSettled(Array.from({ length: 5 }, () => openSpoolFolder(path)));
+  const starts = await Promise.allSettled(Array.from({ length: 5 }, () => openSpoolFolder(path, realClock)));
   const held = starts.filter((start) => start.status === 'fulfilled');
   assert.equal(held.length, 1);
   await held[0]!.value.close();
   assert.deepEqual(readdirSync(path), []);
+});
+
+test('a disk that does not answer is not waited for; what it gives later is given back', async () => {
+  const path = join(root, 'late');
+  // The time is over at once.
+  const after: Clock['after'] = (_, callback) => {
+    callback();
+    return { cancel() {} };
+  };
+  await assert.rejects(openSpoolFolder(path, { ...realClock, after }), {
+    code: 'timeout',
+    message: /--spool-dir: '.*late' did not answer within 10s/,
+  });
+  await eventually(5000, async () => {
+    await (await openSpoolFolder(path, realClock)).close();
+    assert.deepEqual(readdirSync(path), []);
+  });
 });
 
 test('a folder that cannot be written is refused with its name and the reason', async (t) => {
@@ -68,12 +92,12 @@ test('a folder that cannot be written is refused with its name and the reason', 
   writeFileSync(file, '');
   assert.throws(() => checkSpoolAccess(file), { code: 'access', message: /--spool-dir: '.*file' cannot be written/ });
   assert.throws(() => checkSpoolAccess(join(file, 'below')), { code: 'access' });
-  await assert.rejects(openSpoolFolder(join(file, 'below')), { code: 'access' });
+  await assert.rejects(openSpoolFolder(join(file, 'below'), realClock), { code: 'access' });
   checkSpoolAccess(join(root, 'missing', 'below'));
   assert.ok(!existsSync(join(root, 'missing')), 'looking makes nothing');
   if (process.getuid?.() === 0) return t.diagnostic('permissions are not tried: root may write everywhere');
   const closed = join(root, 'closed');
   mkdirSync(closed);
   chmodSync(closed, 0o500);
-  await assert.rejects(openSpoolFolder(closed), { code: 'access', message: /EACCES/ });
+  await assert.rejects(openSpoolFolder(closed, realClock), { code: 'access', message: /EACCES/ });
 });

@@ -8,7 +8,7 @@ import type { ServerMessage } from '../../../src/protocol/message.ts';
 import { bootClock } from '../../../src/runtime/clock.ts';
 import { ConnectionError } from '../../../src/runtime/connection.ts';
 import { MemoryLog } from '../../support/memory-log.ts';
-import { type ReadReport, RecordingMaker, valuesOf } from '../../support/recordings.ts';
+import { hostSource, type ReadReport, RecordingMaker, valuesOf } from '../../support/recordings.ts';
 import { ScriptedServer } from '../../support/scripted-server.ts';
 import { settle, VirtualClock } from '../../support/virtual-clock.ts';
 
@@ -18,6 +18,8 @@ const running: Agent[] = [];
 afterEach(async () => {
   for (const agent of running.splice(0)) await agent.stop();
 });
+
+const address = 'server:9732';
 
 /** An agent that samples each 5 s, with everything virtual but itself. */
 class Agent {
@@ -43,16 +45,15 @@ class Agent {
     const boot = bootClock(clock, () => clock.monotonicMs() + this.suspendedMs);
     const random = options.random ?? (() => 0.5);
     this.spool = new Spool({
-      clock,
-      log,
-      counters,
+      ...{ clock, counters, source: hostSource, servers: [address] },
       bounds: { bytesMax: 64 * 1024 * 1024, ageMsMax: 24 * 3600 * 1000 },
     });
     const { spool } = this;
     let epoch = 1;
     this.times = new EpochClock({ clock, boot, spool, counters, log, random: () => epoch++ / 2 ** 53 });
     this.link = new Link({
-      ...{ clock, boot, spool, counters, log, random, address: 'server:9732', dial: this.server.dial },
+      ...{ clock, boot, spool, counters, log, random, address, dial: this.server.dial },
+      receiver: spool.receiver(address),
       hello: { agentName: 'agent-1', hostId: 'host', labels: [['rack', '7']], intervalMs: 5000 },
     });
   }
@@ -67,6 +68,7 @@ class Agent {
     const timeMs = this.times.stamp();
     const recording = this.maker.make([this.made.length, this.made.length % 7, 5]);
     this.spool.append(recording, timeMs);
+    this.link.appended();
     const { id, lastSeq } = this.spool.epoch!;
     this.made.push({ epoch: id, seq: lastSeq, timeMs, values: valuesOf(recording) });
   }
@@ -84,12 +86,12 @@ class Agent {
     await settle();
     for (let waited = 0; waited < 4500; waited += 100) await this.clock.advance(100);
     await this.#running;
-    this.spool.close();
+    await this.spool.close();
   }
 
   /** Everything that was made has come, once, in order, with its time. */
   assertDelivered(): void {
-    const offsets = new Map(this.spool.epochs.map(({ id, offsetMs }) => [id, offsetMs ?? 0]));
+    const offsets = this.spool.receiver(address).offsetsMs;
     const expected = this.made.map((report) => ({
       ...report,
       timeMs: report.timeMs + (offsets.get(report.epoch) ?? 0),
@@ -382,7 +384,7 @@ test('a bug ends the program, also one that shows while it is stopping', async (
     const { clock, spool, counters, log } = agent;
     const boot = bootClock(clock, () => clock.monotonicMs());
     const link = new Link({
-      ...{ clock, boot, spool, counters, log, dial, random: () => 0.5, address: 'server:9732' },
+      ...{ clock, boot, spool, receiver: spool.receiver(address), counters, log, dial, random: () => 0.5, address },
       hello: { agentName: 'agent-1', hostId: 'host', labels: [], intervalMs: 5000 },
     });
     const run = link.run(stopping.signal);
