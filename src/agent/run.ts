@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { hostname, uptime } from 'node:os';
 import { bootClock, type Clock } from '../runtime/clock.ts';
 import { serveControl } from '../runtime/control.ts';
-import { dial } from '../runtime/dial.ts';
+import { dial, dialLastGood } from '../runtime/dial.ts';
 import type { Lifecycle } from '../runtime/lifecycle.ts';
 import type { Log } from '../runtime/log.ts';
 import { isLoopback } from '../runtime/options.ts';
@@ -24,18 +24,13 @@ export async function run(
   const settings = await readSettings(options, hostname());
   const { server, address, spoolDir } = settings;
   let key = settings.key;
-  let firstAddress: string | undefined;
   const folder = spoolDir === undefined ? undefined : await openFolder(spoolDir, { clock, log });
   const agent = new Agent({
     ...{ clock, log, random: Math.random },
     settings: { ...settings, spoolDir: folder && spoolDir },
     boot: bootClock(clock, () => uptime() * 1000),
     disk: folder?.disk,
-    dial: async (signal) => {
-      const connection = await dial({ ...server, psk: key, timeoutMs: dialTimeoutMs, firstAddress, signal });
-      firstAddress = connection.peerAddress;
-      return connection;
-    },
+    dial: dialLastGood((options) => dial({ ...server, ...options, psk: key, timeoutMs: dialTimeoutMs })),
     hostId: hostId({ ...settings, randomBytes }),
     newSampler: (counters) => newSampler(options, { clock, log, counters }),
     onState(state) {

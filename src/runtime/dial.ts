@@ -1,13 +1,14 @@
 import { lookup } from 'node:dns/promises';
 import { connect as connectPlain, isIPv6, type Socket } from 'node:net';
 import { connect as connectTls, type TLSSocket } from 'node:tls';
+import { type Clock, realClock } from './clock.ts';
 import { type Connection, ConnectionError, type ConnectionErrorCode } from './connection.ts';
 import { addressText } from './option-parsers.ts';
 import { connectionErrorOf, socketConnection } from './socket.ts';
 import { type Psk, tlsParameters } from './tls.ts';
 import { secondsText } from './words.ts';
 
-export interface DialOptions {
+export interface DialInTurnOptions {
   readonly host: string;
   readonly port: number;
   /** For all of it: the name, and every address with its connection and TLS. */
@@ -16,26 +17,66 @@ export interface DialOptions {
   readonly addressTimeoutMs?: number;
   /** Which address is tried first, if the name has it still: the one of the last good connection. */
   readonly firstAddress?: string | undefined;
-  /** With it TLS, without it plain TCP. */
-  readonly psk?: Psk | undefined;
   readonly signal: AbortSignal;
   /** The addresses of a name, in the order of the system; by getaddrinfo unless a test says otherwise. */
   readonly resolve?: (host: string) => Promise<readonly string[]>;
+  readonly clock: Clock;
+  /** A connection to one address, or a ConnectionError. */
+  readonly connect: (attempt: Attempt) => Promise<Connection>;
+}
+
+/** One address. */
+export interface Attempt {
+  /** The address with its port, for words. */
+  readonly peer: string;
+  readonly address: string;
+  readonly port: number;
+  readonly timeoutMs: number;
+  readonly signal: AbortSignal;
+}
+
+export interface DialOptions extends Omit<DialInTurnOptions, 'clock' | 'connect'> {
+  /** With it TLS, without it plain TCP. */
+  readonly psk?: Psk | undefined;
+}
+
+/** A connection to a host whose key, if there is one, has been proved; or a ConnectionError. */
+export function dial(options: DialOptions): Promise<Connection> {
+  const { psk } = options;
+  return dialInTurn({
+    ...options,
+    clock: realClock,
+    connect: (attempt) => (psk === undefined ? dialPlain(attempt) : dialTls(attempt, psk)),
+  });
+}
+
+/** Dials again and again: the address of the last good connection comes first. */
+export function dialLastGood(
+  dialOnce: (options: {
+    readonly firstAddress: string | undefined;
+    readonly signal: AbortSignal;
+  }) => Promise<Connection>,
+): (signal: AbortSignal) => Promise<Connection> {
+  let firstAddress: string | undefined;
+  return async (signal) => {
+    const connection = await dialOnce({ firstAddress, signal });
+    firstAddress = connection.peerAddress;
+    return connection;
+  };
 }
 
 /**
- * A connection to a host whose key, if there is one, has been proved; or a ConnectionError. The addresses of a name are
- * tried one after another, each for seconds: Node's own way gives each but the last a quarter of one, which is less than
- * a handshake by satellite takes (https://github.com/nodejs/node/issues/54359).
+ * The addresses of a name are tried one after another, each for seconds: Node's own way gives each but the last a quarter
+ * of one, which is less than a handshake by satellite takes (https://github.com/nodejs/node/issues/54359).
  */
-export async function dial(options: DialOptions): Promise<Connection> {
-  const { host, port, timeoutMs, signal } = options;
+export async function dialInTurn(options: DialInTurnOptions): Promise<Connection> {
+  const { host, port, timeoutMs, signal, clock } = options;
   const peer = addressText(host, port);
-  const endMs = performance.now() + timeoutMs;
+  const endMs = clock.monotonicMs() + timeoutMs;
   const addresses = tryingOrder(await addressesOf(options, peer), options.firstAddress);
   const errors: ConnectionError[] = [];
   for (const [index, address] of addresses.entries()) {
-    const shareMs = (endMs - performance.now()) / (addresses.length - index);
+    const shareMs = (endMs - clock.monotonicMs()) / (addresses.length - index);
     const attempt = {
       peer: addressText(address, port),
       address,
@@ -44,10 +85,10 @@ export async function dial(options: DialOptions): Promise<Connection> {
       signal,
     };
     try {
-      return await (options.psk ? dialTls(attempt, options.psk) : dialPlain(attempt));
+      return await options.connect(attempt);
     } catch (error) {
       if (signal.aborted) throw stopped(peer);
-      errors.push(error as ConnectionError); // dialTls and dialPlain throw nothing else
+      errors.push(error as ConnectionError); // connect() throws nothing else
     }
   }
   throw failedAll(errors);
@@ -57,13 +98,11 @@ export async function dial(options: DialOptions): Promise<Connection> {
 const addressTimeoutMsMax = 10_000;
 
 /** Ends with the deadline or the signal, although a query of the system cannot be ended. */
-async function addressesOf(options: DialOptions, peer: string): Promise<readonly string[]> {
-  const { host, timeoutMs, signal, resolve = systemAddresses } = options;
+async function addressesOf(options: DialInTurnOptions, peer: string): Promise<readonly string[]> {
+  const { host, timeoutMs, signal, clock, resolve = systemAddresses } = options;
   const given = new AbortController();
-  const overdue = setTimeout(
-    () =>
-      given.abort(new ConnectionError('name', `the name of ${peer} was not resolved within ${secondsText(timeoutMs)}`)),
-    timeoutMs,
+  const overdue = clock.after(timeoutMs, () =>
+    given.abort(new ConnectionError('name', `the name of ${peer} was not resolved within ${secondsText(timeoutMs)}`)),
   );
   const stop = () => given.abort(stopped(peer));
   signal.addEventListener('abort', stop, { once: true });
@@ -76,7 +115,7 @@ async function addressesOf(options: DialOptions, peer: string): Promise<readonly
   } catch (error) {
     throw connectionErrorOf(error as Error, peer); // getaddrinfo fails with Errors
   } finally {
-    clearTimeout(overdue);
+    overdue.cancel();
     signal.removeEventListener('abort', stop);
   }
 }
@@ -117,16 +156,6 @@ const codeOrder: readonly ConnectionErrorCode[] = [
   'reset',
   'tls',
 ];
-
-/** One address. */
-interface Attempt {
-  /** The address with its port, for words. */
-  readonly peer: string;
-  readonly address: string;
-  readonly port: number;
-  readonly timeoutMs: number;
-  readonly signal: AbortSignal;
-}
 
 function dialPlain(attempt: Attempt): Promise<Connection> {
   const socket = connectPlain({ host: attempt.address, port: attempt.port });
