@@ -1,6 +1,6 @@
 /**
- * How long to wait after so many failures in a row: anything from nothing to a ceiling that doubles with each (full
- * jitter), so that a fleet whose server comes back does not arrive at once.
+ * How long to wait after so many failures in a row: a random time up to a bound that doubles with each failure (full
+ * jitter), so that agents do not all reconnect at the moment at which their server is back.
  */
 export function backoffMs(
   failures: number,

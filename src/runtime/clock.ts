@@ -1,17 +1,17 @@
-/** A timer that was set and can be taken back. Cancelling one that has fired does nothing. */
+/** A timer that can be cancelled. Cancelling one that has fired does nothing. */
 export interface Timer {
   cancel(): void;
 }
 
-/** Time as everything here sees it. Tests and the simulation pass a virtual one; only `main.ts` names the real one. */
+/** Tests and the simulation pass a virtual clock; only `main.ts` names the real one. */
 export interface Clock {
   /** Wall clock, milliseconds since 1970; may step. */
   nowMs(): number;
-  /** Milliseconds since some start; never steps, never goes back. Fractions included. */
+  /** Milliseconds since some start, with fractions; never steps, never goes back. */
   monotonicMs(): number;
   /** Calls once after `ms` of monotonic time. */
   after(ms: number, callback: () => void): Timer;
-  /** Resolves after `ms`, or at once when the signal aborts: it never rejects. Look at the signal afterwards. */
+  /** Resolves after `ms`, or at once when the signal aborts; never rejects. The caller checks the signal afterwards. */
   sleep(ms: number, signal?: AbortSignal): Promise<void>;
 }
 
@@ -86,7 +86,7 @@ export class ClockWatch {
   #aheadOfMonotonicMs: number;
   #aheadOfBootMs: number;
 
-  /** A step of at most `stepMsMin` is not told until further ones make it more. */
+  /** A step of at most `stepMsMin` is not reported until further ones add up to more. */
   constructor(options: {
     readonly clock: Pick<Clock, 'nowMs' | 'monotonicMs'>;
     readonly boot: BootClock;

@@ -154,6 +154,7 @@ const codeOrder: readonly ConnectionErrorCode[] = [
   'refused',
   'closed',
   'reset',
+  'not-tls',
   'tls',
 ];
 
@@ -173,8 +174,8 @@ function dialTls(attempt: Attempt, psk: Psk): Promise<Connection> {
       asked = true;
       return { identity: psk.identity, psk: psk.key };
     },
-    // A server without the key may show a certificate instead, and Node would take one that this host trusts. So
-    // nothing is trusted, and no name is ever the right one.
+    // A server without the key may show a certificate instead, and Node would accept one that this host trusts. So no
+    // authority is trusted, and no name matches.
     ca: [],
     checkServerIdentity: () =>
       new ConnectionError('tls', `no TLS with ${peer}: the server showed a certificate instead of the key`),
@@ -188,14 +189,14 @@ function dialTls(attempt: Attempt, psk: Psk): Promise<Connection> {
     return socketConnection(socket, psk.identity);
   });
   return dialled.catch((error: ConnectionError) => {
-    // Its alert, which each version of OpenSSL words differently, comes after our key has been seen.
+    // The server's alert, which each version of OpenSSL words differently, comes after the key was asked for.
     const isAnswer = asked && error.code === 'tls' && /alert/i.test(error.message);
     throw isAnswer ? keyRefused(peer, psk.identity, error) : error;
   });
 }
 
 function keyRefused(peer: string, identity: string, cause: ConnectionError): ConnectionError {
-  return new ConnectionError('tls', `${peer} does not know the key of '${identity}': enrol this host anew`, { cause });
+  return new ConnectionError('tls', `${peer} does not know the key of '${identity}': enrol this host again`, { cause });
 }
 
 /** The connection at the event, or the error, the deadline, the signal: whichever comes first, and no listener stays. */
@@ -215,7 +216,7 @@ function connected(
     };
     const failed = (error: Error) => {
       done();
-      socket.on('error', () => {}); // the rejection says it already
+      socket.on('error', () => {}); // the rejection has the reason already
       socket.destroy();
       reject(connectionErrorOf(error, peer));
     };
@@ -227,7 +228,7 @@ function connected(
         failed(error as Error); // connection() throws nothing else
       }
     };
-    const closed = () => failed(new ConnectionError('reset', `${peer} broke the connection off`));
+    const closed = () => failed(new ConnectionError('reset', `${peer} reset the connection`));
     const abort = () => failed(stopped(peer));
     const deadline = setTimeout(
       () => failed(new ConnectionError('timeout', `${peer} did not answer within ${secondsText(timeoutMs)}`)),
@@ -241,5 +242,5 @@ function connected(
 }
 
 function stopped(peer: string): ConnectionError {
-  return new ConnectionError('closed', `dialling ${peer} was stopped`);
+  return new ConnectionError('closed', `connecting to ${peer} was stopped`);
 }

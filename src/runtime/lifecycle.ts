@@ -3,13 +3,13 @@ import type { Clock, Timer } from './clock.ts';
 import type { Log } from './log.ts';
 import { reasonOf } from './words.ts';
 
-/** How a service lives: told to stop or to reload, and telling systemd how it is. */
+/** The life of a service: signals that stop and reload it, and what it reports to systemd. */
 export interface Lifecycle {
   /** Aborts at SIGTERM or SIGINT. A second one ends the process at once. */
   readonly signal: AbortSignal;
   /** Resolves when the signal aborts. */
   readonly stopped: Promise<void>;
-  /** What SIGHUP does. An error it throws is logged: a service that cannot reload goes on as it was. */
+  /** What SIGHUP does. An error that it throws is logged, and the service goes on with what it had. */
   onReload(callback: () => void): void;
   /** The service works: `systemctl start` returns now. */
   ready(): void;
@@ -37,7 +37,7 @@ export interface LifecycleOptions {
   readonly afterIfAlive?: (ms: number, callback: () => void) => void;
 }
 
-/** The lifecycle of this process. Without systemd around it (no NOTIFY_SOCKET) nothing is told to anybody. */
+/** The lifecycle of this process. Without systemd (no NOTIFY_SOCKET) nothing is reported. */
 export function systemdLifecycle(options: LifecycleOptions): Lifecycle {
   const { clock, log } = options;
   const host: HostProcess = options.process ?? process;
@@ -51,7 +51,7 @@ export function systemdLifecycle(options: LifecycleOptions): Lifecycle {
   const afterIfAlive = options.afterIfAlive ?? ((ms, callback) => void setTimeout(callback, ms).unref());
   const stop = (name: NodeJS.Signals) => {
     if (signal.aborted) {
-      log.warn(`${name} again: ending at once, without waiting for what is under way`);
+      log.warn(`${name} while stopping: exiting at once`);
       host.exit(1);
       return;
     }
@@ -59,8 +59,8 @@ export function systemdLifecycle(options: LifecycleOptions): Lifecycle {
     notify(['STOPPING=1']);
     afterIfAlive(notifyStopMsMax, () => queue.giveUp());
     afterIfAlive(stopMsMax, () => {
-      log.warn(`stopping takes more than ${stopMsMax / 1000} s: a system call hangs; ending without it`);
-      // process.exit() would wait for the thread of that call. To systemd this signal is an end in good order.
+      log.warn(`shutdown blocked for ${stopMsMax / 1000} s by a pending system call; exiting without it`);
+      // process.exit() would wait for the thread of that call. For systemd an exit by this signal is a success.
       host.removeAllListeners('SIGTERM');
       host.kill(host.pid, 'SIGTERM');
     });
@@ -75,7 +75,7 @@ export function systemdLifecycle(options: LifecycleOptions): Lifecycle {
     try {
       reload();
     } catch (error) {
-      log.error(`reload failed, going on as before: ${reasonOf(error)}`);
+      log.error(`reload failed, keeping the present keys: ${reasonOf(error)}`);
     }
     notify(['READY=1']);
   });
@@ -103,9 +103,9 @@ export function systemdLifecycle(options: LifecycleOptions): Lifecycle {
   };
 }
 
-// From the signal to the end, whatever hangs, is 5 s at most; less what a process needs to end.
+// A stop takes 5 s at most, whatever hangs; this leaves the process time to exit.
 const stopMsMax = 4800;
-// A systemd that is slow, as at a reboot, is waited for until then.
+// For a systemd that is slow, as at a reboot.
 const notifyStopMsMax = 4500;
 
 /** A third of what the unit allows; undefined where it has no watchdog, or has it for another process. */
@@ -160,14 +160,14 @@ class NotifyQueue {
 
   add(assignments: readonly string[]): void {
     if (this.#send === undefined) return;
-    // What only says how things are is out of date once the next is there: a systemd that hangs makes no heap of them.
+    // A newer status or watchdog message replaces one that is still queued, also when systemd hangs.
     const kind = /^(?:STATUS|WATCHDOG)=/.exec(assignments[0] ?? '')?.[0];
     if (kind !== undefined) this.#waiting = this.#waiting.filter(([first = '']) => !first.startsWith(kind));
     this.#waiting.push(assignments);
     if (!this.#running) void this.#run(this.#send);
   }
 
-  /** Nothing more is said: what is being said is broken off. */
+  /** Drops the queued messages and ends the one that is being sent. */
   giveUp(): void {
     this.#waiting = [];
     this.#given.abort();

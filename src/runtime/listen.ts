@@ -13,13 +13,13 @@ export interface ListenOptions {
   /** 0: the kernel chooses one. */
   readonly port: number;
   readonly onConnection: (connection: Connection) => void;
-  /** With it TLS, without it plain TCP. `keyOf` is asked at each handshake; undefined refuses. */
+  /** With it TLS, without it plain TCP. `keyOf` is called at each handshake; undefined refuses it. */
   readonly psk?: { readonly keyOf: (identity: string) => Buffer | undefined } | undefined;
   readonly connectionsMax: number;
-  /** An IPv6 peer counts as its /64: whoever has one address there has them all. */
+  /** An IPv6 peer counts as its /64, all of whose addresses one host can have. */
   readonly connectionsPerAddressMax: number;
   readonly handshakeTimeoutMs: number;
-  /** `identity` is what the peer claimed before its key was found wrong; anybody can claim anything. */
+  /** `identity` is what the peer claimed before its key was found wrong, so it proves nothing. */
   readonly onRefused: (reason: RefusedReason, peer: string, error?: Error, identity?: string) => void;
 }
 
@@ -27,13 +27,13 @@ export type RefusedReason = 'full' | 'full-address' | 'tls' | 'handshake-timeout
 
 export interface Listener {
   readonly port: number;
-  /** Open ones, those still in their handshake included. */
+  /** Open connections, also those in their handshake. */
   readonly connections: number;
-  /** Takes no more, and ends those that are left at once. */
+  /** Accepts no more, and ends the open ones at once. */
   close(): Promise<void>;
 }
 
-/** The address or port cannot be had; the words name both. */
+/** The address or port is not available; the message names both. */
 export class ListenError extends CodedError<string> {
   override readonly name = 'ListenError';
 }
@@ -51,7 +51,7 @@ export function listen(options: ListenOptions): Promise<Listener> {
     server.once('error', (error) => reject(listenErrorOf(error, address, port)));
     server.listen({ port, host: address === '' ? undefined : address }, () => {
       server.removeAllListeners('error');
-      server.on('error', () => {}); // of accept(): the peer has gone, or descriptors are short; the next is taken
+      server.on('error', () => {}); // of accept(): the peer has disconnected, or there are too few descriptors; the next is accepted
       resolve({
         port: boundPort(server),
         get connections() {
@@ -81,7 +81,7 @@ export function listenErrorOf(error: Error, address: string, port: number): List
 }
 
 const listenReasons: Readonly<Record<string, string>> = {
-  EADDRINUSE: 'the port is taken by another program',
+  EADDRINUSE: 'another program uses the port',
   EADDRNOTAVAIL: 'this host does not have the address',
   EACCES: 'a port below 1024 needs privileges',
   ENOTFOUND: 'the name is unknown',
@@ -103,7 +103,7 @@ class Sockets {
   }
 
   admit(socket: Socket): boolean {
-    // A peer may have gone before it was accepted; then it has no address.
+    // A peer that disconnected before it was accepted has no address.
     if (socket.remoteAddress === undefined) {
       socket.destroy();
       return false;
@@ -121,7 +121,7 @@ class Sockets {
     }
     this.#open.add(socket);
     this.#countByAddress.set(key, count + 1);
-    socket.on('error', () => {}); // until somebody listens: a reset in the middle of a handshake ends nothing else
+    socket.on('error', () => {}); // until there is another listener: a reset in the middle of a handshake is no bug
     socket.once('close', () => this.#remove(socket, key));
     return true;
   }
@@ -150,13 +150,13 @@ export function countedAddress(address: string): string {
 }
 
 /**
- * The TLS side: sockets are given to it by `emit('connection', socket)`, which Node documents as a way in. Limits have
- * been held before, so that a handshake costs only those who may have one, and only once they have said something.
+ * The TLS side: it gets sockets by `emit('connection', socket)`, which Node documents. The limits are checked before, and
+ * a handshake begins only when the peer has sent something.
  *
- * That first word also decides what a connection takes for as long as it lives. Node gives each a buffer for what is still
- * encrypted, as long as what it is first offered: 64 KiB where it reads from the network by itself, as libuv offers that,
- * but 1 KiB for a client's hello that has been read already, and 16 KiB more with the first longer frame. See
- * TryAllocateForWrite in https://github.com/nodejs/node/blob/v20.x/src/crypto/crypto_bio.cc
+ * Waiting for that also saves memory for the whole life of a connection. Node allocates for each a buffer for encrypted
+ * bytes, as long as its first read: 64 KiB where it reads from the network itself, as libuv offers that, but 1 KiB for a
+ * client's hello that has been read already, and 16 KiB more with the first longer frame. See TryAllocateForWrite in
+ * https://github.com/nodejs/node/blob/v20.x/src/crypto/crypto_bio.cc
  */
 function tlsServer(options: ListenOptions, { keyOf }: NonNullable<ListenOptions['psk']>): (socket: Socket) => void {
   const proved = new WeakMap<TLSSocket, string>();
@@ -167,7 +167,7 @@ function tlsServer(options: ListenOptions, { keyOf }: NonNullable<ListenOptions[
     pskCallback: (socket, identity) => {
       const key = keyOf(identity);
       claimed.set(socket, identity);
-      // Called again for each key that a peer offers, and OpenSSL takes the first that we know.
+      // Called for each key that a peer offers; OpenSSL uses the first that is known.
       if (key !== undefined) proved.set(socket, identity);
       return key ?? null;
     },
@@ -176,7 +176,7 @@ function tlsServer(options: ListenOptions, { keyOf }: NonNullable<ListenOptions[
     handshakes.get(socketBelow(socket))?.finish();
     const identity = proved.get(socket);
     if (identity === undefined) {
-      // The handshake went another way than by a key. tlsParameters rule that out; this is the second lock.
+      // The handshake was not by a key. tlsParameters rule that out; this is a second check.
       const peer = peerText(socket);
       socket.destroy();
       options.onRefused('tls', peer, new ConnectionError('tls', `no TLS with ${peer}: it did not use a key`));
@@ -202,7 +202,7 @@ function tlsServer(options: ListenOptions, { keyOf }: NonNullable<ListenOptions[
     handshakes.set(socket, handshake);
     let hasSpoken = false;
     socket.once('readable', () => {
-      // Ended before its first byte: a health check of the port, or a peer that thought better of it.
+      // Ended before its first byte: a health check of the port, for one.
       if (socket.readableLength === 0) return void socket.destroy();
       hasSpoken = true;
       server.emit('connection', socket);
@@ -222,7 +222,7 @@ function socketBelow(socket: TLSSocket): Socket {
 }
 
 /**
- * The deadline of a handshake. Node's own `handshakeTimeout` begins anew with every byte, so that a peer could take as
+ * The deadline of a handshake. Node's own `handshakeTimeout` starts again with every byte, so that a peer could take as
  * long as it likes.
  */
 class Handshake {

@@ -4,14 +4,14 @@ import { type Connection, ConnectionError, type ConnectionErrorCode } from './co
 const endTimeoutMs = 2000;
 
 /**
- * A connected socket, plain or TLS, as a Connection. Chunks are read ahead only as far as the socket's own buffer: a
- * reader that takes its time makes the peer wait, not our memory grow. `identity` is what TLS has proved.
+ * A connected socket, plain or TLS, as a Connection. Only one chunk and the socket's own buffer are read ahead: a slow
+ * reader makes the peer wait instead of filling memory. `identity` is what TLS has proved.
  */
 export function socketConnection(socket: Socket, identity?: string): Connection {
   return new SocketConnection(socket, identity);
 }
 
-/** What a reader or a writer waits with. */
+/** A reader or a writer that waits. */
 interface Waiting {
   resolve(): void;
   reject(error: ConnectionError): void;
@@ -26,9 +26,9 @@ class SocketConnection implements Connection {
   #reading = false;
   #reader: Waiting | undefined;
   #writers: Waiting[] = [];
-  /** The peer has said goodbye: nothing more to read. */
+  /** The peer has half-closed: there is nothing more to read. */
   #ended = false;
-  /** We have said goodbye: what still comes is dropped. */
+  /** This side has half-closed: what still arrives is discarded. */
   #ending = false;
   /** Why nothing can be read or written any more. */
   #failure: ConnectionError | undefined;
@@ -39,7 +39,7 @@ class SocketConnection implements Connection {
     this.peerAddress = plainAddress(socket.remoteAddress ?? 'unknown');
     this.peer = peerText(socket);
     this.identity = identity;
-    socket.setNoDelay(true); // a report is one small write that shall not wait for the last one's acknowledgement
+    socket.setNoDelay(true); // a report is one small write, which should not wait for the acknowledgement of the last
     socket.on('data', (chunk: Uint8Array) => this.#take(chunk));
     socket.on('end', () => this.#peerEnded());
     socket.on('drain', () => this.#drained());
@@ -61,8 +61,8 @@ class SocketConnection implements Connection {
     if (this.#ending) {
       return Promise.reject(new ConnectionError('closed', `the connection to ${this.peer} is being closed`));
     }
-    // Said here although a write would say so too: allowHalfOpen is off, so the socket is ending itself.
-    if (this.#ended) return Promise.reject(new ConnectionError('closed', `${this.peer} has closed the connection`));
+    // A write would fail too, with another error: allowHalfOpen is off, so the socket is closing itself.
+    if (this.#ended) return Promise.reject(new ConnectionError('closed', `${this.peer} closed the connection`));
     if (this.#socket.write(bytes)) return Promise.resolve();
     return new Promise((resolve, reject) => this.#writers.push({ resolve, reject }));
   }
@@ -70,7 +70,7 @@ class SocketConnection implements Connection {
   end(timeoutMs = endTimeoutMs): Promise<void> {
     if (this.#closed) return Promise.resolve();
     this.#ending = true;
-    // What was not read would turn our goodbye into a reset, and with it would go what the peer has not read.
+    // Unread bytes would turn the half-close into a reset, which discards what the peer has not read.
     this.#chunks.length = 0;
     this.#socket.resume();
     this.#wakeReader();
@@ -109,7 +109,7 @@ class SocketConnection implements Connection {
         return { done: false, value: chunk };
       }
       if (this.#ended || this.#ending) return { done: true, value: undefined };
-      // What came before the break has been read by now: the last of it may say why.
+      // Only now: what arrived before the failure may be the peer's reason for it.
       if (this.#failure) throw this.#failure;
       await new Promise<void>((resolve, reject) => {
         this.#reader = { resolve, reject };
@@ -133,7 +133,7 @@ class SocketConnection implements Connection {
   #peerEnded(): void {
     this.#ended = true;
     this.#wakeReader();
-    this.#rejectWriters(new ConnectionError('closed', `${this.peer} has closed the connection`));
+    this.#rejectWriters(new ConnectionError('closed', `${this.peer} closed the connection`));
   }
 
   #drained(): void {
@@ -161,7 +161,7 @@ class SocketConnection implements Connection {
 
 /** The peer of a socket for log lines: `192.0.2.7:51234`, `[2001:db8::7]:51234`. */
 export function peerText(socket: Socket): string {
-  if (socket.remoteAddress === undefined) return 'a peer that has gone';
+  if (socket.remoteAddress === undefined) return 'a peer that has disconnected';
   const address = plainAddress(socket.remoteAddress);
   return `${address.includes(':') ? `[${address}]` : address}:${socket.remotePort}`;
 }
@@ -171,12 +171,13 @@ export function plainAddress(address: string): string {
   return address.startsWith('::ffff:') && address.includes('.') ? address.slice('::ffff:'.length) : address;
 }
 
-/** What Node says about a socket, in our words. `peer` is a name for the other end. */
+/** An error of a socket as a ConnectionError. `peer` is a name for the other end. */
 export function connectionErrorOf(error: Error, peer: string): ConnectionError {
   if (error instanceof ConnectionError) return error;
   const systemCode = (error as NodeJS.ErrnoException).code ?? ''; // Node gives its socket errors a code
-  const code = codes[systemCode] ?? (isTls(systemCode) ? 'tls' : 'network');
-  return new ConnectionError(code, wordsOf[code](peer, socketReasonOf(error)), { cause: error });
+  const reason = socketReasonOf(error);
+  const code = codes[systemCode] ?? (isTls(systemCode) ? tlsCode(reason) : 'network');
+  return new ConnectionError(code, messages[code](peer, reason), { cause: error });
 }
 
 const codes: Readonly<Record<string, ConnectionErrorCode>> = {
@@ -199,19 +200,25 @@ function isTls(code: string): boolean {
   return /^(?:ERR_SSL_|ERR_TLS_|EPROTO$|CERT_|UNABLE_TO_|DEPTH_ZERO_|SELF_SIGNED_)/.test(code);
 }
 
-const wordsOf: Readonly<Record<ConnectionErrorCode, (peer: string, reason: string) => string>> = {
+/** OpenSSL finds a wrong version or length in the first bytes of HTTP and other protocols. */
+function tlsCode(reason: string): ConnectionErrorCode {
+  return /^(?:wrong version number|packet length too long|http request)$/.test(reason) ? 'not-tls' : 'tls';
+}
+
+const messages: Readonly<Record<ConnectionErrorCode, (peer: string, reason: string) => string>> = {
   refused: (peer) => `${peer} refused the connection: nothing listens there`,
   unreachable: (peer, reason) => `${peer} cannot be reached: ${reason}`,
   timeout: (peer) => `${peer} did not answer in time`,
-  reset: (peer) => `${peer} broke the connection off`,
-  closed: (peer) => `${peer} has closed the connection`,
+  reset: (peer) => `${peer} reset the connection`,
+  closed: (peer) => `${peer} closed the connection`,
   name: (peer, reason) => `the name of ${peer} cannot be resolved: ${reason}`,
   tls: (peer, reason) => `no TLS with ${peer}: ${reason}`,
+  'not-tls': (peer) => `${peer} does not speak TLS: is this the port for agents?`,
   network: (peer, reason) => `the connection to ${peer} failed: ${reason}`,
 };
 
 function socketReasonOf(error: Error): string {
-  // OpenSSL's messages end with the names of its source files; what went wrong stands apart.
+  // OpenSSL's messages end with the names of its source files; the reason is in a field of its own.
   const { reason } = error as { reason?: unknown };
   return typeof reason === 'string' && reason !== '' ? reason : error.message;
 }

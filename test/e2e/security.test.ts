@@ -349,8 +349,8 @@ async function brokenReload(world: World): Promise<void> {
   world.secrets.add(broken.trim());
   const peer = (await statusOf(server, 'honest'))?.peer;
   for (const [text, mode, says] of [
-    [broken, 0o440, /reload failed, going on as before: .*expected one or two lines of 64 hex digits/],
-    [right, 0o444, /reload failed, going on as before: .*its mode is 0444.*run 'chmod 0440 /],
+    [broken, 0o440, /reload failed, keeping the present keys: .*expected one or two lines of 64 hex digits/],
+    [right, 0o444, /reload failed, keeping the present keys: .*its mode is 0444.*run 'chmod 0440 /],
   ] as const) {
     rewriteSecret(fleetKeyFile, text);
     chmodSync(fleetKeyFile, mode);
@@ -394,7 +394,7 @@ async function rotation(world: World): Promise<void> {
   await late.run.line(/refuses us \(revoked\)/);
   await world.othersKeepWorking();
   process.kill(late.run.pid, 'SIGHUP');
-  await late.run.line(/cannot connect to .* does not know the key of 'late:1:[0-9a-f]{8}': enrol this host anew/);
+  await late.run.line(/cannot connect to .* does not know the key of 'late:1:[0-9a-f]{8}': enrol this host again/);
   world.outputs.push(...late.run.lines);
   await late.kill('SIGTERM');
 }

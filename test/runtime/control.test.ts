@@ -135,7 +135,7 @@ test('a socket that a killed program left is replaced; one that answers, or a fi
   const script = `require('node:net').createServer().listen(${JSON.stringify(path)}, () => process.kill(process.pid, 'SIGKILL'))`;
   await new Promise((resolve) => spawn(process.execPath, ['-e', script]).on('close', resolve));
   assert.equal(existsSync(path), true);
-  await assert.rejects(askControl(path, 'GET x'), withCode('not-running', /nothing runs here/));
+  await assert.rejects(askControl(path, 'GET x'), withCode('not-running', /the program is not running/));
   await serve(context, { 'GET status': () => 1 }, path);
   assert.equal(await askControl(path, 'GET status'), 1);
   await assert.rejects(serveControl(path, {}, new MemoryLog()), withCode('refused', /another program answers/));

@@ -170,7 +170,7 @@ test('a port that is taken is named, and so is an address that is not ours', asy
   await assert.rejects(listen({ ...refusing, port }), (error) => {
     assert.ok(error instanceof ListenError);
     assert.equal(error.code, 'EADDRINUSE');
-    assert.equal(error.message, `cannot listen on 127.0.0.1:${port}: the port is taken by another program`);
+    assert.equal(error.message, `cannot listen on 127.0.0.1:${port}: another program uses the port`);
     return true;
   });
   await assert.rejects(listen({ ...refusing, address: '192.0.2.1' }), (error) => {

@@ -94,7 +94,7 @@ test('both programs work, several Ctrl-C end both with 0, and nothing is left', 
   child.kill('SIGINT');
   child.kill('SIGTERM');
   assert.equal(await ended, 0, text());
-  assert.doesNotMatch(text(), /ended with|again: ending at once/);
+  assert.doesNotMatch(text(), /ended with|exiting at once/);
   assert.deepEqual(programs.filter(isAlive), []);
 });
 
@@ -106,7 +106,7 @@ test('a port that is taken: named with its option, the rest ended, not 0', async
     const option = which === 'agents' ? '--listen' : '--web.listen-address';
     assert.match(
       text(),
-      new RegExp(`cannot listen on 127\\.0\\.0\\.1:${port}: .*taken.*${option.replace('.', '\\.')}`),
+      new RegExp(`cannot listen on 127\\.0\\.0\\.1:${port}: another program .*${option.replace('.', '\\.')}`),
     );
     assert.doesNotMatch(text(), /Ctrl-C/);
   }

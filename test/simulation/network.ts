@@ -373,7 +373,7 @@ export class VirtualSocket implements Connection {
   #broken(): void {
     if (this.#isClosed || this.host.boot !== this.#boot) return;
     this.#out!.clear();
-    const error = new ConnectionError('reset', `${this.peer} broke the connection off`);
+    const error = new ConnectionError('reset', `${this.peer} reset the connection`);
     this.process.deliver(this, () => {
       this.#fail(error);
       this.#close();
@@ -382,7 +382,7 @@ export class VirtualSocket implements Connection {
 
   #peerEnded(): void {
     this.#finReceived = true;
-    this.#rejectWriters(new ConnectionError('closed', `${this.peer} has closed the connection`));
+    this.#rejectWriters(new ConnectionError('closed', `${this.peer} closed the connection`));
     this.#wakeReader();
     // As Node's sockets without allowHalfOpen: the peer's goodbye is answered with ours. What came before can be read.
     if (!this.#finSent) this.#out!.send({ kind: 'fin' });

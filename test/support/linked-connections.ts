@@ -262,8 +262,8 @@ class End implements Connection {
   #refuseWrite(): void {
     const { sending, receiving } = this.#options;
     if (this.#failure) throw this.#failure;
-    if (sending.broken) throw new ConnectionError('reset', `${this.peer} broke the connection off`);
-    if (receiving.finished) throw new ConnectionError('closed', `${this.peer} has closed the connection`);
+    if (sending.broken) throw new ConnectionError('reset', `${this.peer} reset the connection`);
+    if (receiving.finished) throw new ConnectionError('closed', `${this.peer} closed the connection`);
   }
 
   async end(timeoutMs = 2000): Promise<void> {
@@ -316,7 +316,7 @@ class End implements Connection {
       if (this.#failure) throw this.#failure;
       const piece = receiving.take();
       if (piece !== undefined) return { done: false, value: piece };
-      if (receiving.broken) throw new ConnectionError('reset', `${this.peer} broke the connection off`);
+      if (receiving.broken) throw new ConnectionError('reset', `${this.peer} reset the connection`);
       if (receiving.finished) {
         this.#options.sending.finish(); // as a socket that is not half open: the answer to a goodbye is a goodbye
         return { done: true, value: undefined };

@@ -265,7 +265,7 @@ export class ServerConnection {
         for (const payload of this.#decoder.push(chunk)) this.#receive(decodeServerMessage(payload));
       }
       this.#decoder.end();
-      this.#end(new ConnectionError('closed', `${this.#peer} has closed the connection`));
+      this.#end(new ConnectionError('closed', `${this.#peer} closed the connection`));
     } catch (error) {
       this.#end(error);
     }

@@ -70,7 +70,7 @@ export class AgentConnection {
         if (!this.#ending) await this.#take(chunk);
       }
       this.#decoder.end();
-      if (!this.#ending) this.#log(`${this.#who()} has closed the connection`);
+      if (!this.#ending) this.#log(`${this.#who()} closed the connection`);
     } catch (error) {
       this.#fail(error);
     } finally {

@@ -214,12 +214,12 @@ test('what is logged: a connection without a word is a health check, a torn fram
   broken.link.cut();
   await settle();
   assert.deepEqual(world.log.lines, [
-    'debug: peer 192.0.2.1:40000 has closed the connection',
+    'debug: peer 192.0.2.1:40000 closed the connection',
     'debug: peer 192.0.2.1:40000: the stream ended inside a frame: 3 bytes of it came, of its header',
     "info: agent 'a' (192.0.2.1:40000) is connected, reporting every 5 s",
     "info: agent 'a' (192.0.2.1:40000): the stream ended inside a frame: 3 bytes of it came, of its header",
     "info: agent 'a' (192.0.2.1:40000) is connected, reporting every 5 s",
-    "info: agent 'a' (192.0.2.1:40000): 192.0.2.1:40000 broke the connection off",
+    "info: agent 'a' (192.0.2.1:40000): 192.0.2.1:40000 reset the connection",
   ]);
   assert.deepEqual(world.ended, []);
 });
