@@ -49,7 +49,9 @@ export async function check(
     `the options are valid: agent '${settings.agentName}' to ${settings.address} ${settings.key ? 'by TLS with its key' : 'without a key'}, ` +
       `${schema.seriesCount} series, spool ${settings.spoolDir === undefined ? 'in memory' : `in '${settings.spoolDir}'`}\n`,
   );
-  for (const { name, reason } of sampler.failures) out(`collector '${name}' fails: ${reason}\n`);
+  for (const { name, extent, reason } of sampler.failures) {
+    out(`collector '${name}' fails${extent === 'part' ? ' in part' : ''}: ${reason}\n`);
+  }
   return 0;
 }
 

@@ -1,4 +1,5 @@
 import { bytesText, durationText, isoTime, mebibytesText, plural } from '../runtime/words.ts';
+import type { CollectorFailure } from './collect/sampler.ts';
 import type { DiskState } from './spool/mirror.ts';
 import type { LinkState } from './uplink/uplink.ts';
 
@@ -27,8 +28,7 @@ export interface AgentStatus {
   readonly series: number;
   readonly clockOffsetSeconds: number;
   readonly reconnects: number;
-  /** Collectors that gave nothing the last time, and why. */
-  readonly failures: readonly { readonly name: string; readonly reason: string }[];
+  readonly failures: readonly CollectorFailure[];
 }
 
 export type LinkStatus =
@@ -112,7 +112,10 @@ export function statusText(status: AgentStatus): string {
       'clock',
       status.clockOffsetSeconds === 0 ? 'agrees with the server' : `${status.clockOffsetSeconds} s are added to times`,
     ],
-    ...status.failures.map(({ name, reason }): [string, string] => ['failing', `collector '${name}': ${reason}`]),
+    ...status.failures.map(({ name, extent, reason }): [string, string] => [
+      'failing',
+      `collector '${name}'${extent === 'part' ? ', in part' : ''}: ${reason}`,
+    ]),
   ];
   return rows.map(([name, words]) => `${name.padEnd(9)} ${words}\n`).join('');
 }

@@ -7,7 +7,7 @@ import { isoTime } from '../runtime/words.ts';
 import { createCollectors } from './collect/collectors/index.ts';
 import { EpochClock } from './collect/epoch-clock.ts';
 import { Host } from './collect/proc/host.ts';
-import { Sampler } from './collect/sampler.ts';
+import { type CollectorFailure, Sampler } from './collect/sampler.ts';
 import { runSchedule } from './collect/schedule.ts';
 import type { AgentOptions } from './options.ts';
 import { type AgentCounters, newAgentCounters, processFacts, SelfMetrics } from './own-metrics.ts';
@@ -41,7 +41,7 @@ export interface HostSampler {
   /** What it returns is valid until the next call, which waits for this one. */
   sample(): Promise<Recording>;
   /** The collectors that failed the last time, and why. */
-  readonly failures: readonly { readonly name: string; readonly reason: string }[];
+  readonly failures: readonly CollectorFailure[];
   /** Closes the kernel's files. The next sample opens them anew. */
   close(): void;
 }

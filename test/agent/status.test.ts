@@ -79,7 +79,10 @@ test('what is wrong is said: a disk, drops, a clock, collectors', () => {
     },
     reportsDropped: { full: 7, age: 0, disk: 2 },
     clockOffsetSeconds: -3600,
-    failures: [{ name: 'cpu', reason: "'/proc/stat' is empty" }],
+    failures: [
+      { name: 'cpu', extent: 'whole', reason: "'/proc/stat' is empty" },
+      { name: 'meminfo', extent: 'part', reason: "'/proc/meminfo', line 5: Cached is not in kB" },
+    ],
   });
   assert.match(text, /12 reports since 2026-01-01T00:00:00.000Z; 2.9 MiB of 64MiB, in '\/spool'$/m);
   assert.match(
@@ -89,5 +92,6 @@ test('what is wrong is said: a disk, drops, a clock, collectors', () => {
   assert.match(text, /^dropped +7 \(full\), 2 \(disk\)$/m);
   assert.match(text, /^clock +-3600 s are added to times$/m);
   assert.match(text, /^failing +collector 'cpu': '\/proc\/stat' is empty$/m);
+  assert.match(text, /^failing +collector 'meminfo', in part: '\/proc\/meminfo', line 5: Cached is not in kB$/m);
   assert.match(statusText({ ...status, spool: { ...status.spool, folder: null } }), /in memory$/m);
 });

@@ -19,6 +19,13 @@ export interface SamplerOptions {
   readonly seriesMax?: number;
 }
 
+/** A collector that gave nothing the last time, or not all that it should have given: then the first reason. */
+export interface CollectorFailure {
+  readonly name: string;
+  readonly extent: 'whole' | 'part';
+  readonly reason: string;
+}
+
 /** Asks every collector at one instant. A collector that fails costs itself alone, and its failure is a number too. */
 export class Sampler {
   readonly #host: Host;
@@ -47,6 +54,7 @@ export class Sampler {
       durationMs: 0,
       failure: undefined,
       loggedFailure: undefined,
+      parseError: undefined,
       parseErrors: 0,
       loggedErrors: new Set(),
     }));
@@ -54,11 +62,12 @@ export class Sampler {
     this.#ownPart = this.#recorder.part('self', { required: true });
   }
 
-  /** The names of the collectors that failed the last time, and why. */
-  get failures(): readonly { readonly name: string; readonly reason: string }[] {
-    return this.#entries.flatMap(({ name, failure }) =>
-      failure === undefined ? [] : [{ name, reason: failure.reason }],
-    );
+  /** The collectors that failed the last time, wholly or in part. */
+  get failures(): readonly CollectorFailure[] {
+    return this.#entries.flatMap(({ name, failure, parseError }): CollectorFailure[] => {
+      if (failure !== undefined) return [{ name, extent: 'whole', reason: failure.reason }];
+      return parseError === undefined ? [] : [{ name, extent: 'part', reason: parseError.message }];
+    });
   }
 
   /**
@@ -67,7 +76,10 @@ export class Sampler {
    */
   async sample(): Promise<Recording> {
     this.#host.beginInstant();
-    for (const entry of this.#entries) entry.failure = undefined;
+    for (const entry of this.#entries) {
+      entry.failure = undefined;
+      entry.parseError = undefined;
+    }
     if (this.#preparing.length > 0) await Promise.all(this.#preparing.map((entry) => this.#prepare(entry)));
     this.#recorder.begin();
     let startMs = this.#clock.monotonicMs();
@@ -104,6 +116,7 @@ export class Sampler {
 
   #countParseError(entry: Entry, error: CollectError): void {
     entry.parseErrors++;
+    entry.parseError ??= error;
     const kind = kindOf(error);
     if (entry.loggedErrors.has(kind) || entry.loggedErrors.size >= loggedErrorsMax) return;
     entry.loggedErrors.add(kind);
@@ -147,6 +160,8 @@ interface Entry {
   durationMs: number;
   failure: Failure | undefined;
   loggedFailure: Failure | undefined;
+  /** The first of this instant. */
+  parseError: CollectError | undefined;
   /** Since the start. */
   parseErrors: number;
   /** The kinds that have had their line in the log. */

@@ -83,7 +83,9 @@ test('a collector that fails costs itself alone; each change is one line', async
       'node_scrape_collector_success{collector="flaky"} 0',
       'node_scrape_collector_success{collector="last"} 1',
     ]);
-    assert.deepEqual(bench.sampler.failures, [{ name: 'flaky', reason: "'/proc/x' cannot be read: EACCES" }]);
+    assert.deepEqual(bench.sampler.failures, [
+      { name: 'flaky', extent: 'whole', reason: "'/proc/x' cannot be read: EACCES" },
+    ]);
   }
   for (let line = 1; line <= 3; line++) {
     failure = new FormatError('/proc/x', `, line ${line}: it is bent`);
@@ -131,6 +133,11 @@ test('what a collector cannot parse is counted; each kind is one line, whatever 
   ];
   assert.deepEqual(await lines(), expected(4));
   assert.deepEqual(await lines(), expected(8));
+  assert.deepEqual(
+    bench.sampler.failures.map(({ name, extent }) => [name, extent]),
+    [['partly', 'part']],
+  );
+  assert.match(bench.sampler.failures[0]!.reason, /line 2: the number is "-2"/);
   content = '-7\n';
   await lines();
   tree.remove();
@@ -198,7 +205,7 @@ test('collectors that prepare do so together, before any collects; one that fail
     'b collects',
     'd collects',
   ]);
-  assert.deepEqual(bench.sampler.failures, [{ name: 'c', reason: "'/c' is not there" }]);
+  assert.deepEqual(bench.sampler.failures, [{ name: 'c', extent: 'whole', reason: "'/c' is not there" }]);
 });
 
 test('how long each took', async () => {
