@@ -7,7 +7,7 @@ import { collectorRows } from './collect/collectors/index.ts';
 import { expositionOf } from './collect/exposition.ts';
 import type { AgentOptions } from './options.ts';
 import { newAgentCounters } from './own-metrics.ts';
-import { isListOnly, readSettings } from './settings.ts';
+import { isListOnly, readSettings, statusSettings } from './settings.ts';
 import { checkSpoolAccess } from './spool/folder.ts';
 import { type AgentStatus, statusText } from './status.ts';
 import { newSampler } from './wire-up.ts';
@@ -56,8 +56,9 @@ export async function check(
 }
 
 /** Asks the running agent. */
-export async function status({ values }: AgentOptions, out: Out): Promise<number> {
-  const answer = (await askControl(values.controlSocket, 'GET status')) as { agent: AgentStatus };
-  out(values.json ? `${JSON.stringify(answer.agent, undefined, 2)}\n` : statusText(answer.agent));
+export async function status(options: AgentOptions, out: Out): Promise<number> {
+  const { controlSocket, json } = statusSettings(options);
+  const answer = (await askControl(controlSocket, 'GET status')) as { agent: AgentStatus };
+  out(json ? `${JSON.stringify(answer.agent, undefined, 2)}\n` : statusText(answer.agent));
   return 0;
 }

@@ -10,6 +10,7 @@ import { version } from '../runtime/version.ts';
 import { check, collect, status } from './commands.ts';
 import { program } from './options.ts';
 import { run } from './run.ts';
+import { logLevelOf } from './settings.ts';
 import { SpoolFolderError } from './spool/folder.ts';
 
 /** Exit codes: 0 done, 1 failed while running, 2 wrong use. */
@@ -22,7 +23,7 @@ async function main(): Promise<number> {
     return 0;
   }
   const options = readOptions(program, { argv, env: process.env, readFile: (path) => readFileSync(path, 'utf8') });
-  const log = stderrLog({ level: options.values.logLevel, journal: stderrIsJournal(process.env), name: program.name });
+  const log = stderrLog({ level: logLevelOf(options), journal: stderrIsJournal(process.env), name: program.name });
   const clock = realClock;
   switch (options.command) {
     case 'collect':

@@ -2,6 +2,7 @@ import { agentId } from '../model/agent-id.ts';
 import { encodeMessage } from '../protocol/codec.ts';
 import { limits } from '../protocol/limits.ts';
 import { type Hello, protocolVersion } from '../protocol/message.ts';
+import type { LogLevel } from '../runtime/log.ts';
 import { addressText, type HostPort, UsageError } from '../runtime/options.ts';
 import { SecretFileError } from '../runtime/secret-file.ts';
 import { reasonOf } from '../runtime/words.ts';
@@ -28,6 +29,15 @@ export interface Settings {
   readonly spoolDir: string | undefined;
   readonly controlSocket: string;
   readonly bounds: SpoolBounds;
+}
+
+/** What `status` needs: it reads no files. */
+export function statusSettings({ values }: AgentOptions): { readonly controlSocket: string; readonly json: boolean } {
+  return { controlSocket: values.controlSocket, json: values.json };
+}
+
+export function logLevelOf({ values }: AgentOptions): LogLevel {
+  return values.logLevel;
 }
 
 /** Reads the files that the options name. Throws a UsageError that names the option, and what was expected. */

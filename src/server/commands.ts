@@ -7,7 +7,7 @@ import { KeyRing } from './ingest/key-ring.ts';
 import { fleetKeysText } from './ingest/keys.ts';
 import { readRevocations, writeRevocations } from './ingest/revocations.ts';
 import type { ServerOptions } from './options.ts';
-import { advertisedAddress, readFleetKeys, readSettings } from './settings.ts';
+import { advertisedAddress, commandSettings, readFleetKeys, readSettings } from './settings.ts';
 import type { AgentStatus, ServerStatus } from './status.ts';
 
 // The commands beside `run`: each prints to `out` and returns the exit code.
@@ -20,7 +20,7 @@ export const joinVersion = 'sysmon-join-v1';
 /** Prints the line that makes a host an agent. It holds the key: not for a command line, where `ps` shows it. */
 export function enroll(options: ServerOptions, out: Out): number {
   const id = nameArgument(options);
-  const { fleetKeyFile, stateDir } = options.values;
+  const { fleetKeyFile, stateDir } = commandSettings(options);
   if (fleetKeyFile === undefined) {
     throw options.refuse('fleet-key-file', "expected the file of the fleet key, from which the agent's is derived");
   }
@@ -33,7 +33,7 @@ export function enroll(options: ServerOptions, out: Out): number {
 /** Refuses an agent's present key: at once where the server runs, else from its next start on. */
 export async function revoke(options: ServerOptions, out: Out): Promise<number> {
   const id = nameArgument(options);
-  const { controlSocket, stateDir } = options.values;
+  const { controlSocket, stateDir } = commandSettings(options);
   try {
     const { generation } = (await askControl(controlSocket, 'POST revoke', { parameters: { name: id } })) as {
       generation: number;
@@ -59,15 +59,17 @@ export async function revoke(options: ServerOptions, out: Out): Promise<number> 
 }
 
 export async function agents(options: ServerOptions, out: Out): Promise<number> {
-  const answer = (await askControl(options.values.controlSocket, 'GET agents')) as { agents: AgentStatus[] };
-  if (options.values.json) out(`${JSON.stringify(answer.agents, undefined, 2)}\n`);
+  const { controlSocket, json } = commandSettings(options);
+  const answer = (await askControl(controlSocket, 'GET agents')) as { agents: AgentStatus[] };
+  if (json) out(`${JSON.stringify(answer.agents, undefined, 2)}\n`);
   else out(agentsText(answer.agents));
   return 0;
 }
 
 export async function status(options: ServerOptions, out: Out): Promise<number> {
-  const answer = (await askControl(options.values.controlSocket, 'GET status')) as { server: ServerStatus };
-  if (options.values.json) out(`${JSON.stringify(answer.server, undefined, 2)}\n`);
+  const { controlSocket, json } = commandSettings(options);
+  const answer = (await askControl(controlSocket, 'GET status')) as { server: ServerStatus };
+  if (json) out(`${JSON.stringify(answer.server, undefined, 2)}\n`);
   else out(statusText(answer.server));
   return 0;
 }

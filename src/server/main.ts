@@ -10,6 +10,7 @@ import { version } from '../runtime/version.ts';
 import { agents, check, enroll, revoke, status } from './commands.ts';
 import { program } from './options.ts';
 import { run } from './run.ts';
+import { logLevelOf } from './settings.ts';
 
 /** Exit codes: 0 done, 1 failed while running, 2 wrong use. */
 async function main(): Promise<number> {
@@ -34,7 +35,7 @@ async function main(): Promise<number> {
       return check(options, out);
     default: {
       const log = stderrLog({
-        level: options.values.logLevel,
+        level: logLevelOf(options),
         journal: stderrIsJournal(process.env),
         name: program.name,
       });

@@ -1,4 +1,5 @@
 import { hostname } from 'node:os';
+import type { LogLevel } from '../runtime/log.ts';
 import { addressText, isLoopback, type ListenAddress, UsageError } from '../runtime/options.ts';
 import { readSecretFile, SecretFileError } from '../runtime/secret-file.ts';
 import { checkStateDir } from './delivery/state-disk.ts';
@@ -23,6 +24,23 @@ export interface Settings {
   readonly connectionsPerAddressMax: number;
   /** Agents are taken without keys on an address that others reach. */
   readonly plaintext: boolean;
+}
+
+/** What the commands need that ask the running server or make keys: these read no files but those they name. */
+export function commandSettings({ values }: ServerOptions): CommandSettings {
+  const { controlSocket, json, fleetKeyFile, stateDir } = values;
+  return { controlSocket, json, fleetKeyFile, stateDir };
+}
+
+export interface CommandSettings {
+  readonly controlSocket: string;
+  readonly json: boolean;
+  readonly fleetKeyFile: string | undefined;
+  readonly stateDir: string | undefined;
+}
+
+export function logLevelOf({ values }: ServerOptions): LogLevel {
+  return values.logLevel;
 }
 
 /** Reads the files that the options name. Throws a UsageError that names the option, and what was expected. */
