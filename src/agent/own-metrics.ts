@@ -32,6 +32,8 @@ export interface AgentCounters extends RecorderCounters {
   clockOffsetMs: number;
   /** Epochs begun because the wall clock was moved. */
   clockSteps: number;
+  /** Times that the server's clock was found elsewhere than before. */
+  serverClockSteps: number;
 }
 
 export function newAgentCounters(): AgentCounters {
@@ -52,6 +54,7 @@ export function newAgentCounters(): AgentCounters {
     acksReceived: 0,
     clockOffsetMs: 0,
     clockSteps: 0,
+    serverClockSteps: 0,
     samplesDuplicate: 0,
     samplesRefused: 0,
     labelsCut: 0,
@@ -228,6 +231,13 @@ const rows: readonly { readonly family: Family; readonly field: NumberField }[] 
   {
     field: 'clockSteps',
     family: counter('sysmon_agent_clock_steps_total', 'Times that the clock of this host was set by more than 2 s.'),
+  },
+  {
+    field: 'serverClockSteps',
+    family: counter(
+      'sysmon_agent_server_clock_steps_total',
+      "Times that the server's clock was found more than 2 s from where it had been. What is not acknowledged is sent with times by the new one.",
+    ),
   },
   {
     field: 'schemasBegun',

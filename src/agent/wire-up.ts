@@ -85,6 +85,7 @@ export class Agent {
       ...{ address: settings.address, dial, clock, boot, random, counters, log },
       ...{ spool: this.spool, receiver: this.spool.receiver(settings.address) },
       hello: helloOf(settings, hostId),
+      onClockStep: () => this.#times.renew(),
       ...(onState && { onState }),
     });
   }

@@ -26,6 +26,8 @@ export class ScriptedServer {
   cutAfterBytes = Number.POSITIVE_INFINITY;
   /** What the welcome says was received; what was, where undefined. */
   known: readonly EpochSeq[] | undefined;
+  /** A ping has come; what is changed here its answer has not. */
+  onPing: (() => void) | undefined;
   /** In place of the welcome. */
   answerToHello: ((connection: ScriptedConnection) => void) | undefined;
 
@@ -76,6 +78,7 @@ export class ScriptedServer {
       connection.send({ kind: 'welcome', version: 1, epochs: this.known ?? this.receiver.known, nowMs });
     } else if (message.kind === 'ping') {
       this.pings++;
+      this.onPing?.();
       connection.send({ kind: 'pong', nonce: message.nonce, nowMs });
     }
   }

@@ -11,10 +11,21 @@ export interface Measurement {
   readonly serverMs: number;
 }
 
-/** How far the server's clock is ahead of boot time; undefined where the round trip was too slow to tell. */
-export function serverAheadMs({ sentAtMs, receivedAtMs, serverMs }: Measurement): number | undefined {
-  if (receivedAtMs - sentAtMs > limits.roundTripMsMax) return undefined;
-  return serverMs - (sentAtMs + receivedAtMs) / 2;
+/** How far the server's clock is ahead of boot time, and by how much that may be wrong. */
+export interface ServerAhead {
+  readonly aheadMs: number;
+  readonly errorMs: number;
+  /** The round trip was quick enough for an offset of times. */
+  readonly isExact: boolean;
+}
+
+export function serverAhead({ sentAtMs, receivedAtMs, serverMs }: Measurement): ServerAhead {
+  const roundTripMs = receivedAtMs - sentAtMs;
+  return {
+    aheadMs: serverMs - (sentAtMs + receivedAtMs) / 2,
+    errorMs: roundTripMs / 2,
+    isExact: roundTripMs <= limits.roundTripMsMax,
+  };
 }
 
 /** Whether the offsets in use agree with what was measured since. */
@@ -23,34 +34,35 @@ export type Agreement =
   /** The server itself doubts it: it has ended a connection because of its clock. */
   | { readonly kind: 'doubted' }
   /** One measurement contradicts: the next one decides. */
-  | { readonly kind: 'contradicted'; readonly measuredMs: number };
+  | { readonly kind: 'contradicted'; readonly measured: ServerAhead };
 
 /** The server's clock was set: twice in a row it was found elsewhere than before. */
 export interface ClockStep {
   readonly kind: 'stepped';
   /** By so much, forwards. */
   readonly byMs: number;
-  /** How far it is ahead of boot time now. */
-  readonly aheadMs: number;
+  readonly measured: ServerAhead;
 }
 
-/** `knownMs` and `measuredMs`: how far the server's clock is ahead of boot time, as it was taken so far, and now. */
-export function compare(before: Agreement, knownMs: number, measuredMs: number): Agreement | ClockStep {
-  if (!isApart(knownMs, measuredMs)) return { kind: 'agreed' };
+/** `knownMs`: how far the server's clock was taken to be ahead of boot time. `measured`: what it is now. */
+export function compare(before: Agreement, knownMs: number, measured: ServerAhead): Agreement | ClockStep {
+  if (!isApart(measured, knownMs)) return { kind: 'agreed' };
   const isRepeated =
-    before.kind === 'doubted' || (before.kind === 'contradicted' && !isApart(before.measuredMs, measuredMs));
-  if (!isRepeated) return { kind: 'contradicted', measuredMs };
-  return { kind: 'stepped', byMs: Math.round(measuredMs - knownMs), aheadMs: measuredMs };
+    before.kind === 'doubted' ||
+    (before.kind === 'contradicted' && !isApart(measured, before.measured.aheadMs, before.measured.errorMs));
+  if (!isRepeated) return { kind: 'contradicted', measured };
+  return { kind: 'stepped', byMs: Math.round(measured.aheadMs - knownMs), measured };
 }
 
-function isApart(aMs: number, bMs: number): boolean {
-  return Math.abs(aMs - bMs) > limits.clockOffsetIgnoredMs;
+/** Further than a clock is trusted; a slow round trip has its own error beside that. */
+function isApart({ aheadMs, errorMs, isExact }: ServerAhead, otherMs: number, otherErrorMs = 0): boolean {
+  const allowedMs = limits.clockOffsetIgnoredMs + (isExact ? 0 : errorMs + otherErrorMs);
+  return Math.abs(aheadMs - otherMs) > allowedMs;
 }
 
 /** What the server adds to the times of an epoch whose clock is `baseMs` at boot time 0, by a measurement of now. */
-export function offsetMeasured(baseMs: number, measuredMs: number): number {
-  const exactMs = Math.round(measuredMs - baseMs);
-  return Math.abs(exactMs) <= limits.clockOffsetIgnoredMs ? 0 : exactMs;
+export function offsetMeasured(baseMs: number, measured: ServerAhead): number {
+  return isApart(measured, baseMs) ? Math.round(measured.aheadMs - baseMs) : 0;
 }
 
 /**
@@ -58,8 +70,29 @@ export function offsetMeasured(baseMs: number, measuredMs: number): number {
  * of the epoch before. A correction that is smaller than a clock is trusted must not set the times back: the server drops
  * what is not newer, and it is this host's clock that has moved, not its boot time.
  */
-export function offsetOfNext(baseMs: number, measuredMs: number | undefined, knownMs: number): number {
+export function offsetOfNext(baseMs: number, measured: ServerAhead, knownMs: number): number {
   const carriedOnMs = Math.round(knownMs - baseMs);
-  if (measuredMs === undefined) return carriedOnMs;
-  return Math.max(offsetMeasured(baseMs, measuredMs), carriedOnMs);
+  return measured.isExact ? Math.max(offsetMeasured(baseMs, measured), carriedOnMs) : carriedOnMs;
+}
+
+/** One server's clock, over all connections to it. */
+export class ServerClock {
+  #agreement: Agreement = { kind: 'agreed' };
+
+  /** Nothing speaks against the offsets in use. */
+  get isAgreed(): boolean {
+    return this.#agreement.kind === 'agreed';
+  }
+
+  /** The server has ended a connection because of its clock. */
+  doubt(): void {
+    this.#agreement = { kind: 'doubted' };
+  }
+
+  /** The step that a measurement shows, if it does. */
+  compare(knownMs: number, measured: ServerAhead): ClockStep | undefined {
+    const result = compare(this.#agreement, knownMs, measured);
+    this.#agreement = result.kind === 'stepped' ? { kind: 'agreed' } : result;
+    return result.kind === 'stepped' ? result : undefined;
+  }
 }

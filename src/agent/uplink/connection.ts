@@ -13,6 +13,14 @@ import type { Receiver } from '../spool/receiver.ts';
 import type { Replay, ReplayStep } from '../spool/replay.ts';
 import type { SpoolEpoch } from '../spool/segment.ts';
 import type { Spool } from '../spool/spool.ts';
+import {
+  type ClockStep,
+  offsetMeasured,
+  offsetOfNext,
+  type ServerAhead,
+  type ServerClock,
+  serverAhead,
+} from './clock-offset.ts';
 import { KeepAlive } from './keep-alive.ts';
 
 /** The server ends the connection and says why. The code comes from a peer: any text. */
@@ -20,10 +28,16 @@ export class RefusedError extends CodedError<string> {
   override readonly name = 'RefusedError';
 }
 
+/** The server's clock was set: the next connection sends what is not acknowledged with other times. */
+export class ClockStepError extends CodedError<'clock'> {
+  override readonly name = 'ClockStepError';
+}
+
 export interface ConnectionCounters {
   bytesSent: number;
   acksReceived: number;
   clockOffsetMs: number;
+  serverClockSteps: number;
 }
 
 export interface ServerConnectionOptions {
@@ -31,6 +45,7 @@ export interface ServerConnectionOptions {
   readonly spool: Spool;
   /** The server, as the spool knows it. */
   readonly receiver: Receiver;
+  readonly serverClock: ServerClock;
   readonly hello: Omit<Hello, 'kind' | 'version'>;
   readonly clock: Clock;
   readonly boot: BootClock;
@@ -42,6 +57,8 @@ export interface ServerConnectionOptions {
   readonly onWelcomed: (replay: Replay) => void;
   /** A report is on its way. */
   readonly onReportSent: () => void;
+  /** The server's clock was set, and the offsets of this run's epochs are fixed anew. */
+  readonly onClockStep: () => void;
   /** No more reports are made: what is there is sent, and the connection ends in good order. */
   readonly draining: AbortSignal;
   /** It ends at once. */
@@ -65,15 +82,21 @@ export class ServerConnection {
   /** Runs while a report waits for its time to go out. */
   #delay: Timer | undefined;
   /** Who waits for an answer, by what they wait for: `welcome`, or the nonce of a ping. */
-  readonly #expected = new Map<string | number, Expected>();
+  readonly #expected = new Map<'welcome' | number, Expected>();
+  #welcomedAtMs = 0;
   #reading: Promise<void> = Promise.resolve();
   #nonce = 0;
+  /** When the pings that are not answered yet were sent, in boot time, by nonce. */
+  readonly #pingSentAtMs = new Map<number, number>();
+  /** Reports go out: whatever voids their offsets ends the connection. */
+  #isDelivering = false;
   readonly #keepAlive: KeepAlive;
   /** Bytes since the last ping that paces the replay, and what it is answered with. */
   #unpacedBytes = 0;
-  #pace: Promise<Measured> | undefined;
-  /** How far the server's clock is ahead of boot time, and when that was measured. */
-  #serverAhead: { readonly ms: number; readonly atMs: number } | undefined;
+  #pace: Promise<void> | undefined;
+  /** The last measurement of the server's clock; and that by which an offset may be fixed, with when it was made. */
+  #lastMeasured: ServerAhead | undefined;
+  #measured: { readonly by: ServerAhead; readonly atMs: number } | undefined;
 
   constructor(options: ServerConnectionOptions) {
     this.#options = options;
@@ -103,9 +126,11 @@ export class ServerConnection {
       if (draining.aborted) wake();
       this.#reading = this.#readAll();
       const received = await this.#greet();
+      await this.#agreeOnClock();
       const replay = spool.replay(receiver, received.epochs);
       this.#options.onWelcomed(replay);
       this.#keepAlive.start();
+      this.#isDelivering = true;
       await this.#deliver(replay);
       // The pong says that everything before the ping has been read.
       await this.#ping();
@@ -120,24 +145,27 @@ export class ServerConnection {
   }
 
   async #greet(): Promise<Welcome> {
-    const sentAtMs = this.#options.boot.bootMs();
+    const { boot, hello } = this.#options;
     const answer = this.#expect('welcome');
     const overdue = this.#clock.after(limits.pongTimeoutMs, () =>
       this.#end(
-        new ConnectionError('timeout', `${this.#peer} did not answer the hello within ${limits.pongTimeoutMs} ms`),
+        new ConnectionError(
+          'timeout',
+          `${this.#peer} did not answer the hello within ${secondsText(limits.pongTimeoutMs)}`,
+        ),
       ),
     );
     try {
-      await this.#send({ kind: 'hello', version: protocolVersion, ...this.#options.hello });
-      const { message, atMs } = await answer;
-      if (message.kind !== 'welcome') throw new Error(`a welcome was expected, and a ${message.kind} given`);
+      const sentAtMs = boot.bootMs();
+      await this.#send({ kind: 'hello', version: protocolVersion, ...hello });
+      const message = await answer;
       if (message.version !== protocolVersion) {
         throw new ProtocolError(
           'version',
           `the server speaks version ${message.version}, this agent ${protocolVersion}`,
         );
       }
-      this.#measured({ sentAtMs, receivedAtMs: atMs, serverMs: message.nowMs });
+      this.#takeTime(serverAhead({ sentAtMs, receivedAtMs: this.#welcomedAtMs, serverMs: message.nowMs }));
       return message;
     } finally {
       overdue.cancel();
@@ -199,35 +227,77 @@ export class ServerConnection {
     this.#goOn();
   }
 
-  /** Fixes what the server adds to the times of an epoch: how far its clock is ahead of the epoch's. */
+  /** Where its clock contradicts what is known of it, reports are held until it has been measured again. */
+  async #agreeOnClock(): Promise<void> {
+    const { serverClock, receiver } = this.#options;
+    if (receiver.serverAheadMs === undefined) return;
+    for (let attempt = 0; attempt < limits.clockMeasurementsMax && !serverClock.isAgreed; attempt++) await this.#ping();
+  }
+
+  /** Fixes what the server adds to the times of an epoch that has no offset yet. */
   async #fixOffset(epoch: SpoolEpoch): Promise<void> {
     const { spool, receiver, counters, log } = this.#options;
-    const measuredMs = await this.#measureServer();
+    const measured = await this.#measureServer();
+    // A step that the measurement has shown has fixed it, and has ended the connection.
+    this.#ended.signal.throwIfAborted();
     const knownMs = receiver.serverAheadMs;
-    const offsetMs = offsetFrom(measuredMs, { baseMs: epoch.baseMs!, knownMs });
-    const isGuess = measuredMs === undefined && knownMs === undefined;
+    const baseMs = epoch.baseMs!;
+    const offsetMs = knownMs === undefined ? offsetMeasured(baseMs, measured) : offsetOfNext(baseMs, measured, knownMs);
     if (epoch === spool.epoch) counters.clockOffsetMs = offsetMs;
-    await spool.fixOffset(receiver, epoch, { offsetMs, isGuess });
+    await spool.fixOffset(receiver, epoch, { offsetMs, isGuess: false });
     if (offsetMs === 0) return;
-    const ahead = offsetMs > 0 ? 'ahead of' : 'behind';
+    const way = offsetMs > 0 ? 'behind' : 'ahead of';
     log.warn(
-      `the clock of ${this.#peer} is ${secondsText(Math.abs(offsetMs))} ${ahead} ours: making up for it in reports`,
+      `the clock of this host is ${secondsText(Math.abs(offsetMs))} ${way} the server's; times are corrected. ` +
+        'Is NTP on, here and there? (timedatectl)',
     );
   }
 
-  /** How far the server's clock is ahead of boot time; undefined where no round trip was quick enough to tell. */
-  async #measureServer(): Promise<number | undefined> {
-    for (let attempt = 0; attempt <= limits.clockMeasurementsMax; attempt++) {
-      const known = this.#serverAhead;
-      if (known !== undefined && this.#clock.monotonicMs() - known.atMs <= measurementMsMax) return known.ms;
-      if (attempt < limits.clockMeasurementsMax) this.#measured(await this.#ping());
+  /** How far the server's clock is ahead of boot time: by the quickest of some round trips, where one is not quick enough. */
+  async #measureServer(): Promise<ServerAhead> {
+    const { serverClock } = this.#options;
+    const { by, atMs } = this.#measured!; // by the welcome, at the least
+    let best = this.#clock.monotonicMs() - atMs <= measurementMsMax ? by : undefined;
+    for (let attempt = 0; attempt < limits.clockMeasurementsMax; attempt++) {
+      if (best?.isExact === true && serverClock.isAgreed) break;
+      await this.#ping();
+      best = quickest(this.#lastMeasured!, best);
     }
-    return undefined;
+    this.#measured = { by: best!, atMs: this.#clock.monotonicMs() };
+    return best!;
   }
 
-  #measured({ sentAtMs, receivedAtMs, serverMs }: Measured): void {
-    if (receivedAtMs - sentAtMs > limits.roundTripMsMax) return;
-    this.#serverAhead = { ms: serverMs - (sentAtMs + receivedAtMs) / 2, atMs: this.#clock.monotonicMs() };
+  /** The server has said what its clock shows. */
+  #takeTime(measured: ServerAhead): void {
+    const { receiver, serverClock } = this.#options;
+    this.#lastMeasured = measured;
+    this.#measured ??= { by: measured, atMs: this.#clock.monotonicMs() };
+    const knownMs = receiver.serverAheadMs;
+    if (knownMs === undefined) return;
+    const step = serverClock.compare(knownMs, measured);
+    if (step !== undefined) this.#followStep(step);
+    // Ends with the connection, if it does.
+    else if (!serverClock.isAgreed && this.#isDelivering) this.#ping().catch(() => {});
+  }
+
+  /** Within an epoch this host's clock is monotonic, so it is the server's that was set: offsets of this run follow it. */
+  #followStep({ byMs, measured }: ClockStep): void {
+    const { spool, receiver, counters, log, onClockStep } = this.#options;
+    for (const epoch of spool.epochs) {
+      // Of an epoch of an earlier run only the offset is known: it moves with the server's clock.
+      const before = receiver.offsetsMs.get(epoch.id);
+      if (epoch.baseMs === undefined && before === undefined) continue;
+      const offsetMs = epoch.baseMs === undefined ? before! + byMs : offsetMeasured(epoch.baseMs, measured);
+      void spool.fixOffset(receiver, epoch, { offsetMs, isGuess: false });
+      if (epoch === spool.epoch) counters.clockOffsetMs = offsetMs;
+    }
+    receiver.serverAheadMs = measured.aheadMs;
+    counters.serverClockSteps++;
+    onClockStep();
+    const way = byMs > 0 ? 'forwards' : 'back';
+    const text = `the clock of '${receiver.server}' was set ${way} by ${secondsText(Math.abs(byMs))}`;
+    log.warn(`${text}; what it has not acknowledged is sent with times by its new clock`);
+    if (this.#isDelivering) this.#end(new ClockStepError('clock', text));
   }
 
   /**
@@ -244,19 +314,19 @@ export class ServerConnection {
     this.#pace.catch(() => {});
   }
 
-  async #ping(): Promise<Measured> {
-    const sentAtMs = this.#options.boot.bootMs();
+  /** Resolves with its answer. */
+  async #ping(): Promise<void> {
     const frame = this.#pingFrame();
     const answer = this.#expect(this.#nonce);
     await this.#write(frame, 'ping');
-    const { message, atMs } = await answer;
-    // Expected by its nonce, so it is a pong.
-    return { sentAtMs, receivedAtMs: atMs, serverMs: (message as Pong).nowMs };
+    await answer;
   }
 
   /** A ping that goes out now. */
   #pingFrame(): Uint8Array {
-    return encodeFrame(encodeMessage({ kind: 'ping', nonce: ++this.#nonce }));
+    const nonce = ++this.#nonce;
+    this.#pingSentAtMs.set(nonce, this.#options.boot.bootMs());
+    return encodeFrame(encodeMessage({ kind: 'ping', nonce }));
   }
 
   async #readAll(): Promise<void> {
@@ -275,35 +345,48 @@ export class ServerConnection {
     this.#keepAlive.heard();
     switch (message.kind) {
       case 'welcome':
+        this.#welcomedAtMs = this.#options.boot.bootMs();
         if (!this.#answer('welcome', message)) throw new ProtocolError('bad-message', 'welcome: a second one');
         return;
       case 'pong':
-        // One that nobody waits for says no more than any other frame: that the server is there.
-        this.#answer(message.nonce, message);
-        return;
+        return this.#ponged(message);
       case 'ack':
         this.#options.counters.acksReceived++;
         this.#options.spool.acknowledge(this.#options.receiver, message);
         return;
       case 'error':
+        if (message.code === 'clock') this.#options.serverClock.doubt();
         throw new RefusedError(message.code, `${this.#peer} refuses us (${message.code}): ${message.text}`);
       case 'unknown':
         return;
     }
   }
 
-  #expect(what: string | number): Promise<Answer> {
-    const answer = new Promise<Answer>((resolve, reject) => this.#expected.set(what, { resolve, reject }));
+  #ponged({ nonce, nowMs: serverMs }: Pong): void {
+    const sentAtMs = this.#pingSentAtMs.get(nonce);
+    // One that answers nothing says no more than any other frame: that the server is there.
+    if (sentAtMs === undefined) return;
+    this.#pingSentAtMs.delete(nonce);
+    this.#takeTime(serverAhead({ sentAtMs, receivedAtMs: this.#options.boot.bootMs(), serverMs }));
+    this.#answer(nonce);
+  }
+
+  #expect(what: 'welcome'): Promise<Welcome>;
+  #expect(what: number): Promise<undefined>;
+  #expect(what: 'welcome' | number): Promise<Welcome | undefined> {
+    const answer = new Promise<Welcome | undefined>((resolve, reject) => {
+      this.#expected.set(what, { resolve, reject });
+    });
     // Whoever has sent the question may fail before it waits for the answer.
     answer.catch(() => {});
     if (this.#ended.signal.aborted) this.#expected.get(what)?.reject(this.#ended.signal.reason);
     return answer;
   }
 
-  #answer(what: string | number, message: ServerMessage): boolean {
+  #answer(what: 'welcome' | number, welcome?: Welcome): boolean {
     const expected = this.#expected.get(what);
     this.#expected.delete(what);
-    expected?.resolve({ message, atMs: this.#options.boot.bootMs() });
+    expected?.resolve(welcome);
     return expected !== undefined;
   }
 
@@ -339,40 +422,14 @@ export class ServerConnection {
   }
 }
 
-/**
- * What the server adds to the times of an epoch. `measuredMs` and `knownMs` say how far the server is ahead of boot time:
- * now, where that could be measured, and as the epoch before was settled. What is nearer than a clock is trusted must
- * not set the times back: the server drops what is not newer, and this host's clock has moved, not its boot time.
- */
-export function offsetFrom(
-  measuredMs: number | undefined,
-  { baseMs, knownMs }: { readonly baseMs: number; readonly knownMs: number | undefined },
-): number {
-  const carriedOnMs = knownMs === undefined ? undefined : Math.round(knownMs - baseMs);
-  if (measuredMs === undefined) return carriedOnMs ?? 0;
-  const exactMs = Math.round(measuredMs - baseMs);
-  const offsetMs = Math.abs(exactMs) <= limits.clockOffsetIgnoredMs ? 0 : exactMs;
-  if (carriedOnMs === undefined || offsetMs >= carriedOnMs) return offsetMs;
-  // Each of the two may be off by what is ignored. Where they are further apart, the server's clock was set.
-  return Math.abs(exactMs - carriedOnMs) <= 2 * limits.clockOffsetIgnoredMs ? carriedOnMs : offsetMs;
+function quickest(a: ServerAhead, b: ServerAhead | undefined): ServerAhead {
+  return b === undefined || a.errorMs <= b.errorMs ? a : b;
 }
 
 type SendStep = Extract<ReplayStep, { readonly kind: 'send' }>;
 
-/** A question and its answer, in boot time, and what the server's clock said in between. */
-interface Measured {
-  readonly sentAtMs: number;
-  readonly receivedAtMs: number;
-  readonly serverMs: number;
-}
-
-interface Answer {
-  readonly message: ServerMessage;
-  readonly atMs: number;
-}
-
 interface Expected {
-  readonly resolve: (answer: Answer) => void;
+  readonly resolve: (welcome: Welcome | undefined) => void;
   readonly reject: (reason: unknown) => void;
 }
 

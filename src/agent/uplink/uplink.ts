@@ -8,7 +8,8 @@ import { plural } from '../../runtime/words.ts';
 import type { Receiver } from '../spool/receiver.ts';
 import type { Replay } from '../spool/replay.ts';
 import type { Spool } from '../spool/spool.ts';
-import { type ConnectionCounters, RefusedError, ServerConnection, sendDelayMs } from './connection.ts';
+import { ServerClock } from './clock-offset.ts';
+import { ClockStepError, type ConnectionCounters, RefusedError, ServerConnection, sendDelayMs } from './connection.ts';
 import { FailureLog } from './failure-log.ts';
 
 /** What the link is doing, for whoever asks. Times are of the wall clock. */
@@ -41,12 +42,15 @@ export interface LinkOptions {
   readonly counters: LinkCounters;
   readonly log: Log;
   readonly onState?: (state: LinkState) => void;
+  /** The server's clock was set: the next report had better begin a new epoch. */
+  readonly onClockStep: () => void;
 }
 
 /** One connection after another, until it is stopped. */
 export class Link {
   readonly #options: LinkOptions;
   readonly #failureLog: FailureLog;
+  readonly #serverClock = new ServerClock();
   #state: LinkState;
   /** The present connection, from its hello on. */
   #connection: ServerConnection | undefined;
@@ -112,13 +116,14 @@ export class Link {
 
   /** From the dial to the end of the connection. Returns when it was drained, throws otherwise. */
   async #connectOnce({ draining, signal }: { draining: AbortSignal; signal: AbortSignal }): Promise<void> {
-    const { spool, receiver, hello, clock, boot, counters, log } = this.#options;
+    const { spool, receiver, hello, clock, boot, counters, log, onClockStep } = this.#options;
     this.#become({ kind: 'connecting', sinceMs: clock.nowMs() });
     let isWelcomed = false;
     try {
       const connection = await this.#options.dial(draining);
       this.#connection = new ServerConnection({
-        ...{ connection, spool, receiver, hello, clock, boot, counters, log, draining, signal },
+        ...{ connection, spool, receiver, hello, clock, boot, counters, log, draining, signal, onClockStep },
+        serverClock: this.#serverClock,
         delayMs: sendDelayMs(hello.agentName, hello.intervalMs),
         onWelcomed: (replay) => {
           isWelcomed = true;
@@ -161,7 +166,9 @@ export class Link {
     const retryMs = isRefused ? refusedRetryMs : Math.round(backoffMs(this.#failures++, backoff, random));
     const words = this.#state.kind === 'connected' ? `lost '${address}'` : `cannot connect to '${address}'`;
     const waiting = `${plural(spool.waitingCount, 'report')} waiting, retrying in ${retryMs / 1000} s`;
-    this.#failureLog.failed(error.code, `${words}: ${error.message}${adviceOn(error)}; ${waiting}`);
+    // That has a line of its own, where the clock is compared; and it is no failure.
+    if (error.code !== 'clock')
+      this.#failureLog.failed(error.code, `${words}: ${error.message}${adviceOn(error)}; ${waiting}`);
     this.#become({ kind: 'waiting', reason: error.message, isRefused, retryAtMs: clock.nowMs() + retryMs });
     return retryMs;
   }
@@ -178,13 +185,14 @@ const backoff = { baseMs: 500, maxMs: 30_000 };
 // A person has to change something first: a version, a name, a key.
 const refusedRetryMs = 60_000;
 
-type OperationalError = ConnectionError | RefusedError | FrameError | ProtocolError;
+type OperationalError = ConnectionError | RefusedError | ClockStepError | FrameError | ProtocolError;
 
 /** Anything else is a bug, and ends the program. */
 function isOperational(error: unknown): error is OperationalError {
   return (
     error instanceof ConnectionError ||
     error instanceof RefusedError ||
+    error instanceof ClockStepError ||
     error instanceof FrameError ||
     error instanceof ProtocolError
   );

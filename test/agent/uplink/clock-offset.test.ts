@@ -6,25 +6,33 @@ import {
   compare,
   offsetMeasured,
   offsetOfNext,
-  serverAheadMs,
+  type ServerAhead,
+  ServerClock,
+  serverAhead,
 } from '../../../src/agent/uplink/clock-offset.ts';
 
-test('a measurement is taken to the middle of its round trip; a slow one tells nothing', () => {
-  assert.equal(serverAheadMs({ sentAtMs: 1000, receivedAtMs: 1400, serverMs: 51_200 }), 50_000);
-  assert.equal(serverAheadMs({ sentAtMs: 1000, receivedAtMs: 2000, serverMs: 1000 }), -500);
-  assert.equal(serverAheadMs({ sentAtMs: 1000, receivedAtMs: 2001, serverMs: 1000 }), undefined);
+test('a measurement is taken to the middle of its round trip; a slow one is not exact', () => {
+  assert.deepEqual(serverAhead({ sentAtMs: 1000, receivedAtMs: 1400, serverMs: 51_200 }), {
+    aheadMs: 50_000,
+    errorMs: 200,
+    isExact: true,
+  });
+  assert.equal(serverAhead({ sentAtMs: 1000, receivedAtMs: 2000, serverMs: 1000 }).isExact, true);
+  assert.equal(serverAhead({ sentAtMs: 1000, receivedAtMs: 2001, serverMs: 1000 }).isExact, false);
 });
+
+const quick = (aheadMs: number): ServerAhead => ({ aheadMs, errorMs: 100, isExact: true });
 
 /** What a server's clock is taken for, and measurements one after another. */
 function compared(knownMs: number, measuredMs: readonly number[], before: Agreement = { kind: 'agreed' }): string[] {
   let agreement = before;
   return measuredMs.map((ms) => {
-    const result: Agreement | ClockStep = compare(agreement, knownMs, ms);
+    const result: Agreement | ClockStep = compare(agreement, knownMs, quick(ms));
     if (result.kind !== 'stepped') {
       agreement = result;
       return result.kind;
     }
-    return `stepped by ${result.byMs} to ${result.aheadMs}`;
+    return `stepped by ${result.byMs} to ${result.measured.aheadMs}`;
   });
 }
 
@@ -47,16 +55,44 @@ test('a doubt of the server counts as the first contradiction, and as nothing wh
   assert.deepEqual(compared(0, [1000, 5000], { kind: 'doubted' }), ['agreed', 'contradicted']);
 });
 
-test('an offset of up to 2 s is 0', () => {
+test('a slow round trip shows a step that is larger than its own error', () => {
+  const slow = (aheadMs: number): ServerAhead => ({ aheadMs, errorMs: 3000, isExact: false });
+  assert.equal(compare({ kind: 'doubted' }, 0, slow(5000)).kind, 'agreed');
+  assert.equal(compare({ kind: 'doubted' }, 0, slow(5001)).kind, 'stepped');
+  assert.equal(compare({ kind: 'contradicted', measured: slow(60_000) }, 0, slow(68_000)).kind, 'stepped');
+  assert.equal(compare({ kind: 'contradicted', measured: slow(60_000) }, 0, slow(68_001)).kind, 'contradicted');
+});
+
+test("a server's clock: contradicted, measured again, stepped; then agreed by what is known anew", () => {
+  const server = new ServerClock();
+  assert.equal(server.isAgreed, true);
+  assert.equal(server.compare(0, quick(60_000)), undefined);
+  assert.equal(server.isAgreed, false);
+  assert.equal(server.compare(0, quick(60_000))?.byMs, 60_000);
+  assert.equal(server.isAgreed, true);
+  assert.equal(server.compare(60_000, quick(60_000)), undefined);
+  server.doubt();
+  assert.equal(server.isAgreed, false);
+  assert.equal(server.compare(60_000, quick(60_100)), undefined);
+  assert.equal(server.isAgreed, true);
+});
+
+test('an offset of up to 2 s is 0, and one that a slow round trip alone may have made', () => {
   assert.deepEqual(
-    [0, 1999.6, 2000.4, 2001, -2000, -2001].map((aheadMs) => offsetMeasured(1000, 1000 + aheadMs)),
-    [0, 0, 0, 2001, 0, -2001],
+    [0, 2000, 2001, -2000, -2001].map((aheadMs) => offsetMeasured(1000, quick(1000 + aheadMs))),
+    [0, 0, 2001, 0, -2001],
+  );
+  const slow = (aheadMs: number): ServerAhead => ({ aheadMs, errorMs: 3000, isExact: false });
+  assert.deepEqual(
+    [5000, -5000, 5001, 60_000].map((aheadMs) => offsetMeasured(1000, slow(1000 + aheadMs))),
+    [0, 0, 5001, 60_000],
   );
 });
 
 test("the next epoch carries the last one's offset on; what is measured may set times forwards alone", () => {
-  assert.equal(offsetOfNext(5000, undefined, 8000), 3000);
-  assert.equal(offsetOfNext(5000, 6900, 8000), 3000, 'by itself that would be no offset: times would go back by 3 s');
-  assert.equal(offsetOfNext(5000, 8100, 8000), 3100);
-  assert.equal(offsetOfNext(5000, 5500, 4500), 0);
+  const slow: ServerAhead = { aheadMs: 60_000, errorMs: 3000, isExact: false };
+  assert.equal(offsetOfNext(5000, slow, 8000), 3000);
+  assert.equal(offsetOfNext(5000, quick(6900), 8000), 3000, 'by itself no offset: times would go back by 3 s');
+  assert.equal(offsetOfNext(5000, quick(8100), 8000), 3100);
+  assert.equal(offsetOfNext(5000, quick(5500), 4500), 0);
 });

@@ -3,7 +3,7 @@ import { afterEach, test } from 'node:test';
 import { EpochClock } from '../../../src/agent/collect/epoch-clock.ts';
 import { newAgentCounters } from '../../../src/agent/own-metrics.ts';
 import { Spool } from '../../../src/agent/spool/spool.ts';
-import { Link } from '../../../src/agent/uplink/uplink.ts';
+import { Link, type LinkOptions } from '../../../src/agent/uplink/uplink.ts';
 import type { ServerMessage } from '../../../src/protocol/message.ts';
 import { bootClock } from '../../../src/runtime/clock.ts';
 import { ConnectionError } from '../../../src/runtime/connection.ts';
@@ -37,7 +37,9 @@ class Agent {
   #running: Promise<void> | undefined;
   suspendedMs = 0;
 
-  constructor(options: { random?: () => number; server?: (server: ScriptedServer) => void } = {}) {
+  constructor(
+    options: { random?: () => number; server?: (server: ScriptedServer) => void; dial?: LinkOptions['dial'] } = {},
+  ) {
     this.clock = new VirtualClock();
     this.server = new ScriptedServer(this.clock);
     options.server?.(this.server);
@@ -52,7 +54,8 @@ class Agent {
     let epoch = 1;
     this.times = new EpochClock({ clock, boot, spool, counters, log, random: () => epoch++ / 2 ** 53 });
     this.link = new Link({
-      ...{ clock, boot, spool, counters, log, random, address, dial: this.server.dial },
+      ...{ clock, boot, spool, counters, log, random, address, dial: options.dial ?? this.server.dial },
+      onClockStep: () => this.times.renew(),
       receiver: spool.receiver(address),
       hello: { agentName: 'agent-1', hostId: 'host', labels: [['rack', '7']], intervalMs: 5000 },
     });
@@ -376,16 +379,11 @@ test('SIGTERM when the server does not answer, is away, or has never been there:
 
 test('a bug ends the program, also one that shows while it is stopping', async () => {
   for (const isStopping of [false, true]) {
-    const agent = new Agent();
     const bug = new TypeError('undefined is not a function');
     const stopping = new AbortController();
     let fail = (): void => {};
-    const dial = () => new Promise<never>((_, reject) => (fail = () => reject(bug)));
-    const { clock, spool, counters, log } = agent;
-    const boot = bootClock(clock, () => clock.monotonicMs());
-    const link = new Link({
-      ...{ clock, boot, spool, receiver: spool.receiver(address), counters, log, dial, random: () => 0.5, address },
-      hello: { agentName: 'agent-1', hostId: 'host', labels: [], intervalMs: 5000 },
+    const { clock, spool, link } = new Agent({
+      dial: () => new Promise<never>((_, reject) => (fail = () => reject(bug))),
     });
     const run = link.run(stopping.signal);
     if (isStopping) stopping.abort();
@@ -396,7 +394,7 @@ test('a bug ends the program, also one that shows while it is stopping', async (
   }
 });
 
-test('clocks: an offset of up to 2 s is 0; a larger one is settled once an epoch, to the middle of the round trip', async (t) => {
+test('clocks: an offset of up to 2 s is 0; a larger one is fixed once an epoch, to the middle of the round trip', async (t) => {
   for (const aheadMs of [0, 1900, -1900, 2500, -2500, 86_400_000, -86_400_000]) {
     await t.test(`${aheadMs} ms ahead`, async () => {
       const agent = new Agent({
@@ -406,43 +404,133 @@ test('clocks: an offset of up to 2 s is 0; a larger one is settled once an epoch
         },
       }).start();
       await agent.live(30_000);
-      const settled = Math.abs(aheadMs) <= 2000 ? 0 : aheadMs;
-      assert.deepEqual(agent.server.receiver.begins, [{ epoch: 1, offsetMs: settled }]);
-      assert.equal(agent.counters.clockOffsetMs, settled);
-      assert.equal(agent.warnings().length, settled === 0 ? 0 : 1);
-      agent.server.aheadMs = 0;
+      const fixed = Math.abs(aheadMs) <= 2000 ? 0 : aheadMs;
+      assert.deepEqual(agent.server.receiver.begins, [{ epoch: 1, offsetMs: fixed }]);
+      assert.equal(agent.counters.clockOffsetMs, fixed);
+      assert.equal(agent.warnings().length, fixed === 0 ? 0 : 1);
       agent.server.connection.break(lost);
       await agent.live(30_000);
-      assert.equal(agent.server.receiver.begins.at(-1)?.offsetMs, settled, 'it never changes afterwards');
+      assert.equal(agent.server.receiver.begins.at(-1)?.offsetMs, fixed);
+      assert.equal(agent.counters.serverClockSteps, 0);
       await agent.clock.advance(1000);
       agent.assertDelivered();
     });
   }
 });
 
-test('clocks: a slow round trip is measured again by pings, three at most, then it is 0 for good', async () => {
-  const agent = new Agent({
-    server: (server) => {
-      server.aheadMs = 60_000;
-      server.latencyMs = 600;
-    },
-  }).start();
+test('clocks: a slow round trip is measured again by pings, three at most; then the quickest of them counts', async () => {
+  const slow = (server: ScriptedServer) => {
+    server.aheadMs = 60_000;
+    server.latencyMs = 600;
+  };
+  const agent = new Agent({ server: slow }).start();
   await agent.live(10_000);
-  assert.deepEqual(agent.server.receiver.begins, [{ epoch: 1, offsetMs: 0 }]);
+  assert.deepEqual(agent.server.receiver.begins, [{ epoch: 1, offsetMs: 60_000 }]);
   assert.equal(agent.server.pings, 3);
 
-  const quicker = new Agent({
-    server: (server) => {
-      server.aheadMs = 60_000;
-      server.latencyMs = 600;
-    },
-  }).start();
+  const quicker = new Agent({ server: slow }).start();
   quicker.sample();
   await quicker.clock.advance(1150); // the welcome takes 1.2 s
   assert.equal(quicker.server.receiver.begins.length, 0);
   quicker.server.connection.latencyMs = 100;
   await quicker.clock.advance(5000);
   assert.deepEqual(quicker.server.receiver.begins, [{ epoch: 1, offsetMs: 60_000 }]);
+  assert.equal(quicker.server.pings, 1);
+
+  // Within the error of such a round trip nothing is known.
+  const near = new Agent({
+    server: (server) => {
+      server.aheadMs = 2400;
+      server.latencyMs = 600;
+    },
+  }).start();
+  await near.live(10_000);
+  assert.deepEqual(near.server.receiver.begins, [{ epoch: 1, offsetMs: 0 }]);
+});
+
+test("clocks: the server's is set while reports go out: a second ping at once, then a new epoch by the new time", async (t) => {
+  for (const stepMs of [-7_200_000, -12_000, 2600, 3_600_000]) {
+    await t.test(`by ${stepMs} ms`, async () => {
+      const agent = new Agent({ server: (server) => (server.latencyMs = 50) }).start();
+      await agent.live(60_000);
+      const { pings } = agent.server;
+      agent.server.aheadMs = stepMs;
+      await agent.live(20_000);
+      assert.equal(agent.counters.serverClockSteps, 1);
+      assert.equal(agent.counters.clockSteps, 0, 'not ours');
+      assert.equal(agent.counters.clockOffsetMs, stepMs);
+      assert.ok(agent.server.pings - pings <= 5, `${agent.server.pings - pings} pings`);
+      assert.equal(agent.server.connections.length, 2, 'what is not acknowledged is sent on a new connection');
+      await agent.live(30_000);
+      assert.deepEqual(agent.server.receiver.begins.at(-1), { epoch: 2, offsetMs: stepMs });
+      assert.equal(agent.counters.serverClockSteps, 1);
+      assert.equal(agent.warnings().length, 2, agent.log.lines.join('\n'));
+      assert.match(
+        agent.warnings()[1]!,
+        /^warn: the clock of this host is [\d.]+ s (ahead of|behind) the server's; times are corrected/,
+      );
+      const way = stepMs > 0 ? 'forwards' : 'back';
+      assert.match(
+        agent.warnings()[0]!,
+        new RegExp(`^warn: the clock of 'server:9732' was set ${way} by [\\d.]+ s; what `),
+      );
+      const newest = agent.server.receiver.received.at(-1)!;
+      const { clock } = agent;
+      assert.ok(Math.abs(newest.timeMs - (clock.nowMs() + stepMs)) <= 6000, 'its times are those of the server');
+    });
+  }
+});
+
+test('clocks: a server that comes back with another clock: reports are held until a ping has confirmed it', async () => {
+  const agent = new Agent({ server: (server) => (server.latencyMs = 100) }).start();
+  await agent.live(60_000);
+  const { length } = agent.server.receiver.received;
+  // It has everything up to the fifth report from before.
+  const { epoch, seq } = agent.server.receiver.received[4]!;
+  agent.server.aheadMs = -7_200_000;
+  agent.server.restart([{ epoch, seq }]);
+  const { pings } = agent.server;
+  await agent.live(20_000);
+  assert.equal(agent.server.connections.length, 2);
+  assert.ok(agent.server.pings > pings);
+  assert.deepEqual(agent.server.receiver.begins.slice(1), [
+    { epoch: 1, offsetMs: -7_200_000 },
+    { epoch: 2, offsetMs: -7_200_000 },
+  ]);
+  const again = agent.server.receiver.received.slice(length);
+  assert.equal(again[0]!.seq, 6, 'what it lacks is sent, and with right times');
+  assert.equal(again[0]!.timeMs, agent.made[5]!.timeMs - 7_200_000);
+});
+
+test('clocks: one contradiction that is not repeated changes nothing', async () => {
+  const agent = new Agent().start();
+  await agent.live(60_000);
+  agent.server.aheadMs = 60_000;
+  agent.server.onPing = () => {
+    agent.server.aheadMs = 0;
+  };
+  await agent.live(60_000);
+  assert.equal(agent.counters.serverClockSteps, 0);
+  assert.equal(agent.server.connections.length, 1);
+  agent.assertDelivered();
+});
+
+test("clocks: the error 'clock' counts as the first contradiction, and alone as nothing", async () => {
+  for (const aheadMs of [0, 300_000]) {
+    const agent = new Agent({ server: (server) => (server.latencyMs = 50) }).start();
+    await agent.live(60_000);
+    agent.server.aheadMs = aheadMs;
+    const { pings } = agent.server;
+    agent.server.connection.send({ kind: 'error', code: 'clock', text: 'the clock of the server was set' });
+    agent.server.connection.close();
+    await agent.clock.advance(1500);
+    assert.equal(agent.server.connections.length, 2);
+    assert.equal(agent.server.pings, pings, 'the welcome decides');
+    assert.equal(agent.counters.serverClockSteps, aheadMs === 0 ? 0 : 1);
+    await agent.live(30_000);
+    assert.equal(agent.counters.clockOffsetMs, aheadMs);
+    assert.equal(agent.warnings().length, aheadMs === 0 ? 0 : 2, agent.log.lines.join('\n'));
+  }
 });
 
 test('a step of the wall clock begins a new epoch, measured by a ping; times stay right', async () => {
