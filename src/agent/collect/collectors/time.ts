@@ -86,7 +86,7 @@ function parseName(text: KernelText): string {
 function readZone(host: Host): Pick<TimeZone, 'at'> | undefined {
   const path = zonePathOf(host.system.timeZone());
   if (path === undefined || !host.exists(path)) return { at: () => utc };
-  return host.value(path, (text) => new TimeZone(text.content(), text.path));
+  return host.binary(path, (bytes, where) => new TimeZone(bytes, where));
 }
 
 /** As in tzset(3): /etc/localtime without TZ, UTC for an empty one, else a file, by its path or below zoneinfo. */

@@ -97,10 +97,23 @@ export class Host {
       text.firstLine();
       return parse(text);
     } catch (error) {
-      if (!(error instanceof CollectError)) throw error;
-      this.#parseErrors.push(error);
-      return undefined;
+      return this.#passOver(error);
     }
+  }
+
+  /** The same for a file that is not text; `parse` gets its bytes. */
+  binary<T>(path: string, parse: (bytes: Uint8Array, path: string) => T): T | undefined {
+    try {
+      const text = this.readIfThere(path);
+      return text === undefined ? undefined : parse(text.content(), text.path);
+    } catch (error) {
+      return this.#passOver(error);
+    }
+  }
+
+  #passOver(error: unknown): undefined {
+    if (!(error instanceof CollectError)) throw error;
+    this.#parseErrors.push(error);
   }
 
   /** What was passed over since this was last asked, because it could not be read or parsed. */

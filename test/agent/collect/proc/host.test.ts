@@ -130,6 +130,14 @@ test('a value that cannot be read or parsed costs itself alone, and is one of th
       ],
     );
     assert.deepEqual(host.takeParseErrors(), [], 'they are taken once');
+    assert.equal(
+      host.binary('sys/good', (bytes) => bytes.length),
+      2,
+    );
+    assert.equal(
+      host.binary('sys/missing', () => assert.fail('there is nothing')),
+      undefined,
+    );
     assert.throws(() => host.value('sys/good', () => assert.fail('a bug')), /a bug/);
     assert.deepEqual([host.exists('sys/good'), host.exists('sys/missing')], [true, false]);
   });
