@@ -83,8 +83,8 @@ export class Receiver implements ReceiverState {
   }
 
   /** What the server adds to the times of an epoch. It may be fixed anew, where one of the clocks was wrong. */
-  fixOffset({ id, baseMs }: SpoolEpoch, { offsetMs, isGuess }: { offsetMs: number; isGuess: boolean }): void {
-    if (baseMs !== undefined && !isGuess) this.serverAheadMs = baseMs + offsetMs;
+  fixOffset({ id, baseMs }: SpoolEpoch, offsetMs: number): void {
+    if (baseMs !== undefined) this.serverAheadMs = baseMs + offsetMs;
     this.#offsetsMs.set(id, offsetMs);
     this.#changeCount++;
     this.#offsetChangeCount++;

@@ -193,12 +193,8 @@ export class Spool {
    * Fixes what this receiver adds to the times of an epoch. Resolves when that is on disk, or at once where the disk is
    * not ok: a report that is sent again after a power cut does not get another time, unless the disk stalled before.
    */
-  async fixOffset(
-    receiver: Receiver,
-    epoch: SpoolEpoch,
-    offset: { readonly offsetMs: number; readonly isGuess: boolean },
-  ): Promise<void> {
-    receiver.fixOffset(epoch, offset);
+  async fixOffset(receiver: Receiver, epoch: SpoolEpoch, offsetMs: number): Promise<void> {
+    receiver.fixOffset(epoch, offsetMs);
     this.#mirror?.receiverChanged();
     await this.#mirror?.offsetsSaved(receiver);
   }

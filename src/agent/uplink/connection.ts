@@ -244,7 +244,7 @@ export class ServerConnection {
     const baseMs = epoch.baseMs!;
     const offsetMs = knownMs === undefined ? offsetMeasured(baseMs, measured) : offsetOfNext(baseMs, measured, knownMs);
     if (epoch === spool.epoch) counters.clockOffsetMs = offsetMs;
-    await spool.fixOffset(receiver, epoch, { offsetMs, isGuess: false });
+    await spool.fixOffset(receiver, epoch, offsetMs);
     if (offsetMs === 0) return;
     const way = offsetMs > 0 ? 'behind' : 'ahead of';
     log.warn(
@@ -288,7 +288,7 @@ export class ServerConnection {
       const before = receiver.offsetsMs.get(epoch.id);
       if (epoch.baseMs === undefined && before === undefined) continue;
       const offsetMs = epoch.baseMs === undefined ? before! + byMs : offsetMeasured(epoch.baseMs, measured);
-      void spool.fixOffset(receiver, epoch, { offsetMs, isGuess: false });
+      void spool.fixOffset(receiver, epoch, offsetMs);
       if (epoch === spool.epoch) counters.clockOffsetMs = offsetMs;
     }
     receiver.serverAheadMs = measured.aheadMs;

@@ -64,7 +64,7 @@ class Agent {
 
   async begin(epoch: number): Promise<this> {
     this.spool.begin({ epoch, baseMs: 0 });
-    void this.spool.fixOffset(this.receiver, this.spool.epoch!, { offsetMs: epoch, isGuess: false });
+    void this.spool.fixOffset(this.receiver, this.spool.epoch!, epoch);
     await settle();
     return this;
   }
@@ -198,7 +198,7 @@ test('the offset of an epoch is on disk before it is used', async () => {
   killed.spool.begin({ epoch: 1, baseMs: 0 });
   await killed.append(3);
   await killed.clock.advance(10_000);
-  await killed.spool.fixOffset(killed.receiver, killed.spool.epoch!, { offsetMs: 60_000, isGuess: false });
+  await killed.spool.fixOffset(killed.receiver, killed.spool.epoch!, 60_000);
   disk.cutPower();
   const receiver = new Receiver();
   const next = await killed.next();
@@ -214,7 +214,7 @@ test('an offset waits for a disk that is in order, and for no other', async () =
   const waitedMs = async () => {
     const sinceMs = agent.clock.monotonicMs();
     let waited: number | undefined;
-    const fixing = agent.spool.fixOffset(agent.receiver, agent.spool.epoch!, { offsetMs: 1, isGuess: false });
+    const fixing = agent.spool.fixOffset(agent.receiver, agent.spool.epoch!, 1);
     void fixing.then(() => (waited = agent.clock.monotonicMs() - sinceMs));
     await settle();
     while (waited === undefined) await agent.clock.advance(100);

@@ -42,7 +42,7 @@ async function loadedSpool(options: SpoolSetting & { readonly disk: MemoryDisk }
 function begin(spool: Spool, epoch: number, options: { offsetMs?: number; servers?: readonly string[] } = {}): void {
   const { offsetMs = 0, servers = [server] } = options;
   spool.begin({ epoch, baseMs: 0 });
-  for (const each of servers) void spool.fixOffset(spool.receiver(each), spool.epoch!, { offsetMs, isGuess: false });
+  for (const each of servers) void spool.fixOffset(spool.receiver(each), spool.epoch!, offsetMs);
 }
 
 /** What a server has to be sent that has received this much. */
@@ -134,7 +134,7 @@ test('an epoch is begun only when its offset is fixed; that of an earlier run co
   receiver.push(
     drain(replay(made.spool), (epoch) => {
       asked.push(epoch.id);
-      void made.spool.fixOffset(made.spool.receiver(server), epoch, { offsetMs: 4321, isGuess: false });
+      void made.spool.fixOffset(made.spool.receiver(server), epoch, 4321);
     }),
   );
   assert.deepEqual(asked, [2]);
@@ -299,7 +299,7 @@ test('an offset that is fixed anew goes out with the next begin', async () => {
   const made = newSpool();
   begin(made.spool, 7, { offsetMs: 5000 });
   await fill(made, new RecordingMaker(), 3);
-  await made.spool.fixOffset(made.spool.receiver(server), made.spool.epoch!, { offsetMs: 9000, isGuess: false });
+  await made.spool.fixOffset(made.spool.receiver(server), made.spool.epoch!, 9000);
   const receiver = new Receiver();
   receiver.push(drain(replay(made.spool)));
   assert.deepEqual(receiver.begins, [{ epoch: 7, offsetMs: 9000 }]);
@@ -340,7 +340,7 @@ test('two receivers: each has its own offset of an epoch, also after a restart',
   const first = await loadedSpool({ disk, servers: both });
   first.spool.begin({ epoch: 1, baseMs: 0 });
   const fix = (each: string, offsetMs: number) =>
-    first.spool.fixOffset(first.spool.receiver(each), first.spool.epoch!, { offsetMs, isGuess: false });
+    first.spool.fixOffset(first.spool.receiver(each), first.spool.epoch!, offsetMs);
   await Promise.all([fix(north, 111), fix(south, -222)]);
   await fill(first, new RecordingMaker(), 3);
   acknowledge(first.spool, 1, 2, south);
@@ -499,7 +499,7 @@ class Line {
   }
 
   #fixOffset(epoch: SpoolEpoch): void {
-    void this.#spool.fixOffset(this.#spool.receiver(this.#server), epoch, { offsetMs: 0, isGuess: false });
+    void this.#spool.fixOffset(this.#spool.receiver(this.#server), epoch, 0);
   }
 }
 
