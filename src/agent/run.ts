@@ -60,8 +60,7 @@ export async function run(
   // What hangs there already would hang here too. Without the process nobody holds the folder.
   if (isIdle) await folder?.close();
   const { waitingCount } = agent.spool;
-  const left = folder === undefined ? 'were not confirmed' : 'wait in the spool';
-  log.info(`stopped; ${waitingCount} reports ${left}`);
+  log.info(`stopped; ${plural(waitingCount, 'unacknowledged report')}${folder === undefined ? '' : ' in the spool'}`);
   if (unwrittenReports > 0) {
     const { diskState } = agent.spool;
     log.warn(
@@ -99,9 +98,9 @@ function startLine(
 ): string {
   const { address, agentName, key, schedule, spoolDir } = settings;
   return (
-    `sysmon-agent ${version}: '${agentName}' to ${address} ${key === undefined ? 'without a key' : 'by TLS with its key'}, ` +
-    `${series} series every ${durationText(schedule.intervalMs)}, ` +
-    `spool ${spoolDir === undefined ? 'in memory' : `in '${spoolDir}'`}, ${waiting} reports waiting` +
+    `version ${version}: agent '${agentName}' to ${address} ${key === undefined ? 'without a key' : 'by TLS with its key'}, ` +
+    `${plural(series, 'series', 'series')} every ${durationText(schedule.intervalMs)}, ` +
+    `spool ${spoolDir === undefined ? 'in memory' : `in '${spoolDir}'`}, ${plural(waiting, 'report')} waiting` +
     `${changed.length > 0 ? `; set: ${changed.join(' ')}` : ''}`
   );
 }

@@ -53,7 +53,7 @@ export async function run(
   showing.stop();
   await control?.close();
   await server.stop();
-  log.info('stopped: the ports are closed, the cursors written');
+  log.info('stopped');
 }
 
 /** Two passes of the event loop: whatever had arrived when the first began has been reported after the second. */
@@ -107,7 +107,7 @@ function startLine(
   ports: { readonly agentsPort: number; readonly webPort: number },
 ): string {
   return (
-    `sysmon-server ${version}: agents on ${addressText(agentsAt.address, ports.agentsPort)} ` +
+    `version ${version}: agents on ${addressText(agentsAt.address, ports.agentsPort)} ` +
     `${fleetKeys.length > 0 ? `by TLS with keys (${fleetKeysText(fleetKeys)})` : 'without keys'}, ` +
     `HTTP on ${addressText(webListen.address, ports.webPort)}, ` +
     `window ${durationText(windowMs)}, at most ${bytesText(memoryBytesMax)}` +

@@ -144,13 +144,13 @@ test('run: samples without a server, answers status, and ends with 0 at SIGTERM;
   child.kill('SIGTERM');
   const [code] = await once(child, 'exit');
   assert.equal(code, 0);
-  const stopped = await line(/stopped; \d+ reports wait in the spool/);
-  const waiting = Number(/(\d+) reports/.exec(stopped)?.[1]);
+  const stopped = await line(/stopped; \d+ unacknowledged reports? in the spool/);
+  const waiting = Number(/(\d+) unacknowledged/.exec(stopped)?.[1]);
   assert.deepEqual(readdirSync(spool), ['000000000001.spool'], 'neither lock nor probe');
 
   const again = start(...nobody, '--spool-dir', spool, '--schedule', '100ms');
   const started = await again.line(/series every/);
-  assert.equal(Number(/(\d+) reports waiting/.exec(started)?.[1]), waiting + 1);
+  assert.equal(Number(/(\d+) reports? waiting/.exec(started)?.[1]), waiting + 1);
   again.child.kill('SIGKILL');
 
   const gone = await agent('status', '--control-socket', socket);

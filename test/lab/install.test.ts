@@ -252,7 +252,7 @@ describe('a fleet that is installed from the release', () => {
     const server = lines.find(({ SYSLOG_IDENTIFIER: name }) => name === 'sysmon-server');
     assert.match(
       server?.MESSAGE ?? '',
-      new RegExp(`^sysmon-server ${releaseVersion}: .*:9732 .*:9733,.*set: fleet-key-file=`),
+      new RegExp(`^version ${releaseVersion}: .*:9732 .*:9733,.*set: fleet-key-file=`),
     );
     assert.equal(server?.PRIORITY, '6');
     assert.ok(lines.length < 60, `${lines.length} lines`);

@@ -1,7 +1,8 @@
 import { limits } from '../../protocol/limits.ts';
 import type { Connection } from '../../runtime/connection.ts';
 import type { Listener, ListenOptions, RefusedReason } from '../../runtime/listen.ts';
-import type { SeldomLog } from '../../runtime/log.ts';
+import type { Log, SeldomLog } from '../../runtime/log.ts';
+import { plural } from '../../runtime/words.ts';
 import { AgentConnection, type AgentConnectionOptions } from './connection.ts';
 
 export interface IngestOptions extends Omit<AgentConnectionOptions, 'warn' | 'onEnd' | 'onUnknown' | 'onBug'> {
@@ -24,6 +25,14 @@ export interface IngestMetrics {
 export async function openIngest(options: IngestOptions): Promise<Listener> {
   const { listen, port, metrics, seldom } = options;
   const running = new Set<Promise<void>>();
+  let isClosing = false;
+  const log: Log = {
+    error: (line) => options.log.error(line),
+    warn: (line) => options.log.warn(line),
+    // When the server stops there is one line for all connections.
+    info: (line) => (isClosing ? options.log.debug(line) : options.log.info(line)),
+    debug: (line) => options.log.debug(line),
+  };
   const listener = await listen({
     ...port,
     handshakeTimeoutMs: limits.tlsHandshakeTimeoutMs,
@@ -31,6 +40,7 @@ export async function openIngest(options: IngestOptions): Promise<Listener> {
       metrics.connection();
       const agent = new AgentConnection(connection, {
         ...options,
+        log,
         warn: seldom.warn,
         onEnd: (reason) => metrics.ended(reason),
         onUnknown: () => metrics.unknownFrame(),
@@ -55,6 +65,8 @@ export async function openIngest(options: IngestOptions): Promise<Listener> {
       return listener.connections;
     },
     async close() {
+      isClosing = true;
+      options.log.info(`ending ${plural(running.size, 'connection')} of agents`);
       await listener.close();
       await Promise.all(running);
     },
