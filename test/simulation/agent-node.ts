@@ -2,6 +2,7 @@ import { every, type Schedule } from '../../src/agent/collect/schedule.ts';
 import type { SpoolEpoch } from '../../src/agent/spool/segment.ts';
 import type { Spool, SpoolBounds } from '../../src/agent/spool/spool.ts';
 import { Agent } from '../../src/agent/wire-up.ts';
+import { dialInTurn, dialLastGood } from '../../src/runtime/dial.ts';
 import { SpoolVolume } from './disk.ts';
 import { Host, Process } from './machine.ts';
 import { dialVirtual, Line } from './network.ts';
@@ -13,6 +14,8 @@ export interface AgentPlan {
   readonly intervalMs: number;
   readonly labels: readonly (readonly [string, string])[];
   readonly hasDisk: boolean;
+  /** Of the server's name, as its host resolves it. */
+  readonly addresses: readonly string[];
   readonly bounds: SpoolBounds;
   readonly wallAheadMs: number;
 }
@@ -51,6 +54,9 @@ export class AgentNode {
   readonly plan: AgentPlan;
   readonly host: Host;
   readonly line: Line;
+  readonly #deadLine: Line;
+  #deadAddress: string | undefined;
+  #usedAddress: string;
   readonly volume = new SpoolVolume();
   readonly reports: SampledReport[] = [];
   readonly #world: World;
@@ -60,7 +66,8 @@ export class AgentNode {
   #endedMs: number | undefined;
   #runs = 0;
   /** Of all runs. */
-  readonly dropped = { full: 0, age: 0, disk: 0 };
+  #dropped = 0;
+  #lateTicks = 0;
   readonly #byEpoch = new Map<number, SampledReport[]>();
 
   constructor(world: World, plan: AgentPlan) {
@@ -69,6 +76,9 @@ export class AgentNode {
     this.host = new Host(plan.name);
     this.host.wallAheadMs = plan.wallAheadMs;
     this.line = new Line(`${plan.name}—server`, world.timeline, world.random(`line ${plan.name}`));
+    this.#deadLine = new Line(`${plan.name}—nowhere`, world.timeline, world.random(`dead line ${plan.name}`));
+    this.#deadLine.cut();
+    this.#usedAddress = plan.addresses[0]!;
     this.#synthetic = new SyntheticHost(world.random(`values ${plan.name}`));
     this.#names = new SeriesNames(plan.name, plan.labels);
   }
@@ -96,11 +106,11 @@ export class AgentNode {
 
   /** Reports that were given up, over all runs, the present one included. */
   get droppedReports(): number {
-    let count = 0;
-    for (const reason of ['full', 'age', 'disk'] as const) {
-      count += this.dropped[reason] + (this.isRunning ? this.#run!.agent.counters.reportsDropped[reason] : 0);
-    }
-    return count;
+    return this.#dropped + (this.isRunning ? droppedBy(this.#run!.agent) : 0);
+  }
+
+  get lateTicks(): number {
+    return this.#lateTicks + (this.isRunning ? this.#run!.agent.counters.ticksLate : 0);
   }
 
   start(): void {
@@ -120,11 +130,17 @@ export class AgentNode {
       ...{ clock, log, random: () => random.next(), hostId: `host-of-${name}` },
       boot: { bootMs: () => clock.monotonicMs() },
       disk: hasDisk ? this.volume.openBy(process, world.random(`disk ${process.name}`)) : undefined,
-      dial: (signal) =>
-        dialVirtual({
-          ...{ from: process, line: this.line, to: world.server.host, ports: world.server.ports },
-          ...{ port: 'frames', timeoutMs: dialTimeoutMs, signal },
+      dial: dialLastGood((options) =>
+        dialInTurn({
+          ...{ ...options, host: 'server', port: 9732, timeoutMs: dialTimeoutMs, clock },
+          resolve: async () => this.plan.addresses,
+          connect: ({ address, timeoutMs, signal }) =>
+            dialVirtual({
+              ...{ from: process, line: this.#lineTo(address), to: world.server.host, address, timeoutMs, signal },
+              ...{ ports: world.server.ports, port: 'frames' },
+            }),
         }),
+      ),
       newSampler: () => ({
         async sample() {
           const recording = sample();
@@ -152,6 +168,22 @@ export class AgentNode {
     this.#run = { process, agent, schedule, started, isStopping: false };
   }
 
+  /** Its name has several addresses; from now on the one that was used last leads nowhere. */
+  killAddress(): void {
+    this.#deadAddress = this.#usedAddress;
+    this.line.reset();
+  }
+
+  healAddress(): void {
+    this.#deadAddress = undefined;
+  }
+
+  #lineTo(address: string): Line {
+    if (address === this.#deadAddress) return this.#deadLine;
+    this.#usedAddress = address;
+    return this.line;
+  }
+
   /** SIGTERM: what waits is sent, for a while; then it ends. */
   stop(): void {
     const run = this.#run;
@@ -159,6 +191,7 @@ export class AgentNode {
     run.isStopping = true;
     this.#world.trace(`${run.process.name}: SIGTERM`);
     run.process.deliver(run, () => {
+      run.process.clock.after(stopMsMax, () => this.#end('stopped, with something that hung'));
       run.started
         .then(() => run.agent.stop())
         .then(
@@ -215,6 +248,7 @@ export class AgentNode {
       ...report,
       ...{ serverMs: undefined, receivedMs: undefined, outcome: undefined, refusedAs: undefined, lostWith: undefined },
     };
+    this.#checkGap();
     this.reports.push(sampled);
     const ofEpoch = this.#byEpoch.get(epoch.id) ?? [];
     this.#byEpoch.set(epoch.id, ofEpoch);
@@ -224,11 +258,22 @@ export class AgentNode {
       this.#world.violated(`${this.plan.name}: the spool holds ${spool.bytes} of ${bytesMax} bytes`);
   }
 
+  /** Whatever hangs or fails outside, a report is made at each interval; also where the wall clock was set meanwhile. */
+  #checkGap(): void {
+    const { process } = this.#run!;
+    const lastMs = this.reports.at(-1)?.atMs ?? 0;
+    // The first report of a run waits until the spool has been read.
+    if (lastMs < process.startedMs) return;
+    const gapMs = this.#world.timeline.nowMs - Math.max(lastMs, process.runningSinceMs);
+    const { name, intervalMs } = this.plan;
+    if (gapMs > 2 * intervalMs) this.#world.violated(`${name} made no report for ${gapMs} ms`);
+  }
+
   #end(how: string): void {
     const run = this.#run!;
     this.#world.trace(`${run.process.name}: ${how}, ${run.agent.spool.waitingCount} reports wait`);
-    for (const reason of ['full', 'age', 'disk'] as const)
-      this.dropped[reason] += run.agent.counters.reportsDropped[reason];
+    this.#dropped += droppedBy(run.agent);
+    this.#lateTicks += run.agent.counters.ticksLate;
     const unwritten = run.agent.spool.unwrittenCount;
     run.process.kill();
     this.#endedMs = this.#world.timeline.nowMs;
@@ -254,6 +299,9 @@ export class AgentNode {
   }
 }
 
+const droppedBy = ({ counters }: Agent): number =>
+  Object.values(counters.reportsDropped).reduce((sum, reports) => sum + reports, 0);
+
 /** An interval's instants, of which there are no more after its end. */
 class EndingSchedule implements Schedule {
   readonly intervalMs: number;
@@ -274,7 +322,9 @@ class EndingSchedule implements Schedule {
 
 // Of run.ts.
 const serverAddress = 'server:9732';
-const dialTimeoutMs = 10_000;
+const dialTimeoutMs = 20_000;
+// Of lifecycle.ts.
+const stopMsMax = 4800;
 // Of mirror.ts.
 const loadMsMax = 20_000;
 // And a report that was made in the moment of the sync.

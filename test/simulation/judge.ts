@@ -232,6 +232,10 @@ function judgeCounters(world: World): Record<string, number> {
     'too far ahead': server.outcomes.get('too_far_ahead') ?? 0,
     'too old': server.outcomes.get('too_old') ?? 0,
   };
+  const internal = world.ends.get('internal') ?? 0;
+  if (internal !== server.bugsMet) {
+    world.violated(`${server.bugsMet} bugs have ended ${internal} connections`);
+  }
   for (const agent of agents) if (isTight(agent) && agent.droppedReports > 0) world.beyond('a small spool');
   const left = server.unscrapedEvictions + server.skippedReports + lost['too old'];
   if (server.plan.windowMs < windowMsUsual && left > 0) world.beyond('a small window');
@@ -252,6 +256,8 @@ function judgeCounters(world: World): Record<string, number> {
     conflicts: server.conflicts,
     duplicates: server.outcomes.get('duplicate') ?? 0,
     'server ends': world.serverEnds.length,
+    'bugs met': server.bugsMet,
+    'late ticks': agents.reduce((sum, agent) => sum + agent.lateTicks, 0),
   };
 }
 

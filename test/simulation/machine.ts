@@ -31,9 +31,10 @@ export class Process {
   readonly clock: Clock;
   readonly timeline: Timeline;
   readonly #random: Random;
-  readonly #startedMs: number;
+  readonly startedMs: number;
   #isAlive = true;
   #isStopped = false;
+  #runningSinceMs: number;
   #inbox: News[] = [];
   #lateTimers: (() => void)[] = [];
   #isDraining = false;
@@ -45,10 +46,10 @@ export class Process {
     this.host = host;
     this.timeline = timeline;
     this.#random = random;
-    this.#startedMs = timeline.nowMs;
+    this.startedMs = this.#runningSinceMs = timeline.nowMs;
     this.clock = {
       nowMs: () => Math.floor(epochMs + timeline.nowMs + host.wallAheadMs),
-      monotonicMs: () => timeline.nowMs - this.#startedMs,
+      monotonicMs: () => timeline.nowMs - this.startedMs,
       after: (ms, callback) => this.#timer(ms, callback),
       sleep: (ms, signal) => sleepOn(this.clock, ms, signal),
     };
@@ -60,6 +61,11 @@ export class Process {
 
   get isStopped(): boolean {
     return this.#isStopped;
+  }
+
+  /** Since when it has run without having been stopped. */
+  get runningSinceMs(): number {
+    return this.#runningSinceMs;
   }
 
   /** Something outside has happened that this process learns of through its event loop. `from`: order is kept by it. */
@@ -97,6 +103,7 @@ export class Process {
   resume(): void {
     if (!this.#isAlive || !this.#isStopped) return;
     this.#isStopped = false;
+    this.#runningSinceMs = this.timeline.nowMs;
     const late = this.#lateTimers;
     this.#lateTimers = [];
     this.#inbox = [...late.map((callback) => ({ from: {}, callback })), ...this.#shuffledByOrigin(this.#inbox)];

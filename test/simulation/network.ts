@@ -465,13 +465,15 @@ export interface VirtualDial {
   readonly to: Host;
   readonly ports: Ports;
   readonly port: string;
+  /** Which address of the host was dialled; its name where that makes no difference. */
+  readonly address?: string;
   readonly timeoutMs: number;
   readonly signal?: AbortSignal | undefined;
 }
 
 /** A connection, or a ConnectionError, as `dial` of the real world gives it. */
 export function dialVirtual(dial: VirtualDial): Promise<VirtualSocket> {
-  const { from, line, to, ports, port, timeoutMs, signal } = dial;
+  const { from, line, to, ports, port, timeoutMs, signal, address = to.name } = dial;
   const { timeline } = line;
   return new Promise((resolve, reject) => {
     let isSettled = false;
@@ -502,7 +504,7 @@ export function dialVirtual(dial: VirtualDial): Promise<VirtualSocket> {
         if (!line.isUp || !to.isUp) return again();
         const listener = ports.find(port);
         if (listener !== undefined && client === undefined && from.isAlive && !isSettled) {
-          client = connect(line, from, to, listener, port);
+          client = connect(line, from, address, listener, port);
         }
         timeline.after(line.drawLatencyMs(), () => {
           if (!line.isUp) return again();
@@ -520,8 +522,8 @@ export function dialVirtual(dial: VirtualDial): Promise<VirtualSocket> {
 }
 
 /** The kernel takes the connection at once; the program hears of it when it gets there. */
-function connect(line: Line, from: Process, to: Host, listener: Listener, port: string): VirtualSocket {
-  const client = new VirtualSocket(line, from, { address: to.name, port: port === 'frames' ? 9732 : 9733 });
+function connect(line: Line, from: Process, address: string, listener: Listener, port: string): VirtualSocket {
+  const client = new VirtualSocket(line, from, { address, port: port === 'frames' ? 9732 : 9733 });
   const server = new VirtualSocket(line, listener.process, { address: from.host.name, port: line.takePort() });
   VirtualSocket.pair(client, server);
   listener.process.deliver(listener, () => listener.onConnection(server));

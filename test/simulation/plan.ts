@@ -34,7 +34,7 @@ const faultKinds = [
   ...['scraper line cut', 'scraper line reset', 'scraper line slow', 'scraper line narrow'],
   ...['server killed', 'server stopped', 'server paused', 'server without power', 'server disk broken', 'server clock'],
   ...['agent killed', 'agent stopped', 'agent paused', 'agent without power', 'agent disk full', 'agent disk broken'],
-  'agent disk stalled',
+  ...['agent disk stalled', 'agent address dead', 'agent trips a bug'],
   ...['agent clock', 'scraper killed', 'scraper paused', 'scraper discards'],
 ] as const;
 export type FaultKind = (typeof faultKinds)[number];
@@ -72,6 +72,7 @@ function agentPlan(random: Random, at: number): AgentPlan {
       [['device', 'of the host'] as const, ['rack', '"7\\8"'] as const],
     ]),
     hasDisk: random.chance(0.97),
+    addresses: random.chance(0.7) ? ['192.0.2.1'] : ['2001:db8::1', '192.0.2.1'],
     bounds: {
       bytesMax: isTight ? random.whole(8_000, 80_000) : 64 * 2 ** 20,
       ageMsMax: isTight && random.chance(0.5) ? random.whole(60_000, 300_000) : 24 * 3_600_000,
@@ -171,5 +172,7 @@ function size(random: Random, kind: FaultKind): number {
   }
   if (kind.endsWith('slow')) return random.pick([100, 400, 2000]);
   if (kind.endsWith('narrow')) return random.pick([300, 2000, 8000]);
+  // How often in a row, also when the same report comes again.
+  if (kind === 'agent trips a bug') return random.pick([1, 1, 1, 2, 2]);
   return random.pick([0, 100, 3000]);
 }

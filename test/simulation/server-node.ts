@@ -67,6 +67,9 @@ export class ServerNode {
   unscrapedEvictions = 0;
   skippedReports = 0;
   conflicts = 0;
+  /** How often in a row the server meets a bug in what this agent reports. */
+  readonly bugs = new Map<string, number>();
+  bugsMet = 0;
   /** When two of one name were first seen at work. */
   sharedSinceMs = Number.POSITIVE_INFINITY;
   readonly #world: World;
@@ -122,6 +125,7 @@ export class ServerNode {
     run.isStopping = true;
     this.#world.trace(`${run.process.name}: SIGTERM`);
     run.process.deliver(run, () => {
+      run.process.clock.after(stopMsMax, () => this.#end('stopped, with something that hung'));
       run.server.stop().then(
         () => {
           if (run.process.isAlive) this.#end('stopped');
@@ -205,6 +209,11 @@ export class ServerNode {
     const world = this.#world;
     const { process, server } = run;
     const { store } = server.delivery;
+    const receive = store.receive.bind(store);
+    store.receive = (agent, report) => {
+      this.#meetBug(run, agent.id);
+      return receive(agent, report);
+    };
     spy(store, 'receive', (outcome, agent, report) => {
       this.#count(outcome);
       world.received(agent.id, report, outcome);
@@ -228,6 +237,22 @@ export class ServerNode {
       world.trace(`${process.name}: two scrape as '${name}'`);
     });
     runEvery(process.clock, 10_000, () => this.#checkBounds(run));
+  }
+
+  /** Throws where a bug is due; then no other connection may end. */
+  #meetBug({ process, sockets }: Run, agentName: string): void {
+    const left = this.bugs.get(agentName) ?? 0;
+    if (left === 0) return;
+    this.bugs.set(agentName, left - 1);
+    this.bugsMet++;
+    const others = [...sockets].filter((socket) => !socket.isOver && socket.peerAddress !== agentName);
+    this.#world.trace(`${process.name}: meets a bug in a report of '${agentName}'`);
+    this.#world.timeline.after(0, () => {
+      const ended = others.filter((socket) => socket.isOver);
+      for (const { peer } of ended)
+        this.#world.violated(`a bug in a report of '${agentName}' has ended that of ${peer}`);
+    });
+    throw new Error('simulation: a bug');
   }
 
   #count(what: string): void {
@@ -425,5 +450,7 @@ class HttpConnection {
 // Of http.ts.
 const keepAliveMs = 310_000;
 const goodbyeMs = 1000;
+// Of lifecycle.ts.
+const stopMsMax = 4800;
 // Of connection.ts, and one frame more; an answer's slice is 64 KiB and some.
 const unsentBytesMax = 256 * 1024;

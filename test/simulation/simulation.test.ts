@@ -25,7 +25,7 @@ test('whatever is cut, killed, full, torn, late or wrong: what was sampled is st
     assert.deepEqual(why, [], `SEED=${seed}: within the bounds nothing is missing`);
   }
   // The faults have done something, or this would prove little.
-  for (const what of ['failed scrapes', 'rolled back', 'server ends', 'duplicates']) {
+  for (const what of ['failed scrapes', 'rolled back', 'server ends', 'duplicates', 'bugs met', 'late ticks']) {
     assert.ok(total(what) > seedCount / 10, `only ${total(what)} times: ${what}`);
   }
 });

@@ -300,6 +300,12 @@ export class World {
       case 'agent disk stalled':
         agent.volume.fault(this.timeline.nowMs, kind === 'agent disk broken' ? 'broken' : 'stalled');
         return void later(() => agent.volume.heal(this.timeline.nowMs));
+      case 'agent address dead':
+        agent.killAddress();
+        return void later(() => agent.healAddress());
+      case 'agent trips a bug':
+        server.bugs.set(agent.plan.name, size);
+        return;
       case 'agent clock':
         agent.host.wallAheadMs += size;
         return;
@@ -335,8 +341,10 @@ export class World {
       line.heal();
     }
     server.volume.isBroken = false;
+    server.bugs.clear();
     for (const agent of agents) {
       agent.volume.heal(this.timeline.nowMs);
+      agent.healAddress();
       agent.process?.resume();
       if (!agent.host.isUp) agent.boot();
       this.#startAfterAll(agent);
