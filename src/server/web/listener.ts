@@ -1,12 +1,13 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
-import { Connections, type WebConnection } from './connections.ts';
+import { Connections } from './connections.ts';
 import { HttpSink, sendText, writeMetricsHead } from './http-sink.ts';
 import { acceptsGzip, identify, pastWith, proxySign, type RequestFacts, scraperText } from './identify.ts';
 import { type Reply, text } from './reply.ts';
 import { isOurHost, type Route, type Routed, type RoutesOptions, routed, routesOf, targetOf } from './routes.ts';
 import { ScrapeEndpoint, type ScrapeEndpointOptions } from './scrape-endpoint.ts';
 import { TcpQueues } from './tcp-queue.ts';
+import type { WebConnection } from './web-connection.ts';
 
 export interface WebOptions extends ScrapeEndpointOptions, RoutesOptions {
   /** What a Host header may say, besides addresses and localhost. In lower case. */
@@ -153,7 +154,7 @@ async function metrics(web: Web, { connection, request, response }: Exchange, qu
   connection.past = pastWith(connection.past, facts, name);
   connection.hasScraped ||= identified.given.kind === 'reports';
   const from = { address: connection.address, owner: connection.owner, connection: connection.scraper, proxy };
-  await web.endpoint.answer(identified, from, new HttpSink(response, connection.socket, { gzip }));
+  await web.endpoint.answer(identified, from, new HttpSink(response, request.socket, { gzip }));
 }
 
 function sendReply(response: ServerResponse, { code, type, body, headers }: Reply): void {
