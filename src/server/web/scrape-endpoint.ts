@@ -68,7 +68,7 @@ export class ScrapeEndpoint {
     const bytes = sampleBytes * samplesAtMost(request, agents);
     const turn = await this.#queue.enter({ owner: from.owner, bytes }, sink.ended);
     try {
-      if (turn !== undefined) await this.#give({ request, from, agents, sink, turn });
+      if (turn !== undefined && !sink.isLost) await this.#give({ request, from, agents, sink, turn });
     } finally {
       turn?.end();
       deadline.cancel();

@@ -2,9 +2,21 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { test } from 'node:test';
 import { scrapersMax } from '../../../src/server/delivery/cursors.ts';
+import { identify } from '../../../src/server/web/identify.ts';
+import { type AnswerSink, ScrapeEndpoint } from '../../../src/server/web/scrape-endpoint.ts';
 import { settle } from '../../support/virtual-clock.ts';
 import { connect, timeoutMs } from '../delivery/cursors-harness.ts';
-import { bigAgent, minutes, samplesOf, scrapeHeaders, scrapeText, until, withHttp } from './http-harness.ts';
+import {
+  bigAgent,
+  HttpHarness,
+  minutes,
+  readAll,
+  samplesOf,
+  scrapeHeaders,
+  scrapeText,
+  until,
+  withHttp,
+} from './http-harness.ts';
 
 test('without the header: the newest values, no timestamps, and nothing is taken', () =>
   withHttp(async (world) => {
@@ -263,4 +275,237 @@ test('what is too old to arrive in time is passed over and counted once', () =>
     world.delivery.tidy();
     assert.equal(world.count('evicted age'), 1);
     assert.equal(world.count('evicted age unscraped'), 0);
+  }));
+
+/** An answer whose reader takes nothing, or all, as the test says. */
+class TestSink implements AnswerSink {
+  text = '';
+  code = 0;
+  isLost = false;
+  /** A slice is taken at once. */
+  isRead = true;
+  sentBytes = 0;
+  readonly ended: Promise<'sent' | 'lost'>;
+  #end: (how: 'sent' | 'lost') => void = () => {};
+  #drain: () => void = () => {};
+
+  constructor() {
+    this.ended = new Promise((resolve) => {
+      this.#end = resolve;
+    });
+  }
+
+  refuse(code: number, text: string): void {
+    this.code = code;
+    this.text = text;
+    this.#end('sent');
+  }
+
+  begin(): void {
+    this.code = 200;
+  }
+
+  write(slice: Uint8Array, onFree: () => void): boolean {
+    this.text += Buffer.from(slice).toString();
+    onFree();
+    if (this.isRead) this.sentBytes += slice.length;
+    return this.isRead;
+  }
+
+  drained(): Promise<void> {
+    return Promise.race([
+      new Promise<void>((resolve) => {
+        this.#drain = resolve;
+      }),
+      this.ended.then(() => {}),
+    ]);
+  }
+
+  finish(text: string): void {
+    this.text += text;
+    if (this.isRead) this.#end('sent');
+  }
+
+  cut(): void {
+    this.isLost = true;
+    this.#end('lost');
+  }
+
+  read(): void {
+    this.isRead = true;
+    this.#drain();
+  }
+}
+
+/** The endpoint without HTTP. */
+function endpointOf(world: HttpHarness) {
+  const { clock, seldom, delivery, exposition, metrics } = world;
+  const endpoint = new ScrapeEndpoint({
+    ...{ clock, seldom, delivery, exposition, metrics },
+    turn: () => new Promise((resolve) => setImmediate(resolve)),
+  });
+  return (address: string, query = '', sink = new TestSink()) => {
+    const headers = { 'x-prometheus-scrape-timeout-seconds': '3600', 'user-agent': 'Prometheus/3.5.0' };
+    const request = identify({ method: 'GET', query, headers, address, httpVersion: '1.1' });
+    if ('wrong' in request) throw new Error(request.wrong);
+    const from = { connection: { address }, owner: address, proxy: undefined };
+    return { sink, ended: endpoint.answer(request, from, sink) };
+  };
+}
+
+test('three answers are made at a time, two of an address; a reader that is slow lets the next one in', async () => {
+  const world = new HttpHarness();
+  world.connect('a').report();
+  const ask = endpointOf(world);
+  const slow = () => Object.assign(new TestSink(), { isRead: false });
+  const asked = ['1', '1', '1', '2', '2', '3'].map((address, index) =>
+    ask(`192.0.2.${address}`, `scraper=p${index}`, slow()),
+  );
+  const codes = async () => {
+    for (let look = 0; look < 10; look++) await settle();
+    return asked.map(({ sink }) => sink.code).join(' ');
+  };
+  assert.equal(await codes(), '200 200 0 200 0 0');
+  asked[0]!.sink.read();
+  await asked[0]!.ended;
+  assert.equal(await codes(), '200 200 200 200 0 0');
+  await world.clock.advance(1000);
+  assert.equal(await codes(), '200 200 200 200 200 200', 'whose readers take nothing hold nobody up');
+  for (const { sink } of asked) sink.cut();
+  await Promise.all(asked.map(({ ended }) => ended));
+  assert.equal(world.clock.timers, 0);
+});
+
+test('a reader that takes nothing is cut off after 15 s, and nobody has longer than 120 s', async () => {
+  const world = new HttpHarness();
+  world.connect('a').report();
+  const ask = endpointOf(world);
+  const nothing = ask('192.0.2.1', '', Object.assign(new TestSink(), { isRead: false }));
+  await world.clock.advance(15_000);
+  assert.equal(nothing.sink.isLost, false);
+  await world.clock.advance(1000);
+  assert.equal(nothing.sink.isLost, true);
+  await nothing.ended;
+  assert.equal(world.count('rolled back aborted'), 1);
+  // One that says an hour, and reads slowly but steadily.
+  const steady = ask('192.0.2.2', '', Object.assign(new TestSink(), { isRead: false }));
+  for (let second = 1; second < 120; second++) {
+    steady.sink.sentBytes += 64 * 1024;
+    await world.clock.advance(1000);
+  }
+  assert.equal(steady.sink.isLost, false);
+  await world.clock.advance(1000);
+  assert.equal(steady.sink.isLost, true);
+  await steady.ended;
+  assert.equal(world.clock.timers, 0);
+});
+
+test('who gives up while it waits has moved nothing', async () => {
+  const world = new HttpHarness();
+  const ms = world.connect('a').report();
+  const ask = endpointOf(world);
+  const busy = [1, 2].map((index) =>
+    ask('192.0.2.1', `scraper=p${index}`, Object.assign(new TestSink(), { isRead: false })),
+  );
+  const waits = ask('192.0.2.1', 'scraper=p3');
+  await settle();
+  waits.sink.cut();
+  await waits.ended;
+  assert.equal(waits.sink.code, 0);
+  for (const { sink } of busy) sink.cut();
+  await Promise.all(busy.map(({ ended }) => ended));
+  const again = ask('192.0.2.1', 'scraper=p3');
+  await again.ended;
+  assert.deepEqual(samplesOf(again.sink.text), [`a 0 ${ms}`]);
+});
+
+const infoOf = (world: HttpHarness) =>
+  world.log.lines.filter((line) => line.startsWith('info: scraper')).map((line) => line.slice('info: '.length));
+
+test('the first answer of a scraper says in the log and in a metric who it is, what it is given and why', () =>
+  withHttp(async (world) => {
+    world.connect('a').report();
+    const client = world.client();
+    await client.scrape('?scraper=one');
+    await client.scrape('?scraper=one');
+    const by = (userAgent: string) => ({ ...scrapeHeaders, 'User-Agent': userAgent });
+    await world.client().get('/metrics?scraper=vm', by('vm_promscrape'));
+    await world.client().get('/metrics?scraper=old', by('Prometheus/2.53.0'));
+    await world.client().get('/metrics?scraper=old&timestamps=1', by('Prometheus/2.53.0'));
+    await world.client().get('/metrics', { 'User-Agent': 'curl/8.5.0' });
+    const confirmed = 'an answer is confirmed by the next request or an orderly end of its connection';
+    assert.deepEqual(infoOf(world), [
+      "scraper 'one' (127.0.0.1, Prometheus 3.5.0) gets every report with timestamps (it keeps every sample with its " +
+        `timestamp); ${confirmed}`,
+      "scraper 'vm' (127.0.0.1, vm_promscrape) gets the newest values without timestamps (VictoriaMetrics and vmagent " +
+        'ignore timestamps unless told otherwise: set honor_timestamps: true there and timestamps=1 and reports=many ' +
+        'here); what it misses is not given again',
+      "scraper 'old' (127.0.0.1, Prometheus 2.53.0) gets one report of each agent an answer, with timestamps (timestamps=1 " +
+        `without reports=many); ${confirmed}`,
+    ]);
+    const info = (labels: string) => world.own(`sysmon_server_scraper_info{${labels}}`);
+    assert.equal(
+      await info('scraper="one",program="Prometheus",version="3.5.0",via="direct",confirmed_by="connection"'),
+      1,
+    );
+    assert.equal(await info('scraper="vm",program="vm_promscrape",version="",via="direct",confirmed_by="none"'), 1);
+    // Those who are given newest values alone share the line of a minute, by address: anybody can make names up.
+    assert.equal(
+      await info('scraper="old",program="Prometheus",version="2.53.0",via="direct",confirmed_by="none"'),
+      undefined,
+    );
+  }));
+
+test('who comes through a proxy is warned of, once an hour, with the remedy', () =>
+  withHttp(async (world) => {
+    const agent = world.connect('a');
+    const client = world.client();
+    for (let scrape = 0; scrape < 3; scrape++) {
+      agent.report();
+      await client.get('/metrics?scraper=p', { ...scrapeHeaders, 'X-Forwarded-For': '192.0.2.9' });
+      await world.clock.advance(minutes(10));
+    }
+    const warning =
+      "scraper 'p' comes through an HTTP proxy (a header X-Forwarded-For): what the proxy has read counts as scraped, so " +
+      'that samples are lost when Prometheus is restarted or slow; let it reach this port directly';
+    assert.deepEqual(world.warnings, [warning]);
+    const info = 'scraper="p",program="Prometheus",version="3.5.0",via="proxy",confirmed_by="connection"';
+    assert.equal(await world.own(`sysmon_server_scraper_info{${info}}`), 1);
+    await world.clock.advance(minutes(30));
+    await client.get('/metrics?scraper=p', scrapeHeaders);
+    assert.deepEqual(world.warnings, [warning]);
+    assert.equal(await world.own(`sysmon_server_scraper_info{${info}}`), 1, 'it stays one who comes through a proxy');
+    await client.get('/metrics?scraper=p', { ...scrapeHeaders, Via: '1.1 x' });
+    assert.match(world.warnings[1]!, /a header Via.* \(and 2 more like it\)$/);
+    const old = world.raw(scrapeText.replace('HTTP/1.1', 'HTTP/1.0').replace('/metrics', '/metrics?scraper=q'));
+    await readAll(old);
+    assert.match(world.warnings[2]!, /^scraper 'q' comes through an HTTP proxy \(HTTP\/1\.0 from a Prometheus\)/);
+  }));
+
+test('wrong parameters are answered with what is right, and take nothing', () =>
+  withHttp(async (world) => {
+    const ms = world.connect('a').report();
+    const client = world.client();
+    for (const query of ['agents=a', 'timestamps=false', 'max=1&max=2', 'scraper=%1b%5d0;x', 'scraper=']) {
+      const answer = await client.get(`/metrics?${query}`, scrapeHeaders);
+      assert.equal(answer.code, 400, query);
+      assert.equal(answer.headers['content-type'], 'text/plain; charset=utf-8');
+    }
+    assert.deepEqual([...world.delivery.cursors.scrapers], []);
+    assert.deepEqual(await client.scrape(), [`a 0 ${ms}`]);
+  }));
+
+test('several agents are selected by repeating agent=', () =>
+  withHttp(async (world) => {
+    for (const name of ['web-1', 'web-2', 'db']) world.connect(name).report();
+    const { text } = await world.client().get('/metrics?agent=web-1&agent=web-2');
+    assert.deepEqual(samplesOf(text), ['web-1 0', 'web-2 0']);
+    assert.doesNotMatch(text, /agent="db"/);
+  }));
+
+test('an answer is not kept by anybody on its way; gzip;q=0 is no gzip', () =>
+  withHttp(async (world) => {
+    const { headers } = await world.client().get('/metrics', { ...scrapeHeaders, 'Accept-Encoding': 'gzip;q=0' });
+    assert.equal(headers['cache-control'], 'no-store');
+    assert.equal(headers['content-encoding'], undefined);
   }));
