@@ -1,14 +1,24 @@
 import assert from 'node:assert/strict';
-import { describe, test } from 'node:test';
+import { describe, type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { eventually } from '../support/programs.ts';
 import { prometheusSkip } from '../support/prometheus.ts';
+import { Random } from '../support/random.ts';
 import { World } from './world.ts';
 
 // What is promised, with a real Prometheus: whatever breaks, every sample arrives, with the time and the value that it
 // had. The scenarios break things side by side, each with programs and ports of its own.
 
 const second = 1000;
+
+// What breaks, in which order and for how long; `SEED=… npm run test:long -- delivery` has the same again.
+const seed = process.env['SEED'] ?? String(Math.floor(Math.random() * 2 ** 31));
+
+/** The faults of one part of a scenario: what the others draw does not change them. */
+function faultsOf(context: TestContext, part = ''): Random {
+  context.diagnostic(`SEED=${seed}`);
+  return new Random(`${seed} ${context.name} ${part}`);
+}
 
 describe('everything arrives', { concurrency: true, skip: prometheusSkip, timeout: 600_000 }, () => {
   test('(a) steady, with two Prometheus servers', async (context) => {
@@ -46,14 +56,15 @@ describe('everything arrives', { concurrency: true, skip: prometheusSkip, timeou
   });
 
   test('(c) the server is killed ten times', async (context) => {
+    const faults = faultsOf(context);
     const world = await World.start(context, {
       agents: { a1: '1s', a5: '5s' },
       scrapers: { one: '5s', two: '2s' },
     });
     for (let kill = 0; kill < 10; kill++) {
-      await sleep(between(1, 12) * second);
+      await sleep(faults.between(1, 12) * second);
       await world.server.kill('SIGKILL');
-      await sleep(between(0, 2) * second);
+      await sleep(faults.between(0, 2) * second);
       await world.server.start();
     }
     await sleep(5 * second);
@@ -61,9 +72,10 @@ describe('everything arrives', { concurrency: true, skip: prometheusSkip, timeou
   });
 
   test('(c) the server is stopped and started again, as by an upgrade: nothing comes twice either', async (context) => {
+    const faults = faultsOf(context);
     const world = await World.start(context, { agents: { a1: '1s', a5: '5s' }, scrapers: { one: '5s', two: '2s' } });
     for (let stop = 0; stop < 6; stop++) {
-      await sleep(between(3, 9) * second);
+      await sleep(faults.between(3, 9) * second);
       assert.deepEqual(await world.server.kill('SIGTERM'), { code: 0, signal: null });
       await world.server.start();
       // Of this run of the server alone.
@@ -75,14 +87,15 @@ describe('everything arrives', { concurrency: true, skip: prometheusSkip, timeou
   });
 
   test('(d) an agent is killed and started again', async (context) => {
+    const faults = faultsOf(context);
     const world = await World.start(context, { agents: { killed: '1s', spared: '1s' }, scrapers: { one: '5s' } });
     const { program } = world.agents.find((agent) => agent.program.name === 'killed')!;
     const seenMs: number[] = [];
     for (let kill = 0; kill < 6; kill++) {
-      await sleep(between(2, 8) * second);
+      await sleep(faults.between(2, 8) * second);
       seenMs.push(await program.lastReportMs());
       await program.kill('SIGKILL');
-      await sleep(between(0, 2) * second);
+      await sleep(faults.between(0, 2) * second);
       await program.start();
     }
     await sleep(5 * second);
@@ -112,6 +125,7 @@ describe('everything arrives', { concurrency: true, skip: prometheusSkip, timeou
   });
 
   test('(f) answers are swallowed after the server has sent them', async (context) => {
+    const faults = faultsOf(context);
     const world = await World.start(context, {
       agents: { a1: '1s', a5: '5s' },
       scrapers: { one: '3s' },
@@ -119,7 +133,7 @@ describe('everything arrives', { concurrency: true, skip: prometheusSkip, timeou
     });
     const { line } = world.scrapers[0]!;
     for (let count = 1; count <= 12; count++) {
-      await sleep(between(0, 7) * second);
+      await sleep(faults.between(0, 7) * second);
       line.swallow(count % 2 === 0 ? 'at once' : 'by the client');
       await eventually(60 * second, () => assert.ok(line.swallowed >= count));
       line.stopSwallowing();
@@ -131,17 +145,18 @@ describe('everything arrives', { concurrency: true, skip: prometheusSkip, timeou
   });
 
   test('(f) answers come to a Prometheus that stands still, and gives up when it moves again', async (context) => {
+    const faults = faultsOf(context);
     const world = await World.start(context, { agents: { a1: '1s', a5: '5s' }, scrapers: { one: '5s' } });
     const { line, prometheus } = world.scrapers[0]!;
     for (let freeze = 0; freeze < 5; freeze++) {
       // A request waits on the line by then, more often than not; its answer finds nobody.
       line.stall();
-      await sleep(between(2, 4.5) * second);
+      await sleep(faults.between(2, 4.5) * second);
       prometheus.freeze();
       line.up();
-      await sleep(between(6, 14) * second);
+      await sleep(faults.between(6, 14) * second);
       prometheus.thaw();
-      await sleep(between(3, 8) * second);
+      await sleep(faults.between(3, 8) * second);
     }
     await world.settle();
   });
@@ -153,58 +168,55 @@ describe('everything arrives', { concurrency: true, skip: prometheusSkip, timeou
       scrapeTimeout: '2s',
     });
     const end = performance.now() + 100 * second;
-    const untilTheEnd = async (fault: () => Promise<void>) => {
+    const untilTheEnd = async (part: string, happen: (faults: Random) => Promise<void>) => {
+      const faults = faultsOf(context, part);
       while (performance.now() < end) {
-        await sleep(between(2, 15) * second);
-        await fault();
+        await sleep(faults.between(2, 15) * second);
+        await happen(faults);
       }
     };
     await Promise.all([
       ...world.agents.map(({ program, line }) =>
-        untilTheEnd(async () => {
-          const fault = Math.random();
+        untilTheEnd(program.name, async (faults) => {
+          const fault = faults.next();
           if (fault < 0.3) {
             await program.kill('SIGKILL');
-            await sleep(between(0, 5) * second);
+            await sleep(faults.between(0, 5) * second);
             await program.start();
           } else if (fault < 0.6) {
             line.cut();
           } else {
             if (fault < 0.8) line.down();
             else line.stall();
-            await sleep(between(1, 30) * second);
+            await sleep(faults.between(1, 30) * second);
             line.up();
           }
         }),
       ),
-      ...world.scrapers.map(({ prometheus, line }) =>
-        untilTheEnd(async () => {
-          const fault = Math.random();
+      ...world.scrapers.map(({ name, prometheus, line }) =>
+        untilTheEnd(name, async (faults) => {
+          const fault = faults.next();
           if (fault < 0.3) {
             await prometheus.stop(fault < 0.15 ? 'SIGTERM' : 'SIGKILL');
-            await sleep(between(0, 20) * second);
+            await sleep(faults.between(0, 20) * second);
             await prometheus.start();
           } else if (fault < 0.7) {
             line.swallow(fault < 0.5 ? 'at once' : 'by the client');
-            await sleep(between(1, 5) * second);
+            await sleep(faults.between(1, 5) * second);
             line.stopSwallowing();
           } else if (fault < 0.85) {
             prometheus.freeze();
-            await sleep(between(1, 10) * second);
+            await sleep(faults.between(1, 10) * second);
             prometheus.thaw();
           } else line.cut();
         }),
       ),
-      untilTheEnd(async () => {
+      untilTheEnd('server', async (faults) => {
         await world.server.kill('SIGKILL');
-        await sleep(between(0, 5) * second);
+        await sleep(faults.between(0, 5) * second);
         await world.server.start();
       }),
     ]);
     await world.settle();
   });
 });
-
-function between(min: number, max: number): number {
-  return min + Math.random() * (max - min);
-}

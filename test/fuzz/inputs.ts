@@ -1,6 +1,6 @@
 import { encodeFrame } from '../../src/protocol/frame.ts';
-import type { Random } from '../simulation/random.ts';
 import { bytes, float64, integerForms, join, longString, type Packable, pack, uint64 } from '../support/messagepack.ts';
+import type { Random } from '../support/random.ts';
 
 /** A message as the tree that it is packed from. */
 type Message = Packable[];

@@ -4,7 +4,7 @@ import { runInNewContext } from 'node:vm';
 import { encodeMessage } from '../../src/protocol/codec.ts';
 import { encodeFrame } from '../../src/protocol/frame.ts';
 import { limits } from '../../src/protocol/limits.ts';
-import { Random } from '../simulation/random.ts';
+import { Random } from '../support/random.ts';
 import { cut, input, type Level } from './inputs.ts';
 import { Receiver } from './receiver.ts';
 

@@ -1,7 +1,7 @@
 import type { SpoolDisk } from '../../src/agent/spool/mirror.ts';
 import type { StateDisk } from '../../src/server/delivery/state-file.ts';
+import type { Random } from '../support/random.ts';
 import type { Process } from './machine.ts';
-import type { Random } from './random.ts';
 
 interface File {
   bytes: Buffer;

@@ -1,5 +1,5 @@
 import { type Clock, sleepOn, type Timer } from '../../src/runtime/clock.ts';
-import type { Random } from './random.ts';
+import type { Random } from '../support/random.ts';
 import type { Timeline } from './timeline.ts';
 
 /** A computer: a wall clock that may be wrong, and power that may go. */

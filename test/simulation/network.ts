@@ -1,7 +1,7 @@
 import type { Timer } from '../../src/runtime/clock.ts';
 import { type Connection, ConnectionError } from '../../src/runtime/connection.ts';
+import type { Random } from '../support/random.ts';
 import type { Host, Process } from './machine.ts';
-import type { Random } from './random.ts';
 import type { Timeline } from './timeline.ts';
 
 /**

@@ -1,5 +1,5 @@
+import { Random } from '../support/random.ts';
 import type { AgentPlan } from './agent-node.ts';
-import { Random } from './random.ts';
 import type { ScraperPlan } from './scraper-node.ts';
 import type { ServerPlan } from './server-node.ts';
 

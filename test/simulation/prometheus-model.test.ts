@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import { Prometheus, prometheusSkip } from '../support/prometheus.ts';
-import { Random } from './random.ts';
+import { Random } from '../support/random.ts';
 import { holdModel, ScriptedTarget } from './real-prometheus.ts';
 
 // The simulation is worth what its model of Prometheus is: the same bodies, served to a real one, must leave the same

@@ -4,7 +4,7 @@ import type { Family } from '../../src/model/family.ts';
 import { seriesValue } from '../../src/model/family.ts';
 import type { Recording } from '../../src/model/recording.ts';
 import type { Schema } from '../../src/model/schema.ts';
-import type { Random } from './random.ts';
+import type { Random } from '../support/random.ts';
 
 /**
  * What an agent measures: a few series of every kind, coming and going, with the values that are hard to carry. It

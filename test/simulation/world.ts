@@ -1,12 +1,12 @@
 import type { Log } from '../../src/runtime/log.ts';
 import type { ReceivedReport } from '../../src/server/delivery/store.ts';
+import { Random } from '../support/random.ts';
 import { AgentNode, type SampledReport } from './agent-node.ts';
 import { judge } from './judge.ts';
 import type { Process } from './machine.ts';
 import type { Line } from './network.ts';
 import { type Fault, historyMs, makePlan, type Plan } from './plan.ts';
 import type { ParsedSample, Refusal } from './prometheus-model.ts';
-import { Random } from './random.ts';
 import { type Scrape, ScraperNode } from './scraper-node.ts';
 import { ServerNode } from './server-node.ts';
 import { Timeline } from './timeline.ts';

@@ -4,9 +4,9 @@ import { test } from 'node:test';
 import { collectorRows } from '../../../../src/agent/collect/collectors/index.ts';
 import { CollectError } from '../../../../src/agent/collect/proc/errors.ts';
 import type { Host } from '../../../../src/agent/collect/proc/host.ts';
-import { Random } from '../../../simulation/random.ts';
 import { collectOn, fixtureHosts } from '../../../support/collect-fixture.ts';
 import { type FixtureHost, type FixtureTree, hostOf, makeTree } from '../../../support/fixture-proc.ts';
+import { Random } from '../../../support/random.ts';
 
 // The files of every fixture, damaged. What is damaged costs its own series, and is an error that names the file; no
 // other series goes, and none has another value.
