@@ -1,4 +1,4 @@
-import { bytesText, durationText, isoTime, mebibytesText, plural } from '../runtime/words.ts';
+import { bytesText, durationText, isoTime, mebibytesText, plural, printable } from '../runtime/words.ts';
 import type { CollectorFailure } from './collect/sampler.ts';
 import type { DiskState } from './spool/mirror.ts';
 import type { LinkState } from './uplink/uplink.ts';
@@ -11,15 +11,15 @@ export interface AgentStatus {
   readonly server: string;
   readonly link: LinkStatus;
   readonly spool: {
-    /** Reports that the server has not freed. */
+    /** Reports that are not acknowledged. */
     readonly reports: number;
     readonly bytes: number;
     readonly bytesMax: number;
     readonly oldestAt: string | null;
-    /** Null where it is in memory alone. */
+    /** Null: it is in memory only. */
     readonly folder: string | null;
     readonly disk: DiskStatus;
-    /** Reports that are in memory alone, though there is a folder. */
+    /** Reports in memory that the folder lacks. */
     readonly unwrittenReports: number;
   };
   readonly reportsDropped: Readonly<Record<'full' | 'age' | 'disk', number>>;
@@ -42,7 +42,7 @@ export type DiskStatus =
   | { readonly state: 'slow'; readonly since: string }
   | { readonly state: 'failing'; readonly since: string; readonly reason: string };
 
-/** Undefined: the spool is in memory alone. */
+/** Undefined: the spool is in memory only. */
 export function diskStatus(state: DiskState | undefined): DiskStatus {
   switch (state?.kind) {
     case undefined:
@@ -73,8 +73,8 @@ export function linkStatus(state: LinkState): LinkStatus {
 }
 
 /**
- * One line for systemd's status, which costs a process each time: so it changes with the state alone. Undefined where
- * there is nothing new to say: every try begins by connecting.
+ * One line for systemd's status, which costs a process each time: so it changes only with the state. Undefined while
+ * connecting, as every attempt begins so.
  */
 export function linkLine(server: string, state: LinkState): string | undefined {
   switch (state.kind) {
@@ -89,7 +89,7 @@ export function linkLine(server: string, state: LinkState): string | undefined {
   }
 }
 
-/** For people. */
+/** What `status` prints. */
 export function statusText(status: AgentStatus): string {
   const { spool, reportsDropped } = status;
   const place = spool.folder === null ? 'in memory' : `in '${spool.folder}'`;
@@ -98,43 +98,43 @@ export function statusText(status: AgentStatus): string {
     ['agent', `'${status.name}', version ${status.version}, up since ${status.startedAt}`],
     ['server', `${status.server}: ${linkText(status.link)}`],
     [
-      'waiting',
-      `${spool.reports} reports${spool.oldestAt === null ? '' : ` since ${spool.oldestAt}`}; ` +
+      'spool',
+      `${plural(spool.reports, 'report')}${spool.oldestAt === null ? '' : ` since ${spool.oldestAt}`}; ` +
         `${mebibytesText(spool.bytes)} of ${bytesText(spool.bytesMax)}, ${place}`,
     ],
     ...diskRows(spool),
     ['dropped', dropped.length === 0 ? 'none' : dropped.map(([reason, count]) => `${count} (${reason})`).join(', ')],
     [
       'reports',
-      `every ${durationText(status.intervalSeconds * 1000)}, ${status.series} series, last ${status.lastReportAt ?? 'none yet'}`,
+      `every ${durationText(status.intervalSeconds * 1000)}, ${plural(status.series, 'series', 'series')}, last ${status.lastReportAt ?? 'none yet'}`,
     ],
     [
       'clock',
-      status.clockOffsetSeconds === 0 ? 'agrees with the server' : `${status.clockOffsetSeconds} s are added to times`,
+      status.clockOffsetSeconds === 0
+        ? 'agrees with the server'
+        : `differs from the server's: timestamps are corrected by ${status.clockOffsetSeconds} s; check NTP (timedatectl)`,
     ],
     ...status.failures.map(({ name, extent, reason }): [string, string] => [
       'failing',
       `collector '${name}'${extent === 'part' ? ', in part' : ''}: ${reason}`,
     ]),
   ];
-  return rows.map(([name, words]) => `${name.padEnd(9)} ${words}\n`).join('');
+  return rows.map(([name, words]) => `${name.padEnd(9)} ${printable(words)}\n`).join('');
 }
 
 function diskRows({ disk, unwrittenReports }: AgentStatus['spool']): [string, string][] {
   if (disk.state === 'none' || disk.state === 'ok') return [];
   const reason = disk.state === 'failing' ? ` (${disk.reason})` : '';
-  return [
-    ['disk', `${disk.state} since ${disk.since}${reason}; ${plural(unwrittenReports, 'report')} in memory alone`],
-  ];
+  return [['disk', `${disk.state} since ${disk.since}${reason}; ${plural(unwrittenReports, 'report')} in memory only`]];
 }
 
 function linkText(link: LinkStatus): string {
   switch (link.state) {
     case 'connected':
-      return `connected since ${link.since}, ${link.unsentReports} reports to send`;
+      return `connected since ${link.since}, ${plural(link.unsentReports, 'report')} to send`;
     case 'waiting':
     case 'refused':
-      return `not connected: ${link.reason}; next try ${link.retryAt}`;
+      return `not connected: ${link.reason}; retrying at ${link.retryAt}`;
     default:
       return link.state;
   }

@@ -1,7 +1,7 @@
 import { type AgentId, agentId, agentIdRule } from '../model/agent-id.ts';
 import { askControl, ControlError } from '../runtime/control.ts';
 import { UsageError } from '../runtime/options.ts';
-import { mebibytesText, plural } from '../runtime/words.ts';
+import { mebibytesText, plural, printable } from '../runtime/words.ts';
 import { checkStateDir } from './delivery/state-disk.ts';
 import { KeyRing } from './ingest/key-ring.ts';
 import { fleetKeysText } from './ingest/keys.ts';
@@ -103,7 +103,7 @@ function agentsText(list: readonly AgentStatus[]): string {
     agent.name,
     agent.up ? 'up' : 'down',
     agent.peer ?? 'not connected',
-    // The name stands in front.
+    // Without the name, which it begins with.
     agent.identity?.slice(agent.name.length + 1) ?? '-',
     agent.newestAt ?? 'no report',
     `${agent.intervalSeconds}s`,
@@ -142,7 +142,8 @@ function statusText(server: ServerStatus): string {
 }
 
 function table(rows: readonly (readonly string[])[]): string {
-  const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
-  const lines = rows.map((row) => row.map((cell, column) => cell.padEnd(widths[column]!)).join('  '));
+  const cells = rows.map((row) => row.map(printable));
+  const widths = cells[0]!.map((_, column) => Math.max(...cells.map((row) => row[column]!.length)));
+  const lines = cells.map((row) => row.map((cell, column) => cell.padEnd(widths[column]!)).join('  '));
   return `${lines.map((line) => line.trimEnd()).join('\n')}\n`;
 }

@@ -51,9 +51,12 @@ test('each state of the link has its words, for machines, for people and for sys
   assert.deepEqual(texts, [
     ['server    relay:9732: connecting', undefined],
     ['server    relay:9732: connected since 2026-01-01T00:00:00.000Z, 3 reports to send', 'connected to relay:9732'],
-    ['server    relay:9732: not connected: it refused; next try 2026-01-01T00:00:00.000Z', 'not connected: it refused'],
     [
-      'server    relay:9732: not connected: it refuses us (revoked); next try 2026-01-01T00:00:00.000Z',
+      'server    relay:9732: not connected: it refused; retrying at 2026-01-01T00:00:00.000Z',
+      'not connected: it refused',
+    ],
+    [
+      'server    relay:9732: not connected: it refuses us (revoked); retrying at 2026-01-01T00:00:00.000Z',
       'not connected: it refuses us (revoked)',
     ],
     ['server    relay:9732: stopped', 'stopped'],
@@ -63,7 +66,7 @@ test('each state of the link has its words, for machines, for people and for sys
 test('a slow disk has a row of its own; one that is in order, or that is not used, has none', () => {
   const row = (disk: DiskStatus) => /^disk .*$/m.exec(statusText({ ...status, spool: { ...status.spool, disk } }))?.[0];
   const slow = diskStatus({ kind: 'slow', sinceMs: nowMs });
-  assert.equal(row(slow), 'disk      slow since 2026-01-01T00:00:00.000Z; 0 reports in memory alone');
+  assert.equal(row(slow), 'disk      slow since 2026-01-01T00:00:00.000Z; 0 reports in memory only');
   assert.equal(row(diskStatus({ kind: 'ok' })), undefined);
   assert.equal(row(diskStatus(undefined)), undefined);
 });
@@ -80,18 +83,18 @@ test('what is wrong is said: a disk, drops, a clock, collectors', () => {
     reportsDropped: { full: 7, age: 0, disk: 2 },
     clockOffsetSeconds: -3600,
     failures: [
-      { name: 'cpu', extent: 'whole', reason: "'/proc/stat' is empty" },
+      { name: 'cpu', extent: 'whole', reason: "'/proc/stat' is \u001b[2Jempty" },
       { name: 'meminfo', extent: 'part', reason: "'/proc/meminfo', line 5: Cached is not in kB" },
     ],
   });
   assert.match(text, /12 reports since 2026-01-01T00:00:00.000Z; 2.9 MiB of 64MiB, in '\/spool'$/m);
   assert.match(
     text,
-    /^disk +failing since 2026-01-01T00:00:00.000Z \(ENOSPC: no space left on device\); 5 reports in memory alone$/m,
+    /^disk +failing since 2026-01-01T00:00:00.000Z \(ENOSPC: no space left on device\); 5 reports in memory only$/m,
   );
   assert.match(text, /^dropped +7 \(full\), 2 \(disk\)$/m);
-  assert.match(text, /^clock +-3600 s are added to times$/m);
-  assert.match(text, /^failing +collector 'cpu': '\/proc\/stat' is empty$/m);
+  assert.match(text, /^clock +differs from the server's: timestamps are corrected by -3600 s; check NTP/m);
+  assert.match(text, /^failing +collector 'cpu': '\/proc\/stat' is \\x1b\[2Jempty$/m);
   assert.match(text, /^failing +collector 'meminfo', in part: '\/proc\/meminfo', line 5: Cached is not in kB$/m);
   assert.match(statusText({ ...status, spool: { ...status.spool, folder: null } }), /in memory$/m);
 });
