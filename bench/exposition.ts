@@ -9,7 +9,7 @@ import { Counter, Gauge, Registry } from 'prom-client';
 import { agentId } from '../src/model/agent-id.ts';
 import { type AgentBatch, Exposition } from '../src/server/exposition/exposition.ts';
 import type { BenchRow } from './row.ts';
-import { firstSums, hostFamilies, hostSchema, hostSeriesCount, moveOn } from './support/host.ts';
+import { firstSums, hostGroups, hostSchema, hostSeriesCount, moveOn } from './support/host.ts';
 
 const agentCount = process.env.SYSMON_BENCH_FULL === '1' ? 1000 : 200;
 const rounds = 12;
@@ -116,14 +116,18 @@ function rssBytes(): number {
 function batch(at: number): AgentBatch {
   const sums = firstSums(at);
   const report = { timeMs: 1_732_463_564_000 + at, sums, present: new Uint8Array(sums.length).fill(1) };
-  return { agent: agentId(`web-${at}`)!, labels: [], runs: [{ schema: hostSchema(), reports: [report] }] };
+  return {
+    agent: agentId(`web-${at}`)!,
+    sourceName: 'host',
+    runs: [{ schema: hostSchema(), labels: [], reports: [report] }],
+  };
 }
 
 async function promClientRegistry(batches: readonly AgentBatch[]): Promise<Registry> {
   const registry = new Registry();
   let first = 0;
-  for (const { family, seriesCount, labelValues } of hostFamilies) {
-    const { name, help, labelNames, divisor } = family;
+  for (const { family, labelNames, seriesCount, labelValues } of hostGroups) {
+    const { name, help, divisor } = family;
     const options = { name, help, labelNames: ['agent', ...labelNames], registers: [registry] };
     const metric = family.type === 'gauge' ? new Gauge(options) : new Counter(options);
     for (const { agent, runs } of batches) {

@@ -1,12 +1,13 @@
 import { readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Family } from '../src/model/family.ts';
+import type { Sums } from '../src/model/report.ts';
+import type { SeriesGroup } from '../src/model/series.ts';
 import { decodeAgentMessage, encodeMessage, encodeSchema } from '../src/protocol/codec.ts';
-import { encodeDelta, encodeKey, type Sums } from '../src/protocol/delta.ts';
+import { encodeDelta, encodeKey } from '../src/protocol/delta.ts';
 import { frameHeaderBytes } from '../src/protocol/frame.ts';
 import { limits } from '../src/protocol/limits.ts';
-import type { FamilyDeclaration } from '../src/protocol/message.ts';
 import { SchemaTable } from '../src/protocol/schema-table.ts';
+import { beginOf, groupOf } from '../test/support/groups.ts';
 import type { BenchRow } from './row.ts';
 
 /**
@@ -51,7 +52,7 @@ function rowsOf(recording: Recording, source: string): BenchRow[] {
 }
 
 interface Recording {
-  readonly families: readonly FamilyDeclaration[];
+  readonly families: readonly SeriesGroup[];
   readonly reports: readonly Sums[];
 }
 
@@ -143,7 +144,7 @@ function linesOf(file: string): string[] {
   return readFileSync(`/proc/${file}`, 'utf8').trimEnd().split('\n');
 }
 
-function declarations(names: readonly string[]): FamilyDeclaration[] {
+function declarations(names: readonly string[]): SeriesGroup[] {
   const labelValues = new Map<string, string[]>();
   for (const name of names) {
     const [family = '', label = ''] = name.split('|');
@@ -152,8 +153,8 @@ function declarations(names: readonly string[]): FamilyDeclaration[] {
   return [...labelValues].map(([name, values]) => {
     const labelNames = values.length === 1 && values[0] === '' ? [] : ['label'];
     const help = `Help of ${name}, about as long as such texts are.`;
-    const family: Family = { name: `node_${name}_total`, type: 'counter', help, unit: '', divisor: 1, labelNames };
-    return { family, seriesCount: values.length, labelValues: labelNames.length === 0 ? [] : values };
+    const family = { name: `node_${name}_total`, type: 'counter' as const, help, divisor: 1, labelNames };
+    return groupOf(family, labelNames.length === 0 ? [] : values);
   });
 }
 
@@ -166,14 +167,14 @@ interface Frames {
 function encoded({ families, reports }: Recording): Frames {
   const [first, ...rest] = reports;
   return {
-    schema: encodeSchema(families),
+    schema: encodeSchema(0, families),
     key: encodeReport(1, encodeKey(first!), true),
     reports: rest.map((report, i) => encodeReport(2 + i, encodeDelta(reports[i]!, report), false)),
   };
 }
 
 function encodeReport(seq: number, pairs: (number | null)[], key: boolean): Uint8Array {
-  return encodeMessage({ kind: 'report', key, seq, timeMs: 1.764e12 + 5000 * seq, pairs });
+  return encodeMessage({ kind: 'report', key, source: 0, seq, timeMs: 1.764e12 + 5000 * seq, pairs });
 }
 
 function lineBytes(frames: Frames, seriesCount: number): { perSample: number; schemaPerSeries: number } {
@@ -199,9 +200,9 @@ function encodeAll({ reports }: Recording): undefined {
 
 /** The reports after a key, as a server reads them; the key is not counted. */
 function decodeAll(frames: Frames): () => number {
-  const table = new SchemaTable();
   return () => {
-    table.begin({ kind: 'begin', epoch: 1, offsetMs: 0 });
+    const table = new SchemaTable();
+    table.begin(beginOf());
     for (const payload of [...frames.schema, frames.key]) receive(table, payload);
     const startMs = performance.now();
     for (const payload of frames.reports) receive(table, payload);

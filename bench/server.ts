@@ -5,15 +5,17 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { Gauge, Registry } from 'prom-client';
 import { agentId } from '../src/model/agent-id.ts';
+import type { Sums } from '../src/model/report.ts';
 import { decodeAgentMessage, encodeMessage } from '../src/protocol/codec.ts';
-import { encodeDelta, encodeKey, type Sums } from '../src/protocol/delta.ts';
+import { encodeDelta, encodeKey } from '../src/protocol/delta.ts';
 import { limits } from '../src/protocol/limits.ts';
-import type { ReportMessage } from '../src/protocol/message.ts';
+import type { ReportMessage } from '../src/protocol/messages.ts';
 import { SchemaTable } from '../src/protocol/schema-table.ts';
 import { Store } from '../src/server/delivery/store.ts';
+import { beginOf } from '../test/support/groups.ts';
 import type { BenchRow } from './row.ts';
 import { Fleet } from './support/fleet.ts';
-import { firstSums, hostFamilies, hostSeriesCount, moveOn } from './support/host.ts';
+import { firstSums, hostGroups, hostSeriesCount, moveOn } from './support/host.ts';
 import { cpuMsOf, inWorkshop, median, memoryOf, peakMiBOf, until } from './support/processes.ts';
 import { fleetKeyHex, type OwnMetrics, type Scrape, Server } from './support/server.ts';
 
@@ -40,7 +42,7 @@ function halfHour(at: number): ReportMessage[] {
     const next = { sums: sums.slice(), present };
     const pairs = key ? encodeKey(next) : encodeDelta(before!, next);
     before = next;
-    return { kind: 'report', key, seq: round + 1, timeMs: startMs + round * intervalMs, pairs };
+    return { kind: 'report', key, source: 0, seq: round + 1, timeMs: startMs + round * intervalMs, pairs };
   });
 }
 
@@ -62,19 +64,20 @@ function ingestRows(): BenchRow[] {
   for (let at = 0; at < ingestAgents; at++) {
     const agent = store.agent(agentId(`web-${at}`)!);
     const table = new SchemaTable();
-    table.begin({ kind: 'begin', epoch: 1, offsetMs: 0 });
-    table.declare({ kind: 'schema', families: hostFamilies }, 0);
+    const source = table.begin(beginOf());
+    table.declare({ kind: 'schema', source: 0, groups: hostGroups }, 0);
     const payloads = halfHour(at).map(encodeMessage);
     const messages = payloads.map((payload) => decodeAgentMessage(payload) as ReportMessage);
+    const { labels } = source;
     const start = process.cpuUsage();
     let follows = false;
     for (const [i, message] of messages.entries()) {
       table.apply(message);
-      const { sums, present } = table.state;
-      const { schema } = table;
+      const { schema } = source;
+      const { sums, present } = source.state;
       const { key, seq, timeMs } = message;
       const outcome = store.receive(agent, {
-        ...{ schema, epoch: 1, seq, timeMs, key, payload: payloads[i]!, sums, present, follows },
+        ...{ schema, labels, epoch: 1, seq, timeMs, key, payload: payloads[i]!, sums, present, follows },
       });
       follows = outcome === 'stored';
     }
@@ -104,17 +107,15 @@ function ingestRows(): BenchRow[] {
 /** The same work by gauges with labels: a set() for each series of each report. */
 function promClientNs(): number {
   const registry = new Registry();
-  const gauges = hostFamilies.map(({ family, seriesCount, labelValues }) => ({
+  const gauges = hostGroups.map(({ family, labelNames, seriesCount, labelValues }) => ({
     gauge: new Gauge({
       name: family.name,
       help: family.help,
-      labelNames: ['agent', ...family.labelNames],
+      labelNames: ['agent', ...labelNames],
       registers: [registry],
     }),
     labels: Array.from({ length: seriesCount }, (_, series) =>
-      Object.fromEntries(
-        family.labelNames.map((name, i) => [name, labelValues[series * family.labelNames.length + i]!]),
-      ),
+      Object.fromEntries(labelNames.map((name, i) => [name, labelValues[series * labelNames.length + i]!])),
     ),
   }));
   let bestNs = Infinity;

@@ -130,7 +130,7 @@ class Agent {
         log: silent,
         random: Math.random,
       },
-      hello: { agentName: name, hostId: `host-${at}`, labels: [], intervalMs },
+      hello: { agentName: name, hostId: `host-${at}`, software: 'bench' },
       dial: async (signal) => {
         if (this.#isCut) throw new ConnectionError('unreachable', 'the line is cut');
         this.#connection = await dial({ host: '127.0.0.1', port, psk, timeoutMs: 10_000, signal });

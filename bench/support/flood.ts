@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { encodeMessage } from '../../src/protocol/codec.ts';
 import { encodeFrame } from '../../src/protocol/frame.ts';
 import { tlsParameters } from '../../src/runtime/tls.ts';
+import { pingOf } from '../../test/support/groups.ts';
 import { pskOf } from './fleet.ts';
 import type { Workshop } from './processes.ts';
 
@@ -93,13 +94,9 @@ function mute({ port, fleetKeyHex }: FloodPlan, at: number): Socket {
   });
   socket.pause();
   socket.write(
-    encodeFrame(
-      encodeMessage({ kind: 'hello', version: 1, agentName, hostId: agentName, labels: [], intervalMs: 1000 }),
-    ),
+    encodeFrame(encodeMessage({ kind: 'hello', version: 1, agentName, hostId: agentName, software: 'flood' })),
   );
-  const pings = Buffer.concat(
-    Array.from({ length: 1000 }, (_, nonce) => encodeFrame(encodeMessage({ kind: 'ping', nonce }))),
-  );
+  const pings = Buffer.concat(Array.from({ length: 1000 }, (_, nonce) => encodeFrame(encodeMessage(pingOf(nonce)))));
   const ask = () => {
     // Some at a time, so that the others of this process have their turn.
     if (!socket.destroyed && socket.write(pings)) setTimeout(ask, 10);

@@ -1,5 +1,6 @@
-import type { Family } from '../../src/model/family.ts';
 import { Schema } from '../../src/model/schema.ts';
+import type { SeriesGroup } from '../../src/model/series.ts';
+import { groupOf } from '../../test/support/groups.ts';
 
 /** The family whose value counts a host's reports. */
 export const reportNumberName = 'node_reports_made';
@@ -9,17 +10,13 @@ export const reportNumberName = 'node_reports_made';
  * some 75 bytes; one value in six is no whole number, few of them long; a quarter moves between two reports. Hosts are
  * alike, which gzip likes: a real fleet compresses less.
  */
-export const hostFamilies: readonly {
-  readonly family: Family;
-  readonly labelValues: readonly string[];
-  readonly seriesCount: number;
-}[] = familiesOf(282);
+export const hostGroups: readonly SeriesGroup[] = groupsOf(282);
 
-export const hostSeriesCount = hostFamilies.reduce((count, { seriesCount }) => count + seriesCount, 0);
+export const hostSeriesCount = hostGroups.reduce((count, { seriesCount }) => count + seriesCount, 0);
 
 export function hostSchema(): Schema {
   const schema = new Schema();
-  for (const { family, seriesCount, labelValues } of hostFamilies) schema.append(family, seriesCount, labelValues);
+  for (const group of hostGroups) schema.add(group);
   return schema;
 }
 
@@ -46,7 +43,7 @@ export function moveOn(sums: Float64Array, round: number): void {
   sums[0]!++;
 }
 
-function familiesOf(count: number): { family: Family; labelValues: readonly string[]; seriesCount: number }[] {
+function groupsOf(count: number): SeriesGroup[] {
   const areas = ['cpu', 'memory', 'network', 'filesystem', 'disk', 'netstat', 'vmstat', 'softnet', 'sockstat', 'time'];
   return Array.from({ length: count }, (_, at) => {
     // Not the first, which stands alone so that its series can be found.
@@ -54,19 +51,15 @@ function familiesOf(count: number): { family: Family; labelValues: readonly stri
     const area = areas[at % areas.length]!;
     const name = `node_${area}_${'thing_'.slice(0, 1 + (at % 6))}${at}${at % 2 ? '_total' : '_bytes'}`;
     const seriesCount = labelled ? (at < 126 ? 7 : 6) : 1;
-    return {
-      family: {
+    return groupOf(
+      {
         name: at === 0 ? reportNumberName : name,
-        type: at % 2 === 1 ? ('counter' as const) : ('gauge' as const),
+        type: at % 2 === 1 ? 'counter' : 'gauge',
         help: `Measured thing ${at} of the area ${area}, as the kernel counts it.`,
-        unit: '',
         divisor: at % 6 === 5 ? 100 : 1,
         labelNames: labelled ? ['device', 'mode'] : [],
       },
-      seriesCount,
-      labelValues: labelled
-        ? Array.from({ length: seriesCount }, (_, series) => [`eth${series >> 1}`, `mode${series}`]).flat()
-        : [],
-    };
+      labelled ? Array.from({ length: seriesCount }, (_, series) => [`eth${series >> 1}`, `mode${series}`]).flat() : [],
+    );
   });
 }

@@ -29,9 +29,9 @@ export const defaultPort = 9732;
 const label: Parser<readonly [name: string, value: string]> = (given) => {
   const equals = given.indexOf('=');
   const name = given.slice(0, Math.max(0, equals));
-  if (!isLabelName(name)) {
+  if (!isLabelName(name) || name === 'source') {
     throw new Error(
-      "expected NAME=VALUE, with a name of Prometheus's that is not 'agent' and does not begin with '__'",
+      "expected NAME=VALUE, with a name of Prometheus's that is neither 'agent' nor 'source' and does not begin with '__'",
     );
   }
   return [name, given.slice(equals + 1)];

@@ -1,5 +1,4 @@
-import type { Family } from '../model/family.ts';
-import { counter, gauge, type Samples } from './collect/collectors/collector.ts';
+import { counter, gauge, type SampledFamily, type Samples } from './collect/collectors/collector.ts';
 import type { RecorderCounters } from './collect/recorder.ts';
 
 /**
@@ -116,16 +115,12 @@ const buildInfo = gauge('sysmon_agent_build_info', 'Version of the agent and of 
   labels: ['version', 'nodejs'],
 });
 const startTime = gauge('sysmon_agent_start_time_seconds', 'Time at which the agent started, in seconds since 1970.', {
-  unit: 'seconds',
   divisor: 1000,
 });
 const cpu = counter('sysmon_agent_cpu_seconds_total', 'CPU time that the agent has used, user and system.', {
-  unit: 'seconds',
   divisor: 1_000_000,
 });
-const residentMemory = gauge('sysmon_agent_resident_memory_bytes', 'Resident memory of the agent.', {
-  unit: 'bytes',
-});
+const residentMemory = gauge('sysmon_agent_resident_memory_bytes', 'Resident memory of the agent.');
 const reportsDropped = counter(
   'sysmon_agent_reports_dropped_total',
   'Reports dropped by the agent, each a gap of one interval. full: the spool was full; age: they were older than ' +
@@ -143,7 +138,7 @@ const spoolDiskState = gauge(
 
 type NumberField = { [K in keyof AgentCounters]: AgentCounters[K] extends number ? K : never }[keyof AgentCounters];
 
-const rows: readonly { readonly family: Family; readonly field: NumberField }[] = [
+const rows: readonly { readonly family: SampledFamily; readonly field: NumberField }[] = [
   {
     field: 'reportsSampled',
     family: counter('sysmon_agent_reports_sampled_total', 'Reports that the agent has made, one each interval.'),
@@ -176,9 +171,6 @@ const rows: readonly { readonly family: Family; readonly field: NumberField }[] 
     family: gauge(
       'sysmon_agent_spool_bytes',
       'Size of the spool. At --spool.max-bytes the oldest reports are dropped.',
-      {
-        unit: 'bytes',
-      },
     ),
   },
   {
@@ -213,7 +205,7 @@ const rows: readonly { readonly family: Family; readonly field: NumberField }[] 
   },
   {
     field: 'bytesSent',
-    family: counter('sysmon_agent_sent_bytes_total', 'Bytes of frames sent to the server.', { unit: 'bytes' }),
+    family: counter('sysmon_agent_sent_bytes_total', 'Bytes of frames sent to the server.'),
   },
   {
     field: 'acksReceived',
@@ -225,7 +217,7 @@ const rows: readonly { readonly family: Family; readonly field: NumberField }[] 
       'sysmon_agent_clock_offset_seconds',
       'Correction added to the timestamps of this host, because its clock differs from that of the server. If it is not 0, ' +
         'check NTP.',
-      { unit: 'seconds', divisor: 1000 },
+      { divisor: 1000 },
     ),
   },
   {

@@ -1,10 +1,11 @@
 import { agentId } from '../model/agent-id.ts';
-import { encodeMessage } from '../protocol/codec.ts';
+import { hostSourceId, hostSourceName, type Labels, type Source } from '../model/source.ts';
 import { limits } from '../protocol/limits.ts';
-import { type Hello, protocolVersion } from '../protocol/message.ts';
+import type { Hello } from '../protocol/messages.ts';
 import type { LogLevel } from '../runtime/log.ts';
 import { addressText, type HostPort, UsageError } from '../runtime/options.ts';
 import { SecretFileError } from '../runtime/secret-file.ts';
+import { version } from '../runtime/version.ts';
 import { reasonOf } from '../runtime/words.ts';
 import type { CollectorRow } from './collect/collectors/collector.ts';
 import { selectCollectors } from './collect/collectors/index.ts';
@@ -12,7 +13,6 @@ import type { HostRoots } from './collect/proc/host.ts';
 import { loadSchedule, type Schedule } from './collect/schedule.ts';
 import { type AgentKey, readKeyFile } from './key-file.ts';
 import type { AgentOptions } from './options.ts';
-import type { SpoolSource } from './spool/segment.ts';
 import type { SpoolBounds } from './spool/spool.ts';
 
 /** The options of an agent, and what depends on several of them or on files that they name. */
@@ -23,7 +23,7 @@ export interface Settings {
   readonly key: AgentKey | undefined;
   readonly schedule: Schedule;
   readonly agentName: string;
-  readonly labels: Hello['labels'];
+  readonly labels: Labels;
   readonly keyFile: string | undefined;
   readonly rootfs: string;
   readonly spoolDir: string | undefined;
@@ -44,7 +44,7 @@ export function logLevelOf({ values }: AgentOptions): LogLevel {
 export async function readSettings(options: AgentOptions, hostName: string): Promise<Settings> {
   const { values } = options;
   const key = readKey(values.keyFile);
-  const settings: Settings = {
+  return {
     server: values.server,
     address: addressText(values.server.host, values.server.port),
     key,
@@ -57,21 +57,16 @@ export async function readSettings(options: AgentOptions, hostName: string): Pro
     controlSocket: values.controlSocket,
     bounds: { bytesMax: values.spoolBytesMax, ageMsMax: values.spoolAgeMax },
   };
-  checkHello(options, settings);
-  return settings;
 }
 
 /** The hello of an agent with these settings, on this host. */
-export function helloOf(
-  { agentName, labels, schedule }: Pick<Settings, 'agentName' | 'labels' | 'schedule'>,
-  hostId: string,
-): Omit<Hello, 'kind' | 'version'> {
-  return { agentName, hostId, labels, intervalMs: schedule.intervalMs };
+export function helloOf({ agentName }: Pick<Settings, 'agentName'>, hostId: string): Omit<Hello, 'kind' | 'version'> {
+  return { agentName, hostId, software: `sysmon-agent ${version}` };
 }
 
-/** What the host's reports are sampled under. */
-export function hostSourceOf({ labels, schedule }: Pick<Settings, 'labels' | 'schedule'>): SpoolSource {
-  return { id: 0, name: 'host', intervalMs: schedule.intervalMs, labels };
+/** The host as a source of reports. */
+export function hostSourceOf({ labels, schedule }: Pick<Settings, 'labels' | 'schedule'>): Source {
+  return { id: hostSourceId, name: hostSourceName, intervalMs: schedule.intervalMs, labels };
 }
 
 /** The key that the option names, undefined where it names none. */
@@ -127,19 +122,15 @@ function nameOf(options: AgentOptions, key: AgentKey | undefined, hostName: stri
   throw options.refuse('name', `expected a name, since that of this host, '${hostName}', cannot be one`);
 }
 
-function labelsOf(options: AgentOptions): Hello['labels'] {
+function labelsOf(options: AgentOptions): Labels {
   const { label: labels } = options.values;
   const names = new Set(labels.map(([name]) => name));
   if (names.size < labels.length) throw options.refuse('label', 'expected each name once');
   if (labels.length > limits.labelsMax) throw options.refuse('label', `expected at most ${limits.labelsMax} labels`);
+  const bytes = labels.flat().reduce((sum, text) => sum + Buffer.byteLength(text), 0);
+  if (bytes > limits.labelsBytesMax) {
+    const excess = bytes - limits.labelsBytesMax;
+    throw options.refuse('label', `expected labels that are ${excess} bytes shorter, all together`);
+  }
   return labels;
-}
-
-/** The longest hello that these settings can give has to be one that a server takes. */
-function checkHello(options: AgentOptions, settings: Settings): void {
-  const hello = helloOf(settings, 'x'.repeat(limits.hostIdBytesMax));
-  const { length } = encodeMessage({ kind: 'hello', version: protocolVersion, ...hello });
-  if (length <= limits.helloBytesMax) return;
-  const excess = length - limits.helloBytesMax;
-  throw options.refuse('label', `expected labels that are ${excess} bytes shorter, all together`);
 }

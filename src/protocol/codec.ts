@@ -1,13 +1,24 @@
 // msgpackr/pack is the library without its native addon: 3 to 6 MiB less, and no native code on a peer's bytes. The
 // addon only ever comes with the package's main entry.
 import { Packr, Unpackr } from 'msgpackr/pack';
+import type { Family } from '../model/family.ts';
+import type { SeriesGroup } from '../model/series.ts';
 import { shown } from './errors.ts';
-import { agentMessageBounds, type Guarded, guard, serverMessageBounds } from './guard.ts';
+import { array, integer, positive } from './fields.ts';
+import { type Guarded, guard } from './guard.ts';
 import { limits } from './limits.ts';
-import type { AgentMessage, FamilyDeclaration, ServerMessage } from './message.ts';
-import { agentKinds, parseAgentMessage, parseServerMessage, serverKinds } from './parse.ts';
+import {
+  type AgentMessage,
+  agentKinds,
+  agentTable,
+  type KindTable,
+  type ServerMessage,
+  serverKinds,
+  serverTable,
+  type Unknown,
+} from './messages.ts';
 
-// Only arrays, and what stands in them, go in and come out: the guard sees to the one, messageArray to the other. The
+// Only arrays, and what stands in them, go in and come out: the guard sees to the one, the table of messages to the other. The
 // settings are a second lock on the same door.
 const options = {
   useRecords: false,
@@ -21,118 +32,95 @@ const unpacker = new Unpackr(options);
 
 /** A payload, without its header, in an array of its own: what `pack` returns is a slice of a buffer that it uses on. */
 export function encodeMessage(message: AgentMessage | ServerMessage): Uint8Array {
-  return new Uint8Array(packer.pack(messageArray(message)));
+  return new Uint8Array(packer.pack(fieldsOf(message)));
+}
+
+const kinds = { ...agentKinds, ...serverKinds };
+
+function fieldsOf(message: AgentMessage | ServerMessage): readonly unknown[] {
+  if (message.kind === 'unknown') return [message.number];
+  const kind: { write(message: AgentMessage | ServerMessage): readonly unknown[] } = kinds[message.kind];
+  return kind.write(message);
 }
 
 /** As a server reads: guarded, decoded, each field checked. Throws FrameError and ProtocolError, nothing else. */
 export function decodeAgentMessage(payload: Uint8Array): AgentMessage {
-  const guarded = guard(payload, agentMessageBounds);
-  if (guarded.kind > agentKinds.ping) return { kind: 'unknown', number: guarded.kind };
-  return parseAgentMessage(unpack(payload, guarded));
+  return decode(payload, agentTable);
 }
 
 /** As an agent reads. */
 export function decodeServerMessage(payload: Uint8Array): ServerMessage {
-  const guarded = guard(payload, serverMessageBounds);
-  if (guarded.kind > serverKinds.pong) return { kind: 'unknown', number: guarded.kind };
-  return parseServerMessage(unpack(payload, guarded));
+  return decode(payload, serverTable);
+}
+
+function decode<M extends { readonly kind: string }>(payload: Uint8Array, table: KindTable<M>): M | Unknown {
+  const guarded = guard(payload, table);
+  const kind = table.byNumber[guarded.kind];
+  if (kind !== undefined) return kind.read(array(unpack(payload, guarded), 'message'));
+  return { kind: 'unknown', number: integer(guarded.kind, 'message kind', positive) };
 }
 
 /**
- * The payloads of schema frames that declare these families in this order, each within the bounds of a schema frame. A
- * family with more series than one frame holds goes over several, as a family that is named again.
+ * The payloads of schema frames that declare these groups of a source in this order, each within the bounds of a schema
+ * frame. A group with more series than one frame holds goes over several, as a family that is named again.
  */
-export function encodeSchema(families: readonly FamilyDeclaration[]): Uint8Array[] {
-  return [...schemaFrames(families)].map((part) => encodeMessage({ kind: 'schema', families: part }));
+export function encodeSchema(source: number, groups: readonly SeriesGroup[]): Uint8Array[] {
+  return [...schemaFrames(groups)].map((part) => encodeMessage({ kind: 'schema', source, groups: part }));
 }
 
-function messageArray(message: AgentMessage | ServerMessage): unknown[] {
-  switch (message.kind) {
-    case 'hello': {
-      const { version, agentName, hostId, labels, intervalMs } = message;
-      return [agentKinds.hello, version, agentName, hostId, labels.flat(), intervalMs];
-    }
-    case 'begin':
-      return [agentKinds.begin, message.epoch, message.offsetMs];
-    case 'schema':
-      return [agentKinds.schema, ...message.families.map(familyArray)];
-    case 'report': {
-      // Not a spread, which goes over each element in JavaScript.
-      const { key, seq, timeMs, pairs } = message;
-      return ([key ? agentKinds.key : agentKinds.report, seq, timeMs] as (number | null)[]).concat(pairs);
-    }
-    case 'ping':
-      return [agentKinds.ping, message.nonce];
-    case 'welcome': {
-      const epochs = message.epochs.flatMap(({ epoch, seq }) => [epoch, seq]);
-      return [serverKinds.welcome, message.version, epochs, message.nowMs];
-    }
-    case 'ack':
-      return [serverKinds.ack, message.epoch, message.seq];
-    case 'error':
-      // What an error quotes came from the peer; cut, so that the frame to an agent keeps within its bound.
-      return [serverKinds.error, message.code, message.text.slice(0, errorTextCharactersMax)];
-    case 'pong':
-      return [serverKinds.pong, message.nonce, message.nowMs];
-    case 'unknown':
-      return [message.number];
-  }
-}
-
-const errorTextCharactersMax = 1000;
-
-function familyArray({ family, seriesCount, labelValues }: FamilyDeclaration): unknown[] {
-  const { name, type, help, unit, divisor, labelNames } = family;
-  return [name, type, help, unit, divisor, labelNames, seriesCount, labelValues];
-}
-
-function* schemaFrames(families: readonly FamilyDeclaration[]): Generator<FamilyDeclaration[]> {
-  let frame: FamilyDeclaration[] = [];
+function* schemaFrames(groups: readonly SeriesGroup[]): Generator<SeriesGroup[]> {
+  let frame: SeriesGroup[] = [];
   let bytesLeft = emptyFrameBytes;
-  for (const declaration of families) {
+  for (const group of groups) {
     let from = 0; // the first series that is in no frame yet
-    while (from < declaration.seriesCount) {
-      const part = partThatFits(declaration, from, bytesLeft);
+    while (from < group.seriesCount) {
+      const isNamed = frame.at(-1)?.family === group.family;
+      const part = partThatFits(group, from, bytesLeft - (isNamed ? 0 : familyBytes(group.family)));
       if (part === undefined) {
-        const name = shown(declaration.family.name);
+        const name = shown(group.family.name);
         if (frame.length === 0) throw new RangeError(`schema family ${name}: one series is more than a frame holds`);
         yield frame;
         frame = [];
         bytesLeft = emptyFrameBytes;
       } else {
-        frame.push(part.declaration);
+        frame.push(part.group);
         bytesLeft = part.bytesLeft;
-        from += part.declaration.seriesCount;
+        from += part.group.seriesCount;
       }
     }
   }
   if (frame.length > 0) yield frame;
 }
 
-// Less the message's own array and its kind. The number of values in a frame needs no count of its own: each value is a
-// byte at least, and there may be as many values as bytes.
-const emptyFrameBytes = limits.schemaFrameBytesMax - 6;
+// Less the message's own array, its kind and its source. The number of values in a frame needs no count of its own: each
+// value is a byte at least, and there may be as many values as bytes.
+const emptyFrameBytes = limits.schemaFrameBytesMax - 5 - 1 - 9;
 
 /** As many series, from one on, as there is room for: undefined for none. */
-function partThatFits({ family, seriesCount, labelValues }: FamilyDeclaration, from: number, roomBytes: number) {
-  const width = family.labelNames.length;
-  let bytesLeft = roomBytes - familyBytes(family);
+function partThatFits(group: SeriesGroup, from: number, roomBytes: number) {
+  const { labelValues } = group;
+  const width = group.labelNames.length;
+  let bytesLeft = roomBytes - groupBytes(group);
   let to = from;
-  while (to < seriesCount) {
+  while (to < group.seriesCount) {
     const seriesBytes = stringsBytes(labelValues, to * width, (to + 1) * width);
     if (seriesBytes > bytesLeft) break;
     bytesLeft -= seriesBytes;
     to++;
   }
   if (to === from) return undefined;
-  const part = { family, seriesCount: to - from, labelValues: labelValues.slice(from * width, to * width) };
-  return { declaration: part, bytesLeft };
+  const part = { ...group, seriesCount: to - from, labelValues: labelValues.slice(from * width, to * width) };
+  return { group: part, bytesLeft };
 }
 
-function familyBytes({ name, type, help, unit, labelNames }: FamilyDeclaration['family']): number {
-  const texts = [name, type, help, unit, ...labelNames];
-  // An array of eight, two that may be long, and two integers of at most 5 bytes.
-  return 1 + 5 + 5 + 5 + 5 + stringsBytes(texts, 0, texts.length);
+// Each array that may be long takes 5 bytes before its elements, and each integer at most 5.
+
+function familyBytes({ name, type, help }: Family): number {
+  return 5 + stringsBytes([name, type, help], 0, 3) + 5;
+}
+
+function groupBytes({ suffix, labelNames }: SeriesGroup): number {
+  return 1 + stringsBytes([suffix], 0, 1) + 5 + stringsBytes(labelNames, 0, labelNames.length) + 5 + 5;
 }
 
 function stringsBytes(texts: readonly string[], from: number, to: number): number {

@@ -1,12 +1,6 @@
+import type { Sums } from '../model/report.ts';
 import { ProtocolError } from './errors.ts';
-import type { Pairs } from './message.ts';
-
-/** The sums of all series at one instant, and which of them are there: the arrays are equally long. */
-export interface Sums {
-  readonly sums: Float64Array;
-  /** 0 where a series is absent; its sum is then 0. */
-  readonly present: Uint8Array;
-}
+import type { Pairs } from './messages.ts';
 
 /** The pairs of a key report: what makes `next` of "all present, all 0". */
 export function encodeKey(next: Sums): (number | null)[] {

@@ -1,55 +1,6 @@
 import { FrameError, ProtocolError } from './errors.ts';
 import { limits } from './limits.ts';
-
-/** What one kind of message may hold. */
-export interface KindBounds {
-  /** For error messages: `hello`, `report`. */
-  readonly name: string;
-  readonly payloadBytesMax: number;
-  /** The bytes of one string; `undefined` where the kind has none at all. */
-  readonly stringBytesMax: number | undefined;
-}
-
-/** Bounds by kind: index 1 is kind 1. Any other kind has the bounds of `unknown`. */
-export interface GuardBounds {
-  readonly kinds: readonly (KindBounds | undefined)[];
-  readonly unknown: KindBounds;
-}
-
-const report: KindBounds = {
-  name: 'report',
-  payloadBytesMax: limits.reportFrameBytesMax,
-  stringBytesMax: undefined,
-};
-
-/** What a server takes from an agent. */
-export const agentMessageBounds: GuardBounds = {
-  kinds: [
-    undefined,
-    { name: 'hello', payloadBytesMax: limits.helloBytesMax, stringBytesMax: limits.helloBytesMax },
-    // Text is legal in the fields that a later version may add to a begin or a ping.
-    { name: 'begin', payloadBytesMax: limits.smallFrameBytesMax, stringBytesMax: limits.stringBytesMax },
-    { name: 'schema', payloadBytesMax: limits.schemaFrameBytesMax, stringBytesMax: limits.stringBytesMax },
-    report,
-    { ...report, name: 'key report' },
-    { name: 'ping', payloadBytesMax: limits.smallFrameBytesMax, stringBytesMax: limits.stringBytesMax },
-  ],
-  unknown: {
-    name: 'unknown kind',
-    payloadBytesMax: limits.unknownFrameBytesMax,
-    stringBytesMax: limits.stringBytesMax,
-  },
-};
-
-/** What an agent takes from a server. */
-export const serverMessageBounds: GuardBounds = {
-  kinds: [],
-  unknown: {
-    name: 'message to an agent',
-    payloadBytesMax: limits.agentBoundFrameBytesMax,
-    stringBytesMax: limits.agentBoundFrameBytesMax,
-  },
-};
+import type { KindBounds, KindTable } from './messages.ts';
 
 /** What the guard has seen of a payload that passed. */
 export interface Guarded {
@@ -66,11 +17,11 @@ export interface Guarded {
  * hundred bytes can hold it for seconds. This pass is a loop, holds {@link limits.depthMax} counters, reads each byte at
  * most once, and allocates next to nothing.
  */
-export function guard(payload: Uint8Array, bounds: GuardBounds): Guarded {
+export function guard(payload: Uint8Array, table: KindTable): Guarded {
   const head = readHead(payload);
-  const kindBounds = bounds.kinds[head.kind] ?? bounds.unknown;
-  if (payload.length > kindBounds.payloadBytesMax) throw tooLong(kindBounds, payload.length);
-  return { kind: head.kind, byteOrderMarks: checkValues(payload, head, kindBounds) };
+  const bounds = table.byNumber[head.kind] ?? table.unknown;
+  if (payload.length > bounds.payloadBytesMax) throw tooLong(bounds, payload.length);
+  return { kind: head.kind, byteOrderMarks: checkValues(payload, head, bounds) };
 }
 
 /** The start of a payload: how many values its array holds, the first of them, and where the second is. */

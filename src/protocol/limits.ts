@@ -3,9 +3,9 @@
  * the connection ends with the error `limit`, unless the comment names another.
  */
 export const limits = {
-  /** A hello is names and labels. Until it has come nobody is known, so no more than this is ever held for a peer. */
-  helloBytesMax: 4096,
-  /** The kinds of a few numbers, begin and ping, with room for the fields of later versions. */
+  /** A hello is three names. Until it has come nobody is known, so no more than this is ever held for a peer. */
+  helloBytesMax: 1024,
+  /** A begin with its labels, and a ping, with room for the fields of later versions. */
   smallFrameBytesMax: 4096,
   /** Any frame to an agent. An agent has few megabytes and no reason to hold much for its server. */
   agentBoundFrameBytesMax: 4096,
@@ -14,12 +14,12 @@ export const limits = {
   unknownFrameBytesMax: 256 * 1024,
   /** All series of the biggest schema, each with a skip and a double, are 720 KB. */
   reportFrameBytesMax: 1024 * 1024,
-  /** The bytes of one string of a schema. Prometheus has no bound of its own; HELP and mount points stay well below. */
+  /** Any one string; those of a HELP may be so long. */
   stringBytesMax: 1024,
   /** MessagePack values in one frame, arrays too: four for each series of the biggest schema. */
   frameValuesMax: 262_144,
-  /** A schema is three deep: the message, a family, its label names. */
-  depthMax: 4,
+  /** A schema is four deep: the message, a family, a group, its label names. */
+  depthMax: 5,
 
   /** Since the last begin. A host of 256 CPUs, 500 interfaces, 200 disks and 1000 mounts has some 36 000. */
   seriesMax: 65_536,
@@ -28,12 +28,31 @@ export const limits = {
   /** Beyond it: `schema`. A divisor fits 32 bits, so that dividing loses no more than the last bit. */
   divisorMax: 2 ** 31,
 
+  /** Of one series; Prometheus's `label_limit` can be set so. */
+  labelNamesMax: 64,
+  /** A metric's name with its suffix, and a label's; Prometheus's `label_name_length_limit` can be set so. */
+  nameBytesMax: 128,
+  /** Prometheus's `label_value_length_limit` can be set so. Mount points and versions stay well below. */
+  labelValueBytesMax: 512,
+  /** What one series comes to as a line of text, its source's labels, value and timestamp included. */
+  lineBytesMax: 4096,
+  /** What one report comes to as text, when every series is present. A host of 36 000 series has 5 MiB. */
+  reportTextBytesMax: 16 * 1024 * 1024,
+
   /** Beyond it: `bad-message`. */
   agentNameCharactersMax: 128,
   /** Beyond it: `bad-message`. A machine-id is 32 bytes, a SHA-256 in hex 64. */
   hostIdBytesMax: 64,
-  /** Pairs of a hello's labels: each is on every series, so each costs the database once a series. */
+  /** Beyond it: `bad-message`. */
+  softwareBytesMax: 64,
+  /** Of one connection: the host and the exporters that it forwards. */
+  sourcesMax: 64,
+  /** Beyond it: `bad-message`. */
+  sourceNameCharactersMax: 64,
+  /** Pairs of a source's labels: each is on every series, so each costs the database once a series. */
   labelsMax: 32,
+  /** The same, names and values together. */
+  labelsBytesMax: 1024,
   /** Below it: `bad-message`. Ten reports a second. */
   intervalMsMin: 100,
 

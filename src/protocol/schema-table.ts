@@ -1,41 +1,33 @@
 import type { Family } from '../model/family.ts';
-import { Schema, type SchemaPart } from '../model/schema.ts';
-import { applyPairs, type Sums } from './delta.ts';
+import type { Sums } from '../model/report.ts';
+import { Schema } from '../model/schema.ts';
+import { type SeriesGroup, suffixesOf } from '../model/series.ts';
+import { hostSourceId, type Labels, type Source } from '../model/source.ts';
+import { applyPairs } from './delta.ts';
 import { ProtocolError, shown } from './errors.ts';
 import { limits } from './limits.ts';
-import type { Begin, FamilyDeclaration, ReportMessage, SchemaMessage } from './message.ts';
+import type { Begin, ReportMessage, SchemaMessage } from './messages.ts';
 import { isLabelName, isMetricName, isReservedMetricName } from './names.ts';
 
 /**
- * What one connection has declared since its begin, and the sums of its last report. A report means nothing without it,
- * as a prepared statement's parameters mean nothing without the statement; it comes and goes with the connection.
+ * What one connection has begun and declared, and the sums of the last reports. A report means nothing without it, as a
+ * prepared statement's parameters mean nothing without the statement; it comes and goes with the connection.
  *
- *     begin   schema   key    report  report   schema   key    report
- *             a b c    a b c  · · ·   · · ·    d        a b c d …
+ *     source 0   begin  schema  key          report  report          schema  key      report
+ *                       a b c   a b c        · · ·   · · ·           d       a b c d  · · · ·
+ *     source 1                       begin schema  key         report                        report
+ *     seq                       1                  2   3       4     5       6        7      8
  */
 export class SchemaTable {
-  readonly #share: (declaration: FamilyDeclaration) => SchemaPart;
-  #schema = new Schema();
-  #schemaBytes = 0;
+  readonly #share: Share;
+  readonly #sources = new Map<number, DeclaredSource>();
   #epoch: number | undefined;
-  #offsetMs = 0;
-  #state: Sums = noSums;
-  /** By family, once a family has been named again, until {@link #settle}. */
-  #series: Map<string, Set<string>> | undefined;
-  /** The last report since the begin. */
-  #last: { readonly seq: number; readonly timeMs: number } | undefined;
-  #needsKey = true;
-  #reportsSinceKey = 0;
-  #reportsSinceSchema = 0;
+  /** Of the last report of the epoch, whichever source it was of; 0 for none. */
+  #lastSeq = 0;
 
   /** `share` may give an equal one that others have: a server holds those of all its agents once. */
-  constructor(share: (declaration: FamilyDeclaration) => SchemaPart = (declaration) => declaration) {
+  constructor(share: Share = (group) => group) {
     this.#share = share;
-  }
-
-  /** Another object after each begin. */
-  get schema(): Schema {
-    return this.#schema;
   }
 
   /** Undefined until the first begin. */
@@ -43,8 +35,111 @@ export class SchemaTable {
     return this.#epoch;
   }
 
-  get offsetMs(): number {
-    return this.#offsetMs;
+  /** Those that have been begun in this epoch. */
+  get sources(): Iterable<DeclaredSource> {
+    return this.#sources.values();
+  }
+
+  /** Begins the source, perhaps again. Another epoch than the present one ends all sources first. */
+  begin(message: Begin): DeclaredSource {
+    const { epoch, source: id, name } = message;
+    if (epoch !== this.#epoch) {
+      this.#sources.clear();
+      this.#lastSeq = 0;
+    }
+    this.#epoch = epoch;
+    for (const other of this.#sources.values()) {
+      if (other.name === name && other.id !== id) {
+        throw new ProtocolError('order', `begin ${id}: ${shown(name)} is the name of source ${other.id}`);
+      }
+    }
+    this.#sources.delete(id);
+    if (this.#sources.size >= limits.sourcesMax) {
+      throw new ProtocolError('limit', `begin: more than ${limits.sourcesMax} sources`);
+    }
+    const source = new DeclaredSource(message, this.#share);
+    this.#sources.set(id, source);
+    return source;
+  }
+
+  /** `payloadBytes`: of the frame that the message came in. */
+  declare(message: SchemaMessage, payloadBytes: number): DeclaredSource {
+    const source = this.#source(message.source, 'schema');
+    const total: Size = { series: 0, bytes: payloadBytes, textBytes: 0 };
+    for (const { size } of this.#sources.values()) {
+      total.series += size.series;
+      total.bytes += size.bytes;
+      total.textBytes += size.textBytes;
+    }
+    checkTotal('bytes since the begin', total.bytes, limits.schemaBytesMax);
+    source.declare(message, payloadBytes, total);
+    return source;
+  }
+
+  apply(message: ReportMessage): DeclaredSource {
+    const { seq, source: id } = message;
+    const source = this.#source(id, `report ${seq}`);
+    const lastSeq = this.#lastSeq;
+    if (seq <= lastSeq) throw outOfOrder(seq, `came after ${lastSeq}, expected a greater number`);
+    if (seq !== lastSeq + 1) {
+      if (!message.key) throw outOfOrder(seq, `came after ${lastSeq}, expected ${lastSeq + 1}, or a key`);
+      // Whatever is missing may have been of any source.
+      for (const each of this.#sources.values()) each.needsKey = true;
+    }
+    source.apply(message);
+    this.#lastSeq = seq;
+    return source;
+  }
+
+  #source(id: number, what: string): DeclaredSource {
+    const source = this.#sources.get(id);
+    if (source !== undefined) return source;
+    throw new ProtocolError('order', `${what}: came before the begin of source ${id}`);
+  }
+}
+
+type Share = (group: SeriesGroup) => SeriesGroup;
+
+/** What the limits count of a source, or of all of a connection together. */
+interface Size {
+  series: number;
+  /** Payload bytes of its schema frames. */
+  bytes: number;
+  /** What a report of it comes to as text, when all series are present. */
+  textBytes: number;
+}
+
+/** A source as a connection has begun it, with what was declared since. */
+export class DeclaredSource implements Source {
+  readonly id: number;
+  readonly name: string;
+  readonly intervalMs: number;
+  readonly labels: Labels;
+  readonly offsetMs: number;
+  readonly schema = new Schema();
+  readonly size: Size = { series: 0, bytes: 0, textBytes: 0 };
+  /** Its next report has to be a key. */
+  needsKey = true;
+  readonly #share: Share;
+  /** What a line has beside the name, the series' own labels. */
+  readonly #lineBytes: number;
+  #state: Sums = noSums;
+  /** Whose series have a name (that of the family and the suffix), while something is being declared. */
+  #owners: Map<string, Family> | undefined;
+  /** By such a name, once one has been declared again. */
+  #series: Map<string, Set<string>> | undefined;
+  #lastTimeMs = Number.NEGATIVE_INFINITY;
+  #reportsSinceKey = 0;
+  #reportsSinceSchema = 0;
+
+  constructor({ source, name, intervalMs, labels, offsetMs }: Begin, share: Share) {
+    this.id = source;
+    this.name = name;
+    this.intervalMs = intervalMs;
+    this.labels = labels;
+    this.offsetMs = offsetMs;
+    this.#share = share;
+    this.#lineBytes = lineBytesOf(this);
   }
 
   /** The first `schema.seriesCount` are valid, once a report has come; written in place by the next. */
@@ -52,92 +147,80 @@ export class SchemaTable {
     return this.#state;
   }
 
-  begin(message: Begin): void {
-    this.#schema = new Schema();
-    this.#schemaBytes = 0;
-    this.#epoch = message.epoch;
-    this.#offsetMs = message.offsetMs;
-    this.#state = noSums;
-    this.#series = undefined;
-    this.#last = undefined;
-    this.#needsKey = true;
-  }
-
-  /** `payloadBytes`: of the frame that the message came in. */
-  declare(message: SchemaMessage, payloadBytes: number): void {
-    if (this.#epoch === undefined) throw new ProtocolError('order', 'schema: came before the first begin');
-    this.#schemaBytes += payloadBytes;
-    if (this.#schemaBytes > limits.schemaBytesMax) {
-      const allowed = `at most ${limits.schemaBytesMax} are allowed`;
-      throw new ProtocolError('limit', `schema: ${this.#schemaBytes} bytes since the begin, ${allowed}`);
-    }
-    for (const declaration of message.families) this.#declareFamily(declaration);
-    this.#state = grown(this.#state, this.#schema.seriesCount);
-    this.#needsKey = true;
+  /** `total`: of all sources of the connection, this one's frame included. Only for SchemaTable. */
+  declare(message: SchemaMessage, payloadBytes: number, total: Size): void {
+    this.size.bytes += payloadBytes;
+    for (const group of message.groups) this.#declareGroup(group, total);
+    this.#state = grown(this.#state, this.schema.seriesCount);
+    this.needsKey = true;
     this.#reportsSinceSchema = 0;
   }
 
-  apply(message: ReportMessage): void {
-    this.#checkOrder(message);
-    applyPairs(this.#state, this.#schema.seriesCount, message.key, message.pairs);
-    this.#last = { seq: message.seq, timeMs: message.timeMs };
-    this.#needsKey = false;
-    this.#reportsSinceKey = message.key ? 0 : this.#reportsSinceKey + 1;
-    this.#settle();
-  }
-
-  /**
-   * Gives back what only declarations need: half of what a schema takes. Making it anew costs some 150 ns a series, which
-   * is spread over so many reports that an agent gains nothing by declaring something new time after time.
-   */
-  #settle(): void {
-    if (++this.#reportsSinceSchema * settledSeriesAReport < this.#schema.seriesCount) return;
-    this.#series = undefined;
-    this.#schema.settle();
-  }
-
-  #declareFamily(declaration: FamilyDeclaration): void {
-    const { family, seriesCount, labelValues } = declaration;
-    const known = this.#schema.family(family.name);
-    if (known === undefined) checkFamily(family);
-    else if (!declaresSame(known, family)) {
-      throw badFamily(family, 'is named again with another type, divisor or other label names');
-    }
-    if (this.#schema.seriesCount + seriesCount > limits.seriesMax) {
-      throw new ProtocolError('limit', `schema: more than ${limits.seriesMax} series since the begin`);
-    }
-    addSeries(this.#seriesOf(family.name, known !== undefined), family, labelValues, seriesCount);
-    this.#schema.add(this.#share(declaration));
-  }
-
-  /**
-   * Where the series of a family have to be distinct. Most schemas name each family once, so that a set for the time of
-   * one declaration is enough; a schema that names one again gets sets for all of its families, which stay.
-   */
-  #seriesOf(familyName: string, again: boolean): Set<string> {
-    if (again) this.#series ??= seriesByFamily(this.#schema);
-    const known = this.#series?.get(familyName);
-    if (known !== undefined) return known;
-    const series = new Set<string>();
-    this.#series?.set(familyName, series);
-    return series;
-  }
-
-  #checkOrder({ key, seq, timeMs }: ReportMessage): void {
-    if (this.#epoch === undefined) throw outOfOrder(seq, 'came before the first begin');
-    if (this.#needsKey && !key) throw outOfOrder(seq, 'is no key, and is the first after a begin or a schema');
-    const last = this.#last;
-    if (last === undefined) return;
-    if (key && seq <= last.seq) throw outOfOrder(seq, `came after ${last.seq}, expected a greater number`);
-    if (!key && seq !== last.seq + 1) throw outOfOrder(seq, `came after ${last.seq}, expected ${last.seq + 1}`);
+  /** Only for SchemaTable, which has looked at the number. */
+  apply({ key, seq, timeMs, pairs }: ReportMessage): void {
+    if (this.needsKey && !key) throw outOfOrder(seq, 'is no key, and is the first after a begin, a schema or a gap');
     if (!key && this.#reportsSinceKey >= limits.reportsPerKeyMax - 1) {
       throw outOfOrder(seq, `is no key, and so were the ${this.#reportsSinceKey} before it`);
     }
-    if (timeMs <= last.timeMs) throw outOfOrder(seq, `has time ${timeMs}, not after ${last.timeMs}`);
+    if (timeMs <= this.#lastTimeMs) throw outOfOrder(seq, `has time ${timeMs}, not after ${this.#lastTimeMs}`);
+    applyPairs(this.#state, this.schema.seriesCount, key, pairs);
+    this.#lastTimeMs = timeMs;
+    this.needsKey = false;
+    this.#reportsSinceKey = key ? 0 : this.#reportsSinceKey + 1;
+    this.#compact();
+  }
+
+  /**
+   * Frees what only declarations need: half of what a schema takes. Making it anew costs some 150 ns a series, which is
+   * spread over so many reports that an agent gains nothing by declaring something new time after time.
+   */
+  #compact(): void {
+    if (++this.#reportsSinceSchema * compactedSeriesAReport < this.schema.seriesCount) return;
+    this.#owners = undefined;
+    this.#series = undefined;
+    this.schema.compact();
+  }
+
+  #declareGroup(group: SeriesGroup, total: Size): void {
+    const { family, suffix, seriesCount } = group;
+    const known = this.schema.family(family.name);
+    if (known === undefined) checkFamilyName(family);
+    else if (known.type !== family.type || known.divisor !== family.divisor) {
+      throw badFamily(family, 'is named again with another type or divisor');
+    }
+    checkGroup(group, this.id);
+    total.series += seriesCount;
+    checkTotal('series since the begin', total.series, limits.seriesMax);
+
+    this.#owners ??= new Map(this.schema.groups.map((each) => [each.family.name + each.suffix, each.family]));
+    const name = family.name + suffix;
+    const owner = this.#owners.get(name);
+    if (owner !== undefined && owner.name !== family.name) {
+      throw badFamily(family, `has series named ${shown(name)}, as family ${shown(owner.name)} has`);
+    }
+    const textBytes = addSeries(this.#seriesNamed(name, owner !== undefined), group, this.#lineBytes);
+    total.textBytes += textBytes;
+    checkTotal('bytes of text a report', total.textBytes, limits.reportTextBytesMax);
+    this.#owners.set(name, family);
+    this.size.series += seriesCount;
+    this.size.textBytes += textBytes;
+    this.schema.add(this.#share(group));
+  }
+
+  /**
+   * Where the series of a name have to be distinct. Most schemas have each name in one group, so that a set for the time
+   * of one declaration is enough; a schema that has one again gets sets for all of its names, which stay.
+   */
+  #seriesNamed(name: string, again: boolean): SeriesKeys {
+    if (again) this.#series ??= seriesByName(this.schema);
+    if (this.#series === undefined) return { keys: new Set(), byValues: true };
+    const keys = this.#series.get(name) ?? new Set();
+    this.#series.set(name, keys);
+    return { keys, byValues: false };
   }
 }
 
-const settledSeriesAReport = 64;
+const compactedSeriesAReport = 64;
 
 const noSums: Sums = { sums: new Float64Array(0), present: new Uint8Array(0) };
 
@@ -152,54 +235,162 @@ function grown(state: Sums, count: number): Sums {
   return next;
 }
 
-function checkFamily(family: Family): void {
+function checkTotal(what: string, was: number, max: number): void {
+  if (was > max) throw new ProtocolError('limit', `schema: ${was} ${what}, at most ${max} are allowed`);
+}
+
+function checkFamilyName(family: Family): void {
   if (!isMetricName(family.name)) throw badFamily(family, "is no metric name of Prometheus's");
-  if (isReservedMetricName(family.name)) throw badFamily(family, "is one of the server's own names");
-  const { labelNames } = family;
-  for (const [at, name] of labelNames.entries()) {
-    if (!isLabelName(name)) throw badFamily(family, `has a label ${shown(name)}, which is not for agents to name`);
-    if (labelNames.indexOf(name) !== at) throw badFamily(family, `names its label ${shown(name)} twice`);
+}
+
+function checkGroup({ family, suffix, labelNames }: SeriesGroup, sourceId: number): void {
+  const name = family.name + suffix;
+  if (isReservedMetricName(name)) throw badFamily(family, "is one of the server's own names");
+  if (name.length > limits.nameBytesMax) throw tooMuch(family, `a name of ${name.length} bytes`, limits.nameBytesMax);
+  if (labelNames.length > limits.labelNamesMax) {
+    throw tooMuch(family, `${labelNames.length} labels`, limits.labelNamesMax);
+  }
+  const names = new Set<string>();
+  for (const label of labelNames) {
+    if (label.length > limits.nameBytesMax) {
+      throw tooMuch(family, `a label name of ${label.length} characters`, limits.nameBytesMax);
+    }
+    if (!isLabelName(label) || (label === 'source' && sourceId !== hostSourceId)) {
+      throw badFamily(family, `has a label ${shown(label)}, which is not for agents to name`);
+    }
+    if (names.has(label)) throw badFamily(family, `names its label ${shown(label)} twice`);
+    names.add(label);
+  }
+  for (const { suffix: each, ownLabel } of suffixesOf(family.type)) {
+    if (ownLabel === undefined || names.has(ownLabel) === (each === suffix)) continue;
+    const was = each === suffix ? 'lacks' : 'has';
+    throw badFamily(family, `${was} the label ${shown(ownLabel)} in its series ${shown(name)}`);
   }
 }
 
-function declaresSame(a: Family, b: Family): boolean {
-  const sameLabels = a.labelNames.length === b.labelNames.length && a.labelNames.every((n, i) => n === b.labelNames[i]);
-  return a.type === b.type && a.divisor === b.divisor && sameLabels;
+interface SeriesKeys {
+  readonly keys: Set<string>;
+  /** All have the same label names in one order, so that the values alone tell them apart. */
+  readonly byValues: boolean;
 }
 
-function addSeries(series: Set<string>, family: Family, labelValues: readonly string[], count: number): void {
-  const width = family.labelNames.length;
-  for (let i = 0; i < count; i++) {
-    const key = seriesKey(labelValues, i, width);
-    if (series.has(key)) {
+/** Adds the series of a group, each of them new. Returns what they come to as text. */
+function addSeries({ keys, byValues }: SeriesKeys, group: SeriesGroup, lineBytes: number): number {
+  const { family, suffix, labelNames, labelValues, seriesCount } = group;
+  const width = labelNames.length;
+  const keyOf = byValues ? keyByValues(group) : keyByLabels(group);
+  const number = numberLabelAt(group);
+  let textBytes = seriesCount * (lineBytes + family.name.length + suffix.length);
+  for (const name of labelNames) textBytes += seriesCount * (labelOverheadBytes + name.length);
+  const restBytes = textBytes / seriesCount;
+  for (let i = 0; i < seriesCount; i++) {
+    let valuesBytes = 0;
+    for (let at = i * width; at < (i + 1) * width; at++) valuesBytes += valueTextBytes(family, labelValues[at]!);
+    if (restBytes + valuesBytes > limits.lineBytesMax) {
+      throw tooMuch(family, `a line of ${restBytes + valuesBytes} bytes`, limits.lineBytesMax);
+    }
+    textBytes += valuesBytes;
+    if (number >= 0 && !isNumberText(labelValues[i * width + number]!)) {
+      const value = shown(labelValues[i * width + number]);
+      throw badFamily(family, `has ${value} for its label ${shown(labelNames[number])}, expected a number`);
+    }
+    const key = keyOf(i);
+    if (keys.has(key)) {
       const values = labelValues.slice(i * width, (i + 1) * width).map(shown);
       throw badFamily(family, `declares a series twice: {${values.join(', ')}}`);
     }
-    series.add(key);
+    keys.add(key);
   }
+  return textBytes;
 }
 
-function seriesByFamily(schema: Schema): Map<string, Set<string>> {
-  const byFamily = new Map<string, Set<string>>();
-  for (const { family, labelValues, seriesCount } of schema.parts) {
-    const series = byFamily.get(family.name) ?? new Set();
-    byFamily.set(family.name, series);
-    addSeries(series, family, labelValues, seriesCount);
+// `,name="value"`
+const labelOverheadBytes = 4;
+// A blank, the longest double, a blank, milliseconds, a newline.
+const valueAndTimeBytes = 1 + 24 + 1 + 17 + 1;
+
+function lineBytesOf({ id, name, labels }: Source): number {
+  let bytes = 'agent='.length + labelOverheadBytes + limits.agentNameCharactersMax + valueAndTimeBytes;
+  if (id !== hostSourceId) bytes += 'source'.length + labelOverheadBytes + name.length;
+  for (const [label, value] of labels) bytes += labelOverheadBytes + label.length + escapedBytes(value);
+  return bytes;
+}
+
+function valueTextBytes(family: Family, value: string): number {
+  const bytes = escapedBytes(value);
+  // Unescaped it is shorter.
+  if (bytes > limits.labelValueBytesMax && Buffer.byteLength(value) > limits.labelValueBytesMax) {
+    throw tooMuch(family, `a label value of ${Buffer.byteLength(value)} bytes`, limits.labelValueBytesMax);
   }
-  return byFamily;
+  return bytes;
+}
+
+/** What a label's value takes in the text format, where `"`, `\` and a newline take two bytes. */
+function escapedBytes(value: string): number {
+  let bytes = value.length;
+  for (let at = 0; at < value.length; at++) {
+    const code = value.charCodeAt(at);
+    // Half of a surrogate pair is half of 4 bytes.
+    if (code >= 0x80) bytes += code < 0x800 || (code >= 0xd800 && code <= 0xdfff) ? 1 : 2;
+    else if (code === 0x22 || code === 0x5c || code === 0x0a) bytes++;
+  }
+  return bytes;
+}
+
+/** The place of the label whose values are numbers, -1 where there is none. */
+function numberLabelAt({ family, suffix, labelNames }: SeriesGroup): number {
+  const ownLabel = suffixesOf(family.type).find((each) => each.suffix === suffix)?.ownLabel;
+  return ownLabel === undefined ? -1 : labelNames.indexOf(ownLabel);
+}
+
+function isNumberText(text: string): boolean {
+  return /^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$/.test(text) || text === '+Inf';
+}
+
+function seriesByName(schema: Schema): Map<string, Set<string>> {
+  const byName = new Map<string, Set<string>>();
+  for (const group of schema.groups) {
+    const name = group.family.name + group.suffix;
+    const keys = byName.get(name) ?? new Set();
+    byName.set(name, keys);
+    const keyOf = keyByLabels(group);
+    for (let i = 0; i < group.seriesCount; i++) keys.add(keyOf(i));
+  }
+  return byName;
 }
 
 /** Different for different label values, whatever stands in them: each behind its length. */
-function seriesKey(labelValues: readonly string[], i: number, width: number): string {
-  if (width === 0) return '';
-  if (width === 1) return labelValues[i]!;
-  let key = '';
-  for (let at = i * width; at < (i + 1) * width; at++) key += `${labelValues[at]!.length}:${labelValues[at]}`;
-  return key;
+function keyByValues({ labelNames, labelValues }: SeriesGroup): (series: number) => string {
+  const width = labelNames.length;
+  if (width === 0) return () => '';
+  if (width === 1) return (i) => labelValues[i]!;
+  return (i) => {
+    let key = '';
+    for (let at = i * width; at < (i + 1) * width; at++) key += `${labelValues[at]!.length}:${labelValues[at]}`;
+    return key;
+  };
+}
+
+/** The same for different sets of labels: in whatever order they stand, and an empty value is no label. */
+function keyByLabels({ labelNames, labelValues }: SeriesGroup): (series: number) => string {
+  const width = labelNames.length;
+  const order = [...labelNames.keys()].sort((a, b) => (labelNames[a]! < labelNames[b]! ? -1 : 1));
+  return (i) => {
+    let key = '';
+    for (const at of order) {
+      const value = labelValues[i * width + at]!;
+      if (value !== '') key += `${labelNames[at]}=${value.length}:${value}`;
+    }
+    return key;
+  };
 }
 
 function badFamily(family: Family, was: string): ProtocolError {
   return new ProtocolError('schema', `schema family ${shown(family.name)}: ${was}`);
+}
+
+function tooMuch(family: Family, was: string, max: number): ProtocolError {
+  return new ProtocolError('limit', `schema family ${shown(family.name)}: ${was}, at most ${max} are allowed`);
 }
 
 function outOfOrder(seq: number, was: string): ProtocolError {

@@ -10,12 +10,13 @@ import { decodeServerMessage, encodeMessage, encodeSchema } from '../../src/prot
 import { encodeKey } from '../../src/protocol/delta.ts';
 import { encodeFrame, FrameDecoder } from '../../src/protocol/frame.ts';
 import { limits } from '../../src/protocol/limits.ts';
-import type { ServerMessage } from '../../src/protocol/message.ts';
+import type { ServerMessage } from '../../src/protocol/messages.ts';
 import type { Connection } from '../../src/runtime/connection.ts';
 import { dial } from '../../src/runtime/dial.ts';
 import { tlsParameters } from '../../src/runtime/tls.ts';
 import { certificate } from '../support/certificates.ts';
 import { rootFile } from '../support/files.ts';
+import { beginOf, groupOf, pingOf } from '../support/groups.ts';
 import {
   AgentProgram,
   bundleOf,
@@ -269,7 +270,7 @@ async function plainBytes(world: World, from: number, bytes: Uint8Array): Promis
 }
 
 function hello(agentName: string): Uint8Array {
-  return encodeMessage({ kind: 'hello', version: 1, agentName, hostId: 'attacker', labels: [], intervalMs: 1000 });
+  return encodeMessage({ kind: 'hello', version: 1, agentName, hostId: 'attacker', software: 'attack' });
 }
 
 /** With a key that is right: in by TLS, and then told why not. */
@@ -606,14 +607,14 @@ class Flooder {
     const flooder = new Flooder(connection);
     void flooder.#read();
     await connection.write(encodeFrame(hello(agentName)));
-    await connection.write(encodeFrame(encodeMessage({ kind: 'begin', epoch: 1, offsetMs: 0 })));
+    await connection.write(encodeFrame(encodeMessage(beginOf())));
     return flooder;
   }
 
   declare(seriesCount: number): void {
     const labelValues = Array.from({ length: seriesCount }, (_, series) => String(series));
-    const family = { name: 'flood', type: 'gauge', help: '', unit: '', divisor: 1, labelNames: ['series'] } as const;
-    for (const payload of encodeSchema([{ family, seriesCount, labelValues }])) {
+    const family = { name: 'flood', type: 'gauge', help: '', divisor: 1, labelNames: ['series'] } as const;
+    for (const payload of encodeSchema(0, [groupOf(family, labelValues)])) {
       this.#connection.write(encodeFrame(payload)).catch(() => {}); // the next report finds out
     }
   }
@@ -622,14 +623,14 @@ class Flooder {
   report(timeMs: number, values: readonly number[]): Promise<void> {
     const sums = Float64Array.from(values);
     const pairs = encodeKey({ sums, present: new Uint8Array(sums.length).fill(1) });
-    const message = { kind: 'report', key: true, seq: ++this.#seq, timeMs, pairs } as const;
+    const message = { kind: 'report', key: true, source: 0, seq: ++this.#seq, timeMs, pairs } as const;
     return this.#connection.write(encodeFrame(encodeMessage(message)));
   }
 
   /** The server has read everything up to here. */
   async flushed(): Promise<void> {
     const pongs = this.#pongs;
-    await this.#connection.write(encodeFrame(encodeMessage({ kind: 'ping', nonce: pongs })));
+    await this.#connection.write(encodeFrame(encodeMessage(pingOf(pongs))));
     await eventually(60_000, () => assert.ok(this.#pongs > pongs));
   }
 

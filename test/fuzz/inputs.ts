@@ -57,22 +57,31 @@ function streamOf(messages: readonly Message[]): Uint8Array {
 
 /** What an agent might send, from its hello on. */
 function connection(random: Random): Message[] {
-  const messages: Message[] = [[1, 1, 'web-1', 'host', ['rack', 'b7'], 5000]];
+  const messages: Message[] = [[1, 1, 'web-1', 'host', 'sysmon-agent 1']];
   let [seq, families] = [random.whole(1, 50), 0];
-  for (let segment = random.pick([1, 1, 1, 2]); segment > 0; segment--) {
-    messages.push([2, random.whole(0, 2 ** 50), random.whole(-5000, 5000)]);
+  let epoch = random.whole(0, 2 ** 50);
+  for (let segment = random.pick([1, 1, 1, 2, 3]); segment > 0; segment--) {
+    const source = random.pick([0, 0, 0, 1, random.whole(2, 100)]);
+    const name = source === 0 ? 'host' : `exporter-${source}`;
+    messages.push([2, epoch, source, name, random.pick([5000, 15_000]), ['rack', 'b7'], random.whole(-5000, 5000)]);
     let seriesCount = 0;
     for (let run = random.pick([1, 1, 2]); run > 0; run--) {
       const width = random.whole(0, 2);
       const added = width === 0 ? 1 : random.whole(1, 6);
-      messages.push([3, family(random, `node_${families++}_total`, width, added)]);
-      seriesCount += added;
+      if (random.chance(0.3)) {
+        messages.push([3, source, histogram(`node_${families++}_seconds`, added)]);
+        seriesCount += added + 2;
+      } else {
+        messages.push([3, source, family(random, `node_${families++}_total`, width, added)]);
+        seriesCount += added;
+      }
       for (let report = 0; report < random.whole(1, 3); report++) {
-        messages.push([report === 0 ? 5 : 4, seq, 1.764e12 + seq * 5000, ...pairs(random, seriesCount)]);
+        messages.push([report === 0 ? 5 : 4, source, seq, 1.764e12 + seq * 5000, ...pairs(random, seriesCount)]);
         seq++;
       }
     }
-    if (random.chance(0.3)) messages.push([6, random.whole(0, 2 ** 31)]);
+    if (random.chance(0.3)) epoch = random.whole(0, 2 ** 50);
+    if (random.chance(0.3)) messages.push([6, random.whole(0, 2 ** 31), 3, random.whole(0, 2 ** 31)]);
     if (random.chance(0.2)) messages.push([random.whole(7, 200), 'later', [1, null]]);
   }
   return messages;
@@ -81,7 +90,20 @@ function connection(random: Random): Message[] {
 function family(random: Random, name: string, width: number, seriesCount: number): Packable {
   const labelNames = ['cpu', 'mode'].slice(0, width);
   const values = Array.from({ length: width * seriesCount }, (_, i) => `${Math.floor(i / Math.max(1, width))}`);
-  return [name, random.pick(['counter', 'gauge', 'untyped']), 'Help.', '', 100, labelNames, seriesCount, values];
+  return [name, random.pick(['counter', 'gauge', 'untyped']), 'Help.', 100, ['', labelNames, seriesCount, values]];
+}
+
+function histogram(name: string, buckets: number): Packable {
+  const bounds = Array.from({ length: buckets }, (_, i) => (i === 0 ? '+Inf' : `${i / 10}`));
+  return [
+    name,
+    'histogram',
+    'Help.',
+    1,
+    ['_bucket', ['le'], buckets, bounds],
+    ['_sum', [], 1, []],
+    ['_count', [], 1, []],
+  ];
 }
 
 function pairs(random: Random, seriesCount: number): Packable[] {
@@ -104,7 +126,8 @@ function fromServer(random: Random): Message[] {
       random.pick<Message>([
         [2, random.whole(0, 2 ** 50), random.whole(1, 1e6)],
         [4, random.whole(0, 1e6), 1.764e12],
-        [random.whole(5, 200), 'later'],
+        [5, 'too_old', random.whole(1, 1000), 1.764e12, 1.764e12 + 5000],
+        [random.whole(6, 200), 'later'],
         [3, 'busy', 'no room at present'],
       ]),
     );
@@ -112,9 +135,9 @@ function fromServer(random: Random): Message[] {
   return messages;
 }
 
-/** A hello or a schema: what says what the reports are of. */
+/** A hello, a begin or a schema: what says what the reports are of. */
 function isDeclaration(message: Message): boolean {
-  return message[0] === 1 || message[0] === 3;
+  return message[0] === 1 || message[0] === 2 || message[0] === 3;
 }
 
 function isReport(message: Message): boolean {
@@ -219,6 +242,8 @@ function odd(random: Random, field: Packable | undefined): Packable {
     '',
     'x',
     'agent',
+    'source',
+    'le',
     '__name__',
     'up',
     '\ufeff'.padEnd(80, '-'),

@@ -2,9 +2,9 @@ import assert from 'node:assert/strict';
 import { decodeAgentMessage, decodeServerMessage, encodeMessage } from '../../src/protocol/codec.ts';
 import { FrameError, ProtocolError } from '../../src/protocol/errors.ts';
 import { FrameDecoder, frameHeaderBytes } from '../../src/protocol/frame.ts';
-import { agentMessageBounds, guard, serverMessageBounds } from '../../src/protocol/guard.ts';
+import { guard } from '../../src/protocol/guard.ts';
 import { limits } from '../../src/protocol/limits.ts';
-import type { AgentMessage, ServerMessage } from '../../src/protocol/message.ts';
+import { type AgentMessage, agentTable, type ServerMessage, serverTable } from '../../src/protocol/messages.ts';
 import { SchemaTable } from '../../src/protocol/schema-table.ts';
 
 /** How reading a stream ended. */
@@ -69,9 +69,8 @@ export class Receiver {
         return Reflect.get(target, property, target);
       },
     });
-    const bounds = this.#side === 'server' ? agentMessageBounds : serverMessageBounds;
     try {
-      guard(counting, bounds);
+      guard(counting, this.#side === 'server' ? agentTable : serverTable);
     } finally {
       assert.ok(reads <= payload.length, `${reads} reads of ${payload.length} bytes`);
     }
@@ -79,11 +78,19 @@ export class Receiver {
   }
 
   #assertBounded(): void {
-    const { schema, state } = this.table;
-    assert.ok(schema.seriesCount <= limits.seriesMax && state.sums.length <= limits.seriesMax);
-    assert.equal(state.sums.length, state.present.length);
+    const sources = [...this.table.sources];
+    assert.ok(sources.length <= limits.sourcesMax);
+    let seriesCount = 0;
+    let roomCount = 0;
+    for (const { schema, state } of sources) {
+      seriesCount += schema.seriesCount;
+      roomCount += state.sums.length;
+      assert.ok(state.sums.length <= limits.seriesMax);
+      assert.equal(state.sums.length, state.present.length);
+    }
+    assert.ok(seriesCount <= limits.seriesMax);
     // A series is two bytes of schema at least, and room is made for twice as many.
-    assert.ok(state.sums.length <= 2 * Math.max(1, this.#bytes));
+    assert.ok(roomCount <= 2 * Math.max(1, this.#bytes));
   }
 }
 

@@ -14,7 +14,7 @@ test(`${count} spoilt connections are read or refused, and nothing else happens`
   for (const [outcome, times] of result.outcomes) t.diagnostic(`${outcome}: ${times}`);
 
   // A fuzzer that only ever sees one kind of refusal would find nothing. The other codes are the connection's.
-  const ofConnections = ['hello-timeout', 'silent', 'replaced', 'busy', 'name-taken', 'revoked'];
+  const ofConnections = ['hello-timeout', 'silent', 'replaced', 'busy', 'name-taken', 'revoked', 'internal', 'clock'];
   for (const code of protocolErrorCodes) {
     if (!ofConnections.includes(code))
       assert.ok((result.outcomes.get(code) ?? 0) > count / 5000, `few were refused as ${code}`);

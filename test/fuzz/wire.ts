@@ -4,6 +4,7 @@ import { runInNewContext } from 'node:vm';
 import { encodeMessage } from '../../src/protocol/codec.ts';
 import { encodeFrame } from '../../src/protocol/frame.ts';
 import { limits } from '../../src/protocol/limits.ts';
+import { beginOf, groupOf } from '../support/groups.ts';
 import { Random } from '../support/random.ts';
 import { cut, input, type Level } from './inputs.ts';
 import { Receiver } from './receiver.ts';
@@ -56,17 +57,18 @@ class Neighbour {
   #seq = 0;
 
   constructor() {
-    const family = { name: 'a', type: 'gauge', help: '', unit: '', divisor: 1, labelNames: ['i'] } as const;
-    this.#send({ kind: 'hello', version: 1, agentName: 'honest', hostId: 'h', labels: [], intervalMs: 1000 });
-    this.#send({ kind: 'begin', epoch: 1, offsetMs: 0 });
-    this.#send({ kind: 'schema', families: [{ family, seriesCount: 3, labelValues: ['0', '1', '2'] }] });
+    const family = { name: 'a', type: 'gauge', help: '', divisor: 1, labelNames: ['i'] } as const;
+    this.#send({ kind: 'hello', version: 1, agentName: 'honest', hostId: 'h', software: 's' });
+    this.#send(beginOf());
+    this.#send({ kind: 'schema', source: 0, groups: [groupOf(family, ['0', '1', '2'])] });
   }
 
   report(): void {
     const key = this.#seq % limits.reportsPerKeyMax === 0;
     const seq = ++this.#seq;
-    this.#send({ kind: 'report', key, seq, timeMs: seq, pairs: key ? [0, seq, -1, null, 0, 7] : [0, 1] });
-    const { sums, present } = this.#receiver.table.state;
+    this.#send({ kind: 'report', key, source: 0, seq, timeMs: seq, pairs: key ? [0, seq, -1, null, 0, 7] : [0, 1] });
+    const [source] = this.#receiver.table.sources;
+    const { sums, present } = source!.state;
     assert.deepEqual([...sums, ...present], [seq, 0, 7, 1, 0, 1], 'the values of another connection have changed');
   }
 

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { isReceiverFileName, parseReceiver } from '../../src/agent/spool/receiver.ts';
 import { parseSegment } from '../../src/agent/spool/segment-format.ts';
 import { decodeAgentMessage } from '../../src/protocol/codec.ts';
-import { SchemaTable } from '../../src/protocol/schema-table.ts';
+import { type DeclaredSource, SchemaTable } from '../../src/protocol/schema-table.ts';
 import type { Lab } from './lab.ts';
 
 /** Samples by series and time, in milliseconds. */
@@ -68,16 +68,15 @@ export class SpoolRecord {
     const parsed = parseSegment(bytes);
     assert.notEqual(parsed, 'foreign');
     if (parsed === 'foreign' || parsed.contents === undefined) return;
-    const { epoch, frames } = parsed.contents;
+    const { epoch, source, frames } = parsed.contents;
     const offsetMs = offsetsMs.get(epoch) ?? 0;
     const table = new SchemaTable();
-    table.begin({ kind: 'begin', epoch, offsetMs });
+    table.begin({ kind: 'begin', epoch, ...source, source: source.id, offsetMs });
     for (const { payload } of frames) {
       const message = decodeAgentMessage(payload);
       if (message.kind === 'schema') table.declare(message, payload.length);
       if (message.kind !== 'report') continue;
-      table.apply(message);
-      this.reports.set(message.timeMs + offsetMs, valuesOf(table));
+      this.reports.set(message.timeMs + offsetMs, valuesOf(table.apply(message)));
     }
   }
 }
@@ -91,15 +90,15 @@ export function seriesName(labels: Readonly<Record<string, string>>): string {
   return `${name}{${pairs.map(([label, value]) => `${label}=${JSON.stringify(value)}`).join(',')}}`;
 }
 
-function valuesOf({ schema, state }: SchemaTable): Map<string, number> {
+function valuesOf({ schema, state }: DeclaredSource): Map<string, number> {
   const values = new Map<string, number>();
-  for (const { family, firstSeries, seriesCount, labelValues } of schema.blocks) {
+  for (const { family, suffix, labelNames, firstSeries, seriesCount, labelValues } of schema.blocks) {
     for (let index = 0; index < seriesCount; index++) {
       if (state.present[firstSeries + index] !== 1) continue;
-      const labels = family.labelNames.map((label, column): [string, string] => {
-        return [label, labelValues[index * family.labelNames.length + column]!];
+      const labels = labelNames.map((label, column): [string, string] => {
+        return [label, labelValues[index * labelNames.length + column]!];
       });
-      const name = seriesName(Object.fromEntries([['__name__', family.name], ...labels]));
+      const name = seriesName(Object.fromEntries([['__name__', family.name + suffix], ...labels]));
       values.set(name, state.sums[firstSeries + index]! / family.divisor);
     }
   }

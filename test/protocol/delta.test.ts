@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import type { Sums } from '../../src/model/report.ts';
 import { decodeAgentMessage, encodeMessage } from '../../src/protocol/codec.ts';
-import { applyPairs, encodeDelta, encodeKey, type Sums } from '../../src/protocol/delta.ts';
+import { applyPairs, encodeDelta, encodeKey } from '../../src/protocol/delta.ts';
 import { ProtocolError } from '../../src/protocol/errors.ts';
-import type { Pairs } from '../../src/protocol/message.ts';
+import type { Pairs } from '../../src/protocol/messages.ts';
 
 /** A value for each series, null where it is absent. */
 type Values = readonly (number | null)[];
@@ -27,7 +28,7 @@ function withoutMinusZero(values: Values): Values {
 
 /** Over the wire and back, bytes and all. */
 function sent(key: boolean, pairs: Pairs): Pairs {
-  const message = decodeAgentMessage(encodeMessage({ kind: 'report', key, seq: 1, timeMs: 0, pairs }));
+  const message = decodeAgentMessage(encodeMessage({ kind: 'report', key, source: 0, seq: 1, timeMs: 0, pairs }));
   assert.ok(message.kind === 'report' && message.key === key);
   return message.pairs;
 }

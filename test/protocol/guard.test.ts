@@ -4,8 +4,10 @@ import fc from 'fast-check';
 import { Unpackr } from 'msgpackr/pack';
 import { decodeAgentMessage, decodeServerMessage } from '../../src/protocol/codec.ts';
 import { FrameError, ProtocolError, wireCode } from '../../src/protocol/errors.ts';
-import { agentMessageBounds, type GuardBounds, guard, serverMessageBounds } from '../../src/protocol/guard.ts';
+import { guard } from '../../src/protocol/guard.ts';
 import { limits } from '../../src/protocol/limits.ts';
+import { agentTable, type KindTable, serverTable } from '../../src/protocol/messages.ts';
+import { pingOf } from '../support/groups.ts';
 import {
   array32,
   bytes,
@@ -34,18 +36,18 @@ function counted(payload: Uint8Array): { proxy: Uint8Array; reads: () => number 
 const unpack = mock.method(Unpackr.prototype, 'unpack');
 
 /** Refused with this code by the guard itself: no decoder was called, and no byte was looked at twice. */
-function assertRefused(payload: Uint8Array, code: string, bounds: GuardBounds = agentMessageBounds): void {
+function assertRefused(payload: Uint8Array, code: string, bounds: KindTable = agentTable): void {
   const { proxy, reads } = counted(payload);
   assert.throws(() => guard(proxy, bounds), isRefusal(code));
   assert.ok(reads() <= payload.length, `${reads()} reads of ${payload.length} bytes`);
 
   const callsBefore = unpack.mock.callCount();
-  const decode = bounds === agentMessageBounds ? decodeAgentMessage : decodeServerMessage;
+  const decode = bounds === agentTable ? decodeAgentMessage : decodeServerMessage;
   assert.throws(() => decode(payload), isRefusal(code));
   assert.equal(unpack.mock.callCount(), callsBefore);
 }
 
-function assertPasses(payload: Uint8Array, bounds: GuardBounds = agentMessageBounds): void {
+function assertPasses(payload: Uint8Array, bounds: KindTable = agentTable): void {
   const { proxy, reads } = counted(payload);
   guard(proxy, bounds);
   assert.ok(reads() <= payload.length, `${reads()} reads of ${payload.length} bytes`);
@@ -57,7 +59,7 @@ function isRefusal(code: string): (error: unknown) => boolean {
 
 test('the spy sees the decoder where a payload passes', () => {
   const callsBefore = unpack.mock.callCount();
-  decodeAgentMessage(pack([6, 1]));
+  decodeAgentMessage(pack([6, 1, 0, 0]));
   assert.equal(unpack.mock.callCount(), callsBefore + 1);
 });
 
@@ -117,7 +119,7 @@ for (const [what, value] of hostile) {
       const callsBefore = unpack.mock.callCount();
       assert.throws(() => decodeAgentMessage(payload), isFromPeer);
       assert.throws(() => decodeServerMessage(payload), isFromPeer);
-      assert.throws(() => guard(proxy, agentMessageBounds), isFromPeer);
+      assert.throws(() => guard(proxy, agentTable), isFromPeer);
       assert.equal(unpack.mock.callCount(), callsBefore);
       assert.ok(reads() <= payload.length);
     }
@@ -150,7 +152,11 @@ test('an end that is not exact', () => {
   assertRefused(join(bytes(0x92), pack(7), repeat(bytes(0x90), 2), bytes(0)), 'bad-frame');
 });
 
-const schemaPayload = pack([3, ['a_b', 'gauge', 'Some help, ünïcödé 🙂.', '', 1, ['x'], 2, ['1', 'y'.repeat(300)]]]);
+const schemaPayload = pack([
+  3,
+  0,
+  ['a_b', 'gauge', 'Some help, ünïcödé 🙂.', 1, ['', ['x'], 2, ['1', 'y'.repeat(300)]]],
+]);
 test('a schema that is cut at any byte', () => {
   assertPasses(schemaPayload);
   for (let cut = 0; cut < schemaPayload.length; cut++) assertRefused(schemaPayload.slice(0, cut), 'bad-frame');
@@ -169,8 +175,8 @@ test('a payload that is no array, or begins with no kind', () => {
 
 test('a kind in any form of its integer', () => {
   for (const form of integerForms(6)) {
-    assert.deepEqual(decodeAgentMessage(join(bytes(0x92), form, pack(5))), { kind: 'ping', nonce: 5 });
-    assert.deepEqual(decodeAgentMessage(join(array32(2), form, pack(5))), { kind: 'ping', nonce: 5 });
+    assert.deepEqual(decodeAgentMessage(join(bytes(0x94), form, pack(5), bytes(0, 0))), pingOf(5));
+    assert.deepEqual(decodeAgentMessage(join(array32(4), form, pack(5), bytes(0, 0))), pingOf(5));
   }
   for (const form of integerForms(70_000)) {
     assert.deepEqual(decodeAgentMessage(join(bytes(0x91), form)), { kind: 'unknown', number: 70_000 });
@@ -181,27 +187,28 @@ test('a kind in any form of its integer', () => {
 
 // One below, at, one above. A name and a payload for each size.
 type Sized = (size: number) => Uint8Array;
-const sizes: [what: string, max: number, payload: Sized, bounds: GuardBounds][] = [
-  ['bytes of a hello', limits.helloBytesMax, withText(1), agentMessageBounds],
-  ['bytes of a begin', limits.smallFrameBytesMax, withTexts(2), agentMessageBounds],
-  ['bytes of a schema', limits.schemaFrameBytesMax, withTexts(3), agentMessageBounds],
-  ['bytes of a report', limits.reportFrameBytesMax, withNumbers(4), agentMessageBounds],
-  ['bytes of a key report', limits.reportFrameBytesMax, withNumbers(5), agentMessageBounds],
-  ['bytes of a ping', limits.smallFrameBytesMax, withTexts(6), agentMessageBounds],
-  ['bytes of an unknown kind', limits.unknownFrameBytesMax, withTexts(7), agentMessageBounds],
-  ['bytes of a welcome', limits.agentBoundFrameBytesMax, withNumbers(1), serverMessageBounds],
-  ['bytes of an ack', limits.agentBoundFrameBytesMax, withNumbers(2), serverMessageBounds],
-  ['bytes of an error', limits.agentBoundFrameBytesMax, withText(3), serverMessageBounds],
-  ['bytes of an unknown kind to an agent', limits.agentBoundFrameBytesMax, withTexts(5), serverMessageBounds],
-  ['bytes of a string in a schema', limits.stringBytesMax, (size) => pack([3, 'x'.repeat(size)]), agentMessageBounds],
-  ['bytes of a string in an unknown kind', limits.stringBytesMax, (n) => pack([9, 'x'.repeat(n)]), agentMessageBounds],
-  ['values in a report', limits.frameValuesMax, values(4), agentMessageBounds],
-  ['values in a key report', limits.frameValuesMax, values(5), agentMessageBounds],
-  ['values in a report, arrays counted', limits.frameValuesMax, values(4, true), agentMessageBounds],
+const sizes: [what: string, max: number, payload: Sized, bounds: KindTable][] = [
+  ['bytes of a hello', limits.helloBytesMax, withText(1), agentTable],
+  ['bytes of a begin', limits.smallFrameBytesMax, withTexts(2), agentTable],
+  ['bytes of a schema', limits.schemaFrameBytesMax, withTexts(3), agentTable],
+  ['bytes of a report', limits.reportFrameBytesMax, withNumbers(4), agentTable],
+  ['bytes of a key report', limits.reportFrameBytesMax, withNumbers(5), agentTable],
+  ['bytes of a ping', limits.smallFrameBytesMax, withTexts(6), agentTable],
+  ['bytes of an unknown kind', limits.unknownFrameBytesMax, withTexts(7), agentTable],
+  ['bytes of a welcome', limits.agentBoundFrameBytesMax, withNumbers(1), serverTable],
+  ['bytes of an ack', limits.agentBoundFrameBytesMax, withNumbers(2), serverTable],
+  ['bytes of an error', limits.agentBoundFrameBytesMax, withText(3), serverTable],
+  ['bytes of a refused', limits.agentBoundFrameBytesMax, withTexts(5), serverTable],
+  ['bytes of an unknown kind to an agent', limits.agentBoundFrameBytesMax, withTexts(6), serverTable],
+  ['bytes of a string in a schema', limits.stringBytesMax, (size) => pack([3, 'x'.repeat(size)]), agentTable],
+  ['bytes of a string in an unknown kind', limits.stringBytesMax, (n) => pack([9, 'x'.repeat(n)]), agentTable],
+  ['values in a report', limits.frameValuesMax, values(4), agentTable],
+  ['values in a key report', limits.frameValuesMax, values(5), agentTable],
+  ['values in a report, arrays counted', limits.frameValuesMax, values(4, true), agentTable],
   // A schema and an unknown kind reach their bytes first.
-  ['depth', limits.depthMax, nested(3), agentMessageBounds],
-  ['depth of an unknown kind', limits.depthMax, nested(7), agentMessageBounds],
-  ['depth to an agent', limits.depthMax, nested(1), serverMessageBounds],
+  ['depth', limits.depthMax, nested(3), agentTable],
+  ['depth of an unknown kind', limits.depthMax, nested(7), agentTable],
+  ['depth to an agent', limits.depthMax, nested(1), serverTable],
 ];
 for (const [what, max, payload, bounds] of sizes) {
   test(`${what}: ${max - 1} and ${max} pass, ${max + 1} are refused`, () => {
@@ -257,7 +264,7 @@ test('a report has no strings, not even empty ones', () => {
 
 test('a whole array is counted when it is announced', () => {
   const { proxy, reads } = counted(join(bytes(0x92, 4), array32(limits.frameValuesMax), repeat(bytes(0), 300_000)));
-  assert.throws(() => guard(proxy, agentMessageBounds), isRefusal('limit'));
+  assert.throws(() => guard(proxy, agentTable), isRefusal('limit'));
   assert.ok(reads() < 10);
 });
 
@@ -315,7 +322,7 @@ test('each two-byte start of UTF-8, followed by what completes it', () => {
       const content = bytes(first, second, ...[0xbf, 0xbf].slice(0, more));
       let passed = true;
       try {
-        guard(join(bytes(0x92, 7), longString(content, 1)), agentMessageBounds);
+        guard(join(bytes(0x92, 7), longString(content, 1)), agentTable);
       } catch {
         passed = false;
       }

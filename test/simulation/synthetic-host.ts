@@ -1,9 +1,9 @@
 import { counter, gauge } from '../../src/agent/collect/collectors/collector.ts';
 import { Recorder } from '../../src/agent/collect/recorder.ts';
-import type { Family } from '../../src/model/family.ts';
 import { seriesValue } from '../../src/model/family.ts';
 import type { Recording } from '../../src/model/recording.ts';
 import type { Schema } from '../../src/model/schema.ts';
+import type { LabelledFamily } from '../support/groups.ts';
 import type { Random } from '../support/random.ts';
 
 /**
@@ -12,7 +12,7 @@ import type { Random } from '../support/random.ts';
  */
 export class SyntheticHost {
   readonly #random: Random;
-  readonly #mixed: Family;
+  readonly #mixed: LabelledFamily;
   #ticks = 0;
   #counts: number[] = [];
   #devices: string[] = [];
@@ -90,12 +90,10 @@ export class SyntheticHost {
 const ticksTotal = counter('sim_ticks_total', 'Instants since the start of this history.');
 const cpuSeconds = counter('sim_cpu_seconds_total', 'Time spent.', {
   labels: ['cpu', 'mode'],
-  unit: 'seconds',
   divisor: 100,
 });
 const deviceBytes = counter('sim_device_bytes_total', 'Bytes of a device\\line "two"\nof its help.', {
   labels: ['device'],
-  unit: 'bytes',
 });
 const deviceUp = gauge('sim_device_up', 'Whether the device answers.', { labels: ['device'] });
 
@@ -136,12 +134,12 @@ export class SeriesNames {
   #namesOf(schema: Schema): { readonly name: string; readonly divisor: number }[] {
     const names = this.#names.get(schema) ?? [];
     this.#names.set(schema, names);
-    for (const { family, firstSeries, seriesCount, labelValues } of schema.blocks) {
-      const width = family.labelNames.length;
+    for (const { family, suffix, labelNames, firstSeries, seriesCount, labelValues } of schema.blocks) {
+      const width = labelNames.length;
       for (let at = Math.max(0, names.length - firstSeries); at < seriesCount; at++) {
-        const own = family.labelNames.map((label, i) => [label, labelValues[at * width + i]!] as const);
-        const foreign = this.#labels.filter(([label]) => !family.labelNames.includes(label));
-        const name = seriesName(family.name, [['agent', this.#agent], ...own, ...foreign]);
+        const own = labelNames.map((label, i) => [label, labelValues[at * width + i]!] as const);
+        const foreign = this.#labels.filter(([label]) => !labelNames.includes(label));
+        const name = seriesName(family.name + suffix, [['agent', this.#agent], ...own, ...foreign]);
         names.push({ name, divisor: family.divisor });
       }
     }

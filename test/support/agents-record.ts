@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
 import { seriesValue } from '../../src/model/family.ts';
 import type { Schema, SchemaBlock } from '../../src/model/schema.ts';
+import type { Source } from '../../src/model/source.ts';
 import { decodeAgentMessage } from '../../src/protocol/codec.ts';
 import { FrameDecoder } from '../../src/protocol/frame.ts';
 import { limits } from '../../src/protocol/limits.ts';
-import type { Hello, ReportMessage } from '../../src/protocol/message.ts';
-import { SchemaTable } from '../../src/protocol/schema-table.ts';
+import type { Hello, ReportMessage } from '../../src/protocol/messages.ts';
+import { type DeclaredSource, SchemaTable } from '../../src/protocol/schema-table.ts';
 
 /** Series → time in ms → value: what is in a database, or should be. */
 export type Samples = Map<string, Map<number, number>>;
@@ -42,7 +43,7 @@ export class AgentsRecord {
   /** What reads the bytes of one connection. */
   connection(): (chunk: Uint8Array) => void {
     const decoder = new FrameDecoder({ payloadBytesMax: limits.reportFrameBytesMax });
-    const reader = new ConnectionReader((hello, table, report, keys) => this.#add(hello, table, report, keys));
+    const reader = new ConnectionReader((read) => this.#add(read));
     let isBroken = false;
     return (chunk) => {
       if (isBroken) return;
@@ -111,13 +112,13 @@ export class AgentsRecord {
     return samples;
   }
 
-  #add(hello: Hello, table: SchemaTable, message: ReportMessage, series: ReadSeries): void {
+  #add({ hello, epoch, source, message, series }: ReadReport): void {
     const epochs = made(this.#agents, hello.agentName, () => new Map<number, Map<number, Report>>());
-    const reports = made(epochs, table.epoch!, () => new Map<number, Report>());
-    const { sums, present } = table.state;
-    const count = table.schema.seriesCount;
+    const reports = made(epochs, epoch, () => new Map<number, Report>());
+    const { sums, present } = source.state;
+    const count = source.schema.seriesCount;
     const report: Report = {
-      timeMs: message.timeMs + table.offsetMs,
+      timeMs: message.timeMs + source.offsetMs,
       keys: series.keys,
       values: Float64Array.from({ length: count }, (_, at) => seriesValue(sums[at]!, series.divisors[at]!)),
       present: present.slice(0, count),
@@ -134,6 +135,14 @@ export class AgentsRecord {
   }
 }
 
+interface ReadReport {
+  readonly hello: Hello;
+  readonly epoch: number;
+  readonly source: DeclaredSource;
+  readonly message: ReportMessage;
+  readonly series: ReadSeries;
+}
+
 interface ReadSeries {
   readonly keys: string[];
   readonly divisors: number[];
@@ -141,12 +150,12 @@ interface ReadSeries {
 
 /** What one connection has said, message after message. */
 class ConnectionReader {
-  readonly #onReport: (hello: Hello, table: SchemaTable, report: ReportMessage, series: ReadSeries) => void;
+  readonly #onReport: (read: ReadReport) => void;
   readonly #table = new SchemaTable();
   readonly #series = new WeakMap<Schema, ReadSeries>();
   #hello: Hello | undefined;
 
-  constructor(onReport: (hello: Hello, table: SchemaTable, report: ReportMessage, series: ReadSeries) => void) {
+  constructor(onReport: (read: ReadReport) => void) {
     this.#onReport = onReport;
   }
 
@@ -157,13 +166,18 @@ class ConnectionReader {
         this.#hello = message;
         return;
       case 'begin':
-        return this.#table.begin(message);
+        this.#table.begin(message);
+        return;
       case 'schema':
-        return this.#table.declare(message, payload.length);
-      case 'report':
-        if (this.#hello === undefined) throw new Error('a report before the hello');
-        this.#table.apply(message);
-        return this.#onReport(this.#hello, this.#table, message, this.#seriesSoFar(this.#hello));
+        this.#table.declare(message, payload.length);
+        return;
+      case 'report': {
+        const hello = this.#hello;
+        if (hello === undefined) throw new Error('a report before the hello');
+        const source = this.#table.apply(message);
+        const series = this.#seriesSoFar(hello, source);
+        return this.#onReport({ hello, epoch: this.#table.epoch!, source, message, series });
+      }
       case 'ping':
       case 'unknown':
         return;
@@ -171,13 +185,13 @@ class ConnectionReader {
   }
 
   /** The same arrays as before as long as the schema only grows. */
-  #seriesSoFar(hello: Hello): ReadSeries {
-    const { schema } = this.#table;
+  #seriesSoFar(hello: Hello, source: DeclaredSource): ReadSeries {
+    const { schema } = source;
     const series = made(this.#series, schema, (): ReadSeries => ({ keys: [], divisors: [] }));
     for (const block of schema.blocks) {
       if (block.firstSeries < series.keys.length) continue;
       for (let at = 0; at < block.seriesCount; at++) {
-        series.keys.push(keyOf(hello, block, at));
+        series.keys.push(keyOf(hello, source, block, at));
         series.divisors.push(block.family.divisor);
       }
     }
@@ -185,13 +199,15 @@ class ConnectionReader {
   }
 }
 
-function keyOf(hello: Hello, { family, labelValues }: SchemaBlock, at: number): string {
-  const width = family.labelNames.length;
-  const own = family.labelNames.map((name, label) => [name, labelValues[at * width + label]!] as const);
-  return seriesKey(family.name, {
-    ...Object.fromEntries(hello.labels),
+function keyOf(hello: Hello, source: Source, block: SchemaBlock, at: number): string {
+  const { family, suffix, labelNames, labelValues } = block;
+  const width = labelNames.length;
+  const own = labelNames.map((name, label) => [name, labelValues[at * width + label]!] as const);
+  return seriesKey(family.name + suffix, {
+    ...Object.fromEntries(source.labels),
     ...Object.fromEntries(own),
     agent: hello.agentName,
+    ...(source.id === 0 ? {} : { source: source.name }),
   });
 }
 

@@ -1,7 +1,8 @@
 import { type AgentId, agentId } from '../../src/model/agent-id.ts';
-import type { Family } from '../../src/model/family.ts';
 import { Schema } from '../../src/model/schema.ts';
+import type { Labels } from '../../src/model/source.ts';
 import type { AgentBatch, Exposition, Run, RunReport } from '../../src/server/exposition/exposition.ts';
+import { addGroup, type LabelledFamily } from './groups.ts';
 
 /** An AgentId out of a test's own text. */
 export function idOf(name: string): AgentId {
@@ -11,20 +12,19 @@ export function idOf(name: string): AgentId {
 }
 
 /** A family of which a test says only what it is about. */
-export function familyOf(name: string, rest: Partial<Family> = {}): Family {
-  return { name, type: 'gauge', help: `Help of ${name}.`, unit: '', divisor: 1, labelNames: [], ...rest };
+export function familyOf(name: string, rest: Partial<LabelledFamily> = {}): LabelledFamily {
+  return { name, type: 'gauge', help: `Help of ${name}.`, divisor: 1, labelNames: [], ...rest };
 }
 
 /** A schema of families, each with its label values, flat, series after series. */
-export function schemaOf(...families: readonly (readonly [Family, ...string[]])[]): Schema {
+export function schemaOf(...families: readonly (readonly [LabelledFamily, ...string[]])[]): Schema {
   const schema = new Schema();
   for (const [family, ...labelValues] of families) appendTo(schema, family, ...labelValues);
   return schema;
 }
 
-export function appendTo(schema: Schema, family: Family, ...labelValues: string[]): void {
-  const width = family.labelNames.length;
-  schema.append(family, width === 0 ? 1 : labelValues.length / width, labelValues);
+export function appendTo(schema: Schema, family: LabelledFamily, ...labelValues: string[]): void {
+  addGroup(schema, family, labelValues);
 }
 
 /** A report; undefined is an absent series. */
@@ -36,8 +36,8 @@ export function reportOf(timeMs: number, ...sums: readonly (number | undefined)[
   };
 }
 
-export function batchOf(agent: string, runs: readonly Run[], labels: AgentBatch['labels'] = []): AgentBatch {
-  return { agent: idOf(agent), labels, runs };
+export function batchOf(agent: string, runs: readonly Omit<Run, 'labels'>[], labels: Labels = []): AgentBatch {
+  return { agent: idOf(agent), sourceName: 'host', runs: runs.map((run) => ({ ...run, labels })) };
 }
 
 /** The whole text of a scrape. */

@@ -1,13 +1,14 @@
 import type { Replay } from '../../src/agent/spool/replay.ts';
-import type { SpoolEpoch, SpoolSource } from '../../src/agent/spool/segment.ts';
-import type { Family } from '../../src/model/family.ts';
+import type { SpoolEpoch } from '../../src/agent/spool/segment.ts';
 import type { Recording } from '../../src/model/recording.ts';
 import { Schema } from '../../src/model/schema.ts';
+import type { Source } from '../../src/model/source.ts';
 import { decodeAgentMessage } from '../../src/protocol/codec.ts';
 import { FrameDecoder } from '../../src/protocol/frame.ts';
 import { limits } from '../../src/protocol/limits.ts';
-import type { AgentMessage, EpochSeq } from '../../src/protocol/message.ts';
-import { SchemaTable } from '../../src/protocol/schema-table.ts';
+import type { AgentMessage, EpochSeq, ReportMessage } from '../../src/protocol/messages.ts';
+import { type DeclaredSource, SchemaTable } from '../../src/protocol/schema-table.ts';
+import { addGroup, type LabelledFamily } from './groups.ts';
 
 /** A report as somebody who reads it sees it. */
 export interface ReadReport {
@@ -33,7 +34,7 @@ export class RecordingMaker {
 
   grow(series: number): void {
     const labelValues = Array.from({ length: series }, () => `s${this.#names++}`);
-    this.#schema.append(family, series, labelValues);
+    addGroup(this.#schema, family, labelValues);
   }
 
   beginAnew(series: number): void {
@@ -54,11 +55,10 @@ export class RecordingMaker {
   }
 }
 
-export const family: Family = {
+export const family: LabelledFamily = {
   name: 'test_value',
   type: 'gauge',
   help: 'A value.',
-  unit: '',
   divisor: 1,
   labelNames: ['series'],
 };
@@ -69,7 +69,7 @@ export function valuesOf({ schema, sums, present }: Recording): Map<string, numb
   for (const block of schema.blocks) {
     for (let index = 0; index < block.seriesCount; index++) {
       const series = block.firstSeries + index;
-      const width = block.family.labelNames.length;
+      const width = block.labelNames.length;
       const labels = block.labelValues.slice(index * width, (index + 1) * width);
       if (present[series] === 1) values.set(labels.join(), sums[series]!);
     }
@@ -116,19 +116,17 @@ export class Receiver {
       this.#table.declare(message, payloadBytes);
       this.schemaBytes += payloadBytes;
     } else if (message.kind === 'report') {
-      this.#table.apply(message);
-      this.#keep(message.seq, message.timeMs);
+      this.#keep(message, this.#table.apply(message));
     }
   }
 
-  #keep(seq: number, timeMs: number): void {
+  #keep({ seq, timeMs }: ReportMessage, { schema, state, offsetMs }: DeclaredSource): void {
     const epoch = this.#table.epoch!;
     if (seq <= (this.last.get(epoch) ?? 0)) {
       this.duplicates++;
       return;
     }
     this.last.set(epoch, seq);
-    const { schema, state, offsetMs } = this.#table;
     this.received.push({ epoch, seq, timeMs: timeMs + offsetMs, values: valuesOf({ schema, ...state }) });
   }
 }
@@ -149,4 +147,4 @@ function refuse({ id }: SpoolEpoch): never {
 }
 
 /** What a test's reports are sampled under. */
-export const hostSource: SpoolSource = { id: 0, name: 'host', intervalMs: 5000, labels: [['rack', '7']] };
+export const hostSource: Source = { id: 0, name: 'host', intervalMs: 5000, labels: [['rack', '7']] };

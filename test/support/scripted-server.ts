@@ -1,6 +1,6 @@
 import { encodeMessage } from '../../src/protocol/codec.ts';
 import { encodeFrame } from '../../src/protocol/frame.ts';
-import type { AgentMessage, EpochSeq, Hello, ServerMessage } from '../../src/protocol/message.ts';
+import type { AgentMessage, EpochSeq, Hello, ServerMessage } from '../../src/protocol/messages.ts';
 import { type Connection, ConnectionError } from '../../src/runtime/connection.ts';
 import { Receiver } from './recordings.ts';
 import type { VirtualClock } from './virtual-clock.ts';

@@ -1,20 +1,22 @@
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { type Family, seriesValue } from '../../src/model/family.ts';
+import type { Sums } from '../../src/model/report.ts';
 import { decodeServerMessage, encodeMessage, encodeSchema } from '../../src/protocol/codec.ts';
-import { encodeDelta, encodeKey, type Sums } from '../../src/protocol/delta.ts';
+import { encodeDelta, encodeKey } from '../../src/protocol/delta.ts';
 import { encodeFrame, FrameDecoder } from '../../src/protocol/frame.ts';
 import { limits } from '../../src/protocol/limits.ts';
-import type { AgentMessage, ServerMessage } from '../../src/protocol/message.ts';
+import type { AgentMessage, ServerMessage } from '../../src/protocol/messages.ts';
 import { type Samples, seriesKey } from './agents-record.ts';
+import { beginOf, groupOf, type LabelledFamily, pingOf } from './groups.ts';
 
 // The numbers of a counter's ticks are divided by 100, as those of /proc/stat are.
-const counter: Family = {
-  ...{ name: 'simulated_seconds_total', type: 'counter', help: 'Rises.', unit: 'seconds', divisor: 100 },
+const counter: LabelledFamily = {
+  ...{ name: 'simulated_seconds_total', type: 'counter', help: 'Rises.', divisor: 100 },
   labelNames: ['series'],
 };
-const gauge: Family = {
-  ...{ name: 'simulated_bytes', type: 'gauge', help: 'Goes up and down.', unit: 'bytes', divisor: 1 },
+const gauge: LabelledFamily = {
+  ...{ name: 'simulated_bytes', type: 'gauge', help: 'Goes up and down.', divisor: 1 },
   labelNames: ['series'],
 };
 
@@ -66,16 +68,16 @@ export class SimulatedAgent {
     });
     socket.on('error', (error) => this.#fail(error));
     await once(socket, 'connect');
-    await this.#ask({ kind: 'hello', version: 1, agentName: name, hostId: name, labels: [], intervalMs });
+    await this.#ask({ kind: 'hello', version: 1, agentName: name, hostId: name, software: 'simulated' });
     this.#state = undefined;
-    await this.#send({ kind: 'begin', epoch: this.#epoch, offsetMs: 0 });
-    const declare = (family: Family, count: number) => ({
-      family,
-      seriesCount: count,
-      labelValues: Array.from({ length: count }, (_, at) => String(at)),
-    });
+    await this.#send(beginOf({ epoch: this.#epoch, intervalMs }));
+    const declare = (family: LabelledFamily, count: number) =>
+      groupOf(
+        family,
+        Array.from({ length: count }, (_, at) => String(at)),
+      );
     const half = Math.floor(seriesCount / 2);
-    const payloads = encodeSchema([declare(counter, half), declare(gauge, seriesCount - half)]);
+    const payloads = encodeSchema(0, [declare(counter, half), declare(gauge, seriesCount - half)]);
     for (const payload of payloads) await this.#write(payload);
   }
 
@@ -91,12 +93,12 @@ export class SimulatedAgent {
     const pairs = isKey || this.#state === undefined ? encodeKey(next) : encodeDelta(this.#state, next);
     this.#reportsSinceKey = isKey ? 0 : this.#reportsSinceKey + 1;
     this.#state = next;
-    await this.#send({ kind: 'report', key: isKey, seq: this.times.length, timeMs, pairs });
+    await this.#send({ kind: 'report', key: isKey, source: 0, seq: this.times.length, timeMs, pairs });
   }
 
   /** Resolves when the server has read everything that was sent. Throws when it has ended the connection. */
   async ping(): Promise<void> {
-    await this.#ask({ kind: 'ping', nonce: ++this.#nonce });
+    await this.#ask(pingOf(++this.#nonce));
   }
 
   close(): void {

@@ -26,7 +26,8 @@ function familyText(recording: Recording, blocks: readonly SchemaBlock[]): strin
 }
 
 function seriesLines({ sums, present }: Recording, block: SchemaBlock): string[] {
-  const { name, divisor, labelNames } = block.family;
+  const { labelNames, suffix } = block;
+  const { name, divisor } = block.family;
   const lines: string[] = [];
   for (let index = 0; index < block.seriesCount; index++) {
     const id = block.firstSeries + index;
@@ -36,7 +37,7 @@ function seriesLines({ sums, present }: Recording, block: SchemaBlock): string[]
       .filter(([, value]) => value !== '')
       .map(([label, value]) => `${label}="${escapeLabelValue(value)}"`);
     const set = labels.length === 0 ? '' : `{${labels.join(',')}}`;
-    lines.push(`${name}${set} ${numberText(seriesValue(sums[id]!, divisor))}\n`);
+    lines.push(`${name}${suffix}${set} ${numberText(seriesValue(sums[id]!, divisor))}\n`);
   }
   return lines;
 }

@@ -1,10 +1,11 @@
 import assert from 'node:assert';
-import { type Family, metricTypes } from '../../model/family.ts';
+import { type Family, metricTypes, sameFamily } from '../../model/family.ts';
 import type { Recording } from '../../model/recording.ts';
-import { Schema, sameFamily } from '../../model/schema.ts';
+import { Schema } from '../../model/schema.ts';
+import { sameTexts } from '../../model/series.ts';
 import { limits } from '../../protocol/limits.ts';
 import { isLabelName, isMetricName, isReservedMetricName } from '../../protocol/names.ts';
-import type { Samples } from './collectors/collector.ts';
+import type { SampledFamily, Samples } from './collectors/collector.ts';
 
 /** What became of samples that are not in a recording, for the agent's own metrics. */
 export interface RecorderCounters {
@@ -52,7 +53,7 @@ export class Recorder implements Samples {
   #series: Series[] = [];
   readonly #families = new Map<string, FamilySeries>();
   /** By the object that collectors pass, which is quicker to find than a name. */
-  readonly #familiesByObject = new Map<Family, FamilySeries | undefined>();
+  readonly #familiesByObject = new Map<SampledFamily, FamilySeries | undefined>();
 
   readonly #parts: PartState[] = [];
   #part: PartState | undefined;
@@ -110,7 +111,7 @@ export class Recorder implements Samples {
     this.#part = undefined;
   }
 
-  sample(family: Family, sum: number, label1?: string, label2?: string, label3?: string, label4?: string): void {
+  sample(family: SampledFamily, sum: number, label1?: string, label2?: string, label3?: string, label4?: string): void {
     const part = this.#part;
     const next = part?.plan[part.cursor];
     if (
@@ -127,10 +128,10 @@ export class Recorder implements Samples {
     }
   }
 
-  sampleLabels(family: Family, sum: number, labelValues: readonly string[]): void {
+  sampleLabels(family: SampledFamily, sum: number, labelValues: readonly string[]): void {
     const part = this.#entered();
     const next = part.plan[part.cursor];
-    if (next !== undefined && next.source === family && sameStrings(next.labels, labelValues)) {
+    if (next !== undefined && next.source === family && sameTexts(next.labels, labelValues)) {
       this.#write(part, next, sum);
     } else {
       this.#sampleAnew(new Series(family, undefined, undefined, undefined, undefined, labelValues), sum);
@@ -242,7 +243,7 @@ export class Recorder implements Samples {
     );
   }
 
-  #familyOf(source: Family): FamilySeries | undefined {
+  #familyOf(source: SampledFamily): FamilySeries | undefined {
     const known = this.#familiesByObject.get(source);
     if (known !== undefined || this.#familiesByObject.has(source)) return known;
     // A collector that makes its families anew each time is slow, and must not fill the memory.
@@ -252,13 +253,13 @@ export class Recorder implements Samples {
     return family;
   }
 
-  #familyNamed(source: Family): FamilySeries | undefined {
+  #familyNamed(source: SampledFamily): FamilySeries | undefined {
     const cut = { ...source, help: cutToBytes(source.help, limits.stringBytesMax) };
     const known = this.#families.get(source.name);
     const problem =
-      known === undefined || sameFamily(known.family, cut)
+      known === undefined || (sameFamily(known.family, cut) && sameTexts(known.family.labelNames, cut.labelNames))
         ? problemOf(source)
-        : 'another collector gives it a different type, help, unit or labels';
+        : 'another collector gives it a different type, help or labels';
     if (problem !== undefined) {
       this.#warnOnce(`refused ${source.name}`, `leaving out '${source.name}': ${problem}`);
       return undefined;
@@ -273,13 +274,16 @@ export class Recorder implements Samples {
     for (let at = 0; at < series.labels.length; at++) {
       const value = series.labels[at]!;
       // A UTF-16 unit takes at most three bytes.
-      if (value.length * 3 <= limits.stringBytesMax) continue;
-      const cut = cutToBytes(value, limits.stringBytesMax);
+      if (value.length * 3 <= limits.labelValueBytesMax) continue;
+      const cut = cutToBytes(value, limits.labelValueBytesMax);
       if (cut === value) continue;
       this.#counters.labelsCut++;
       series.replaceLabel(at, cut);
       const label = `${series.source.name}{${series.source.labelNames[at]}}`;
-      this.#warnOnce(`cut ${label}`, `a value of '${label}' is longer than ${limits.stringBytesMax} bytes; cutting it`);
+      this.#warnOnce(
+        `cut ${label}`,
+        `a value of '${label}' is longer than ${limits.labelValueBytesMax} bytes; cutting it`,
+      );
     }
   }
 
@@ -341,7 +345,8 @@ export class Recorder implements Samples {
       series.given = false;
       series.id = id++;
     }
-    this.#schema.append(family.family, group.length, labelValues);
+    const { labelNames } = family.family;
+    this.#schema.add({ family: family.declared, suffix: '', labelNames, seriesCount: group.length, labelValues });
     this.#schemaBytes += bytesOf(group);
   }
 
@@ -418,7 +423,7 @@ const gone = -2;
 
 class Series {
   /** As the collector passed them: what the next sample is compared with. */
-  readonly source: Family;
+  readonly source: SampledFamily;
   readonly label1: string | undefined;
   readonly label2: string | undefined;
   readonly label3: string | undefined;
@@ -432,7 +437,7 @@ class Series {
   sum = 0;
 
   constructor(
-    source: Family,
+    source: SampledFamily,
     label1: string | undefined,
     label2: string | undefined,
     label3: string | undefined,
@@ -453,12 +458,16 @@ class Series {
 }
 
 class FamilySeries {
-  readonly family: Family;
+  readonly family: SampledFamily;
+  /** The same as it goes into the schema. */
+  readonly declared: Family;
   /** By `keyOf` their labels. */
   readonly series = new Map<string, Series>();
 
-  constructor(family: Family) {
+  constructor(family: SampledFamily) {
+    const { name, type, help, divisor } = family;
     this.family = family;
+    this.declared = { name, type, help, divisor };
   }
 }
 
@@ -531,13 +540,6 @@ function keyOf(labels: readonly string[]): string {
   return key;
 }
 
-function sameStrings(a: readonly string[], b: readonly string[]): boolean {
-  if (a === b) return true;
-  if (a.length !== b.length) return false;
-  for (let at = 0; at < a.length; at++) if (a[at] !== b[at]) return false;
-  return true;
-}
-
 /** At most what it takes to declare these series, each family once. */
 function bytesOf(series: readonly Series[]): number {
   const families = new Set<string>();
@@ -560,11 +562,9 @@ function labelBytes(labels: readonly string[]): number {
   return bytes;
 }
 
-function familyBytes(family: Family): number {
+function familyBytes(family: SampledFamily): number {
   const numbers = 2 * 9;
-  return (
-    numbers + 3 * headerBytes + labelBytes([family.name, family.type, family.help, family.unit, ...family.labelNames])
-  );
+  return numbers + 5 * headerBytes + labelBytes([family.name, family.type, family.help, ...family.labelNames]);
 }
 
 /** How much of the limits this takes, by whichever it takes more of. */
@@ -582,16 +582,16 @@ function scale(size: Size, factor: number): Size {
 }
 
 /** Why a server would refuse the family, and with it everything from this agent. */
-function problemOf(family: Family): string | undefined {
-  const { name, type, unit, divisor, labelNames } = family;
-  if (!isMetricName(name) || Buffer.byteLength(name) > limits.stringBytesMax) return 'not a name for a metric';
+function problemOf(family: SampledFamily): string | undefined {
+  const { name, type, divisor, labelNames } = family;
+  if (!isMetricName(name) || name.length > limits.nameBytesMax) return 'not a name for a metric';
   if (isReservedMetricName(name)) return 'the name is reserved';
   if (!metricTypes.includes(type)) return `its type is '${type}', expected ${metricTypes.join(', ')}`;
-  if (Buffer.byteLength(unit) > limits.stringBytesMax) return `its unit is longer than ${limits.stringBytesMax} bytes`;
   if (!Number.isInteger(divisor) || divisor < 1 || divisor > limits.divisorMax) return `its divisor is ${divisor}`;
+  if (type === 'histogram' || type === 'summary') return `a ${type} has series of several names`;
+  if (labelNames.length > limits.labelNamesMax) return `it has more than ${limits.labelNamesMax} labels`;
   for (const label of labelNames) {
-    if (!isLabelName(label) || Buffer.byteLength(label) > limits.stringBytesMax)
-      return `no label may be called '${label}'`;
+    if (!isLabelName(label) || label.length > limits.nameBytesMax) return `no label may be called '${label}'`;
   }
   if (new Set(labelNames).size < labelNames.length) return 'two of its labels have one name';
   return undefined;

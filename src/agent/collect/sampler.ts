@@ -177,7 +177,6 @@ interface Failure {
 
 const duration = gauge('node_scrape_collector_duration_seconds', 'How long a collector took.', {
   labels: ['collector'],
-  unit: 'seconds',
   divisor: 1_000_000,
 });
 const success = gauge('node_scrape_collector_success', 'Whether a collector found what it looks for: 1, or 0.', {

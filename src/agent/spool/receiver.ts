@@ -1,5 +1,5 @@
 import { crc32 } from 'node:zlib';
-import type { EpochSeq } from '../../protocol/message.ts';
+import type { EpochSeq } from '../../protocol/messages.ts';
 import type { Segment, SpoolEpoch } from './segment.ts';
 
 /** What is kept about one server over a restart. */

@@ -1,7 +1,9 @@
 import type { Recording } from '../../model/recording.ts';
+import type { Sums } from '../../model/report.ts';
 import type { Schema } from '../../model/schema.ts';
+import { hostSourceId } from '../../model/source.ts';
 import { encodeMessage, encodeSchema } from '../../protocol/codec.ts';
-import { encodeDelta, encodeKey, type Sums } from '../../protocol/delta.ts';
+import { encodeDelta, encodeKey } from '../../protocol/delta.ts';
 import { limits } from '../../protocol/limits.ts';
 import { frameKind, type SpooledFrame } from './segment.ts';
 
@@ -14,13 +16,13 @@ export type SchemaChange = 'none' | 'grown' | 'new';
  */
 export class RecordingEncoder {
   #schema: Schema | undefined;
-  #declaredParts = 0;
+  #declaredGroups = 0;
   #previous: { sums: Float64Array; present: Uint8Array } = { sums: new Float64Array(0), present: new Uint8Array(0) };
   #reportsSinceKey = 0;
 
   change(recording: Recording): SchemaChange {
     if (recording.schema !== this.#schema) return 'new';
-    return recording.schema.parts.length === this.#declaredParts ? 'none' : 'grown';
+    return recording.schema.groups.length === this.#declaredGroups ? 'none' : 'grown';
   }
 
   /** Forgets what was declared: the next recording comes with its whole schema and a key. */
@@ -33,7 +35,7 @@ export class RecordingEncoder {
     const next = sumsOf(recording);
     const key = frames.length > 0 || this.#reportsSinceKey >= limits.reportsPerKeyMax - 1;
     const pairs = key ? encodeKey(next) : encodeDelta(this.#previous, next);
-    const payload = encodeMessage({ kind: 'report', key, ...place, pairs });
+    const payload = encodeMessage({ kind: 'report', key, source: hostSourceId, ...place, pairs });
     frames.push({ kind: key ? frameKind.key : frameKind.delta, ...place, payload });
     this.#reportsSinceKey = key ? 0 : this.#reportsSinceKey + 1;
     this.#keep(next);
@@ -41,13 +43,13 @@ export class RecordingEncoder {
   }
 
   #schemaFrames({ schema }: Recording): SpooledFrame[] {
-    if (schema !== this.#schema) this.#declaredParts = 0;
-    const fresh = schema.parts.slice(this.#declaredParts);
+    if (schema !== this.#schema) this.#declaredGroups = 0;
+    const fresh = schema.groups.slice(this.#declaredGroups);
     // A schema of nothing: begin again is all there is to say, and the report has to be a key all the same.
     if (schema !== this.#schema) this.#reportsSinceKey = limits.reportsPerKeyMax;
     this.#schema = schema;
-    this.#declaredParts = schema.parts.length;
-    return encodeSchema(fresh).map((payload) => ({ kind: frameKind.schema, seq: 0, timeMs: 0, payload }));
+    this.#declaredGroups = schema.groups.length;
+    return encodeSchema(hostSourceId, fresh).map((payload) => ({ kind: frameKind.schema, seq: 0, timeMs: 0, payload }));
   }
 
   /** The recording's arrays are used again by the next tick, so the encoder has its own. */

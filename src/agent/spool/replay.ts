@@ -1,6 +1,6 @@
 import { encodeMessage } from '../../protocol/codec.ts';
 import { encodeFrame } from '../../protocol/frame.ts';
-import type { EpochSeq } from '../../protocol/message.ts';
+import type { EpochSeq } from '../../protocol/messages.ts';
 import type { Receiver } from './receiver.ts';
 import { frameKind, type Segment, type SpoolEpoch } from './segment.ts';
 
@@ -83,7 +83,10 @@ export class Replay {
     this.#segmentNumber = segment.number;
     this.#place = { segment, keyIndex, index: continues ? keyIndex : 0 };
     if (continues) return this.#send(this.#place, bytesMax);
-    const begin = encodeFrame(encodeMessage({ kind: 'begin', epoch: epoch.id, offsetMs }));
+    const { id: source, name, intervalMs, labels } = segment.source;
+    const begin = encodeFrame(
+      encodeMessage({ kind: 'begin', epoch: epoch.id, source, name, intervalMs, labels, offsetMs }),
+    );
     return { kind: 'send', bytes: begin, reportCount: 0 };
   }
 

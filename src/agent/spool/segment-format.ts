@@ -1,5 +1,6 @@
 import { crc32 } from 'node:zlib';
-import { type FrameKind, frameKind, type Segment, type SpooledFrame, type SpoolSource } from './segment.ts';
+import type { Source } from '../../model/source.ts';
+import { type FrameKind, frameKind, type Segment, type SpooledFrame } from './segment.ts';
 
 /**
  * A segment's file: bytes ↔ records.
@@ -18,7 +19,7 @@ import { type FrameKind, frameKind, type Segment, type SpooledFrame, type SpoolS
 export interface SegmentContents {
   readonly epoch: number;
   readonly continues: boolean;
-  readonly source: SpoolSource;
+  readonly source: Source;
   /** Hold at least one report. Their payloads are views of the file's bytes. */
   readonly frames: readonly SpooledFrame[];
   readonly firstSeq: number;
@@ -126,7 +127,7 @@ function parseHeader(payload: Buffer): Pick<SegmentContents, 'epoch' | 'continue
   return { epoch: epoch as number, continues, source };
 }
 
-function isSource(value: unknown): value is SpoolSource {
+function isSource(value: unknown): value is Source {
   if (typeof value !== 'object' || value === null) return false;
   const { id, name, intervalMs, labels } = value as Record<string, unknown>;
   if (!Number.isSafeInteger(id) || typeof name !== 'string' || !Number.isSafeInteger(intervalMs)) return false;

@@ -1,3 +1,4 @@
+import type { Source } from '../../model/source.ts';
 import { frameHeaderBytes } from '../../protocol/frame.ts';
 
 /** One run of the agent on one clock. The spool alone changes it. */
@@ -9,14 +10,6 @@ export interface SpoolEpoch {
   lastSeq: number;
   /** The time of that report. */
   lastTimeMs: number;
-}
-
-/** What a report was sampled under. It is kept with the report, so that a restart with other labels changes no history. */
-export interface SpoolSource {
-  readonly id: number;
-  readonly name: string;
-  readonly intervalMs: number;
-  readonly labels: readonly (readonly [name: string, value: string])[];
 }
 
 /** What a frame in the spool is. On disk these are bytes: never change what one means. */
@@ -49,7 +42,8 @@ export class Segment {
   /** Its place in the spool's order: each new segment has a higher one. */
   readonly number: number;
   readonly epoch: SpoolEpoch;
-  readonly source: SpoolSource;
+  /** What its reports were sampled under: a restart with other labels changes no history. */
+  readonly source: Source;
   /** The schema at its start is the one at the end of the segment before it, which was full. */
   readonly continues: boolean;
   #bytes: Uint8Array = new Uint8Array(0);
@@ -64,7 +58,7 @@ export class Segment {
   #newestAtMs = 0;
   #removed = false;
 
-  constructor(options: { number: number; epoch: SpoolEpoch; source: SpoolSource; continues: boolean }) {
+  constructor(options: { number: number; epoch: SpoolEpoch; source: Source; continues: boolean }) {
     this.number = options.number;
     this.epoch = options.epoch;
     this.source = options.source;

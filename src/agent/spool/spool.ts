@@ -1,12 +1,13 @@
 import type { Recording } from '../../model/recording.ts';
-import type { EpochSeq } from '../../protocol/message.ts';
+import type { Source } from '../../model/source.ts';
+import type { EpochSeq } from '../../protocol/messages.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import { bytesText, durationText, isoTime, plural } from '../../runtime/words.ts';
 import type { DiskState, LoadedSegment, Mirror, MirrorClosed } from './mirror.ts';
 import { Receiver, type ReceiverState } from './receiver.ts';
 import { RecordingEncoder, type SchemaChange } from './recording-encoder.ts';
 import { Replay } from './replay.ts';
-import { Segment, type SpoolEpoch, type SpooledFrame, type SpoolSource } from './segment.ts';
+import { Segment, type SpoolEpoch, type SpooledFrame } from './segment.ts';
 
 /** Why reports were dropped: the spool was full, they were too old, or their file was damaged. */
 export type DropReason = 'full' | 'age' | 'disk';
@@ -48,7 +49,7 @@ export interface SpoolOptions {
   readonly bounds: SpoolBounds;
   readonly counters: SpoolCounters;
   /** What the reports of this run are sampled under. */
-  readonly source: SpoolSource;
+  readonly source: Source;
   /** The addresses of the servers that reports go to: a receiver each. */
   readonly servers: readonly string[];
   /** Where everything is mirrored to; without it a restart loses what is held. */
@@ -70,7 +71,7 @@ export class Spool {
   readonly #clock: Clock;
   readonly #bounds: SpoolBounds;
   readonly #counters: SpoolCounters;
-  readonly #source: SpoolSource;
+  readonly #source: Source;
   readonly #mirror: Mirror | undefined;
   readonly #encoder = new RecordingEncoder();
   readonly #receivers = new Map<string, Receiver>();
@@ -104,7 +105,7 @@ export class Spool {
     return this.#epochs;
   }
   /** What the reports of this run are sampled under. */
-  get source(): SpoolSource {
+  get source(): Source {
     return this.#source;
   }
   get segments(): readonly Segment[] {

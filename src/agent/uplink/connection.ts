@@ -2,13 +2,13 @@ import { decodeServerMessage, encodeMessage } from '../../protocol/codec.ts';
 import { ProtocolError } from '../../protocol/errors.ts';
 import { encodeFrame, FrameDecoder } from '../../protocol/frame.ts';
 import { limits } from '../../protocol/limits.ts';
-import type { AgentMessage, Hello, Pong, ServerMessage, Welcome } from '../../protocol/message.ts';
-import { protocolVersion } from '../../protocol/message.ts';
+import type { AgentMessage, Handlers, Hello, Pong, ServerMessage, Welcome } from '../../protocol/messages.ts';
+import { handle, protocolVersion } from '../../protocol/messages.ts';
 import type { BootClock, Clock, Timer } from '../../runtime/clock.ts';
 import { CodedError } from '../../runtime/coded-error.ts';
 import { type Connection, ConnectionError } from '../../runtime/connection.ts';
 import type { Log } from '../../runtime/log.ts';
-import { secondsText } from '../../runtime/words.ts';
+import { isoTime, plural, printable, secondsText } from '../../runtime/words.ts';
 import type { Receiver } from '../spool/receiver.ts';
 import type { Replay, ReplayStep } from '../spool/replay.ts';
 import type { SpoolEpoch } from '../spool/segment.ts';
@@ -326,7 +326,8 @@ export class ServerConnection {
   #pingFrame(): Uint8Array {
     const nonce = ++this.#nonce;
     this.#pingSentAtMs.set(nonce, this.#options.boot.bootMs());
-    return encodeFrame(encodeMessage({ kind: 'ping', nonce }));
+    const { waitingCount: spoolReports, droppedCount: droppedReports } = this.#options.spool;
+    return encodeFrame(encodeMessage({ kind: 'ping', nonce, spoolReports, droppedReports }));
   }
 
   async #readAll(): Promise<void> {
@@ -343,24 +344,29 @@ export class ServerConnection {
 
   #receive(message: ServerMessage): void {
     this.#keepAlive.heard();
-    switch (message.kind) {
-      case 'welcome':
-        this.#welcomedAtMs = this.#options.boot.bootMs();
-        if (!this.#answer('welcome', message)) throw new ProtocolError('bad-message', 'welcome: a second one');
-        return;
-      case 'pong':
-        return this.#ponged(message);
-      case 'ack':
-        this.#options.counters.acksReceived++;
-        this.#options.spool.acknowledge(this.#options.receiver, message);
-        return;
-      case 'error':
-        if (message.code === 'clock') this.#options.serverClock.doubt();
-        throw new RefusedError(message.code, `${this.#peer} refuses us (${message.code}): ${message.text}`);
-      case 'unknown':
-        return;
-    }
+    handle(this.#handlers, message);
   }
+
+  readonly #handlers: Handlers<ServerMessage> = {
+    welcome: (message) => {
+      this.#welcomedAtMs = this.#options.boot.bootMs();
+      if (!this.#answer('welcome', message)) throw new ProtocolError('bad-message', 'welcome: a second one');
+    },
+    pong: (message) => this.#ponged(message),
+    ack: ({ epoch, seq }) => {
+      this.#options.counters.acksReceived++;
+      this.#options.spool.acknowledge(this.#options.receiver, { epoch, seq });
+    },
+    error: ({ code, text }) => {
+      if (code === 'clock') this.#options.serverClock.doubt();
+      throw new RefusedError(code, `${this.#peer} refuses us (${code}): ${text}`);
+    },
+    refused: ({ reason, count, firstMs, lastMs }) => {
+      const reports = `${plural(count, 'report')} of ${isoTime(firstMs)} to ${isoTime(lastMs)}`;
+      this.#options.log.warn(`${this.#peer} has not stored ${reports}: ${printable(reason)}`);
+    },
+    unknown: () => {},
+  };
 
   #ponged({ nonce, nowMs: serverMs }: Pong): void {
     const sentAtMs = this.#pingSentAtMs.get(nonce);

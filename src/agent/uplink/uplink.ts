@@ -1,5 +1,5 @@
 import { FrameError, ProtocolError, permanent } from '../../protocol/errors.ts';
-import type { Hello } from '../../protocol/message.ts';
+import type { Hello } from '../../protocol/messages.ts';
 import { backoffMs } from '../../runtime/backoff.ts';
 import type { BootClock, Clock, Timer } from '../../runtime/clock.ts';
 import { type Connection, ConnectionError } from '../../runtime/connection.ts';
@@ -124,7 +124,7 @@ export class Link {
       this.#connection = new ServerConnection({
         ...{ connection, spool, receiver, hello, clock, boot, counters, log, draining, signal, onClockStep },
         serverClock: this.#serverClock,
-        delayMs: sendDelayMs(hello.agentName, hello.intervalMs),
+        delayMs: sendDelayMs(hello.agentName, spool.source.intervalMs),
         onWelcomed: (replay) => {
           isWelcomed = true;
           this.#welcomed(connection, replay);

@@ -1,6 +1,6 @@
 import type { AgentId } from '../../model/agent-id.ts';
 import { agentId } from '../../model/agent-id.ts';
-import type { EpochSeq } from '../../protocol/message.ts';
+import type { EpochSeq } from '../../protocol/messages.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import { Cursors, type ScrapeConnection as CursorsConnection, type CursorsOptions, type Scraper } from './cursors.ts';
 import { takeNew } from './scrape.ts';

@@ -1,6 +1,6 @@
-import type { Family } from '../../model/family.ts';
-import { type Schema, type SchemaPart, sameFamily } from '../../model/schema.ts';
-import type { FamilyDeclaration } from '../../protocol/message.ts';
+import { type Family, sameFamily } from '../../model/family.ts';
+import type { Schema } from '../../model/schema.ts';
+import { type SeriesGroup, sameTexts } from '../../model/series.ts';
 
 /**
  * The schemas that connections, windows and agents hold, and what all of them take in memory. The hosts of a fleet say
@@ -9,38 +9,41 @@ import type { FamilyDeclaration } from '../../protocol/message.ts';
  */
 export class SchemasInUse {
   readonly #schemas = new Map<Schema, SchemaUse>();
-  readonly #parts = new Shared<number, SchemaPart>(partHash, () => entryBytes + partBytes);
+  readonly #groups = new Shared<number, SeriesGroup>(groupHash, () => entryBytes + groupBytes);
   readonly #families = new Shared<string, Family>(({ name }) => name, familyBytes);
-  readonly #labelValues = new Shared<number, LabelValues>(hashOf, labelValuesBytes);
+  readonly #labelNames = new Shared<number, readonly string[]>(hashOf, textsBytes);
+  readonly #labelValues = new Shared<number, LabelValues>(hashOf, textsBytes);
   /** Those that came last, which nobody may hold yet: the families of one collector tend to have the same. */
-  #lastLabelValues: LabelValues = noLabelValues;
+  #lastLabelValues: LabelValues = noTexts;
   #placeCount = 0;
 
   /** About what it all takes. */
   get bytes(): number {
     const own = this.#schemas.size * schemaBytes + this.#placeCount * placeBytes;
-    return own + this.#parts.bytes + this.#families.bytes + this.#labelValues.bytes;
+    return own + this.#groups.bytes + this.#families.bytes + this.#labelNames.bytes + this.#labelValues.bytes;
   }
 
   /** The same declaration, as one that is in use already, or of parts that are, where there are equal ones. */
-  share({ family, seriesCount, labelValues }: FamilyDeclaration): SchemaPart {
-    const part: SchemaPart = {
+  share({ family, suffix, labelNames, seriesCount, labelValues }: SeriesGroup): SeriesGroup {
+    const group: SeriesGroup = {
       family: this.#families.find(family, sameFamily) ?? family,
+      suffix,
+      labelNames: labelNames.length === 0 ? noTexts : (this.#labelNames.find(labelNames, sameTexts) ?? labelNames),
       seriesCount,
       labelValues: this.#sharedLabelValues(labelValues),
     };
-    return this.#parts.find(part, samePart) ?? part;
+    return this.#groups.find(group, sameGroup) ?? group;
   }
 
   /** Somebody more holds the schema. What it has grown by counts from here on, too. */
   hold(schema: Schema): void {
     let use = this.#schemas.get(schema);
     if (use === undefined) {
-      use = { count: 0, partCount: 0 };
+      use = { count: 0, groupCount: 0 };
       this.#schemas.set(schema, use);
     }
     use.count++;
-    for (; use.partCount < schema.parts.length; use.partCount++) this.#add(schema.parts[use.partCount]!);
+    for (; use.groupCount < schema.groups.length; use.groupCount++) this.#add(schema.groups[use.groupCount]!);
   }
 
   /** Somebody holds it no longer. */
@@ -49,28 +52,30 @@ export class SchemasInUse {
     if (use === undefined) throw new Error('a schema is released that nobody holds');
     if (--use.count > 0) return;
     this.#schemas.delete(schema);
-    for (let at = 0; at < use.partCount; at++) this.#remove(schema.parts[at]!);
+    for (let at = 0; at < use.groupCount; at++) this.#remove(schema.groups[at]!);
   }
 
   #sharedLabelValues(labelValues: LabelValues): LabelValues {
-    if (labelValues.length === 0) return noLabelValues;
+    if (labelValues.length === 0) return noTexts;
     if (sameTexts(this.#lastLabelValues, labelValues)) return this.#lastLabelValues;
     this.#lastLabelValues = this.#labelValues.find(labelValues, sameTexts) ?? labelValues;
     return this.#lastLabelValues;
   }
 
-  #add(part: SchemaPart): void {
+  #add(group: SeriesGroup): void {
     this.#placeCount++;
-    if (!this.#parts.add(part)) return;
-    this.#families.add(part.family);
-    if (part.labelValues.length > 0) this.#labelValues.add(part.labelValues);
+    if (!this.#groups.add(group)) return;
+    this.#families.add(group.family);
+    if (group.labelNames.length > 0) this.#labelNames.add(group.labelNames);
+    if (group.labelValues.length > 0) this.#labelValues.add(group.labelValues);
   }
 
-  #remove(part: SchemaPart): void {
+  #remove(group: SeriesGroup): void {
     this.#placeCount--;
-    if (!this.#parts.remove(part)) return;
-    this.#families.remove(part.family);
-    if (part.labelValues.length > 0) this.#labelValues.remove(part.labelValues);
+    if (!this.#groups.remove(group)) return;
+    this.#families.remove(group.family);
+    if (group.labelNames.length > 0) this.#labelNames.remove(group.labelNames);
+    if (group.labelValues.length > 0) this.#labelValues.remove(group.labelValues);
   }
 }
 
@@ -80,7 +85,7 @@ interface SchemaUse {
   /** How many hold it. */
   count: number;
   /** How many of its parts are counted. */
-  partCount: number;
+  groupCount: number;
 }
 
 /** Things by a key that equal ones have in common, each with how many have it. */
@@ -140,15 +145,17 @@ class Shared<K, T extends object> {
 // more than that its own are not shared.
 const candidatesMax = 8;
 
-const noLabelValues: LabelValues = Object.freeze([]);
+const noTexts: LabelValues = Object.freeze([]);
 
-/** Of parts whose families and label values are shared, so that equal ones are the same objects. */
-function samePart(a: SchemaPart, b: SchemaPart): boolean {
-  return a.family === b.family && a.labelValues === b.labelValues && a.seriesCount === b.seriesCount;
-}
-
-function sameTexts(a: LabelValues, b: LabelValues): boolean {
-  return a.length === b.length && a.every((text, at) => text === b[at]);
+/** Of groups whose families and label values are shared, so that equal ones are the same objects. */
+function sameGroup(a: SeriesGroup, b: SeriesGroup): boolean {
+  return (
+    a.family === b.family &&
+    a.suffix === b.suffix &&
+    a.labelValues === b.labelValues &&
+    a.seriesCount === b.seriesCount &&
+    sameTexts(a.labelNames, b.labelNames)
+  );
 }
 
 /** FNV-1a over the characters, and an end after each text: http://www.isthe.com/chongo/tech/comp/fnv/ */
@@ -161,25 +168,24 @@ function hashOf(texts: LabelValues, hashBefore = 0x811c9dc5): number {
   return hash >>> 0;
 }
 
-const partHash = ({ family, labelValues }: SchemaPart): number => hashOf([family.name], hashOf(labelValues));
+const groupHash = ({ family, suffix, labelValues }: SeriesGroup): number =>
+  hashOf([family.name, suffix], hashOf(labelValues));
 
 // What the engine allocates, in 64 bits, and the places in the maps above.
 const schemaBytes = 400;
 // In the schema's list, and the family's in the schema's map.
 const placeBytes = 8 + 40;
-const partBytes = 56;
+const groupBytes = 72;
 const stringBytes = 24;
 const entryBytes = 120;
 
-function familyBytes({ name, help, unit, labelNames }: Family): number {
-  let bytes = entryBytes + 120;
-  for (const text of [name, help, unit, ...labelNames]) bytes += textBytes(text);
-  return bytes;
+function familyBytes({ name, help }: Family): number {
+  return entryBytes + 104 + textBytes(name) + textBytes(help);
 }
 
-function labelValuesBytes(labelValues: LabelValues): number {
+function textsBytes(texts: readonly string[]): number {
   let bytes = entryBytes;
-  for (const text of labelValues) bytes += textBytes(text);
+  for (const text of texts) bytes += textBytes(text);
   return bytes;
 }
 

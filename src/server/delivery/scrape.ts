@@ -1,4 +1,5 @@
 import type { AgentId } from '../../model/agent-id.ts';
+import { hostSourceName } from '../../model/source.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import type { AgentBatch } from '../exposition/exposition.ts';
 import type { Given, Scrape } from './cursors.ts';
@@ -107,7 +108,11 @@ export function takeNewest(options: Pick<TakeOptions, 'clock'>, agents: readonly
   return batches;
 }
 
-const batchOf = ({ id, labels }: AgentRecord, runs: readonly WindowRun[]): AgentBatch => ({ agent: id, labels, runs });
+const batchOf = ({ id }: AgentRecord, runs: readonly WindowRun[]): AgentBatch => ({
+  agent: id,
+  sourceName: hostSourceName,
+  runs,
+});
 
 interface Waiting {
   readonly agent: AgentRecord;

@@ -1,9 +1,10 @@
 import type { AgentId } from '../../model/agent-id.ts';
 import type { Schema } from '../../model/schema.ts';
+import { hostSourceId, type Labels, sameLabels } from '../../model/source.ts';
 import { encodeMessage } from '../../protocol/codec.ts';
 import { encodeKey } from '../../protocol/delta.ts';
 import { limits } from '../../protocol/limits.ts';
-import type { EpochSeq, Hello } from '../../protocol/message.ts';
+import type { Begin, EpochSeq } from '../../protocol/messages.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import { SchemasInUse } from './schemas.ts';
 import { type AppendedReport, type Receipt, Window } from './window.ts';
@@ -38,10 +39,14 @@ export class AgentRecord {
   #schema: Schema | undefined;
   /** The last report received of each epoch, in the order in which they were last begun; at most 8. */
   readonly epochs = new Map<number, number>();
-  labels: Hello['labels'] = [];
   hostId = '';
+  software = '';
+  labels: Labels = [];
   intervalMs = 0;
   offsetMs = 0;
+  /** What its last ping said: reports in its spool, and those that it has dropped since its start. */
+  spoolReports: number | undefined;
+  droppedReports: number | undefined;
   /** The address of the live connection, undefined while there is none. */
   peer: string | undefined;
   connectedAtMs: number | undefined;
@@ -133,7 +138,13 @@ export class Store {
   }
 
   /** An epoch is begun, perhaps again. The one begun longest ago is forgotten when there are more than 8. */
-  begin(agent: AgentRecord, epoch: number, offsetMs: number): void {
+  begin(agent: AgentRecord, { epoch, labels, intervalMs, offsetMs }: Omit<Begin, 'kind'>): void {
+    if (!sameLabels(agent.labels, labels)) {
+      // What is printed before a value is kept by schema: another one for other labels.
+      agent.schema = undefined;
+      agent.labels = labels;
+    }
+    agent.intervalMs = intervalMs;
     const seq = agent.epochs.get(epoch) ?? 0;
     agent.epochs.delete(epoch);
     agent.epochs.set(epoch, seq);
@@ -248,5 +259,12 @@ export class Store {
 /** The same report as a key, which a window needs where the agent's own chain of deltas is broken. */
 function keyPayload(report: ReceivedReport): Uint8Array {
   const pairs = encodeKey({ sums: report.sums, present: report.present });
-  return encodeMessage({ kind: 'report', key: true, seq: report.seq, timeMs: report.timeMs, pairs });
+  return encodeMessage({
+    kind: 'report',
+    key: true,
+    source: hostSourceId,
+    seq: report.seq,
+    timeMs: report.timeMs,
+    pairs,
+  });
 }

@@ -1,5 +1,6 @@
 import type { Report } from '../../model/report.ts';
 import type { Schema } from '../../model/schema.ts';
+import type { Labels } from '../../model/source.ts';
 import { decodeAgentMessage } from '../../protocol/codec.ts';
 import { applyPairs } from '../../protocol/delta.ts';
 import { limits } from '../../protocol/limits.ts';
@@ -67,6 +68,7 @@ export class Window {
     const count = report.sums.length;
     const next: HeldReport = {
       schema: report.schema,
+      labels: report.labels,
       seq: report.seq,
       timeMs: report.timeMs,
       // The arrays that fell out are used again where they fit: a steady agent costs no allocation here.
@@ -80,11 +82,12 @@ export class Window {
   }
 
   /** Whether the next report has to be a key, whatever its agent sent. */
-  needsKey(report: Pick<AppendedReport, 'schema' | 'epoch' | 'sums'>): boolean {
+  needsKey(report: Pick<AppendedReport, 'schema' | 'labels' | 'epoch' | 'sums'>): boolean {
     const chunk = this.#chunks.at(-1);
     return (
       chunk === undefined ||
       chunk.schema !== report.schema ||
+      chunk.labels !== report.labels ||
       chunk.seriesCount !== report.sums.length ||
       chunk.epoch !== report.epoch ||
       chunk.timesMs.length >= limits.reportsPerKeyMax
@@ -121,7 +124,7 @@ export class Window {
     return chunk?.timesMs[Math.max(chunk.first, firstAfter(chunk.timesMs, afterMs))];
   }
 
-  /** The oldest `reportsMax` reports with `afterMs < time ≤ untilMs`, decoded, in runs that share a schema. */
+  /** The oldest `reportsMax` reports with `afterMs < time ≤ untilMs`, decoded, in runs that share a schema and labels. */
   read(afterMs: number, untilMs: number, reportsMax: number): WindowRun[] {
     const runs: WindowRun[] = [];
     let left = reportsMax;
@@ -134,8 +137,8 @@ export class Window {
       const reports = this.#decode(chunk, from, to);
       left -= reports.length;
       const last = runs.at(-1);
-      if (last?.schema === chunk.schema) last.reports.push(...reports);
-      else runs.push({ schema: chunk.schema, reports });
+      if (last?.schema === chunk.schema && last.labels === chunk.labels) last.reports.push(...reports);
+      else runs.push({ schema: chunk.schema, labels: chunk.labels, reports });
     }
     return runs;
   }
@@ -144,12 +147,14 @@ export class Window {
   newest(untilMs: number): WindowRun | undefined {
     for (let at = this.#newest.length - 1; at >= 0; at--) {
       const held = this.#newest[at]!;
-      if (held.timeMs <= untilMs) return { schema: held.schema, reports: [copyReport(held)] };
+      if (held.timeMs <= untilMs) return { schema: held.schema, labels: held.labels, reports: [copyReport(held)] };
     }
     for (let at = this.#chunks.length - 1; at >= 0; at--) {
       const chunk = this.#chunks[at]!;
       const index = firstAfter(chunk.timesMs, untilMs) - 1;
-      if (index >= chunk.first) return { schema: chunk.schema, reports: this.#decode(chunk, index, index + 1) };
+      if (index >= chunk.first) {
+        return { schema: chunk.schema, labels: chunk.labels, reports: this.#decode(chunk, index, index + 1) };
+      }
     }
     return undefined;
   }
@@ -228,6 +233,8 @@ type SchemaHolders = Pick<SchemasInUse, 'hold' | 'release'>;
 
 export interface WindowRun {
   readonly schema: Schema;
+  /** Of the begin that the reports came after. */
+  readonly labels: Labels;
   readonly reports: Report[];
 }
 
@@ -240,6 +247,8 @@ export interface Receipt {
 
 export interface AppendedReport {
   readonly schema: Schema;
+  /** Of the source's begin: one object for all reports of one list of labels, as far as that is known. */
+  readonly labels: Labels;
   readonly epoch: number;
   readonly seq: number;
   /** On the server's clock: the epoch's offset has been added. */
@@ -254,6 +263,7 @@ export interface AppendedReport {
 
 interface HeldReport extends Report {
   readonly schema: Schema;
+  readonly labels: Labels;
 }
 
 // An agent at 5 s and a scraper at 15 s: three reports a scrape, and one more for the one that came meanwhile.
@@ -272,6 +282,7 @@ function copyReport(held: HeldReport): Report {
 /** A key report and the deltas that follow it, of one epoch and one schema. */
 class Chunk {
   readonly schema: Schema;
+  readonly labels: Labels;
   /** Constant within a chunk: after a schema frame comes a key, and a key opens a chunk. */
   readonly seriesCount: number;
   readonly epoch: number;
@@ -284,6 +295,7 @@ class Chunk {
 
   constructor(key: AppendedReport) {
     this.schema = key.schema;
+    this.labels = key.labels;
     this.seriesCount = key.sums.length;
     this.epoch = key.epoch;
   }

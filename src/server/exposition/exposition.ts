@@ -1,31 +1,33 @@
 import type { AgentId } from '../../model/agent-id.ts';
-import type { Schema, SchemaPart } from '../../model/schema.ts';
+import type { Schema } from '../../model/schema.ts';
+import type { SeriesGroup } from '../../model/series.ts';
+import type { Labels } from '../../model/source.ts';
 import { type FamilyEntry, FamilyRegistry, type Layout } from './families.ts';
 import { numberBytesMax, writeQuotient } from './numbers.ts';
 import {
-  AgentText,
   copySlackBytes,
   copyText,
-  type Labels,
   noOwnText,
   type OwnText,
   OwnTexts,
   ownText,
+  SourceText,
   schemaBytesMax,
   type Text,
 } from './series-text.ts';
 
-/** What one agent gives to one scrape: its reports in the order of time, in runs that share a schema. */
+/** What one source of an agent gives to one scrape: its reports in the order of time, in runs that share a schema. */
 export interface AgentBatch {
   readonly agent: AgentId;
-  /** Those of its hello: they stand on every series. */
-  readonly labels: Labels;
+  readonly sourceName: string;
   readonly runs: readonly Run[];
 }
 
 export interface Run {
-  /** Belongs to one agent. It grows only by appending; what is remembered of it goes when it goes. */
+  /** Belongs to one source of one agent. It grows only by appending; what is remembered of it goes when it goes. */
   readonly schema: Schema;
+  /** Those of the begin: they stand on every series. One schema has one list of them, or it costs making texts anew. */
+  readonly labels: Labels;
   readonly reports: readonly RunReport[];
 }
 
@@ -93,8 +95,8 @@ export class Exposition {
     let reportCount = 0;
     let work = 0;
     for (const batch of batches) {
-      for (const { schema, reports } of batch.runs) {
-        const known = this.#known(schema, batch);
+      for (const { schema, labels, reports } of batch.runs) {
+        const known = this.#known(schema, batch, labels);
         work += runWork;
         for (let builtBytes = -1; builtBytes !== 0; work += builtBytes) {
           if (work >= workMax) {
@@ -113,11 +115,11 @@ export class Exposition {
     return { sources, sections: sectionsOf(layoutBytes) };
   }
 
-  #known(schema: Schema, { agent, labels }: AgentBatch): KnownSchema {
+  #known(schema: Schema, { agent, sourceName }: AgentBatch, labels: Labels): KnownSchema {
     let known = this.#schemas.get(schema);
-    if (known === undefined || !known.text.isOf(agent, labels)) {
+    if (known === undefined || !known.text.isOf(agent, sourceName, labels)) {
       known = {
-        text: new AgentText(agent, labels),
+        text: new SourceText(agent, sourceName, labels),
         layout: this.#families.extend(undefined, [], agent),
         firsts: noFirsts,
         own: [],
@@ -130,14 +132,14 @@ export class Exposition {
   }
 
   /** Takes in what has come to the schema, a little of it. Returns about how much: 0 when that was all. */
-  #nameSeries({ parts }: Schema, known: KnownSchema): number {
+  #nameSeries({ groups }: Schema, known: KnownSchema): number {
     let work = 0;
-    while (known.own.length < parts.length && work < workMax) {
-      const part = parts[known.own.length]!;
-      let text = this.#ownTexts.kept(part);
-      work += partWork;
+    while (known.own.length < groups.length && work < workMax) {
+      const group = groups[known.own.length]!;
+      let text = this.#ownTexts.kept(group);
+      work += groupWork;
       if (text === undefined && known.ownBytes < schemaBytesMax) {
-        text = this.#ownTexts.make(part);
+        text = this.#ownTexts.make(group);
         work += text.bytes;
       }
       known.own.push(text);
@@ -146,23 +148,23 @@ export class Exposition {
     return work;
   }
 
-  #layOut({ parts }: Schema, known: KnownSchema): void {
+  #layOut({ groups }: Schema, known: KnownSchema): void {
     const count = known.layout.declarations.length;
-    if (count === parts.length) return;
-    const added = parts.slice(count).map(({ family }) => family);
+    if (count === groups.length) return;
+    const added = groups.slice(count);
     known.layout = this.#families.extend(known.layout, added, known.text.agent);
-    known.firsts = firstsOf(parts);
-    for (const [at, family] of added.entries()) {
-      if (!known.text.shares(family)) continue;
+    known.firsts = firstsOf(groups);
+    for (const [at, group] of added.entries()) {
+      if (!known.text.shares(group)) continue;
       known.closings ??= new Map();
-      known.closings.set(count + at, known.text.keptClosing(family));
+      known.closings.set(count + at, known.text.keptClosing(group));
     }
   }
 }
 
-function firstsOf(parts: readonly SchemaPart[]): Uint32Array {
-  const firsts = new Uint32Array(parts.length + 1);
-  for (const [at, { seriesCount }] of parts.entries()) firsts[at + 1] = firsts[at]! + seriesCount;
+function firstsOf(groups: readonly SeriesGroup[]): Uint32Array {
+  const firsts = new Uint32Array(groups.length + 1);
+  for (const [at, { seriesCount }] of groups.entries()) firsts[at + 1] = firsts[at]! + seriesCount;
   return firsts;
 }
 
@@ -173,14 +175,14 @@ const sliceBytes = 128 * 1024;
 // whose names are known. Two or three milliseconds.
 const workMax = 256 * 1024;
 const runWork = 512;
-// To look up a part whose series others have, too.
-const partWork = 16;
+// To look up a group whose series others have, too.
+const groupWork = 16;
 // What a text that is kept takes beside its bytes and its ends, as objects.
 const ownTextBytes = 400;
 
 /** What is remembered of a schema for as long as it lives. */
 interface KnownSchema {
-  readonly text: AgentText;
+  readonly text: SourceText;
   layout: Layout;
   /** The first series of each block, and the end of the last one. */
   firsts: Uint32Array;
@@ -197,7 +199,7 @@ const noFirsts = Uint32Array.of(0);
 class Source {
   readonly schema: Schema;
   readonly reports: readonly RunReport[];
-  readonly text: AgentText;
+  readonly text: SourceText;
   readonly own: readonly (OwnText | undefined)[];
   readonly #closings: ReadonlyMap<number, Text | undefined> | undefined;
   readonly layout: Layout;
@@ -229,7 +231,7 @@ class Source {
   get closing(): Text {
     const closings = this.#closings;
     if (closings === undefined || !closings.has(this.block)) return this.text.closing;
-    return closings.get(this.block) ?? this.text.closingBeside(this.schema.parts[this.block]!.family);
+    return closings.get(this.block) ?? this.text.closingBeside(this.schema.groups[this.block]!);
   }
 
   advance(): void {
@@ -240,9 +242,9 @@ class Source {
 }
 
 /** A run without reports prints nothing, and the newest report is in the last one that has any. */
-function newestOf({ agent, labels, runs }: AgentBatch): AgentBatch {
+function newestOf({ agent, sourceName, runs }: AgentBatch): AgentBatch {
   const run = runs.findLast(({ reports }) => reports.length > 0);
-  return { agent, labels, runs: run === undefined ? [] : [{ schema: run.schema, reports: run.reports.slice(-1) }] };
+  return { agent, sourceName, runs: run === undefined ? [] : [{ ...run, reports: run.reports.slice(-1) }] };
 }
 
 interface Plan {
@@ -449,7 +451,7 @@ function writeBlock(slice: Slice, source: Source, stamps: Stamps, progress: Prog
 function ownBeyond(source: Source, block: number, index: number, progress: Progress): OwnText {
   const last = progress.own;
   if (last === undefined || index >= last.end) {
-    progress.own = ownText(source.schema.parts[block]!, index, sliceBytes);
+    progress.own = ownText(source.schema.groups[block]!, index, sliceBytes);
   }
   return progress.own!;
 }

@@ -1,5 +1,6 @@
 import type { AgentId } from '../../model/agent-id.ts';
-import type { Family, MetricType } from '../../model/family.ts';
+import type { MetricType } from '../../model/family.ts';
+import type { SeriesGroup } from '../../model/series.ts';
 import { escapeHelp } from '../../model/text-format.ts';
 import { decimalsOf } from './numbers.ts';
 import { openingOf, type Text } from './series-text.ts';
@@ -29,9 +30,9 @@ export class FamilyRegistry {
     return this.#entries.size;
   }
 
-  /** The layout that has these families after those of `before`: one object for all agents that declare the same. */
-  extend(before: Layout | undefined, families: readonly Family[], agent: AgentId): Layout {
-    const added = families.map((family) => this.#declare(family, agent));
+  /** The layout that has these groups after those of `before`: one object for all agents that declare the same. */
+  extend(before: Layout | undefined, groups: readonly SeriesGroup[], agent: AgentId): Layout {
+    const added = groups.map((group) => this.#declare(group, agent));
     const declarations = before === undefined ? added : [...before.declarations, ...added];
     const hash = hashOf(declarations);
     const known = this.#layouts.get(hash);
@@ -42,13 +43,14 @@ export class FamilyRegistry {
   }
 
   /** The declaration that says the same: one object for all agents that agree. */
-  #declare(family: Family, agent: AgentId): Declaration {
+  #declare(group: SeriesGroup, agent: AgentId): Declaration {
+    const { family } = group;
     const entry = this.#entry(family.name);
     const living = entry.living();
     if (living.length > 0 && living[0]!.type !== family.type) this.#onDisagreement(family.name, agent);
-    const known = living.find((each) => each.says(family));
+    const known = living.find((each) => each.says(group));
     if (known !== undefined) return known;
-    const declaration = new Declaration(this.#declarationCount++, entry, family);
+    const declaration = new Declaration(this.#declarationCount++, entry, group);
     entry.declarations.push(new WeakRef(declaration));
     return declaration;
   }
@@ -90,7 +92,7 @@ export class FamilyEntry {
   }
 }
 
-/** What one or more schemas say of a family, as far as it matters in print. */
+/** What one or more schemas say of a family, and of its series with one suffix, as far as it matters in print. */
 export class Declaration {
   readonly id: number;
   readonly entry: FamilyEntry;
@@ -98,22 +100,24 @@ export class Declaration {
   readonly opening: Text;
   readonly type: MetricType;
   readonly help: string;
+  readonly suffix: string;
   readonly divisor: number;
   readonly decimals: number;
   #header: Uint8Array | undefined;
 
-  constructor(id: number, entry: FamilyEntry, { type, help, divisor }: Family) {
+  constructor(id: number, entry: FamilyEntry, { family: { type, help, divisor }, suffix }: SeriesGroup) {
     this.id = id;
     this.entry = entry;
-    this.opening = openingOf(entry.name);
+    this.opening = openingOf(entry.name + suffix);
     this.type = type;
     this.help = help;
+    this.suffix = suffix;
     this.divisor = divisor;
     this.decimals = decimalsOf(divisor);
   }
 
-  says(family: Family): boolean {
-    return this.type === family.type && this.divisor === family.divisor && this.help === family.help;
+  says({ family: { type, help, divisor }, suffix }: SeriesGroup): boolean {
+    return this.type === type && this.divisor === divisor && this.help === help && this.suffix === suffix;
   }
 
   get header(): Uint8Array {

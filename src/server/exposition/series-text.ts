@@ -1,6 +1,6 @@
 import type { AgentId } from '../../model/agent-id.ts';
-import type { Family } from '../../model/family.ts';
-import type { SchemaPart } from '../../model/schema.ts';
+import { type SeriesGroup, sameTexts } from '../../model/series.ts';
+import { hostSourceName, type Labels, sameLabels } from '../../model/source.ts';
 import { escapeLabelValue } from '../../model/text-format.ts';
 
 /*
@@ -8,7 +8,7 @@ import { escapeLabelValue } from '../../model/text-format.ts';
  * that declare the same; held whole, the lines of a thousand agents of 500 series would be 28 MB.
  *
  *     node_disk_reads_completed_total{agent="   web-1"   ,device="sda"   ,site="x"}
- *     opening: the family's                     agent's  series' own     closing: the labels of the agent's hello
+ *     opening: the group's                      source's series' own     closing: the labels of the begin
  */
 
 /** Some bytes of UTF-8, with {@link copySlackBytes} or more behind them. */
@@ -21,13 +21,14 @@ export interface Text {
 /** {@link copyText} reads and writes so much beyond the end. */
 export const copySlackBytes = 8;
 
-export const openingOf = (familyName: string): Text => textOf(`${familyName}{agent="`);
+export const openingOf = (seriesName: string): Text => textOf(`${seriesName}{agent="`);
 
-/** The two pieces of an agent, with its labels as they were in its hello. */
-export class AgentText {
+/** The two pieces of an agent's source, with the labels of a begin. */
+export class SourceText {
   readonly agent: AgentId;
+  readonly sourceName: string;
   readonly labels: Labels;
-  /** The name, up to `nameEnd`, and the closing, one behind the other. */
+  /** The names of agent and source, up to `nameEnd`, and the closing, one behind the other. */
   readonly view: DataView;
   readonly nameEnd: number;
   readonly end: number;
@@ -36,10 +37,11 @@ export class AgentText {
   /** Others, by the names that they leave out. */
   readonly #closings = new Map<string, Text>();
 
-  constructor(agent: AgentId, labels: Labels) {
+  constructor(agent: AgentId, sourceName: string, labels: Labels) {
     this.agent = agent;
+    this.sourceName = sourceName;
     this.labels = labels;
-    const name = `${agent}"`;
+    const name = sourceName === hostSourceName ? `${agent}"` : `${agent}",source="${sourceName}"`;
     const { view, end } = textOf(`${name}${closingOf(labels)}`);
     this.view = view;
     this.nameEnd = name.length; // of A-Z a-z 0-9 . _ -
@@ -47,27 +49,27 @@ export class AgentText {
     this.closing = { view, start: name.length, end };
   }
 
-  isOf(agent: AgentId, labels: Labels): boolean {
-    return this.agent === agent && (this.labels === labels || sameLabels(this.labels, labels));
+  isOf(agent: AgentId, sourceName: string, labels: Labels): boolean {
+    return this.agent === agent && this.sourceName === sourceName && sameLabels(this.labels, labels);
   }
 
-  /** Whether the family has a label of the same name: then the family's wins, even where it is empty. */
-  shares({ labelNames }: Family): boolean {
+  /** Whether the series have a label of the same name: then theirs wins, even where it is empty. */
+  shares({ labelNames }: SeriesGroup): boolean {
     return this.labels.some(([name]) => labelNames.includes(name));
   }
 
-  /** The closing for a family that shares a name. */
-  closingBeside({ labelNames }: Family): Text {
+  /** The closing for series that share a name. */
+  closingBeside({ labelNames }: SeriesGroup): Text {
     return textOf(closingOf(this.labels.filter(([name]) => !labelNames.includes(name))));
   }
 
-  /** The same, one for all families that share the same names; undefined where there are too many ways to keep them all. */
-  keptClosing(family: Family): Text | undefined {
-    const shared = this.labels.filter(([name]) => family.labelNames.includes(name));
+  /** The same, one for all series that share the same names; undefined where there are too many ways to keep them all. */
+  keptClosing(group: SeriesGroup): Text | undefined {
+    const shared = this.labels.filter(([name]) => group.labelNames.includes(name));
     const key = shared.map(([name]) => name).join();
     const known = this.#closings.get(key);
     if (known !== undefined || this.#closings.size >= closingsMax) return known;
-    const closing = this.closingBeside(family);
+    const closing = this.closingBeside(group);
     this.#closings.set(key, closing);
     return closing;
   }
@@ -75,12 +77,6 @@ export class AgentText {
 
 // An agent has a label or two that some families have, too.
 const closingsMax = 16;
-
-export type Labels = readonly (readonly [name: string, value: string])[];
-
-function sameLabels(a: Labels, b: Labels): boolean {
-  return a.length === b.length && a.every(([name, value], at) => name === b[at]![0] && value === b[at]![1]);
-}
 
 /** A name twice, or `agent`, would have Prometheus refuse the scrape. */
 function closingOf(labels: Labels): string {
@@ -90,7 +86,7 @@ function closingOf(labels: Labels): string {
   return `${printed.map(([name, value]) => label(name, value)).join('')}} `;
 }
 
-/** The own labels of a part's series `first` up to `end`, as they are printed. */
+/** The own labels of a group's series `first` up to `end`, as they are printed. */
 export interface OwnText {
   /** One behind the other, and {@link copySlackBytes} at the end. */
   readonly view: DataView;
@@ -103,22 +99,22 @@ export interface OwnText {
 
 /**
  * The texts of label values that schemas share are shared, too: made once, and kept as long as anybody has the values. The
- * families of a collector, and those of all agents with the same devices, have one.
+ * series of a collector, and those of all agents with the same devices, have one.
  */
 export class OwnTexts {
   readonly #known = new WeakMap<readonly string[], NamedText[]>();
 
-  /** What is kept for this part, {@link ownBytesMax} of it at most, or undefined where nobody has had it made. */
-  kept({ family, labelValues }: SchemaPart): OwnText | undefined {
+  /** What is kept for this group, {@link ownBytesMax} of it at most, or undefined where nobody has had it made. */
+  kept({ labelNames, labelValues }: SeriesGroup): OwnText | undefined {
     if (labelValues.length === 0) return noOwnText;
-    return this.#known.get(labelValues)?.find(({ labelNames }) => sameTexts(labelNames, family.labelNames))?.text;
+    return this.#known.get(labelValues)?.find((named) => sameTexts(named.labelNames, labelNames))?.text;
   }
 
   /** Makes what is to be kept. */
-  make(part: SchemaPart): OwnText {
-    const text = ownText(part, 0, ownBytesMax);
-    const { family, labelValues } = part;
-    const named: NamedText = { labelNames: family.labelNames, text };
+  make(group: SeriesGroup): OwnText {
+    const text = ownText(group, 0, ownBytesMax);
+    const { labelNames, labelValues } = group;
+    const named: NamedText = { labelNames, text };
     const known = this.#known.get(labelValues);
     // One that gives one list many names gains only that not all of them are kept.
     if (known === undefined || known.length >= namesMax) this.#known.set(labelValues, [named]);
@@ -142,22 +138,22 @@ export const noOwnText: OwnText = {
   bytes: 0,
 };
 
-function sameTexts(a: readonly string[], b: readonly string[]): boolean {
-  return a === b || (a.length === b.length && a.every((text, at) => text === b[at]));
-}
-
 /**
- * Of one part: two or three milliseconds of making, some 3 500 series. What a part has beyond it is made anew for every
+ * Of one group: two or three milliseconds of making, some 3 500 series. What a group has beyond it is made anew for every
  * scrape, as is all that a schema has beyond {@link schemaBytesMax}: a host of 36 000 series stays well below, but the
  * longest names and labels that the wire allows would come to 600 MiB.
  */
 export const ownBytesMax = 256 * 1024;
 export const schemaBytesMax = 8 * 1024 * 1024;
 
-/** The own labels of a part's series, from this one on, until they are `bytesMax` or more. */
-export function ownText({ family, seriesCount, labelValues }: SchemaPart, first: number, bytesMax: number): OwnText {
-  const own = ownLabels(family);
-  const width = family.labelNames.length;
+/** The own labels of a group's series, from this one on, until they are `bytesMax` or more. */
+export function ownText(
+  { labelNames, seriesCount, labelValues }: SeriesGroup,
+  first: number,
+  bytesMax: number,
+): OwnText {
+  const own = ownLabels(labelNames);
+  const width = labelNames.length;
   const ends: number[] = [];
   let bytes = 0;
   for (let series = first; series < seriesCount && bytes < bytesMax; series++) {
@@ -184,11 +180,11 @@ function grown(buffer: Buffer, bytes: number): Buffer<ArrayBuffer> {
   return next;
 }
 
-/** The family's labels with their places. A name twice, or `agent`, would have Prometheus refuse the scrape. */
-function ownLabels(family: Family): { name: string; index: number }[] {
-  return family.labelNames
+/** The labels with their places. A name twice, or `agent`, would have Prometheus refuse the scrape. */
+function ownLabels(labelNames: readonly string[]): { name: string; index: number }[] {
+  return labelNames
     .map((name, index) => ({ name, index }))
-    .filter(({ name, index }) => name !== 'agent' && family.labelNames.indexOf(name) === index);
+    .filter(({ name, index }) => name !== 'agent' && labelNames.indexOf(name) === index);
 }
 
 /** An empty value is no label, to Prometheus as well. */

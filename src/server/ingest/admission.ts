@@ -1,6 +1,6 @@
 import { type AgentId, agentId } from '../../model/agent-id.ts';
 import { ProtocolError } from '../../protocol/errors.ts';
-import type { Hello } from '../../protocol/message.ts';
+import type { Hello } from '../../protocol/messages.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import type { Connection } from '../../runtime/connection.ts';
 import type { Log } from '../../runtime/log.ts';

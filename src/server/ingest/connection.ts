@@ -3,13 +3,14 @@ import { decodeAgentMessage, encodeMessage } from '../../protocol/codec.ts';
 import { FrameError, ProtocolError, wireCode } from '../../protocol/errors.ts';
 import { encodeFrame, FrameDecoder } from '../../protocol/frame.ts';
 import { limits } from '../../protocol/limits.ts';
-import type { AgentMessage, EpochSeq, Hello, ReportMessage, ServerMessage } from '../../protocol/message.ts';
-import { protocolVersion } from '../../protocol/message.ts';
+import type { AgentMessage, EpochSeq, Handlers, Hello, ReportMessage, ServerMessage } from '../../protocol/messages.ts';
+import { handle, protocolVersion } from '../../protocol/messages.ts';
 import { SchemaTable } from '../../protocol/schema-table.ts';
 import type { Clock, Timer } from '../../runtime/clock.ts';
 import type { Connection } from '../../runtime/connection.ts';
 import { ConnectionError } from '../../runtime/connection.ts';
 import type { Log } from '../../runtime/log.ts';
+import { printable } from '../../runtime/words.ts';
 import type { Delivery } from '../delivery/delivery.ts';
 import type { AgentRecord } from '../delivery/store.ts';
 import type { Admission } from './admission.ts';
@@ -121,8 +122,7 @@ export class AgentConnection {
         const message = decodeAgentMessage(payload);
         this.#frames++;
         this.#heardMs = this.#options.clock.monotonicMs();
-        if (message.kind === 'hello') this.#hello(message);
-        else this.#receive(message, payload);
+        handle(this.#handlers, message, payload);
         if (share.isOver()) await share.again();
       }
     } finally {
@@ -136,17 +136,15 @@ export class AgentConnection {
     const leave = admission.admit(hello, this, this.#connection);
     const agent = delivery.store.agent(leave.id);
     this.#agent = agent;
-    if (JSON.stringify(agent.labels) !== JSON.stringify(hello.labels)) agent.schema = undefined;
-    agent.labels = hello.labels;
     agent.hostId = hello.hostId;
-    agent.intervalMs = hello.intervalMs;
+    agent.software = hello.software;
     agent.peer = this.#connection.peer;
     agent.identity = this.#connection.identity;
     agent.connectedAtMs = clock.nowMs();
     this.#decoder.payloadBytesMax = limits.reportFrameBytesMax;
     const epochs = [...agent.epochs].map(([epoch, seq]) => ({ epoch, seq }));
     this.#send({ kind: 'welcome', version: protocolVersion, epochs, nowMs: clock.nowMs() });
-    this.#log(`${this.#who()} is connected, reporting every ${hello.intervalMs / 1000} s`);
+    this.#log(`${this.#who()} is connected: ${printable(hello.software)}`);
     const disconnect = delivery.connect(agent, (ack) => this.acknowledge(ack));
     this.#leave = () => {
       this.#leave = () => {};
@@ -158,47 +156,58 @@ export class AgentConnection {
     this.#acknowledgeNow(agent);
   }
 
-  #receive(message: Exclude<AgentMessage, Hello>, payload: Uint8Array): void {
-    const agent = this.#agent;
-    if (agent === undefined) throw new ProtocolError('bad-message', `${message.kind}: before the hello`);
-    switch (message.kind) {
-      case 'begin':
-        this.#table.begin(message);
-        this.#schema = undefined;
-        this.#schemaSeries = 0;
-        this.#follows = false;
-        this.#holdSchema(this.#table.schema);
-        this.#options.delivery.store.begin(agent, message.epoch, message.offsetMs);
-        return this.#acknowledgeNow(agent);
-      case 'schema':
-        this.#table.declare(message, payload.length);
-        return this.#holdSchema(this.#table.schema);
-      case 'report':
-        return this.#report(agent, message, payload);
-      case 'ping':
-        return this.#send({ kind: 'pong', nonce: message.nonce, nowMs: this.#options.clock.nowMs() });
-      case 'unknown':
-        return this.#options.onUnknown(message.number);
-    }
+  readonly #handlers: Handlers<AgentMessage, [payload: Uint8Array]> = {
+    hello: (message) => this.#hello(message),
+    begin: (message) => {
+      const agent = this.#known(message);
+      const source = this.#table.begin(message);
+      this.#schema = undefined;
+      this.#schemaSeries = 0;
+      this.#follows = false;
+      this.#holdSchema(source.schema);
+      this.#options.delivery.store.begin(agent, message);
+      this.#acknowledgeNow(agent);
+    },
+    schema: (message, payload) => {
+      this.#known(message);
+      const source = this.#table.declare(message, payload.length);
+      this.#holdSchema(source.schema);
+    },
+    report: (message, payload) => this.#report(this.#known(message), message, payload),
+    ping: (message) => {
+      const agent = this.#known(message);
+      agent.spoolReports = message.spoolReports;
+      agent.droppedReports = message.droppedReports;
+      this.#send({ kind: 'pong', nonce: message.nonce, nowMs: this.#options.clock.nowMs() });
+    },
+    unknown: (message) => {
+      this.#known(message);
+      this.#options.onUnknown(message.number);
+    },
+  };
+
+  /** Who sends this: nothing comes before the hello. */
+  #known({ kind }: AgentMessage): AgentRecord {
+    if (this.#agent === undefined) throw new ProtocolError('bad-message', `${kind}: before the hello`);
+    return this.#agent;
   }
 
   #report(agent: AgentRecord, message: ReportMessage, payload: Uint8Array): void {
     this.#options.lookAtClock();
     if (this.#ending) return;
-    const table = this.#table;
-    table.apply(message);
-    const { epoch, offsetMs, schema } = table;
-    if (epoch === undefined) throw new ProtocolError('order', 'report: before the first begin');
-    const count = schema.seriesCount;
+    const source = this.#table.apply(message);
+    const count = source.schema.seriesCount;
     const outcome = this.#options.delivery.store.receive(agent, {
-      schema: this.#standing(agent),
-      epoch,
+      schema: this.#standing(agent, source.schema),
+      labels: agent.labels,
+      // It has been begun: the table has looked.
+      epoch: this.#table.epoch!,
       seq: message.seq,
-      timeMs: message.timeMs + offsetMs,
+      timeMs: message.timeMs + source.offsetMs,
       key: message.key,
       payload,
-      sums: table.state.sums.subarray(0, count),
-      present: table.state.present.subarray(0, count),
+      sums: source.state.sums.subarray(0, count),
+      present: source.state.present.subarray(0, count),
       follows: this.#follows,
     });
     this.#follows = outcome === 'stored';
@@ -212,8 +221,7 @@ export class AgentConnection {
   }
 
   /** The schema object that stands for what this connection has declared: the one of the connection before, if equal. */
-  #standing(agent: AgentRecord): Schema {
-    const { schema } = this.#table;
+  #standing(agent: AgentRecord, schema: Schema): Schema {
     if (this.#schema !== undefined && this.#schemaSeries === schema.seriesCount) return this.#schema;
     const standing = this.#schema ?? agent.schema;
     this.#schema = standing?.adopt(schema, this.#schemaSeries) === true ? standing : schema;

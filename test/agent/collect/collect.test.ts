@@ -6,15 +6,15 @@ import { expositionOf } from '../../../src/agent/collect/exposition.ts';
 import { Host } from '../../../src/agent/collect/proc/host.ts';
 import { Sampler } from '../../../src/agent/collect/sampler.ts';
 import { newAgentCounters } from '../../../src/agent/own-metrics.ts';
-import type { Family } from '../../../src/model/family.ts';
 import { Schema } from '../../../src/model/schema.ts';
 import { contextOf, wholeHost } from '../../support/collect-fixture.ts';
+import { addGroup, type LabelledFamily } from '../../support/groups.ts';
 import { parseMetrics } from '../../support/node-exporter.ts';
 import { VirtualClock } from '../../support/virtual-clock.ts';
 
-function textOf(...given: readonly [family: Family, labels: string[], sum: number | undefined][]): string {
+function textOf(...given: readonly [family: LabelledFamily, labels: string[], sum: number | undefined][]): string {
   const schema = new Schema();
-  for (const [family, labels] of given) schema.append(family, 1, labels);
+  for (const [family, labels] of given) addGroup(schema, family, labels);
   return expositionOf({
     schema,
     sums: Float64Array.from(given.map(([, , sum]) => sum ?? 0)),

@@ -7,7 +7,7 @@ import type { Replay } from '../../../src/agent/spool/replay.ts';
 import type { SpoolEpoch } from '../../../src/agent/spool/segment.ts';
 import { Spool, type SpoolBounds } from '../../../src/agent/spool/spool.ts';
 import { limits } from '../../../src/protocol/limits.ts';
-import type { EpochSeq } from '../../../src/protocol/message.ts';
+import type { EpochSeq } from '../../../src/protocol/messages.ts';
 import { MemoryDisk } from '../../support/memory-disk.ts';
 import { MemoryLog } from '../../support/memory-log.ts';
 import { drain, hostSource, type ReadReport, Receiver, RecordingMaker, valuesOf } from '../../support/recordings.ts';

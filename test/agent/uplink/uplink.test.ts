@@ -4,7 +4,7 @@ import { EpochClock } from '../../../src/agent/collect/epoch-clock.ts';
 import { newAgentCounters } from '../../../src/agent/own-metrics.ts';
 import { Spool } from '../../../src/agent/spool/spool.ts';
 import { Link, type LinkOptions } from '../../../src/agent/uplink/uplink.ts';
-import type { ServerMessage } from '../../../src/protocol/message.ts';
+import type { ServerMessage } from '../../../src/protocol/messages.ts';
 import { bootClock } from '../../../src/runtime/clock.ts';
 import { ConnectionError } from '../../../src/runtime/connection.ts';
 import { MemoryLog } from '../../support/memory-log.ts';
@@ -57,7 +57,7 @@ class Agent {
       ...{ clock, boot, spool, counters, log, random, address, dial: options.dial ?? this.server.dial },
       onClockStep: () => this.times.renew(),
       receiver: spool.receiver(address),
-      hello: { agentName: 'agent-1', hostId: 'host', labels: [['rack', '7']], intervalMs: 5000 },
+      hello: { agentName: 'agent-1', hostId: 'host', software: 'sysmon-agent 1' },
     });
   }
 
@@ -111,7 +111,7 @@ test('reports go out as they are made, each after the delay of this agent, on on
   const agent = new Agent().start();
   await agent.clock.advance(1000);
   assert.deepEqual(agent.server.hellos, [
-    { kind: 'hello', version: 1, agentName: 'agent-1', hostId: 'host', labels: [['rack', '7']], intervalMs: 5000 },
+    { kind: 'hello', version: 1, agentName: 'agent-1', hostId: 'host', software: 'sysmon-agent 1' },
   ]);
   agent.sample();
   await settle();

@@ -1,10 +1,11 @@
 import { type AgentId, agentId } from '../../../src/model/agent-id.ts';
-import type { EpochSeq } from '../../../src/protocol/message.ts';
+import type { EpochSeq } from '../../../src/protocol/messages.ts';
 import type { Scrape, ScrapeConnection, Scraper } from '../../../src/server/delivery/cursors.ts';
 import { Delivery } from '../../../src/server/delivery/delivery.ts';
 import { type Taken, takeNew } from '../../../src/server/delivery/scrape.ts';
 import type { StateDisk } from '../../../src/server/delivery/state-file.ts';
 import type { AgentRecord } from '../../../src/server/delivery/store.ts';
+import { beginOf } from '../../support/groups.ts';
 import { settle, VirtualClock } from '../../support/virtual-clock.ts';
 import { connect, timeoutMs, windowMs } from './cursors-harness.ts';
 import { ReportMaker } from './report-maker.ts';
@@ -150,8 +151,7 @@ export class TestAgent {
     this.maker = maker;
     const { delivery } = harness;
     this.record = delivery.store.agent(id);
-    this.record.intervalMs = 5000;
-    delivery.store.begin(this.record, maker.epoch, 0);
+    delivery.store.begin(this.record, beginOf({ epoch: maker.epoch, labels: maker.labels }));
     this.disconnect = delivery.connect(this.record, (ack) => this.acks.push(ack));
     const ack = delivery.ack(this.record);
     if (ack !== undefined) this.acks.push(ack);

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { agentId } from '../../../src/model/agent-id.ts';
+import { beginOf } from '../../support/groups.ts';
 import { settle } from '../../support/virtual-clock.ts';
 import { connect, minuteMs, timeoutMs, windowMs } from './cursors-harness.ts';
 import { DeliveryHarness, MemoryState } from './delivery-harness.ts';
@@ -255,7 +256,7 @@ test('a restart: of epochs begun before the committed one, all was committed; of
   const { store } = world.delivery;
   const epochs = [1, 2, 3].map((epoch) => new ReportMaker({ epoch }));
   const receive = (maker: ReportMaker) => {
-    store.begin(agent.record, maker.epoch, 0);
+    store.begin(agent.record, beginOf({ epoch: maker.epoch }));
     for (let report = 0; report < 2; report++) {
       store.receive(agent.record, { ...maker.make(world.clock.nowMs() + maker.seq, [1]), follows: false });
     }

@@ -1,12 +1,14 @@
-import type { Family } from '../../../src/model/family.ts';
+import type { Sums } from '../../../src/model/report.ts';
 import { Schema } from '../../../src/model/schema.ts';
+import type { Labels } from '../../../src/model/source.ts';
 import { encodeMessage } from '../../../src/protocol/codec.ts';
-import { encodeDelta, encodeKey, type Sums } from '../../../src/protocol/delta.ts';
+import { encodeDelta, encodeKey } from '../../../src/protocol/delta.ts';
 import type { ReceivedReport } from '../../../src/server/delivery/store.ts';
+import { addGroup, type LabelledFamily } from '../../support/groups.ts';
 
 /** A gauge with one label, `series`. */
-export function testFamily(name = 'test_value'): Family {
-  return { name, type: 'gauge', help: 'A value.', unit: '', divisor: 1, labelNames: ['series'] };
+export function testFamily(name = 'test_value'): LabelledFamily {
+  return { name, type: 'gauge', help: 'A value.', divisor: 1, labelNames: ['series'] };
 }
 
 /** A schema of one family with series `s0`, `s1`, …. */
@@ -18,9 +20,9 @@ export function testSchema(series: number, name?: string): Schema {
 
 export function growSchema(schema: Schema, series: number, name?: string): void {
   const from = schema.seriesCount;
-  schema.append(
+  addGroup(
+    schema,
     testFamily(name),
-    series,
     Array.from({ length: series }, (_, index) => `s${from + index}`),
   );
 }
@@ -45,6 +47,7 @@ export class ReportMaker {
   epoch: number;
   seq = 0;
   schema: Schema;
+  labels: Labels = [];
   #before: Sums | undefined;
 
   constructor(options: { epoch?: number; schema?: Schema } = {}) {
@@ -60,9 +63,10 @@ export class ReportMaker {
     const pairs = key ? encodeKey(next) : encodeDelta(before, next);
     this.#before = next;
     const seq = ++this.seq;
-    const payload = encodeMessage({ kind: 'report', key, seq, timeMs, pairs });
+    const payload = encodeMessage({ kind: 'report', key, source: 0, seq, timeMs, pairs });
     const follows = options.follows ?? !key;
-    return { schema: this.schema, epoch: this.epoch, seq, timeMs, key, payload, ...next, follows };
+    const { schema, labels, epoch } = this;
+    return { schema, labels, epoch, seq, timeMs, key, payload, ...next, follows };
   }
 
   /** What comes next is a key: after a begin, a schema. */

@@ -1,18 +1,17 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import type { Family } from '../../../src/model/family.ts';
 import { Schema } from '../../../src/model/schema.ts';
-import type { FamilyDeclaration } from '../../../src/protocol/message.ts';
+import type { SeriesGroup } from '../../../src/model/series.ts';
 import { SchemasInUse } from '../../../src/server/delivery/schemas.ts';
+import { groupOf, type LabelledFamily } from '../../support/groups.ts';
 
 /** As it comes off the wire: nothing in it is an object that is known. */
-function declaration(name: string, values: readonly string[], fields: Partial<Family> = {}): FamilyDeclaration {
-  const family: Family = { name, type: 'gauge', help: 'Help.', unit: '', divisor: 1, labelNames: ['l'], ...fields };
-  return { family, seriesCount: values.length, labelValues: [...values] };
+function declaration(name: string, values: readonly string[], fields: Partial<LabelledFamily> = {}): SeriesGroup {
+  return groupOf({ name, type: 'gauge', help: 'Help.', divisor: 1, labelNames: ['l'], ...fields }, [...values]);
 }
 
-function declared(schemas: SchemasInUse, ...declarations: readonly FamilyDeclaration[]): Schema {
+function declared(schemas: SchemasInUse, ...declarations: readonly SeriesGroup[]): Schema {
   const schema = new Schema();
   for (const each of declarations) schema.add(schemas.share(each));
   schemas.hold(schema);
@@ -37,8 +36,8 @@ test('equal declarations are one object, wherever in their schemas they stand, a
   const first = declared(schemas, declaration('a', values), declaration('b', values));
   const bytes = schemas.bytes;
   const second = declared(schemas, declaration('first', ['x']), declaration('b', values), declaration('a', values));
-  assert.equal(second.parts[1], first.parts[1]);
-  assert.equal(second.parts[2], first.parts[0]);
+  assert.equal(second.groups[1], first.groups[1]);
+  assert.equal(second.groups[2], first.groups[0]);
   assert.deepEqual(
     second.blocks.map(({ family, firstSeries }) => [family.name, firstSeries]),
     [
@@ -51,22 +50,20 @@ test('equal declarations are one object, wherever in their schemas they stand, a
   assert.equal(schemas.bytes, bytes);
   const third = declared(schemas, declaration('a', values));
   assert.ok(schemas.bytes - bytes < 500, `${schemas.bytes - bytes} bytes for the third`);
-  assert.equal(third.parts[0], first.parts[0]);
+  assert.equal(third.groups[0], first.groups[0]);
 });
 
 test('the families of one schema share label values that no other has yet', () => {
   const schemas = new SchemasInUse();
-  const { parts } = declared(schemas, declaration('a', ['x', 'y']), declaration('b', ['x', 'y']));
-  assert.equal(parts[1]!.labelValues, parts[0]!.labelValues);
+  const { groups } = declared(schemas, declaration('a', ['x', 'y']), declaration('b', ['x', 'y']));
+  assert.equal(groups[1]!.labelValues, groups[0]!.labelValues);
 });
 
 test('whatever differs is not shared', () => {
-  const others: FamilyDeclaration[] = [
+  const others: SeriesGroup[] = [
     declaration('a', ['x'], { help: 'Other help.' }),
     declaration('a', ['x'], { type: 'counter' }),
-    declaration('a', ['x'], { unit: 'bytes' }),
     declaration('a', ['x'], { divisor: 2 }),
-    declaration('a', ['x'], { labelNames: ['k'] }),
     declaration('b', ['x']),
   ];
   for (const other of others) {
@@ -76,6 +73,14 @@ test('whatever differs is not shared', () => {
     assert.notEqual(second.blocks[0]!.family, first.blocks[0]!.family);
     assert.deepEqual(second.blocks[0]!.family, other.family);
     assert.equal(second.blocks[0]!.labelValues, first.blocks[0]!.labelValues);
+  }
+  for (const more of [{ labelNames: ['k'] }, { suffix: '_sum' }]) {
+    const schemas = new SchemasInUse();
+    const first = declared(schemas, declaration('a', ['x']));
+    const second = declared(schemas, { ...declaration('a', ['x']), ...more });
+    assert.notEqual(second.groups[0], first.groups[0]);
+    assert.equal(second.groups[0]!.family, first.groups[0]!.family);
+    assert.equal(second.groups[0]!.labelValues, first.groups[0]!.labelValues);
   }
   for (const values of [['y'], ['x', 'x'], ['']]) {
     const schemas = new SchemasInUse();

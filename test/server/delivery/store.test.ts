@@ -4,6 +4,7 @@ import fc from 'fast-check';
 import { agentId } from '../../../src/model/agent-id.ts';
 import { limits } from '../../../src/protocol/limits.ts';
 import { type Outcome, Store, type StoreOptions } from '../../../src/server/delivery/store.ts';
+import { beginOf } from '../../support/groups.ts';
 import { VirtualClock } from '../../support/virtual-clock.ts';
 import { growSchema, ReportMaker, testSchema, valuesOf } from './report-maker.ts';
 
@@ -118,12 +119,12 @@ test('eight epochs are remembered: those last begun', () => {
   const { store } = makeStore();
   const agent = store.agent(name('a'));
   for (let epoch = 1; epoch <= 8; epoch++) {
-    store.begin(agent, epoch, 0);
+    store.begin(agent, beginOf({ epoch }));
     const maker = new ReportMaker({ epoch });
     store.receive(agent, maker.make(1, [1]));
   }
-  store.begin(agent, 1, 250); // again: it keeps its place in the count, and is the youngest
-  store.begin(agent, 9, 0);
+  store.begin(agent, beginOf({ epoch: 1, offsetMs: 250 })); // again: it keeps its place in the count, and is the youngest
+  store.begin(agent, beginOf({ epoch: 9 }));
   assert.deepEqual([...agent.epochs.keys()], [3, 4, 5, 6, 7, 8, 1, 9]);
   assert.equal(agent.epochs.get(1), 1);
   assert.equal(agent.epochs.get(9), 0);

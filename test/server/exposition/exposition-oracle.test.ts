@@ -4,12 +4,12 @@ import { createInterface } from 'node:readline';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { Counter, Gauge, Registry } from 'prom-client';
-import type { Family } from '../../../src/model/family.ts';
 import { Exposition } from '../../../src/server/exposition/exposition.ts';
 import { batchOf, familyOf, reportOf, schemaOf, textOf } from '../../support/batches.ts';
+import type { LabelledFamily } from '../../support/groups.ts';
 
 interface OracleFamily {
-  readonly family: Family;
+  readonly family: LabelledFamily;
   readonly series: readonly { readonly labelValues: readonly string[]; readonly value: number }[];
 }
 
@@ -171,12 +171,12 @@ async function addressOf(exporter: ChildProcess): Promise<string> {
 }
 
 /** The families of a text that an agent could send, with their label values. */
-function familiesOf(text: string): (readonly [Family, ...string[]])[] {
+function familiesOf(text: string): (readonly [LabelledFamily, ...string[]])[] {
   const helps = new Map([...text.matchAll(/^# HELP (\S+) (.*)$/gm)].map(([, name, help]) => [name!, help!]));
   const types = new Map(
     [...text.matchAll(/^# TYPE (\S+) (counter|gauge|untyped)$/gm)].map(([, name, type]) => [name!, type]),
   );
-  const families = new Map<string, [Family, ...string[]]>();
+  const families = new Map<string, [LabelledFamily, ...string[]]>();
   for (const [, name, labels] of text.matchAll(/^([a-z_0-9]+)(?:\{(.*)\})? \S+$/gm)) {
     const type = types.get(name!);
     if (type === undefined) continue;
@@ -186,7 +186,11 @@ function familiesOf(text: string): (readonly [Family, ...string[]])[] {
     if (known !== undefined) known.push(...values);
     else {
       const labelNames = pairs.map(([, label]) => label!);
-      const family = familyOf(name!, { type: type as Family['type'], help: helps.get(name!) ?? '', labelNames });
+      const family = familyOf(name!, {
+        type: type as LabelledFamily['type'],
+        help: helps.get(name!) ?? '',
+        labelNames,
+      });
       families.set(name!, [family, ...values]);
     }
   }

@@ -398,7 +398,7 @@ test('agents that have label values in common have their text in common, under w
   const families = ['disk', 'device', 'disk'].map((label, at) => familyOf(`m${at}`, { labelNames: [label] }));
   const batches = ['a', 'b'].map((agent, place) => {
     const schema = new Schema();
-    for (const family of families) schema.append(family, 2, values);
+    for (const family of families) appendTo(schema, family, ...values);
     // The second has one label itself that the families have, too.
     const labels = place === 0 ? [] : ([['disk', 'own']] as const);
     return batchOf(agent, [{ schema, reports: [reportOf(1, 1, 2, 3, 4, 5, 6)] }], labels);

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { agentId } from '../../../src/model/agent-id.ts';
+import { pingOf } from '../../support/groups.ts';
 import { settle } from '../../support/virtual-clock.ts';
 import { ConnectionHarness } from './connection-harness.ts';
 
@@ -90,7 +91,7 @@ test('three takeovers in a minute are reported as two hosts with one identity; t
   for (const address of [1, 2, 3]) {
     const client = await world.welcomed({}, { peerAddress: `192.0.2.${address}` });
     await world.clock.advance(20_000);
-    client.send({ kind: 'ping', nonce: 1 });
+    client.send(pingOf(1));
     await world.clock.advance(20_000);
   }
   await world.welcomed();

@@ -1,10 +1,11 @@
 import { decodeServerMessage, encodeMessage } from '../../../src/protocol/codec.ts';
 import { encodeFrame, FrameDecoder } from '../../../src/protocol/frame.ts';
 import { limits } from '../../../src/protocol/limits.ts';
-import type { AgentMessage, FamilyDeclaration, Hello, ServerMessage } from '../../../src/protocol/message.ts';
+import type { AgentMessage, Begin, Hello, ServerMessage } from '../../../src/protocol/messages.ts';
 import { Admission } from '../../../src/server/ingest/admission.ts';
 import { AgentConnection } from '../../../src/server/ingest/connection.ts';
 import { FrameScheduler } from '../../../src/server/ingest/scheduler.ts';
+import { beginOf, groupOf } from '../../support/groups.ts';
 import { Link, type LinkOptions } from '../../support/linked-connections.ts';
 import { MemoryLog } from '../../support/memory-log.ts';
 import { settle } from '../../support/virtual-clock.ts';
@@ -84,29 +85,28 @@ export class Client {
   }
 
   hello(fields: Partial<Hello> = {}): void {
-    const hello = { version: 1, agentName: 'a', hostId: 'host-a', labels: [], intervalMs: 5000 };
+    const hello = { version: 1, agentName: 'a', hostId: 'host-a', software: 'test 1' };
     this.send({ kind: 'hello', ...hello, ...fields });
   }
 
-  begin(epoch = 1, offsetMs = 0): void {
-    this.send({ kind: 'begin', epoch, offsetMs });
+  begin(epoch = 1, offsetMs = 0, more: Partial<Begin> = {}): void {
+    this.send(beginOf({ epoch, offsetMs, ...more }));
   }
 
   /** A family `name` with series `s0`, … unless other label values are given. */
   schema(labelValues: readonly string[], name?: string): void {
-    const families: FamilyDeclaration[] = [{ family: testFamily(name), seriesCount: labelValues.length, labelValues }];
-    this.send({ kind: 'schema', families });
+    this.send({ kind: 'schema', source: 0, groups: [groupOf(testFamily(name), labelValues)] });
   }
 
   /** A key report of as many series as there are values. */
   key(seq: number, timeMs: number, ...values: (number | null)[]): void {
     const pairs = values.flatMap((value) => (value === null ? [-1, null] : [0, value]));
-    this.send({ kind: 'report', key: true, seq, timeMs, pairs });
+    this.send({ kind: 'report', key: true, source: 0, seq, timeMs, pairs });
   }
 
   /** A report that adds to the first series. */
   delta(seq: number, timeMs: number, ...pairs: (number | null)[]): void {
-    this.send({ kind: 'report', key: false, seq, timeMs, pairs });
+    this.send({ kind: 'report', key: false, source: 0, seq, timeMs, pairs });
   }
 
   ofKind<K extends ServerMessage['kind']>(kind: K): Extract<ServerMessage, { kind: K }>[] {

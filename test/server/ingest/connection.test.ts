@@ -4,7 +4,8 @@ import { agentId } from '../../../src/model/agent-id.ts';
 import { ProtocolError } from '../../../src/protocol/errors.ts';
 import { encodeFrame } from '../../../src/protocol/frame.ts';
 import { limits } from '../../../src/protocol/limits.ts';
-import type { AgentMessage } from '../../../src/protocol/message.ts';
+import type { AgentMessage } from '../../../src/protocol/messages.ts';
+import { pingOf } from '../../support/groups.ts';
 import { pack } from '../../support/messagepack.ts';
 import { settle } from '../../support/virtual-clock.ts';
 import { minuteMs } from '../delivery/cursors-harness.ts';
@@ -27,7 +28,7 @@ test('a hello is answered by a welcome: version, time, what is known of the epoc
   const agent = record(world);
   assert.equal(agent.peer, '192.0.2.1:40000');
   assert.equal(agent.connectedAtMs, world.clock.nowMs());
-  assert.equal(agent.intervalMs, 5000);
+  assert.equal(agent.software, 'test 1');
   client.link.near.destroy();
   await settle();
   assert.equal(agent.peer, undefined);
@@ -60,7 +61,7 @@ test('an agent is cut off 30 s after its last whole frame', async () => {
   const world = new ConnectionHarness();
   const client = await world.welcomed();
   await world.clock.advance(20_000);
-  client.send({ kind: 'ping', nonce: 7 });
+  client.send(pingOf(7));
   await world.clock.advance(limits.silenceMs - 1);
   client.bytes(Uint8Array.of(0, 0, 0, 99));
   await settle();
@@ -73,7 +74,7 @@ test('an agent is cut off 30 s after its last whole frame', async () => {
 test('a ping is answered at once', async () => {
   const world = new ConnectionHarness();
   const client = await world.welcomed();
-  client.send({ kind: 'ping', nonce: 2 ** 53 - 1 });
+  client.send(pingOf(2 ** 53 - 1));
   await settle();
   assert.deepEqual(client.received.at(-1), { kind: 'pong', nonce: 2 ** 53 - 1, nowMs: world.clock.nowMs() });
 });
@@ -88,16 +89,23 @@ test('a frame of a later version is skipped and counted', async () => {
 });
 
 test('each thing that is wrong has its code, ends that connection, is counted and warned of', async () => {
-  const ping: AgentMessage = { kind: 'ping', nonce: 1 };
+  const ping: AgentMessage = pingOf(1);
   const hello = (client: Client) => client.hello();
   const cases: readonly [code: string, what: string, send: (client: Client, world: ConnectionHarness) => void][] = [
     ['bad-frame', 'no array', (client) => client.bytes(encodeFrame(pack(7)))],
     ['bad-frame', 'a map', (client) => client.bytes(encodeFrame(Uint8Array.of(0x80)))],
-    ['limit', 'a frame beyond a hello', (client) => client.bytes(Uint8Array.of(0, 0, 0x10, 1))],
+    ['limit', 'a frame beyond a hello', (client) => client.bytes(Uint8Array.of(0, 0, 0x04, 1))],
     ['bad-message', 'no hello first', (client) => client.send(ping)],
     ['bad-message', 'a begin before the hello', (client) => client.begin()],
     ['version', 'version 0', (client) => client.hello({ version: 0 })],
-    ['bad-label', 'a label agent', (client) => client.hello({ labels: [['agent', 'x']] })],
+    [
+      'bad-label',
+      'a label agent',
+      (client) => {
+        hello(client);
+        client.begin(1, 0, { labels: [['agent', 'x']] });
+      },
+    ],
     [
       'bad-message',
       'a second hello',
@@ -216,9 +224,9 @@ test('what is logged: a connection without a word is a health check, a torn fram
   assert.deepEqual(world.log.lines, [
     'debug: peer 192.0.2.1:40000 closed the connection',
     'debug: peer 192.0.2.1:40000: the stream ended inside a frame: 3 bytes of it came, of its header',
-    "info: agent 'a' (192.0.2.1:40000) is connected, reporting every 5 s",
+    "info: agent 'a' (192.0.2.1:40000) is connected: test 1",
     "info: agent 'a' (192.0.2.1:40000): the stream ended inside a frame: 3 bytes of it came, of its header",
-    "info: agent 'a' (192.0.2.1:40000) is connected, reporting every 5 s",
+    "info: agent 'a' (192.0.2.1:40000) is connected: test 1",
     "info: agent 'a' (192.0.2.1:40000): 192.0.2.1:40000 reset the connection",
   ]);
   assert.deepEqual(world.ended, []);
@@ -361,12 +369,12 @@ test('a schema that begins like the one before, then differs, is another; the re
   );
 });
 
-test('other labels in the hello mean another schema object', async () => {
+test('other labels in the begin mean another schema object, and stay with their reports', async () => {
   const world = new ConnectionHarness();
   const schemas: unknown[] = [];
   for (const labels of [[], [], [['site', 'x']], [['site', 'y']], [['site', 'y']]] as [string, string][][]) {
-    const client = await world.welcomed({ labels });
-    client.begin(schemas.length + 1);
+    const client = await world.welcomed();
+    client.begin(schemas.length + 1, 0, { labels });
     client.schema(['a']);
     client.key(1, world.clock.nowMs(), 1);
     await settle();
@@ -378,6 +386,15 @@ test('other labels in the hello mean another schema object', async () => {
   assert.deepEqual(
     schemas.map((schema) => schemas.indexOf(schema)),
     [0, 0, 2, 3, 3],
+  );
+  const runs = record(world).window.read(0, Infinity, 99);
+  assert.deepEqual(
+    runs.map(({ labels, reports }) => [labels, reports.length]),
+    [
+      [[], 2],
+      [[['site', 'x']], 1],
+      [[['site', 'y']], 2],
+    ],
   );
 });
 
@@ -445,7 +462,7 @@ test('a peer that asks and does not read is cut off', async () => {
   await settle();
   client.link.back.delayMs = 60_000; // nothing gets through to it
   for (let nonce = 0; nonce < 10_000 && world.ended.length === 0; nonce++) {
-    client.send({ kind: 'ping', nonce });
+    client.send(pingOf(nonce));
     if (nonce % 500 === 0) await settle();
   }
   await settle();
@@ -471,6 +488,7 @@ test('an error to a peer that does not read ends with the deadline of the goodby
 test('schemas of live connections are bounded by the memory of the server; the peer is told to come again', async () => {
   const world = new ConnectionHarness();
   const { store } = world.delivery;
+  // A name that no agent could give it.
   assert.equal(store.holdSchema(testSchema(1, 'x'.repeat(memoryBytesMax - 4000)), undefined), true);
   const before = store.windowBytes;
   assert.ok(before > memoryBytesMax - 4000 && before < memoryBytesMax - 2000, `${before} bytes`);
@@ -479,7 +497,10 @@ test('schemas of live connections are bounded by the memory of the server; the p
   client.schema(['a']);
   await settle();
   assert.equal(client.error, undefined);
-  client.schema(['x'.repeat(1000), 'y'.repeat(1000)], 'other_value');
+  client.schema(
+    ['v', 'w', 'x', 'y'].map((value) => value.repeat(500)),
+    'other_value',
+  );
   await settle();
   assert.equal(client.error, 'busy');
   assert.equal(store.windowBytes, before, 'given back');
@@ -510,7 +531,7 @@ test('an agent that says nothing for long is down, and up again with its next re
   client.key(1, world.clock.nowMs(), 1);
   for (let ping = 0; ping < 6; ping++) {
     await world.clock.advance(10_000);
-    client.send({ kind: 'ping', nonce: ping });
+    client.send(pingOf(ping));
   }
   assert.equal(record(world).up(world.clock.monotonicMs()), false);
   client.key(2, world.clock.nowMs(), 1);

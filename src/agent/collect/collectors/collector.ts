@@ -10,8 +10,8 @@ import type { Host } from '../proc/host.ts';
  * `family.labelNames`; more as an array, which must not change afterwards and is best the same object each time.
  */
 export interface Samples {
-  sample(family: Family, sum: number, label1?: string, label2?: string, label3?: string, label4?: string): void;
-  sampleLabels(family: Family, sum: number, labelValues: readonly string[]): void;
+  sample(family: SampledFamily, sum: number, label1?: string, label2?: string, label3?: string, label4?: string): void;
+  sampleLabels(family: SampledFamily, sum: number, labelValues: readonly string[]): void;
 }
 
 /**
@@ -35,6 +35,11 @@ export interface CollectorContext {
   option<T>(row: OptionRow<T>): T;
 }
 
+/** A family of a collector: its series all have the same labels, and no suffix. */
+export interface SampledFamily extends Family {
+  readonly labelNames: readonly string[];
+}
+
 /** A row of the table in `index.ts`. */
 export interface CollectorRow {
   readonly name: string;
@@ -47,31 +52,29 @@ export interface CollectorRow {
 
 export interface FamilyOptions {
   readonly labels?: readonly string[];
-  readonly unit?: string;
   readonly divisor?: number;
 }
 
 /** A family whose values only rise, but for restarts. */
-export function counter(name: string, help: string, options: FamilyOptions = {}): Family {
+export function counter(name: string, help: string, options: FamilyOptions = {}): SampledFamily {
   return family('counter', name, help, options);
 }
 
 /** A family whose values rise and fall. */
-export function gauge(name: string, help: string, options: FamilyOptions = {}): Family {
+export function gauge(name: string, help: string, options: FamilyOptions = {}): SampledFamily {
   return family('gauge', name, help, options);
 }
 
 /** A family of which node_exporter does not say whether it is a counter: its values come from a list of the kernel's. */
-export function untyped(name: string, help: string, options: FamilyOptions = {}): Family {
+export function untyped(name: string, help: string, options: FamilyOptions = {}): SampledFamily {
   return family('untyped', name, help, options);
 }
 
-function family(type: MetricType, name: string, help: string, options: FamilyOptions): Family {
+function family(type: MetricType, name: string, help: string, options: FamilyOptions): SampledFamily {
   return {
     name,
     type,
     help,
-    unit: options.unit ?? '',
     divisor: options.divisor ?? 1,
     labelNames: options.labels ?? [],
   };

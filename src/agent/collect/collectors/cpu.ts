@@ -20,7 +20,7 @@ export const cpu: CollectorRow = {
 };
 
 // USER_HZ is 100 on every machine that Node.js runs on.
-const inTicks = { unit: 'seconds', divisor: 100 };
+const inTicks = { divisor: 100 };
 const modeSeconds = counter('node_cpu_seconds_total', 'Time that the CPUs spent in each mode.', {
   labels: ['cpu', 'mode'],
   ...inTicks,

@@ -1,8 +1,7 @@
 // /proc/meminfo: `MemTotal:       24683656 kB`, a line a field; counts of huge pages have no unit.
 // https://www.kernel.org/doc/html/latest/filesystems/proc.html#meminfo
-import type { Family } from '../../../model/family.ts';
 import type { Host } from '../proc/host.ts';
-import { type CollectorRow, gauge, type Samples } from './collector.ts';
+import { type CollectorRow, gauge, type SampledFamily, type Samples } from './collector.ts';
 
 export const meminfo: CollectorRow = {
   name: 'meminfo',
@@ -66,7 +65,7 @@ const kilobyteFields = [
 const countFields = ['HugePages_Free', 'HugePages_Rsvd', 'HugePages_Surp', 'HugePages_Total'] as const;
 
 interface Field {
-  readonly family: Family;
+  readonly family: SampledFamily;
   readonly isInKilobytes: boolean;
 }
 
@@ -74,7 +73,7 @@ const fields: ReadonlyMap<string, Field> = new Map<string, Field>([
   ...kilobyteFields.map((field) => {
     // `Active(anon)` is `node_memory_Active_anon_bytes`.
     const name = `node_memory_${field.replace('(', '_').replace(')', '')}_bytes`;
-    const family = gauge(name, `${field} of /proc/meminfo, in bytes.`, { unit: 'bytes' });
+    const family = gauge(name, `${field} of /proc/meminfo, in bytes.`);
     return [field, { family, isInKilobytes: true }] as const;
   }),
   ...countFields.map((field) => {

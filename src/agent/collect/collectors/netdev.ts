@@ -6,10 +6,17 @@
 // The alias of an interface may have a colon (`eth0:1`), so the name ends before the line's last one.
 // rx_nohandler came with Linux 4.6 and is not in that file but in /sys/class/net/DEVICE/statistics.
 // https://www.kernel.org/doc/Documentation/ABI/testing/sysfs-class-net-statistics
-import type { Family } from '../../../model/family.ts';
 import type { Host } from '../proc/host.ts';
 import type { KernelText } from '../proc/text.ts';
-import { type Collector, type CollectorRow, counter, NameFilter, patternOption, type Samples } from './collector.ts';
+import {
+  type Collector,
+  type CollectorRow,
+  counter,
+  NameFilter,
+  patternOption,
+  type SampledFamily,
+  type Samples,
+} from './collector.ts';
 
 const include = patternOption('netdev.device-include', '', 'Network devices to collect. Empty: all.');
 const exclude = patternOption('netdev.device-exclude', '', 'Network devices to leave out. Empty: none.');
@@ -23,7 +30,7 @@ export const netdev: CollectorRow = {
 };
 
 // By the heading of the half (receive, transmit) and of the column.
-const columnFamilies: ReadonlyMap<string, Family> = new Map([
+const columnFamilies: ReadonlyMap<string, SampledFamily> = new Map([
   perDevice('receive_bytes', 'Bytes received.'),
   perDevice('receive_packets', 'Packets received.'),
   perDevice('receive_errs', 'Packets that were received with errors.'),
@@ -43,9 +50,8 @@ const columnFamilies: ReadonlyMap<string, Family> = new Map([
 ]);
 const [, noHandler] = perDevice('receive_nohandler', 'Packets that were received and that no protocol wanted.');
 
-function perDevice(name: string, help: string): [name: string, Family] {
-  const unit = name.endsWith('_bytes') ? 'bytes' : '';
-  return [name, counter(`node_network_${name}_total`, help, { labels: ['device'], unit })];
+function perDevice(name: string, help: string): [name: string, SampledFamily] {
+  return [name, counter(`node_network_${name}_total`, help, { labels: ['device'] })];
 }
 
 interface Device {
@@ -130,7 +136,7 @@ class Columns {
   readonly heading: string;
   readonly names: readonly string[];
   /** Undefined for a column that is not known. */
-  readonly families: readonly (Family | undefined)[];
+  readonly families: readonly (SampledFamily | undefined)[];
   /** Those of the device that is being read. */
   readonly counts: number[] = [];
 

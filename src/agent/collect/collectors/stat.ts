@@ -1,8 +1,15 @@
 // /proc/stat, all but the CPUs: `ctxt 629236`, a line a field; the first number of `intr` and `softirq` is the sum.
 // https://www.kernel.org/doc/html/latest/filesystems/proc.html#miscellaneous-kernel-statistics-in-proc-stat
-import type { Family } from '../../../model/family.ts';
 import type { Host } from '../proc/host.ts';
-import { type Collector, type CollectorRow, counter, gauge, type Samples, switchOption } from './collector.ts';
+import {
+  type Collector,
+  type CollectorRow,
+  counter,
+  gauge,
+  type SampledFamily,
+  type Samples,
+  switchOption,
+} from './collector.ts';
 
 const softirq = switchOption('stat.softirq', 'false', 'Collect software interrupts by kind.');
 
@@ -17,13 +24,13 @@ export const stat: CollectorRow = {
 const fields = [
   field('intr', counter('node_intr_total', 'Interrupts that were served.')),
   field('ctxt', counter('node_context_switches_total', 'Switches from one thread to another.')),
-  field('btime', gauge('node_boot_time_seconds', 'When the host started, in seconds since 1970.', { unit: 'seconds' })),
+  field('btime', gauge('node_boot_time_seconds', 'When the host started, in seconds since 1970.')),
   field('processes', counter('node_forks_total', 'Processes and threads that were created.')),
   field('procs_running', gauge('node_procs_running', 'Threads that run or are ready to.')),
   field('procs_blocked', gauge('node_procs_blocked', 'Threads that wait for a disk.')),
 ];
 
-function field(name: string, family: Family) {
+function field(name: string, family: SampledFamily) {
   return { name, prefix: `${name} `, family };
 }
 

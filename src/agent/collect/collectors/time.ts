@@ -14,10 +14,9 @@ export const time: CollectorRow = {
   create: (context) => new Time(context),
 };
 
-const now = gauge('node_time_seconds', "The host's clock, in seconds since 1970.", { unit: 'seconds', divisor: 1000 });
+const now = gauge('node_time_seconds', "The host's clock, in seconds since 1970.", { divisor: 1000 });
 const zoneOffset = gauge('node_time_zone_offset_seconds', 'What local time is ahead of UTC.', {
   labels: ['time_zone'],
-  unit: 'seconds',
 });
 const available = gauge('node_time_clocksource_available_info', 'Always 1, for each source that the clock could use.', {
   labels: ['device', 'clocksource'],

@@ -1,10 +1,17 @@
 // /proc/vmstat: `pgfault 6033892`, a line a count of the virtual memory. Which there are differs by kernel and by how it
 // was built; the kernel does not say which of them are counters.
 // https://git.kernel.org/pub/scm/linux/kernel/git/torvalds/linux.git/tree/mm/vmstat.c
-import type { Family } from '../../../model/family.ts';
 import type { Host } from '../proc/host.ts';
 import type { KernelText } from '../proc/text.ts';
-import { type Collector, type CollectorRow, NameFilter, patternOption, type Samples, untyped } from './collector.ts';
+import {
+  type Collector,
+  type CollectorRow,
+  NameFilter,
+  patternOption,
+  type SampledFamily,
+  type Samples,
+  untyped,
+} from './collector.ts';
 
 const fields = patternOption(
   'vmstat.fields',
@@ -22,10 +29,10 @@ export const vmstat: CollectorRow = {
 
 class Vmstat implements Collector {
   readonly #filter: NameFilter;
-  readonly #families = new Map<string, Family>();
+  readonly #families = new Map<string, SampledFamily>();
   /** The lines that are wanted, a twentieth of all, as they were found the last time. */
   #starts: string[] = [];
-  #wanted: Family[] = [];
+  #wanted: SampledFamily[] = [];
   readonly #counts: number[] = [];
 
   constructor(filter: NameFilter) {
@@ -51,7 +58,7 @@ class Vmstat implements Collector {
     });
   }
 
-  #familyOf(field: string): Family {
+  #familyOf(field: string): SampledFamily {
     let family = this.#families.get(field);
     if (family === undefined) {
       family = untyped(`node_vmstat_${field}`, `${field} of /proc/vmstat.`);

@@ -1,0 +1,54 @@
+import { ProtocolError, type ProtocolErrorCode, shown } from './errors.ts';
+
+// Readers of the fields of a decoded message. Each throws a ProtocolError that names the field.
+
+export interface IntegerRange {
+  readonly min: number;
+  readonly max: number;
+}
+
+export const anyInteger: IntegerRange = { min: Number.MIN_SAFE_INTEGER, max: Number.MAX_SAFE_INTEGER };
+export const anyCount: IntegerRange = { min: 0, max: Number.MAX_SAFE_INTEGER };
+export const positive: IntegerRange = { min: 1, max: Number.MAX_SAFE_INTEGER };
+
+export function integer(value: unknown, what: string, range: IntegerRange): number {
+  if (typeof value === 'number' && Number.isSafeInteger(value) && value >= range.min && value <= range.max) {
+    return value + 0; // -0 becomes 0
+  }
+  const from = range.min === anyInteger.min ? '' : ` of ${range.min} or more`;
+  const to = range.max === Number.MAX_SAFE_INTEGER ? '' : ` and at most ${range.max}`;
+  throw bad(what, value, `an integer${from}${to}`);
+}
+
+export function string(value: unknown, what: string): string {
+  if (typeof value === 'string') return value;
+  throw bad(what, value, 'a string');
+}
+
+/** A string whose UTF-8 is 1 byte or more and at most so long. */
+export function shortString(value: unknown, what: string, bytesMax: number): string {
+  const text = string(value, what);
+  const bytes = Buffer.byteLength(text);
+  if (bytes >= 1 && bytes <= bytesMax) return text;
+  throw refusal('bad-message', what, `${shown(text)} of ${bytes} bytes`, `1 to ${bytesMax} bytes`);
+}
+
+export function array(value: unknown, what: string): readonly unknown[] {
+  if (Array.isArray(value)) return value;
+  throw bad(what, value, 'an array');
+}
+
+export function strings(value: unknown, what: string): readonly string[] {
+  const elements = array(value, what);
+  for (const element of elements) string(element, what);
+  // Each element has just been seen to be a string.
+  return elements as readonly string[];
+}
+
+export function bad(what: string, value: unknown, expected: string): ProtocolError {
+  return refusal('bad-message', what, value === undefined ? 'missing' : shown(value), expected);
+}
+
+export function refusal(code: ProtocolErrorCode, what: string, was: string | number, expected: string): ProtocolError {
+  return new ProtocolError(code, `${what}: was ${was}, expected ${expected}`);
+}
