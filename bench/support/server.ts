@@ -58,7 +58,11 @@ export class Server {
     const { timeoutSeconds = 10, onText } = options;
     const startMs = performance.now();
     return new Promise((resolve, reject) => {
-      const headers = { 'Accept-Encoding': 'gzip', 'X-Prometheus-Scrape-Timeout-Seconds': String(timeoutSeconds) };
+      const headers = {
+        'Accept-Encoding': 'gzip',
+        'X-Prometheus-Scrape-Timeout-Seconds': String(timeoutSeconds),
+        'User-Agent': 'Prometheus/3.5.0',
+      };
       const request = get({ port: this.webPort, path: '/metrics', agent: this.#agent, headers }, (response) => {
         let bytes = 0;
         response.on('data', (chunk: Buffer) => {

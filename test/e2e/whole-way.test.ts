@@ -215,7 +215,7 @@ async function killedServer({ server, agents, record, tap }: World): Promise<voi
   });
   assert.ok(tap.connections > connectionsBefore + 1);
   const window = await eventually(30_000, async () => {
-    const headers = { 'X-Prometheus-Scrape-Timeout-Seconds': '10' };
+    const headers = { 'X-Prometheus-Scrape-Timeout-Seconds': '10', 'User-Agent': 'Prometheus/3.5.0' };
     const body = await (await server.get('/metrics?scraper=probe', headers)).text();
     const lines = [...body.matchAll(/^node_load1{.*agent="([^"]+)".*} \S+ (\d+)$/gm)];
     assert.equal(new Set(lines.map(([, agent]) => agent)).size, 2, 'the windows hold reports of both');
