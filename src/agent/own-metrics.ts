@@ -58,7 +58,6 @@ export function newAgentCounters(): AgentCounters {
     samplesRefused: 0,
     labelsCut: 0,
     schemasBegun: 0,
-    seriesLeftOut: 0,
   };
 }
 
@@ -236,14 +235,6 @@ const rows: readonly { readonly family: SampledFamily; readonly field: NumberFie
     family: counter(
       'sysmon_agent_schemas_begun_total',
       'Times that all series were declared again because many had disappeared (containers, network interfaces).',
-    ),
-  },
-  {
-    field: 'seriesLeftOut',
-    family: gauge(
-      'sysmon_agent_series_left_out',
-      'Series that are not sent because this host has more than an agent may have. Whole collectors are left out; the ' +
-        'log names them. Use --disable or filters.',
     ),
   },
   {

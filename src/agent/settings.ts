@@ -122,7 +122,7 @@ function nameOf(options: AgentOptions, key: AgentKey | undefined, hostName: stri
   throw options.refuse('name', `expected a name, since that of this host, '${hostName}', cannot be one`);
 }
 
-function labelsOf(options: AgentOptions): Labels {
+export function labelsOf(options: AgentOptions): Labels {
   const { label: labels } = options.values;
   const names = new Set(labels.map(([name]) => name));
   if (names.size < labels.length) throw options.refuse('label', 'expected each name once');

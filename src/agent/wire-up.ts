@@ -9,9 +9,10 @@ import { EpochClock } from './collect/epoch-clock.ts';
 import { Host } from './collect/proc/host.ts';
 import { type CollectorFailure, Sampler } from './collect/sampler.ts';
 import { runSchedule } from './collect/schedule.ts';
+import { SeriesBudget } from './collect/series-budget.ts';
 import type { AgentOptions } from './options.ts';
 import { type AgentCounters, newAgentCounters, processFacts, SelfMetrics } from './own-metrics.ts';
-import { collectorOption, collectorsOf, helloOf, hostSourceOf, rootsOf, type Settings } from './settings.ts';
+import { collectorOption, collectorsOf, helloOf, hostSourceOf, labelsOf, rootsOf, type Settings } from './settings.ts';
 import { Mirror, type MirrorClosed, type SpoolDisk } from './spool/mirror.ts';
 import { type Drop, dropText, Spool } from './spool/spool.ts';
 import { type AgentStatus, diskStatus, linkStatus } from './status.ts';
@@ -184,9 +185,10 @@ export function newSampler(
     clock,
     option: (row) => collectorOption(options, row.name),
   });
+  const budget = new SeriesBudget({ labels: labelsOf(options) });
   const startTimeMs = clock.nowMs() - process.uptime() * 1000;
   const self = new SelfMetrics(counters, processFacts(version, Math.round(startTimeMs)));
-  const sampler = new Sampler({ host, collectors, self, clock, counters, log });
+  const sampler = new Sampler({ host, collectors, self, clock, counters, log, budget });
   return {
     sample: () => sampler.sample(),
     get failures() {

@@ -8,6 +8,7 @@ import { ProtocolError, shown } from './errors.ts';
 import { limits } from './limits.ts';
 import type { Begin, ReportMessage, SchemaMessage } from './messages.ts';
 import { isLabelName, isMetricName, isReservedMetricName } from './names.ts';
+import { escapedBytes, labelOverheadBytes, lineBytesOf } from './text-size.ts';
 
 /**
  * What one connection has begun and declared, and the sums of the last reports. A report means nothing without it, as a
@@ -304,35 +305,11 @@ function addSeries({ keys, byValues }: SeriesKeys, group: SeriesGroup, lineBytes
   return textBytes;
 }
 
-// `,name="value"`
-const labelOverheadBytes = 4;
-// A blank, the longest double, a blank, milliseconds, a newline.
-const valueAndTimeBytes = 1 + 24 + 1 + 17 + 1;
-
-function lineBytesOf({ id, name, labels }: Source): number {
-  let bytes = 'agent='.length + labelOverheadBytes + limits.agentNameCharactersMax + valueAndTimeBytes;
-  if (id !== hostSourceId) bytes += 'source'.length + labelOverheadBytes + name.length;
-  for (const [label, value] of labels) bytes += labelOverheadBytes + label.length + escapedBytes(value);
-  return bytes;
-}
-
 function valueTextBytes(family: Family, value: string): number {
   const bytes = escapedBytes(value);
   // Unescaped it is shorter.
   if (bytes > limits.labelValueBytesMax && Buffer.byteLength(value) > limits.labelValueBytesMax) {
     throw tooMuch(family, `a label value of ${Buffer.byteLength(value)} bytes`, limits.labelValueBytesMax);
-  }
-  return bytes;
-}
-
-/** What a label's value takes in the text format, where `"`, `\` and a newline take two bytes. */
-function escapedBytes(value: string): number {
-  let bytes = value.length;
-  for (let at = 0; at < value.length; at++) {
-    const code = value.charCodeAt(at);
-    // Half of a surrogate pair is half of 4 bytes.
-    if (code >= 0x80) bytes += code < 0x800 || (code >= 0xd800 && code <= 0xdfff) ? 1 : 2;
-    else if (code === 0x22 || code === 0x5c || code === 0x0a) bytes++;
   }
   return bytes;
 }

@@ -36,7 +36,7 @@ export class SyntheticHost {
 
   /** A recorder of one run of the agent. Each call of what it returns is one instant. */
   sampler(): () => Recording {
-    const counters = { samplesDuplicate: 0, samplesRefused: 0, labelsCut: 0, schemasBegun: 0, seriesLeftOut: 0 };
+    const counters = { samplesDuplicate: 0, samplesRefused: 0, labelsCut: 0, schemasBegun: 0 };
     const recorder = new Recorder({ counters, warn: (text) => failed(`the recorder warns: ${text}`) });
     const parts = [recorder.part('cpu'), recorder.part('devices'), recorder.part('mixed')];
     return () => {
@@ -57,7 +57,6 @@ export class SyntheticHost {
       for (const kind of kinds) recorder.sample(this.#mixed, this.#random.pick(hardValues), kind);
       if (this.#random.chance(0.05)) recorder.abandon();
       else recorder.leave();
-      recorder.settle();
       return recorder.end();
     };
   }

@@ -1,11 +1,21 @@
 import assert from 'node:assert';
-import { type Family, metricTypes, sameFamily } from '../../model/family.ts';
+import { type Family, sameFamily } from '../../model/family.ts';
 import type { Recording } from '../../model/recording.ts';
 import { Schema } from '../../model/schema.ts';
 import { sameTexts } from '../../model/series.ts';
 import { limits } from '../../protocol/limits.ts';
-import { isLabelName, isMetricName, isReservedMetricName } from '../../protocol/names.ts';
 import type { SampledFamily, Samples } from './collectors/collector.ts';
+import { cutToBytes, declaredFamily, problemOf } from './family-rules.ts';
+import {
+  addCost,
+  type CostedSeries,
+  costOf,
+  fitsInto,
+  labelBytesOf,
+  noCost,
+  SeriesBudget,
+  type SeriesCost,
+} from './series-budget.ts';
 
 /** What became of samples that are not in a recording, for the agent's own metrics. */
 export interface RecorderCounters {
@@ -13,29 +23,24 @@ export interface RecorderCounters {
   samplesRefused: number;
   labelsCut: number;
   schemasBegun: number;
-  /** At this instant, not since the start. */
-  seriesLeftOut: number;
 }
 
 export interface RecorderOptions {
   readonly counters: RecorderCounters;
   readonly warn: (text: string) => void;
-  /** Smaller in tests. */
-  readonly seriesMax?: number;
-  readonly schemaBytesMax?: number;
+  /** Without one: what the wire allows a host without labels. */
+  readonly budget?: SeriesBudget;
 }
 
 /** A collector's place in a recorder. */
 export interface Part {
   readonly name: string;
-  /** True where its series are not recorded, because the schema has no room for them. */
-  readonly leftOut: boolean;
 }
 
 /**
  * Takes samples in the order in which they come, lines them up with a schema, and writes them into one array.
  *
- *     begin()   enter(cpu) sample … leave()   enter(disks) sample … abandon()   settle()   enter(own) …   end()
+ *     begin()   enter(cpu) sample … leave()   enter(disks) sample … abandon()   enter(own) … leave()   end()
  *
  * Each part has a plan: the series that it gave the last time, in that order. A sample that equals the plan's next is
  * written and that is all; any other is looked up by its labels, and the plan is corrected. New series get their place
@@ -44,11 +49,11 @@ export interface Part {
 export class Recorder implements Samples {
   readonly #counters: RecorderCounters;
   readonly #warn: (text: string) => void;
-  readonly #room: Size;
+  readonly #budget: SeriesBudget;
   readonly #warned = new Set<string>();
 
   #schema = new Schema();
-  #schemaBytes = 0;
+  #schemaCost = noCost;
   /** By id. */
   #series: Series[] = [];
   readonly #families = new Map<string, FamilySeries>();
@@ -69,16 +74,13 @@ export class Recorder implements Samples {
   constructor(options: RecorderOptions) {
     this.#counters = options.counters;
     this.#warn = options.warn;
-    this.#room = {
-      count: options.seriesMax ?? limits.seriesMax,
-      bytes: options.schemaBytesMax ?? limits.schemaBytesMax,
-    };
+    this.#budget = options.budget ?? new SeriesBudget();
     this.#recording = this.#view();
   }
 
-  /** Adds a part. One that is `required` is never left out: what the agent says about itself. */
-  part(name: string, options: { readonly required?: boolean } = {}): Part {
-    const part = new PartState(name, options.required ?? false);
+  /** Adds a part. The agent's own is not a part of the budget: there is room for it beside the collectors. */
+  part(name: string, options: { readonly isOwn?: boolean } = {}): Part {
+    const part = new PartState(name, options.isOwn ?? false);
     this.#parts.push(part);
     return part;
   }
@@ -88,7 +90,8 @@ export class Recorder implements Samples {
     assert(this.#part === undefined, 'the last part was left');
     this.#sums.fill(0, 0, this.#schema.seriesCount);
     this.#present.fill(0, 0, this.#schema.seriesCount);
-    for (const part of this.#parts) part.begin();
+    this.#budget.begin();
+    for (const part of this.#parts) part.added = [];
   }
 
   enter(part: Part): void {
@@ -97,87 +100,68 @@ export class Recorder implements Samples {
     part.cursor = 0;
   }
 
-  /** The part has given all it has. */
+  /** The part has given all it has. Throws a SeriesBudgetError where that is too much: then it has to be abandoned. */
   leave(): void {
     const part = this.#entered();
-    part.plan.length = part.cursor;
+    if (part.cursor < part.plan.length) {
+      part.plan.length = part.cursor;
+      part.cost = undefined;
+    }
+    part.cost ??= costOf(part.plan);
+    if (!part.isOwn) this.#budget.add(part.cost);
     this.#part = undefined;
   }
 
   /** The part has failed: what it gave at this instant is taken back. */
   abandon(): void {
     const part = this.#entered();
-    this.#takeBack(part, part.cursor);
+    for (let at = 0; at < part.cursor; at++) {
+      const { id } = part.plan[at]!;
+      if (id === pending) continue;
+      this.#present[id] = 0;
+      this.#sums[id] = 0;
+    }
+    for (const series of part.added) this.#families.get(series.family.name)!.series.delete(keyOf(series.labels));
+    // Those that have a place stay planned: mostly the same samples come the next time.
+    if (part.added.length > 0) part.plan = part.plan.filter((series) => series.id !== pending);
+    part.added = [];
+    part.cost = undefined;
     this.#part = undefined;
   }
 
-  sample(family: SampledFamily, sum: number, label1?: string, label2?: string, label3?: string, label4?: string): void {
+  sample(family: SampledFamily, sum: number, label1?: string, label2?: string): void {
     const part = this.#part;
     const next = part?.plan[part.cursor];
-    if (
-      next !== undefined &&
-      next.source === family &&
-      next.label1 === label1 &&
-      next.label2 === label2 &&
-      next.label3 === label3 &&
-      next.label4 === label4
-    ) {
+    if (next !== undefined && next.family === family && next.label1 === label1 && next.label2 === label2) {
       this.#write(part!, next, sum);
+    } else if (label1 === undefined) {
+      this.#sampleAnew(family, sum, []);
     } else {
-      this.#sampleAnew(new Series(family, label1, label2, label3, label4, undefined), sum);
+      this.#sampleAnew(family, sum, label2 === undefined ? [label1] : [label1, label2]);
     }
   }
 
   sampleLabels(family: SampledFamily, sum: number, labelValues: readonly string[]): void {
-    const part = this.#entered();
-    const next = part.plan[part.cursor];
-    if (next !== undefined && next.source === family && sameTexts(next.labels, labelValues)) {
-      this.#write(part, next, sum);
+    const part = this.#part;
+    const next = part?.plan[part.cursor];
+    if (next !== undefined && next.family === family && sameTexts(next.given, labelValues)) {
+      this.#write(part!, next, sum);
     } else {
-      this.#sampleAnew(new Series(family, undefined, undefined, undefined, undefined, labelValues), sum);
+      this.#sampleAnew(family, sum, labelValues);
     }
-  }
-
-  /**
-   * After the last collector: decides what has room, so that the parts entered later can say at the same instant what was
-   * left out. Whole parts go, the largest first, rather than whichever series come last.
-   */
-  settle(): void {
-    const parts = this.#parts.filter((part) => !part.required);
-    const limit = scale(this.#room, 1 - ownShare);
-    if (this.#fits(limit) && parts.every((part) => !part.leftOut)) {
-      this.#counters.seriesLeftOut = 0;
-      return;
-    }
-    const sizes = new Map(parts.map((part) => [part, this.#sizeOf(part)]));
-    const bySize = parts.toSorted((a, b) => share(sizes.get(b)!, limit) - share(sizes.get(a)!, limit));
-    const used: Size = { count: 0, bytes: 0 };
-    for (const part of parts) if (!part.leftOut) add(used, sizes.get(part)!, 1);
-    for (const part of bySize) {
-      if (share(used, limit) <= 1) break;
-      if (part.leftOut) continue;
-      add(used, sizes.get(part)!, -1);
-      this.#leaveOut(part, sizes.get(part)!);
-    }
-    for (const part of bySize.toReversed()) {
-      if (!part.leftOut || part.leftOutNow) continue;
-      add(used, sizes.get(part)!, 1);
-      // With room to spare, or it would come and go.
-      part.returns = share(used, limit) <= returnShare;
-      if (!part.returns) break;
-      this.#warn(`the series of collector '${part.name}' fit again and are recorded from the next collection on`);
-    }
-    let seriesLeftOut = 0;
-    for (const part of parts) if (part.leftOut) seriesLeftOut += sizes.get(part)!.count;
-    this.#counters.seriesLeftOut = seriesLeftOut;
   }
 
   /** Ends the instant: new series get their places. */
   end(): Recording {
     assert(this.#part === undefined, 'the last part was left');
-    if (!this.#fits(this.#room)) this.#beginAnew((series) => this.#present[series.id] === 1);
-    this.#place(this.#parts.flatMap((part) => part.added));
-    this.#countTheDead();
+    const added = this.#parts.flatMap((part) => part.added);
+    if (added.length > 0) {
+      // What is present is within the budget: where there is no room, it is taken by series that are gone.
+      const cost = addCost(this.#schemaCost, costOf(added));
+      if (!fitsInto(this.#budget.wire, cost)) this.#beginAnew((series) => this.#present[series.id] === 1);
+      this.#place(added);
+    }
+    this.#collectDead();
     const { schema, sums } = this.#recording;
     if (schema !== this.#schema || sums.length !== schema.seriesCount || sums.buffer !== this.#sums.buffer) {
       this.#recording = this.#view();
@@ -193,12 +177,12 @@ export class Recorder implements Samples {
   #write(part: PartState, series: Series, sum: number): void {
     const { id } = series;
     const present = this.#present;
-    if (id === pending ? series.given : present[id] === 1) {
+    if (id === pending ? series.isGiven : present[id] === 1) {
       this.#duplicate(series);
       return;
     }
     if (id === pending) {
-      series.given = true;
+      series.isGiven = true;
       series.sum = sum;
     } else {
       present[id] = 1;
@@ -208,38 +192,44 @@ export class Recorder implements Samples {
   }
 
   /** Not where it was the last time: a series that stands elsewhere, or a new one. */
-  #sampleAnew(candidate: Series, sum: number): void {
+  #sampleAnew(source: SampledFamily, sum: number, given: readonly string[]): void {
     const part = this.#entered();
-    const family = this.#familyOf(candidate.source);
+    const family = this.#familyOf(source);
     if (family === undefined) {
       this.#counters.samplesRefused++;
       return;
     }
-    assert(
-      candidate.labels.length === family.family.labelNames.length,
-      `a sample of '${family.family.name}' has ${candidate.labels.length} label values`,
-    );
-    this.#cutLabels(candidate);
-    const key = keyOf(candidate.labels);
-    const known = part.leftOut ? undefined : family.series.get(key);
-    if (known !== undefined) {
-      this.#write(part, known, sum);
-    } else if (part.leftOut || part.added.length > this.#room.count) {
-      // A part beyond the limit is left out anyhow: the rest of it is only counted, or it would fill the memory.
-      part.count(candidate);
-    } else {
-      family.series.set(key, candidate);
-      part.added.push(candidate);
-      this.#write(part, candidate, sum);
+    const { labelNames } = source;
+    assert(given.length === labelNames.length, `a sample of '${source.name}' has ${given.length} label values`);
+    part.cost = undefined;
+    const labels = this.#cutLabels(source, given);
+    const key = keyOf(labels);
+    let series = family.series.get(key);
+    if (series === undefined) {
+      if (!part.isOwn) this.#budget.checkCount(part.cursor + 1);
+      const textBytes = this.#budget.textBytesOf(source, labels);
+      if (textBytes > limits.lineBytesMax) return this.#refuseLong(source);
+      series = new Series(source, given, { labels, textBytes });
+      family.series.set(key, series);
+      part.added.push(series);
     }
+    this.#write(part, series, sum);
   }
 
-  #duplicate(series: Series): void {
-    this.#counters.samplesDuplicate++;
-    const labels = series.labels.map((value, at) => `${series.source.labelNames[at]}=${JSON.stringify(value)}`);
+  #refuseLong({ name }: SampledFamily): void {
+    this.#counters.samplesRefused++;
     this.#warnOnce(
-      `duplicate ${series.source.name}`,
-      `'${series.source.name}{${labels.join(',')}}' came twice in one collection; keeping the first`,
+      `long ${name}`,
+      `leaving out a series of '${name}': its line would be longer than ${limits.lineBytesMax} bytes`,
+    );
+  }
+
+  #duplicate({ family, labels }: Series): void {
+    this.#counters.samplesDuplicate++;
+    const pairs = labels.map((value, at) => `${family.labelNames[at]}=${JSON.stringify(value)}`);
+    this.#warnOnce(
+      `duplicate ${family.name}`,
+      `'${family.name}{${pairs.join(',')}}' came twice in one collection; keeping the first`,
     );
   }
 
@@ -254,78 +244,32 @@ export class Recorder implements Samples {
   }
 
   #familyNamed(source: SampledFamily): FamilySeries | undefined {
-    const cut = { ...source, help: cutToBytes(source.help, limits.stringBytesMax) };
+    const family = new FamilySeries(source);
     const known = this.#families.get(source.name);
-    const problem =
-      known === undefined || (sameFamily(known.family, cut) && sameTexts(known.family.labelNames, cut.labelNames))
-        ? problemOf(source)
-        : 'another collector gives it a different type, help or labels';
+    const problem = known === undefined || sameDeclaration(known, family) ? problemOf(source) : otherDeclaration;
     if (problem !== undefined) {
       this.#warnOnce(`refused ${source.name}`, `leaving out '${source.name}': ${problem}`);
       return undefined;
     }
     if (known !== undefined) return known;
-    const family = new FamilySeries(cut);
     this.#families.set(source.name, family);
     return family;
   }
 
-  #cutLabels(series: Series): void {
-    for (let at = 0; at < series.labels.length; at++) {
-      const value = series.labels[at]!;
-      // A UTF-16 unit takes at most three bytes.
-      if (value.length * 3 <= limits.labelValueBytesMax) continue;
-      const cut = cutToBytes(value, limits.labelValueBytesMax);
-      if (cut === value) continue;
+  #cutLabels(family: SampledFamily, given: readonly string[]): readonly string[] {
+    let labels = given;
+    for (let at = 0; at < given.length; at++) {
+      const cut = cutToBytes(given[at]!, limits.labelValueBytesMax);
+      if (cut === given[at]) continue;
       this.#counters.labelsCut++;
-      series.replaceLabel(at, cut);
-      const label = `${series.source.name}{${series.source.labelNames[at]}}`;
+      labels = labels.with(at, cut);
+      const label = `${family.name}{${family.labelNames[at]}}`;
       this.#warnOnce(
         `cut ${label}`,
         `a value of '${label}' is longer than ${limits.labelValueBytesMax} bytes; cutting it`,
       );
     }
-  }
-
-  /** Whether what came new at this instant fits behind what is there. */
-  #fits(room: Size): boolean {
-    let count = this.#schema.seriesCount;
-    let bytes = this.#schemaBytes;
-    for (const part of this.#parts) {
-      count += part.added.length;
-      if (part.added.length > 0) bytes += bytesOf(part.added);
-    }
-    return count <= room.count && bytes <= room.bytes;
-  }
-
-  #sizeOf(part: PartState): Size {
-    if (part.leftOut) return part.counted;
-    return { count: part.plan.length + part.counted.count, bytes: bytesOf(part.plan) + part.counted.bytes };
-  }
-
-  #leaveOut(part: PartState, size: Size): void {
-    this.#takeBack(part, part.plan.length);
-    part.plan = [];
-    part.leftOut = true;
-    part.leftOutNow = true;
-    this.#warn(
-      `leaving out collector '${part.name}' with its ${size.count} series: ` +
-        `a host may have ${this.#room.count} series that take ${this.#room.bytes} bytes to declare`,
-    );
-  }
-
-  /** Makes absent what a part gave, the first `count` of its plan. */
-  #takeBack(part: PartState, count: number): void {
-    for (let at = 0; at < count; at++) {
-      const { id } = part.plan[at]!;
-      if (id === pending) continue;
-      this.#present[id] = 0;
-      this.#sums[id] = 0;
-    }
-    for (const series of part.added) this.#families.get(series.source.name)!.series.delete(keyOf(series.labels));
-    // Those that have a place stay planned: mostly the same samples come the next time.
-    if (part.added.length > 0) part.plan = part.plan.filter((series) => series.id !== pending);
-    part.added = [];
+    return labels;
   }
 
   /** Gives new series their places, each family's together. */
@@ -333,21 +277,20 @@ export class Recorder implements Samples {
     for (const [family, group] of byFamily(added)) this.#append(this.#families.get(family)!, group);
   }
 
-  #append(family: FamilySeries, group: readonly Series[]): void {
+  #append({ declared, labelNames }: FamilySeries, group: readonly Series[]): void {
     const labelValues: string[] = [];
     this.#makeRoomFor(this.#schema.seriesCount + group.length);
     let id = this.#schema.seriesCount;
     for (const series of group) {
       labelValues.push(...series.labels);
       this.#series.push(series);
-      this.#sums[id] = series.given ? series.sum : 0;
-      this.#present[id] = series.given ? 1 : 0;
-      series.given = false;
+      this.#sums[id] = series.isGiven ? series.sum : 0;
+      this.#present[id] = series.isGiven ? 1 : 0;
+      series.isGiven = false;
       series.id = id++;
     }
-    const { labelNames } = family.family;
-    this.#schema.add({ family: family.declared, suffix: '', labelNames, seriesCount: group.length, labelValues });
-    this.#schemaBytes += bytesOf(group);
+    this.#schema.add({ family: declared, suffix: '', labelNames, seriesCount: group.length, labelValues });
+    this.#schemaCost = addCost(this.#schemaCost, costOf(group));
   }
 
   /** An empty schema, and in it the series worth keeping with the values that they have. */
@@ -356,18 +299,21 @@ export class Recorder implements Samples {
     for (const series of this.#series) {
       if (isKept(series)) {
         kept.push(series);
-        series.given = this.#present[series.id] === 1;
+        series.isGiven = this.#present[series.id] === 1;
         series.sum = this.#sums[series.id]!;
       } else {
-        this.#families.get(series.source.name)!.series.delete(keyOf(series.labels));
+        this.#families.get(series.family.name)!.series.delete(keyOf(series.labels));
         series.id = gone;
       }
     }
-    for (const part of this.#parts) part.plan = part.plan.filter((series) => series.id !== gone);
+    for (const part of this.#parts) {
+      part.plan = part.plan.filter((series) => series.id !== gone);
+      part.cost = undefined;
+    }
     for (const [name, family] of this.#families) if (family.series.size === 0) this.#families.delete(name);
     this.#familiesByObject.clear();
     this.#schema = new Schema();
-    this.#schemaBytes = 0;
+    this.#schemaCost = noCost;
     this.#series = [];
     this.#place(kept);
     this.#startPeriod();
@@ -378,7 +324,7 @@ export class Recorder implements Samples {
    * A series is dead that was absent for a whole period. Begun anew, a schema without them makes reports smaller, but
    * itself has to travel once more: at a quarter of the series the one outweighs the other.
    */
-  #countTheDead(): void {
+  #collectDead(): void {
     const count = this.#schema.seriesCount;
     for (let id = 0; id < count; id++) if (this.#present[id] === 1) this.#seen[id] = 1;
     if (++this.#instantsInPeriod < periodInstants) return;
@@ -421,94 +367,71 @@ export class Recorder implements Samples {
 const pending = -1;
 const gone = -2;
 
-class Series {
-  /** As the collector passed them: what the next sample is compared with. */
-  readonly source: SampledFamily;
+class Series implements CostedSeries {
+  readonly family: SampledFamily;
+  /** The label values as the collector passed them: what the next sample is compared with. */
+  readonly given: readonly string[];
+  /** The first two, undefined where there are none, or more than two. */
   readonly label1: string | undefined;
   readonly label2: string | undefined;
-  readonly label3: string | undefined;
-  readonly label4: string | undefined;
-  /** As they go into the schema. */
-  labels: readonly string[];
+  /** The label values as they go into the schema. */
+  readonly labels: readonly string[];
+  readonly labelBytes: number;
+  readonly textBytes: number;
   /** The series' id in the schema. */
   id = pending;
   /** While it has no place: whether it was given at this instant, and what. */
-  given = false;
+  isGiven = false;
   sum = 0;
 
   constructor(
-    source: SampledFamily,
-    label1: string | undefined,
-    label2: string | undefined,
-    label3: string | undefined,
-    label4: string | undefined,
-    labels: readonly string[] | undefined,
+    family: SampledFamily,
+    given: readonly string[],
+    { labels, textBytes }: { readonly labels: readonly string[]; readonly textBytes: number },
   ) {
-    this.source = source;
-    this.label1 = label1;
-    this.label2 = label2;
-    this.label3 = label3;
-    this.label4 = label4;
-    this.labels = labels ?? [label1, label2, label3, label4].filter((label) => label !== undefined);
-  }
-
-  replaceLabel(at: number, value: string): void {
-    this.labels = this.labels.with(at, value);
+    this.family = family;
+    this.given = given;
+    this.label1 = given.length <= 2 ? given[0] : undefined;
+    this.label2 = given.length <= 2 ? given[1] : undefined;
+    this.labels = labels;
+    this.labelBytes = labelBytesOf(labels);
+    this.textBytes = textBytes;
   }
 }
 
+/** A family and its series, by `keyOf` their labels. */
 class FamilySeries {
-  readonly family: SampledFamily;
-  /** The same as it goes into the schema. */
   readonly declared: Family;
-  /** By `keyOf` their labels. */
+  readonly labelNames: readonly string[];
   readonly series = new Map<string, Series>();
 
   constructor(family: SampledFamily) {
-    const { name, type, help, divisor } = family;
-    this.family = family;
-    this.declared = { name, type, help, divisor };
+    this.declared = declaredFamily(family);
+    this.labelNames = family.labelNames;
   }
 }
 
-interface Size {
-  count: number;
-  bytes: number;
+function sameDeclaration(a: FamilySeries, b: FamilySeries): boolean {
+  return sameFamily(a.declared, b.declared) && sameTexts(a.labelNames, b.labelNames);
 }
+
+const otherDeclaration = 'another collector gives it a different type, help or labels';
 
 class PartState implements Part {
   readonly name: string;
-  readonly required: boolean;
-  leftOut = false;
-  /** Since this instant. */
-  leftOutNow = false;
-  /** From the next instant on. */
-  returns = false;
+  readonly isOwn: boolean;
   /** What it gave the last time, in that order. */
   plan: Series[] = [];
+  /** What these cost, undefined where it has to be counted anew. */
+  cost: SeriesCost | undefined;
   /** While it is entered: how far in the plan it is. */
   cursor = 0;
   /** What came new at this instant. */
   added: Series[] = [];
-  /** What it gave that was not recorded. */
-  counted: Size = { count: 0, bytes: 0 };
 
-  constructor(name: string, required: boolean) {
+  constructor(name: string, isOwn: boolean) {
     this.name = name;
-    this.required = required;
-  }
-
-  begin(): void {
-    if (this.returns) this.leftOut = false;
-    this.returns = false;
-    this.leftOutNow = false;
-    this.added = [];
-    this.counted = { count: 0, bytes: 0 };
-  }
-
-  count(series: Series): void {
-    this.counted.count++;
-    this.counted.bytes += labelBytes(series.labels);
+    this.isOwn = isOwn;
   }
 }
 
@@ -516,9 +439,6 @@ const capacityFirst = 1024;
 // Five minutes at 5 s: a device that is away for a moment, or a collector that fails now and then, is not dead.
 const periodInstants = 60;
 const deadShareMax = 1 / 4;
-// Of the limits, for what the agent says about itself: 1024 series.
-const ownShare = 1 / 64;
-const returnShare = 0.9;
 const familyObjectsMax = 8192;
 const warnedMax = 1000;
 
@@ -526,8 +446,8 @@ const warnedMax = 1000;
 function byFamily(series: readonly Series[]): Map<string, Series[]> {
   const groups = new Map<string, Series[]>();
   for (const one of series) {
-    const group = groups.get(one.source.name);
-    if (group === undefined) groups.set(one.source.name, [one]);
+    const group = groups.get(one.family.name);
+    if (group === undefined) groups.set(one.family.name, [one]);
     else group.push(one);
   }
   return groups;
@@ -538,71 +458,4 @@ function keyOf(labels: readonly string[]): string {
   let key = '';
   for (const label of labels) key += `${label.length}:${label}`;
   return key;
-}
-
-/** At most what it takes to declare these series, each family once. */
-function bytesOf(series: readonly Series[]): number {
-  const families = new Set<string>();
-  let bytes = 0;
-  for (const { source, labels } of series) {
-    bytes += labelBytes(labels);
-    if (families.has(source.name)) continue;
-    families.add(source.name);
-    bytes += familyBytes(source);
-  }
-  return bytes;
-}
-
-// MessagePack puts 1 to 5 bytes before a string or an array, and a number takes up to 9.
-const headerBytes = 5;
-
-function labelBytes(labels: readonly string[]): number {
-  let bytes = 0;
-  for (const label of labels) bytes += headerBytes + Buffer.byteLength(label);
-  return bytes;
-}
-
-function familyBytes(family: SampledFamily): number {
-  const numbers = 2 * 9;
-  return numbers + 5 * headerBytes + labelBytes([family.name, family.type, family.help, ...family.labelNames]);
-}
-
-/** How much of the limits this takes, by whichever it takes more of. */
-function share(size: Size, limit: Size): number {
-  return Math.max(size.count / limit.count, size.bytes / limit.bytes);
-}
-
-function add(to: Size, size: Size, factor: 1 | -1): void {
-  to.count += factor * size.count;
-  to.bytes += factor * size.bytes;
-}
-
-function scale(size: Size, factor: number): Size {
-  return { count: Math.floor(size.count * factor), bytes: Math.floor(size.bytes * factor) };
-}
-
-/** Why a server would refuse the family, and with it everything from this agent. */
-function problemOf(family: SampledFamily): string | undefined {
-  const { name, type, divisor, labelNames } = family;
-  if (!isMetricName(name) || name.length > limits.nameBytesMax) return 'not a name for a metric';
-  if (isReservedMetricName(name)) return 'the name is reserved';
-  if (!metricTypes.includes(type)) return `its type is '${type}', expected ${metricTypes.join(', ')}`;
-  if (!Number.isInteger(divisor) || divisor < 1 || divisor > limits.divisorMax) return `its divisor is ${divisor}`;
-  if (type === 'histogram' || type === 'summary') return `a ${type} has series of several names`;
-  if (labelNames.length > limits.labelNamesMax) return `it has more than ${limits.labelNamesMax} labels`;
-  for (const label of labelNames) {
-    if (!isLabelName(label) || label.length > limits.nameBytesMax) return `no label may be called '${label}'`;
-  }
-  if (new Set(labelNames).size < labelNames.length) return 'two of its labels have one name';
-  return undefined;
-}
-
-/** As much of the text as fits, without half a character at its end. */
-function cutToBytes(text: string, bytesMax: number): string {
-  if (Buffer.byteLength(text) <= bytesMax) return text;
-  const bytes = Buffer.from(text);
-  let end = bytesMax;
-  // 10xxxxxx is the inside of a character.
-  while (end > 0 && (bytes[end]! & 0xc0) === 0x80) end--;
-  return bytes.toString('utf8', 0, end);
 }

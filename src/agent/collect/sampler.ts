@@ -6,6 +6,7 @@ import type { NamedCollector } from './collectors/index.ts';
 import { CollectError, NoDataError } from './proc/errors.ts';
 import type { Host } from './proc/host.ts';
 import { type Part, Recorder, type RecorderCounters } from './recorder.ts';
+import { type SeriesBudget, SeriesBudgetError } from './series-budget.ts';
 
 export interface SamplerOptions {
   readonly host: Host;
@@ -15,8 +16,7 @@ export interface SamplerOptions {
   readonly clock: Pick<Clock, 'monotonicMs'>;
   readonly counters: RecorderCounters;
   readonly log: Pick<Log, 'warn' | 'info'>;
-  /** Smaller in tests. */
-  readonly seriesMax?: number;
+  readonly budget?: SeriesBudget;
 }
 
 /** A collector that gave nothing the last time, or not all that it should have given: then the first reason. */
@@ -45,7 +45,7 @@ export class Sampler {
     this.#recorder = new Recorder({
       counters: options.counters,
       warn: (text) => options.log.warn(text),
-      ...(options.seriesMax === undefined ? {} : { seriesMax: options.seriesMax }),
+      ...(options.budget && { budget: options.budget }),
     });
     this.#entries = options.collectors.map(({ name, collector }) => ({
       name,
@@ -59,7 +59,7 @@ export class Sampler {
       loggedErrors: new Set(),
     }));
     this.#preparing = this.#entries.filter(({ collector }) => collector.prepare !== undefined);
-    this.#ownPart = this.#recorder.part('self', { required: true });
+    this.#ownPart = this.#recorder.part('self', { isOwn: true });
   }
 
   /** The collectors that failed the last time, wholly or in part. */
@@ -84,7 +84,6 @@ export class Sampler {
     this.#recorder.begin();
     let startMs = this.#clock.monotonicMs();
     for (const entry of this.#entries) startMs = this.#collect(entry, startMs);
-    this.#recorder.settle();
     this.#sampleSelf();
     for (const entry of this.#entries) this.#logChange(entry);
     return this.#recorder.end();
@@ -102,12 +101,14 @@ export class Sampler {
   #collect(entry: Entry, startMs: number): number {
     this.#recorder.enter(entry.part);
     try {
-      if (entry.failure === undefined) entry.collector.collect(this.#host, this.#recorder);
+      if (entry.failure === undefined) {
+        entry.collector.collect(this.#host, this.#recorder);
+        this.#recorder.leave();
+      }
     } catch (error) {
       entry.failure = failureOf(error);
     }
-    if (entry.failure === undefined) this.#recorder.leave();
-    else this.#recorder.abandon();
+    if (entry.failure !== undefined) this.#recorder.abandon();
     for (const error of this.#host.takeParseErrors()) this.#countParseError(entry, error);
     const endMs = this.#clock.monotonicMs();
     entry.durationMs = endMs - startMs;
@@ -129,9 +130,7 @@ export class Sampler {
     const out = this.#recorder;
     out.enter(this.#ownPart);
     for (const { name, durationMs } of this.#entries) out.sample(duration, Math.round(durationMs * 1000), name);
-    for (const { name, failure, part } of this.#entries) {
-      out.sample(success, failure === undefined && !part.leftOut ? 1 : 0, name);
-    }
+    for (const { name, failure } of this.#entries) out.sample(success, failure === undefined ? 1 : 0, name);
     for (const { name, parseErrors } of this.#entries) out.sample(parseErrorsTotal, parseErrors, name);
     this.#self.collect(out);
     out.leave();
@@ -206,6 +205,7 @@ function failureOf(error: unknown): Failure {
     const { message: reason, code, path } = error;
     return { reason, isNoData: error instanceof NoDataError, kind: `${code} ${path}` };
   }
+  if (error instanceof SeriesBudgetError) return { reason: error.message, isNoData: false, kind: error.code };
   const stack = error instanceof Error ? (error.stack ?? error.message) : String(error);
   return { reason: `a bug of this program, please report it: ${stack}`, isNoData: false, kind: 'bug' };
 }

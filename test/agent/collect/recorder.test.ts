@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { counter, gauge } from '../../../src/agent/collect/collectors/collector.ts';
 import { Recorder } from '../../../src/agent/collect/recorder.ts';
+import { SeriesBudget, SeriesBudgetError, type SeriesCost } from '../../../src/agent/collect/series-budget.ts';
 import { type AgentCounters, newAgentCounters } from '../../../src/agent/own-metrics.ts';
 import type { Recording } from '../../../src/model/recording.ts';
 import type { Schema } from '../../../src/model/schema.ts';
@@ -25,6 +26,8 @@ function sampleOf(family: LabelledFamily, sum: number, ...labels: string[]): Sam
   return { family, labels, sum };
 }
 
+const unlimited: SeriesCost = { count: 1e9, schemaBytes: 1e9, textBytes: 1e9 };
+
 /** A recorder with two parts, and what it said. */
 class Bench {
   readonly counters: AgentCounters = newAgentCounters();
@@ -32,24 +35,32 @@ class Bench {
   readonly recorder: Recorder;
   readonly parts;
   readonly own;
+  /** The parts that had no room the last time, and why. */
+  refused: string[] = [];
 
-  constructor(limits: { seriesMax?: number; schemaBytesMax?: number } = {}, partCount = 2) {
-    this.recorder = new Recorder({ counters: this.counters, warn: (text) => this.warnings.push(text), ...limits });
+  constructor(wire: Partial<SeriesCost> = {}, partCount = 2) {
+    const budget = new SeriesBudget({ wire: { ...unlimited, ...wire } });
+    this.recorder = new Recorder({ counters: this.counters, warn: (text) => this.warnings.push(text), budget });
     this.parts = Array.from({ length: partCount }, (_, at) => this.recorder.part(`part${at}`));
-    this.own = this.recorder.part('own', { required: true });
+    this.own = this.recorder.part('own', { isOwn: true });
   }
 
-  /** One instant: for each part its samples, or a failure after them. */
+  /** One instant: for each part its samples, or a failure after them. A part that has no room fails too. */
   record(given: readonly (readonly Sample[] | { readonly failed: readonly Sample[] })[]): Recording {
     this.recorder.begin();
+    this.refused = [];
     given.forEach((part, at) => {
       this.recorder.enter(this.parts[at]!);
-      const failed = 'failed' in part;
-      for (const sample of failed ? part.failed : part) this.#give(sample);
-      if (failed) this.recorder.abandon();
-      else this.recorder.leave();
+      try {
+        for (const sample of 'failed' in part ? part.failed : part) this.#give(sample);
+        if ('failed' in part) this.recorder.abandon();
+        else this.recorder.leave();
+      } catch (error) {
+        if (!(error instanceof SeriesBudgetError)) throw error;
+        this.refused.push(`${at}: ${error.message}`);
+        this.recorder.abandon();
+      }
     });
-    this.recorder.settle();
     this.recorder.enter(this.own);
     this.recorder.sample(bare, 1);
     this.recorder.leave();
@@ -57,9 +68,9 @@ class Bench {
   }
 
   #give({ family, labels, sum }: Sample): void {
-    const [a, b, c, d] = labels;
-    if (labels.length > 4) this.recorder.sampleLabels(family, sum, [...labels]);
-    else this.recorder.sample(family, sum, a, b, c, d);
+    const [a, b] = labels;
+    if (labels.length > 2) this.recorder.sampleLabels(family, sum, [...labels]);
+    else this.recorder.sample(family, sum, a, b);
   }
 }
 
@@ -236,64 +247,79 @@ test('when a quarter of the series are dead the schema is begun anew with the li
   });
 });
 
-test('beyond the limit whole parts are left out, the largest first, and come back when there is room', () => {
-  const bench = new Bench({ seriesMax: 128 }, 3);
-  const give = (counts: readonly number[]) =>
-    bench.record(
+test('a part has three quarters of the room, all together nearly the whole; beyond it a part fails, and no other', () => {
+  const bench = new Bench({ count: 128 }, 4);
+  const give = (...counts: readonly number[]) => {
+    const recording = bench.record(
       counts.map((count, part) => Array.from({ length: count }, (_, at) => sampleOf(two, at, `${part}`, `${at}`))),
     );
-  const counted = (recording: Recording) =>
-    [0, 1, 2].map((part) => Object.keys(read(recording)).filter((key) => key.startsWith(`["two","${part}"`)).length);
-
-  // 126 is what is left of 128 for them.
-  assert.deepEqual(counted(give([26, 60, 40])), [26, 60, 40]);
+    return counts.map(
+      (_, part) => Object.keys(read(recording)).filter((key) => key.startsWith(`["two","${part}"`)).length,
+    );
+  };
+  assert.deepEqual(give(26, 60, 40), [26, 60, 40], '126 of 128: the rest is for what the agent says of itself');
+  assert.deepEqual(bench.refused, []);
+  assert.deepEqual(give(26, 61, 40, 1), [26, 61, 0, 1], 'the one that has no room leaves it to those after it');
+  assert.match(bench.refused.join(), /^2: with it the collectors have more than 126 series; filter by its options/);
+  assert.deepEqual(give(97, 20), [0, 20]);
+  assert.match(bench.refused.join(), /^0: it has more than 96 series; filter by its options .* or --disable it$/);
+  assert.deepEqual(give(96, 20), [96, 20], 'it is back as soon as it fits');
+  assert.deepEqual(bench.refused, []);
   assert.deepEqual(bench.warnings, []);
-  assert.deepEqual(counted(give([26, 61, 40])), [26, 0, 40]);
-  assert.deepEqual(
-    bench.parts.map((part) => part.leftOut),
-    [false, true, false],
-  );
-  assert.equal(bench.counters.seriesLeftOut, 61);
-  assert.match(bench.warnings[0]!, /leaving out collector 'part1' with its 61 series: a host may have 128 series/);
-  assert.deepEqual(counted(give([26, 60, 40])), [26, 0, 40], 'it does not come and go');
-  assert.equal(bench.warnings.length, 1);
-  assert.deepEqual(counted(give([26, 45, 40])), [26, 0, 40], 'there is room: from the next instant on');
-  assert.match(bench.warnings[1]!, /'part1' fit again/);
-  assert.deepEqual(counted(give([26, 45, 40])), [26, 45, 40]);
-  assert.equal(bench.counters.seriesLeftOut, 0);
-  assert.equal(bench.warnings.length, 2);
 });
 
 test('series that are gone make room at once', () => {
-  const bench = new Bench({ seriesMax: 128 });
+  const bench = new Bench({ count: 128 });
   const give = (from: number) =>
-    bench.record([Array.from({ length: 100 }, (_, at) => sampleOf(one, at, `${from + at}`)), []]);
+    bench.record([Array.from({ length: 90 }, (_, at) => sampleOf(one, at, `${from + at}`)), []]);
   give(0);
-  const next = give(100);
-  assert.equal(Object.keys(read(next)).length, 101);
-  assert.equal(next.schema.seriesCount, 101);
+  const next = give(90);
+  assert.equal(Object.keys(read(next)).length, 91);
+  assert.equal(next.schema.seriesCount, 91);
   assert.deepEqual(bench.warnings, []);
 });
 
-test('the bytes of a schema have a limit too', () => {
-  const bench = new Bench({ schemaBytesMax: 5600 });
+test('the bytes of a schema, and of a report as text, have a limit too', () => {
   const long = 'x'.repeat(500);
-  const recording = bench.record([
-    Array.from({ length: 12 }, (_, at) => sampleOf(one, at, `${at}${long}`)),
-    Array.from({ length: 20 }, (_, at) => sampleOf(two, at, `${at}`, 'b')),
-  ]);
-  assert.equal(Object.keys(read(recording)).length, 21);
-  assert.match(bench.warnings[0]!, /leaving out collector 'part0' with its 12 series/);
+  const longs = Array.from({ length: 14 }, (_, at) => sampleOf(one, at, `${at}${long}`));
+  const shorts = Array.from({ length: 20 }, (_, at) => sampleOf(two, at, `${at}`, 'b'));
+  for (const [wire, reason] of [
+    [{ schemaBytes: 8000 }, /^0: it has more than 6000 bytes of names and labels/],
+    [{ textBytes: 12_000 }, /^0: it has more than 9000 bytes of text a report/],
+  ] as const) {
+    const bench = new Bench(wire);
+    const recording = bench.record([longs, shorts]);
+    assert.equal(Object.keys(read(recording)).length, 21);
+    assert.match(bench.refused.join(), reason);
+    assert.equal(Object.keys(read(bench.record([longs.slice(0, 8), shorts]))).length, 29);
+  }
 });
 
-test('a part that gives without end does not fill the memory', () => {
-  const bench = new Bench({ seriesMax: 128 });
-  const recording = bench.record([
-    Array.from({ length: 100_000 }, (_, at) => sampleOf(one, at, `${at}`)),
-    [sampleOf(two, 1, 'x', 'y')],
-  ]);
-  assert.deepEqual(read(recording), { '["two","x","y"]': 1, '["bare"]': 1 });
-  assert.equal(bench.counters.seriesLeftOut, 100_000);
+test('a series whose line would be too long for a server is left out alone', () => {
+  const bench = new Bench();
+  const long = (at: number) => Array.from({ length: 9 }, (_, label) => `${at}${label}`.padEnd(400, '"'));
+  const many = gauge('many', 'Many.', { labels: Array.from({ length: 9 }, (_, at) => `l${at}`) });
+  for (let instant = 1; instant <= 2; instant++) {
+    const recording = bench.record([[sampleOf(many, 1, ...long(1)), sampleOf(one, 2, 'x')], []]);
+    assert.deepEqual(read(recording), { '["one_total","x"]': 2, '["bare"]': 1 });
+    assert.equal(bench.counters.samplesRefused, instant);
+  }
+  assert.equal(bench.warnings.length, 1);
+  assert.match(bench.warnings[0]!, /leaving out a series of 'many': its line would be longer than 4096 bytes/);
+});
+
+test('a part that gives without end is stopped before it fills the memory', () => {
+  const bench = new Bench({ count: 128 });
+  let given = 0;
+  function* endless(): Generator<Sample> {
+    for (;;) yield sampleOf(one, given, `${given++}`);
+  }
+  for (let instant = 0; instant < 2; instant++) {
+    given = 0;
+    const recording = bench.record([endless() as unknown as Sample[], [sampleOf(two, 1, 'x', 'y')]]);
+    assert.deepEqual(read(recording), { '["two","x","y"]': 1, '["bare"]': 1 });
+    assert.equal(given, 97);
+  }
 });
 
 // Whatever comes, fails, comes twice or does not come: the recording says what was given, and a server takes the schema.
@@ -308,7 +334,7 @@ test('property: a recording is what was given', () => {
   const instants = fc.array(fc.tuple(part, part), { maxLength: 150 });
   fc.assert(
     fc.property(instants, fc.constantFrom(65_536, 48), (all, seriesMax) => {
-      const bench = new Bench({ seriesMax });
+      const bench = new Bench({ count: seriesMax });
       let last: Schema | undefined;
       let lastCount = 0;
       for (const parts of all) {

@@ -5,6 +5,7 @@ import { expositionOf } from '../../../src/agent/collect/exposition.ts';
 import { FormatError, NoDataError, UnreadableError } from '../../../src/agent/collect/proc/errors.ts';
 import { Host } from '../../../src/agent/collect/proc/host.ts';
 import { Sampler } from '../../../src/agent/collect/sampler.ts';
+import { SeriesBudget } from '../../../src/agent/collect/series-budget.ts';
 import { newAgentCounters, SelfMetrics } from '../../../src/agent/own-metrics.ts';
 import { makeTree } from '../../support/fixture-proc.ts';
 import { VirtualClock } from '../../support/virtual-clock.ts';
@@ -21,7 +22,7 @@ class Bench {
 
   constructor(
     collectors: Record<string, Collector>,
-    { seriesMax, host = new Host() }: { seriesMax?: number; host?: Host } = {},
+    { budget, host = new Host() }: { budget?: SeriesBudget; host?: Host } = {},
   ) {
     this.sampler = new Sampler({
       host,
@@ -36,7 +37,7 @@ class Bench {
       clock: this.clock,
       counters: this.counters,
       log: { info: (text) => this.log.push(`info ${text}`), warn: (text) => this.log.push(`warn ${text}`) },
-      ...(seriesMax === undefined ? {} : { seriesMax }),
+      ...(budget && { budget }),
     });
   }
 
@@ -217,15 +218,19 @@ test('how long each took', async () => {
   assert.deepEqual(await bench.lines(/duration/), ['node_scrape_collector_duration_seconds{collector="slow"} 0.0015']);
 });
 
-test('a collector that has no room is no success at the same instant, and the agent still speaks of itself', async () => {
-  const bench = new Bench({ large: giving(2000), small: giving(10, bad) }, { seriesMax: 1024 });
-  const lines = await bench.lines(/^(good|bad|node_scrape_collector_success|sysmon_agent_(series_left_out|build))/);
+test('a collector that has no room fails like any other, and the agent still reports on itself', async () => {
+  const budget = new SeriesBudget({ wire: { count: 1024, schemaBytes: 1e6, textBytes: 1e6 } });
+  const bench = new Bench({ large: giving(2000), small: giving(10, bad) }, { budget });
+  const lines = await bench.lines(/^(good|bad|node_scrape_collector_success|sysmon_agent_build)/);
   assert.deepEqual(lines.slice(10), [
     'node_scrape_collector_success{collector="large"} 0',
     'node_scrape_collector_success{collector="small"} 1',
     'sysmon_agent_build_info{version="1.2.3",nodejs="20.15.0"} 1',
-    'sysmon_agent_series_left_out 2000',
   ]);
+  const reason = "it has more than 768 series; filter by its options ('sysmon-agent collect --list') or --disable it";
+  assert.deepEqual(bench.sampler.failures, [{ name: 'large', extent: 'whole', reason }]);
+  await bench.sampler.sample();
+  assert.deepEqual(bench.log, [`warn collector 'large' failed: ${reason}; its series are absent until it works again`]);
 });
 
 test('what the agent says about itself', async () => {
@@ -262,7 +267,7 @@ test('every counter is shown', async () => {
   Object.assign(bench.counters, { clockOffsetMs: 5_000_000 });
   const values = (await bench.lines(/^sysmon_agent_/)).map((line) => Number(line.slice(line.lastIndexOf(' '))));
   numbers.forEach((field, at) => {
-    const expected = field === 'clockOffsetMs' ? 5000 : field === 'seriesLeftOut' ? 0 : 1000 + at;
+    const expected = field === 'clockOffsetMs' ? 5000 : 1000 + at;
     assert.ok(values.includes(expected), field);
   });
 });

@@ -6,11 +6,11 @@ import type { Host } from '../proc/host.ts';
 /**
  * Takes what a collector has found at this instant, series after series, best in the same order each time: a series that
  * comes where it came the last time costs next to nothing. The value that Prometheus sees is `sum / family.divisor`, so
- * give the kernel's own whole number. Up to four label values are passed one by one, in the order of
- * `family.labelNames`; more as an array, which must not change afterwards and is best the same object each time.
+ * give the kernel's own whole number. Up to two label values are passed one by one, in the order of `family.labelNames`;
+ * more as an array, which must not change afterwards and is best the same object each time.
  */
 export interface Samples {
-  sample(family: SampledFamily, sum: number, label1?: string, label2?: string, label3?: string, label4?: string): void;
+  sample(family: SampledFamily, sum: number, label1?: string, label2?: string): void;
   sampleLabels(family: SampledFamily, sum: number, labelValues: readonly string[]): void;
 }
 

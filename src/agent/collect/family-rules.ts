@@ -1,0 +1,35 @@
+import { type Family, metricTypes } from '../../model/family.ts';
+import { limits } from '../../protocol/limits.ts';
+import { isLabelName, isMetricName, isReservedMetricName } from '../../protocol/names.ts';
+import type { SampledFamily } from './collectors/collector.ts';
+
+/** Why a server would refuse the family, and with it everything from this agent; undefined where it would not. */
+export function problemOf({ name, type, divisor, labelNames }: SampledFamily): string | undefined {
+  if (!isMetricName(name) || name.length > limits.nameBytesMax) return 'not a name for a metric';
+  if (isReservedMetricName(name)) return 'the name is reserved';
+  if (!metricTypes.includes(type)) return `its type is '${type}', expected ${metricTypes.join(', ')}`;
+  if (type === 'histogram' || type === 'summary') return `a ${type} has series of several names`;
+  if (!Number.isInteger(divisor) || divisor < 1 || divisor > limits.divisorMax) return `its divisor is ${divisor}`;
+  if (labelNames.length > limits.labelNamesMax) return `it has more than ${limits.labelNamesMax} labels`;
+  for (const label of labelNames) {
+    if (!isLabelName(label) || label.length > limits.nameBytesMax) return `no label may be called '${label}'`;
+  }
+  if (new Set(labelNames).size < labelNames.length) return 'two of its labels have one name';
+  return undefined;
+}
+
+/** The family as a schema declares it. */
+export function declaredFamily({ name, type, help, divisor }: SampledFamily): Family {
+  return { name, type, help: cutToBytes(help, limits.stringBytesMax), divisor };
+}
+
+/** As much of the text as fits, without half a character at its end. */
+export function cutToBytes(text: string, bytesMax: number): string {
+  // A UTF-16 unit takes at most three bytes.
+  if (text.length * 3 <= bytesMax || Buffer.byteLength(text) <= bytesMax) return text;
+  const bytes = Buffer.from(text);
+  let end = bytesMax;
+  // 10xxxxxx is the inside of a character.
+  while (end > 0 && (bytes[end]! & 0xc0) === 0x80) end--;
+  return bytes.toString('utf8', 0, end);
+}
