@@ -187,14 +187,22 @@ class Restartable {
   readonly #argv: readonly string[];
   readonly #program: 'agent' | 'server';
   readonly #started: RegExp;
+  /** Beside what every program has. */
+  readonly #env: NodeJS.ProcessEnv;
   /** Of all its runs. */
   readonly lines: string[] = [];
   #run: Program | undefined;
 
-  constructor(scope: Scope, program: 'agent' | 'server', argv: readonly string[], started: RegExp) {
+  constructor(
+    scope: Scope,
+    program: 'agent' | 'server',
+    argv: readonly string[],
+    { started, env = {} }: { readonly started: RegExp; readonly env?: NodeJS.ProcessEnv },
+  ) {
     this.#program = program;
     this.#argv = argv;
     this.#started = started;
+    this.#env = env;
     scope.after(async () => {
       await this.#run?.kill('SIGKILL');
     });
@@ -210,7 +218,7 @@ class Restartable {
       `sysmon-${this.#program}`,
       process.execPath,
       [bundleOf(this.#program), 'run', ...this.#argv],
-      { env: bareEnv },
+      { env: { ...bareEnv, ...this.#env } },
     );
     await this.#run.line(this.#started);
   }
@@ -256,7 +264,7 @@ export class ServerProgram extends Restartable {
       ...['--listen', `127.0.0.1:${port}`, '--web.listen-address', `127.0.0.1:${webPort}`],
       ...['--state-dir', folder, '--control-socket', controlSocket, ...flags],
     ];
-    super(scope, 'server', argv, /: agents on /);
+    super(scope, 'server', argv, { started: /: agents on / });
     this.port = port;
     this.webPort = webPort;
     this.controlSocket = controlSocket;
@@ -289,9 +297,13 @@ export class AgentProgram extends Restartable {
   readonly name: string;
   readonly #controlSocket: string;
 
-  private constructor(scope: Scope, name: string, folder: string, argv: readonly string[]) {
+  private constructor(
+    scope: Scope,
+    { name, folder, argv, env }: { name: string; folder: string; argv: readonly string[]; env: NodeJS.ProcessEnv },
+  ) {
     const controlSocket = join(folder, 'agent.sock');
-    super(scope, 'agent', [...argv, '--control-socket', controlSocket], /: '.*' to 127\.0\.0\.1:/);
+    const started = /: '.*' to 127\.0\.0\.1:/;
+    super(scope, 'agent', [...argv, '--control-socket', controlSocket], { started, env });
     this.name = name;
     this.#controlSocket = controlSocket;
   }
@@ -303,9 +315,10 @@ export class AgentProgram extends Restartable {
       readonly port: number;
       readonly schedule: string;
       readonly flags?: readonly string[];
+      readonly env?: NodeJS.ProcessEnv;
     },
   ): Promise<AgentProgram> {
-    const { name, port, schedule, flags = [] } = options;
+    const { name, port, schedule, flags = [], env = {} } = options;
     const folder = temporaryFolder(scope);
     const argv = [
       '--name',
@@ -317,7 +330,7 @@ export class AgentProgram extends Restartable {
       '--spool-dir',
       join(folder, 'spool'),
     ];
-    const agent = new AgentProgram(scope, name, folder, [...argv, ...flags]);
+    const agent = new AgentProgram(scope, { name, folder, argv: [...argv, ...flags], env });
     await agent.start();
     return agent;
   }
