@@ -64,6 +64,8 @@ export class AgentNode {
   readonly #names: SeriesNames;
   #run: Run | undefined;
   #endedMs: number | undefined;
+  /** Reports that the last run had not delivered at its end. */
+  #leftWaiting = 0;
   #runs = 0;
   /** Of all runs. */
   #dropped = 0;
@@ -162,7 +164,8 @@ export class AgentNode {
     const crashed = (error: unknown) => world.crashed(process, error);
     const startedMs = world.timeline.nowMs;
     const started = agent.start().then(({ failed }) => {
-      if (world.timeline.nowMs - startedMs >= loadMsMax) this.#lostSince(0, 'a start from a disk that did not answer');
+      const isLate = world.timeline.nowMs - startedMs >= loadMsMax;
+      if (isLate && this.#leftWaiting > 0) this.#lostSince(0, 'a start from a disk that did not answer');
       failed.catch(crashed);
     }, crashed);
     this.#run = { process, agent, schedule, started, isStopping: false };
@@ -225,7 +228,7 @@ export class AgentNode {
     this.#world.trace(`${this.plan.name}: ${lostBytes} bytes were not synced`);
     if (lostBytes === 0) return;
     const syncedMs = Math.min(lastMs, this.volume.badSinceMs(timeline.nowMs) ?? lastMs) - syncEveryMs;
-    this.#lostSince(syncedMs, 'a power cut before it was synced');
+    this.#lostSince(syncedMs, agentLosses[0]);
   }
 
   boot(): void {
@@ -274,14 +277,12 @@ export class AgentNode {
     this.#world.trace(`${run.process.name}: ${how}, ${run.agent.spool.waitingCount} reports wait`);
     this.#dropped += droppedBy(run.agent);
     this.#lateTicks += run.agent.counters.ticksLate;
-    const unwritten = run.agent.spool.unwrittenCount;
+    const { unwrittenCount, waitingCount } = run.agent.spool;
+    const unwritten = Math.min(unwrittenCount, waitingCount, this.reports.length);
+    this.#leftWaiting = waitingCount;
     run.process.kill();
     this.#endedMs = this.#world.timeline.nowMs;
-    if (unwritten > 0)
-      this.#lostSince(
-        this.reports.at(-Math.min(unwritten, this.reports.length))!.atMs,
-        'the end of an agent before it was written',
-      );
+    if (unwritten > 0) this.#lostSince(this.reports.at(-unwritten)!.atMs, agentLosses[1]);
     if (!this.plan.hasDisk) this.#lostSince(0, 'the end of an agent without a spool on disk');
     const badSinceMs = this.volume.badSinceMs(this.#world.timeline.nowMs);
     if (this.plan.hasDisk && badSinceMs !== undefined) {
@@ -295,12 +296,18 @@ export class AgentNode {
       if (report.atMs < ms) break;
       report.lostWith ??= how;
     }
-    this.#world.beyond(how);
+    if (!agentLosses.includes(how)) this.#world.beyond(how);
   }
 }
 
 const droppedBy = ({ counters }: Agent): number =>
   Object.values(counters.reportsDropped).reduce((sum, reports) => sum + reports, 0);
+
+/** What an agent may lose within the bounds: what was made in the 10 s between two syncs, or in the moment of its end. */
+export const agentLosses: readonly [string, string] = [
+  'a power cut before it was synced',
+  'the end of an agent before it was written',
+];
 
 /** An interval's instants, of which there are no more after its end. */
 class EndingSchedule implements Schedule {

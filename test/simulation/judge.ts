@@ -1,4 +1,4 @@
-import type { AgentNode, SampledReport } from './agent-node.ts';
+import { type AgentNode, agentLosses, type SampledReport } from './agent-node.ts';
 import { epochMs } from './machine.ts';
 import type { ScraperNode } from './scraper-node.ts';
 import type { Answer } from './server-node.ts';
@@ -30,7 +30,7 @@ export function judge(world: World): { missing: Map<string, number>; counts: Rec
             `${scraper.plan.name} lacks ${lacks.length} of ${report.values.size} values of ${nameOf(report)}, made at ` +
               `${(atMs / 1000).toFixed(3)} s, received at ${((receivedMs ?? Number.NaN) / 1000).toFixed(3)} s (${outcome})`,
           );
-        } else if (why !== beforeFirstScrape) world.beyond(why);
+        } else if (!statedLosses.has(why)) world.beyond(why);
       }
     }
     judgeRest(world, scraper, found);
@@ -39,8 +39,11 @@ export function judge(world: World): { missing: Map<string, number>; counts: Rec
   return { missing, counts: judgeCounters(world) };
 }
 
-/** Not beyond the bounds: a scraper that was never seen starts five minutes back. */
-export const beforeFirstScrape = 'before it was known to scrape';
+/** A scraper that was never seen starts five minutes back. */
+const beforeFirstScrape = 'before it was known to scrape';
+
+/** What is within the bounds, and missing all the same. */
+export const statedLosses: ReadonlySet<string> = new Set([beforeFirstScrape, ...agentLosses]);
 
 /** When the server's time of a report is not what it ought to be, no promise holds. */
 function judgeClocks(world: World): void {

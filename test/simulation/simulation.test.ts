@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { beforeFirstScrape } from './judge.ts';
+import { statedLosses } from './judge.ts';
+import { makePlan } from './plan.ts';
 import { type Outcome, World } from './world.ts';
 
 // One seed is one history: `npm run simulate -- --from SEED --seeds 1 --trace` shows it alone, event by event.
@@ -21,7 +22,7 @@ test('whatever is cut, killed, full, torn, late or wrong: what was sampled is st
   if (seedCount === 1) return;
   assert.ok(within.length >= 0.8 * outcomes.length, `${within.length} of ${outcomes.length} are within the bounds`);
   for (const { seed, missing } of within) {
-    const why = [...missing.keys()].filter((reason) => reason !== beforeFirstScrape);
+    const why = [...missing.keys()].filter((reason) => !statedLosses.has(reason));
     assert.deepEqual(why, [], `SEED=${seed}: within the bounds nothing is missing`);
   }
   // The faults have done something, or this would prove little.
@@ -29,6 +30,33 @@ test('whatever is cut, killed, full, torn, late or wrong: what was sampled is st
     assert.ok(total(what) > seedCount / 10, `only ${total(what)} times: ${what}`);
   }
 });
+
+test('a disk that stalls for a minute costs no sample, no connection, and delays no report', async () => {
+  for (let seed = 1; seed <= 5; seed++) {
+    const drawn = makePlan(seed);
+    const bounds = { bytesMax: 64 * 2 ** 20, ageMsMax: 24 * 3_600_000 };
+    const agents = drawn.agents.map((agent) => ({ ...agent, hasDisk: true, wallAheadMs: 0, bounds }));
+    const faults = agents.map((_, which) => ({ ...stall, which }));
+    const plan = { ...drawn, agents, faults, server: { ...drawn.server, wallAheadMs: 0 } };
+    const world = new World({ seed, plan });
+    const { violations, beyond } = await world.run();
+    assert.deepEqual([violations, beyond, [...world.ends.keys()]], [[], [], []], `SEED=${seed}`);
+    for (const { plan: agent, reports } of world.agents) {
+      for (const [at, { atMs, receivedMs }] of reports.entries()) {
+        const sinceMs = atMs - (reports[at - 1]?.atMs ?? atMs - agent.intervalMs);
+        // The first but one comes with the interval's next multiple.
+        assert.ok(at === 1 || Math.abs(sinceMs - agent.intervalMs) < 10, `${agent.name}: ${sinceMs} ms, SEED=${seed}`);
+        if (atMs < stall.atMs) continue;
+        assert.ok(
+          receivedMs !== undefined && receivedMs - atMs < 2000,
+          `${agent.name}: ${receivedMs}, made at ${atMs}`,
+        );
+      }
+    }
+  }
+});
+
+const stall = { kind: 'agent disk stalled', atMs: 150_000, forMs: 60_000, size: 0 } as const;
 
 test('the same seed is the same history', async () => {
   for (const seed of [3, 14]) {
