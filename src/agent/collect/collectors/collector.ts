@@ -17,8 +17,8 @@ export interface Samples {
 /**
  * One subject of the host. It may keep what it likes between two collections. A line, an attribute or a device that cannot
  * be read costs its own series alone: `KernelText.eachLine` and `Host.value` see to that. A collector fails by throwing
- * NoDataError, UnreadableError or FormatError, which name the file. Then all its series are absent at this instant, those
- * too that it gave before it threw.
+ * NoDataError, UnreadableError or FormatError, which name the file, or because it gives more series than it may have. Then
+ * all its series are absent at this instant, those too that it gave before it threw.
  */
 export interface Collector {
   collect(host: Host, out: Samples): void;
