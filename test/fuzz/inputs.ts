@@ -60,12 +60,12 @@ function connection(random: Random): Message[] {
   const messages: Message[] = [[1, 1, 'web-1', 'host', 'sysmon-agent 1']];
   let [seq, families] = [random.whole(1, 50), 0];
   let epoch = random.whole(0, 2 ** 50);
-  for (let segment = random.pick([1, 1, 1, 2, 3]); segment > 0; segment--) {
+  for (let segment = random.pick([1, 1, 1, 2]); segment > 0; segment--) {
     const source = random.pick([0, 0, 0, 1, random.whole(2, 100)]);
     const name = source === 0 ? 'host' : `exporter-${source}`;
     messages.push([2, epoch, source, name, random.pick([5000, 15_000]), ['rack', 'b7'], random.whole(-5000, 5000)]);
     let seriesCount = 0;
-    for (let run = random.pick([1, 1, 2]); run > 0; run--) {
+    for (let run = random.pick([1, 1, 1, 2]); run > 0; run--) {
       const width = random.whole(0, 2);
       const added = width === 0 ? 1 : random.whole(1, 6);
       if (random.chance(0.3)) {
@@ -75,7 +75,7 @@ function connection(random: Random): Message[] {
         messages.push([3, source, family(random, `node_${families++}_total`, width, added)]);
         seriesCount += added;
       }
-      for (let report = 0; report < random.whole(1, 3); report++) {
+      for (let report = 0; report < random.whole(1, 2); report++) {
         messages.push([report === 0 ? 5 : 4, source, seq, 1.764e12 + seq * 5000, ...pairs(random, seriesCount)]);
         seq++;
       }
