@@ -1,5 +1,5 @@
 // npm start: the server and an agent of this host in the foreground, on loopback, with their state in var/.
-// Everything is passed as SYSMON_* and can be set from outside: SYSMON_LISTEN=127.0.0.1:19732 npm start
+// Options are passed as SYSMON_*, and set by the environment: SYSMON_LISTEN=127.0.0.1:19732 npm start
 import { spawn } from 'node:child_process';
 import { mkdirSync } from 'node:fs';
 import { get } from 'node:http';
@@ -9,7 +9,7 @@ import { bundle } from './compile.mjs';
 import { root } from './lib.mjs';
 import { setup } from './setup.mjs';
 
-// Programs drain for 5 s at most.
+// The programs stop within 5 s.
 const stopMsMax = 10_000;
 const askEveryMs = 100;
 
@@ -38,7 +38,7 @@ let stopping = false;
 let exitCode = 0;
 const server = start('server', serverEnv);
 let agent;
-// A terminal sends its Ctrl-C to npm and to us, and npm sends it on: several mean the same as one.
+// A terminal sends Ctrl-C to npm and to this process, and npm sends it on: several mean the same as one.
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => stop());
 
 if (await answers(`http://${webAddress}/-/healthy`)) {
@@ -47,7 +47,7 @@ if (await answers(`http://${webAddress}/-/healthy`)) {
 }
 
 function start(name, env) {
-  // detached: a group of its own, so that Ctrl-C reaches it once, through stop(), and not a second time directly.
+  // detached: a process group of its own, so that Ctrl-C reaches it through stop() alone.
   const child = spawn(process.execPath, [join(root, `dist/sysmon-${name}.cjs`), 'run'], {
     cwd: root,
     env,
@@ -58,17 +58,17 @@ function start(name, env) {
     child.on('exit', (code, signal) => {
       if (code !== 0) exitCode ||= code ?? 1;
       if (!stopping) {
-        console.error(`sysmon-${name} ended by itself with ${signal ?? code}; ending the rest`);
+        console.error(`sysmon-${name} exited with ${signal ?? code}; stopping the other program`);
         exitCode ||= 1;
         stop();
-      } else if (code !== 0) console.error(`sysmon-${name} ended with ${signal ?? code}`);
+      } else if (code !== 0) console.error(`sysmon-${name} exited with ${signal ?? code}`);
       resolve();
     });
   });
   return child;
 }
 
-/** The agent first, so that it can still deliver; then the server. */
+/** The agent first, so that it can still send; then the server. */
 async function stop() {
   if (stopping) return;
   stopping = true;
@@ -82,7 +82,7 @@ async function stop() {
   process.exit(exitCode);
 }
 
-/** Asks until it is there, or we are stopping (also because it ended). */
+/** Asks until there is an answer, or until this process stops, also because the server exited. */
 async function answers(url) {
   while (!stopping) {
     const status = await new Promise((resolve) => {
@@ -102,20 +102,16 @@ async function answers(url) {
 
 function whereToLook() {
   return `
-  sysmon runs on this host, '${hostname()}' is its one agent. Ctrl-C ends both programs.
+  A sysmon server and an agent, '${hostname()}', are running. Ctrl-C stops both programs.
 
-    the page        http://${webAddress}/
-    the metrics     http://${webAddress}/metrics
-    as JSON         http://${webAddress}/api/v1/agents
+    page            http://${webAddress}/
+    metrics         http://${webAddress}/metrics
+    JSON            http://${webAddress}/api/v1/agents
 
-  To attach a Prometheus, either let it read the configuration in this folder:
+  To connect a Prometheus, start one with the configuration of this folder:
 
     prometheus --config.file=prometheus/prometheus.yml --storage.tsdb.path=var/prometheus
 
-  or add this job to the scrape_configs of yours:
-
-    - job_name: sysmon
-      scrape_interval: 5s
-      static_configs: [{ targets: ['${webAddress}'] }]
+  or copy the job of that file into yours; its target is ${webAddress}.
 `;
 }
