@@ -1,6 +1,5 @@
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client';
 import type { AgentId } from '../model/agent-id.ts';
-import { type RollBack, rollBacks } from './delivery/cursors.ts';
 import { type Outcome, outcomes } from './delivery/store.ts';
 import type { ScraperInfo, WebMetrics } from './web/metrics.ts';
 
@@ -22,6 +21,7 @@ export class ServerMetrics implements WebMetrics {
   readonly #clones: Counter;
   readonly #scrapes: Counter<'outcome'>;
   readonly #rollbacks: Counter<'kind'>;
+  readonly #assumed: Counter<'scraper'>;
   readonly #conflicts: Counter<'scraper'>;
   readonly #namesRefused: Counter;
   readonly #backlog: Gauge<'scraper' | 'selection'>;
@@ -88,8 +88,15 @@ export class ServerMetrics implements WebMetrics {
     this.#rollbacks = counter(
       'scrape_rollbacks_total',
       'Answers whose samples are sent again: the answer was "aborted", or sent completely and not confirmed when its connection ' +
-        'closed ("unconfirmed") or the server ended ("restart"). Prometheus warns of samples that it had already.',
+        'closed ("unconfirmed"), the server ended ("restart") or its clock was set ("clock"), or it was read and not stored ' +
+        '("refused"). Prometheus warns of samples that it had already.',
       'kind',
+    );
+    this.#assumed = counter(
+      'answers_assumed_total',
+      'Answers that were given twice, were never confirmed, and count as read: a gap in that Prometheus if they were not. ' +
+        'Let its connections rest for longer than its scrape interval.',
+      'scraper',
     );
     this.#conflicts = counter(
       'scraper_conflicts_total',
@@ -209,6 +216,9 @@ export class ServerMetrics implements WebMetrics {
   rollback(kind: RollBack): void {
     this.#rollbacks.inc({ kind });
   }
+  answerAssumed(scraper: string): void {
+    this.#assumed.inc({ scraper });
+  }
   conflict(scraper: string): void {
     this.#conflicts.inc({ scraper });
   }
@@ -226,7 +236,7 @@ export class ServerMetrics implements WebMetrics {
   /** What is shown by scraper, of one that nobody knows any more. */
   forgetScraper(scraper: string, selection: string): void {
     for (const gauge of [this.#samples, this.#backlog]) gauge.remove({ scraper, selection });
-    this.#conflicts.remove({ scraper });
+    for (const counter of [this.#assumed, this.#conflicts]) counter.remove({ scraper });
     this.forgetScraperInfo(scraper);
   }
   scraperInfo(info: ScraperInfo): void {
@@ -266,6 +276,10 @@ export class ServerMetrics implements WebMetrics {
     return (await registry.metrics()) + (await this.#registry.metrics());
   }
 }
+
+/** Why what was given is given again. */
+export const rollBacks = ['aborted', 'unconfirmed', 'restart', 'clock', 'refused'] as const;
+export type RollBack = (typeof rollBacks)[number];
 
 export interface ServerGauges {
   readonly agentsUp: number;

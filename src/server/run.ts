@@ -29,7 +29,6 @@ export async function run(
     boot: bootClock(clock, () => uptime() * 1000),
     ...{ settings, clock, log, loop: nodeLoop, listen, openWeb },
     disk: stateDir === undefined ? undefined : cursorsDisk(stateDir),
-    delivered: () => true,
   });
   server.metrics.addProcess();
   const ports = await server.start();

@@ -1,8 +1,10 @@
 import type { Clock } from '../runtime/clock.ts';
 import { isoTime } from '../runtime/words.ts';
 import type { Delivery } from './delivery/delivery.ts';
+import { streamOf } from './delivery/scrape.ts';
 import type { AgentRecord } from './delivery/store.ts';
 import type { ServerGauges } from './own-metrics.ts';
+import { scraperText } from './web/identify.ts';
 
 /** One agent as `/api/v1/agents`, `sysmon-server agents --json` and the page show it. Times are ISO 8601. */
 export interface AgentStatus {
@@ -32,11 +34,11 @@ export interface ScraperStatus {
   readonly scraper: string;
   /** The agent it selects, or "" for all. */
   readonly selection: string;
-  /** Connections that share the name; more than one is a conflict. */
+  /** Connections that read for it, each from a position of its own: mostly one. */
   readonly connections: number;
   readonly conflicts: number;
   readonly lastScrapeAt: string;
-  /** A scrape was confirmed: acks wait for this scraper. */
+  /** It was sent a whole answer: acks wait for this scraper. */
   readonly known: boolean;
   readonly backlogReports: number;
   /** Age of the oldest report that it has not had; 0 where it has all. */
@@ -71,7 +73,7 @@ export function agentsStatus({ clock, delivery }: StatusSources): AgentStatus[] 
 }
 
 function agentStatus(agent: AgentRecord, up: boolean, delivery: Delivery): AgentStatus {
-  const committedMs = delivery.cursors.committedMs(agent.id);
+  const confirmedMs = delivery.confirmedMs(agent);
   return {
     name: agent.id,
     up,
@@ -87,7 +89,7 @@ function agentStatus(agent: AgentRecord, up: boolean, delivery: Delivery): Agent
     series: agent.schema?.seriesCount ?? 0,
     windowReports: agent.window.reportCount,
     windowBytes: agent.window.bytes,
-    unscrapedReports: committedMs === Infinity ? null : agent.window.countAfter(committedMs),
+    unscrapedReports: confirmedMs === Infinity ? null : agent.window.countAfter(confirmedMs),
   };
 }
 
@@ -127,25 +129,28 @@ export function serverGauges(sources: StatusSources): ServerGauges {
 function scrapersStatus({ clock, delivery }: StatusSources): ScraperStatus[] {
   const nowMs = clock.nowMs();
   const statuses: ScraperStatus[] = [];
-  for (const { name, selection, cursors, conflicts } of delivery.cursors.scrapers) {
-    let backlogReports = 0;
-    let oldestMs = nowMs;
-    for (const agent of delivery.store.agents.values()) {
-      if (selection !== '' && selection !== agent.id) continue;
-      const afterMs = Math.min(...cursors.map((cursor) => cursor.positionMs(agent.id)));
-      backlogReports += agent.window.countAfter(afterMs, nowMs);
-      oldestMs = Math.min(oldestMs, agent.window.timeAfter(afterMs) ?? nowMs);
+  for (const { name, groups, conflicts } of delivery.scrapers) {
+    for (const [selection, { cursors }] of groups) {
+      let backlogReports = 0;
+      let oldestMs = nowMs;
+      for (const agent of delivery.store.agents.values()) {
+        if (cursors[0]?.selects(agent.id) !== true) continue;
+        const afterMs = Math.min(...cursors.map((cursor) => cursor.positionMs(streamOf(agent))));
+        backlogReports += agent.window.countAfter(afterMs, nowMs);
+        oldestMs = Math.min(oldestMs, agent.window.timeAfter(afterMs) ?? nowMs);
+      }
+      const seenAtMs = Math.max(...cursors.map((cursor) => cursor.seenAtMs));
+      statuses.push({
+        scraper: scraperText(name),
+        selection,
+        connections: cursors.length,
+        conflicts,
+        lastScrapeAt: isoTime(nowMs - (clock.monotonicMs() - seenAtMs)),
+        known: cursors.some(({ isKnown }) => isKnown),
+        backlogReports,
+        lagSeconds: (nowMs - oldestMs) / 1000,
+      });
     }
-    statuses.push({
-      scraper: name,
-      selection,
-      connections: cursors.filter((cursor) => cursor.connection?.closed === false).length,
-      conflicts,
-      lastScrapeAt: isoTime(Math.max(...cursors.map((cursor) => cursor.seenAtMs))),
-      known: cursors.some((cursor) => cursor.known),
-      backlogReports,
-      lagSeconds: (nowMs - oldestMs) / 1000,
-    });
   }
   return statuses;
 }

@@ -6,7 +6,6 @@ import { ListenError, type Listener, type ListenOptions, listenErrorOf } from '.
 import { type Log, onceAMinute, type SeldomLog } from '../runtime/log.ts';
 import { version } from '../runtime/version.ts';
 import { plural, reasonOf, secondsText } from '../runtime/words.ts';
-import type { ScrapeConnection } from './delivery/cursors.ts';
 import { Delivery } from './delivery/delivery.ts';
 import type { StateDisk } from './delivery/state-file.ts';
 import { Exposition } from './exposition/exposition.ts';
@@ -17,6 +16,7 @@ import type { FleetKey } from './ingest/keys.ts';
 import type { Revocations } from './ingest/revocations.ts';
 import { FrameScheduler } from './ingest/scheduler.ts';
 import { Registry, ServerMetrics } from './own-metrics.ts';
+import { scraperChanged } from './scraper-changes.ts';
 import type { Settings } from './settings.ts';
 import {
   type AgentStatus,
@@ -41,8 +41,6 @@ export interface ServerParts {
   readonly listen: (options: ListenOptions) => Promise<Listener>;
   /** Opens the HTTP port. */
   readonly openWeb: (options: WebOptions, address: WebAddress) => Promise<WebServer>;
-  /** Whether the kernel of a scraper has acknowledged every byte that was written to it. */
-  readonly delivered: (connection: ScrapeConnection) => boolean;
 }
 
 /** The event loop, which is virtual in the simulation. */
@@ -210,7 +208,7 @@ export class Server {
 
 /** Delivery, with every event counted, and in the log where a person should do something. */
 function newDelivery(
-  { settings, clock, disk, loop, delivered }: ServerParts,
+  { settings, clock, log, disk, loop }: ServerParts,
   { metrics, seldom }: { readonly metrics: ServerMetrics; readonly seldom: SeldomLog },
 ): Delivery {
   const { stateDir, windowMs, memoryBytesMax } = settings;
@@ -232,21 +230,8 @@ function newDelivery(
         );
       },
     },
-    cursors: {
-      turn: () => loop.turn(),
-      delivered,
-      onCommitted: () => {},
-      onRollBack: (_scraper, kind) => metrics.rollback(kind),
-      onConflict({ name }) {
-        metrics.conflict(name);
-        seldom.warn(
-          `conflict ${name}`,
-          `two connections scrape as '${name}' at once; each is given everything, some samples come twice: ` +
-            'give each Prometheus or job a name of its own with ?scraper=NAME (params: {scraper: [NAME]})',
-        );
-      },
-      onForgotten: ({ name, selection }) => metrics.forgetScraper(name, selection),
-    },
+    turn: () => loop.turn(),
+    onCursorChange: (change) => scraperChanged(change, { metrics, log, seldom }),
     onStateWritten: () => metrics.stateWrite('done'),
     onStateError(error) {
       metrics.stateWrite('failed');

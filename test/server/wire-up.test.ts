@@ -26,7 +26,6 @@ function wired(parts: Partial<ServerParts> = {}) {
       events.push('web open', isReady() ? 'ready' : 'not ready');
       return { port: 2, close: async () => void events.push('web closed', isReady() ? 'ready' : 'not ready') };
     },
-    delivered: () => true,
     ...parts,
   });
   return { clock, log, events, server };

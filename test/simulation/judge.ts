@@ -106,11 +106,12 @@ class CursorHistory {
   constructor(world: World, scraper: ScraperNode, key: string) {
     this.scraper = scraper;
     this.answers = world.server.answers.filter((answer) => answer.key === key);
-    const stored = this.answers.filter(({ storedMs, from }) => storedMs !== undefined && from === scraper.plan.name);
     this.firstMs = this.answers.find(({ from }) => from === scraper.plan.name)?.startedMs ?? Number.POSITIVE_INFINITY;
-    const confirmedMs = stored.find((answer, at) => at > 0 && stored[at - 1]!.socket === answer.socket)?.startedMs;
+    const wholeMs = this.answers.find(
+      ({ finishedMs, from }) => finishedMs !== undefined && from === scraper.plan.name,
+    )?.finishedMs;
     this.knownMs =
-      world.stateWrites.find((ms) => ms >= (confirmedMs ?? Number.POSITIVE_INFINITY)) ?? Number.POSITIVE_INFINITY;
+      world.stateWrites.find((ms) => ms >= (wholeMs ?? Number.POSITIVE_INFINITY)) ?? Number.POSITIVE_INFINITY;
   }
 }
 
@@ -139,6 +140,7 @@ function explain(
   if (server.plan.memoryBytesMax < memoryBytesUsual) return 'little memory for windows';
   const refusal = lacks.map((series) => world.refusalOf(cursor.scraper, series, serverMs)).find((reason) => reason);
   if (refusal !== undefined) return `Prometheus refuses it: ${refusal}`;
+  let lostAnswers = 0;
   for (const answer of cursor.answers) {
     const given = answer.given.get(agent.plan.name);
     if (given === undefined || !(given[0] < serverMs && serverMs <= given[1])) continue;
@@ -146,7 +148,9 @@ function explain(
     if (answer.isRefusedWhole && isFarOff) return 'times so far off that Prometheus refuses whole scrapes';
     const excuse = excuseOf(answer);
     if (excuse !== undefined) return excuse;
+    if (answer.finishedMs !== undefined && answer.storedMs === undefined) lostAnswers++;
   }
+  if (server.assumptions > 0 && lostAnswers >= givenBeforeAssumed) return 'answers that were lost again and again';
   if (report.lostWith !== undefined) return report.lostWith;
   // Also one that this Prometheus had after it: it refuses what is older, or is never given it.
   if (isPassed(report)) return "an agent's times that go back";
@@ -180,7 +184,9 @@ function wentToNamesake(
 /** An answer that its Prometheus never stored, of a kind that the server cannot tell from one that was. */
 function excuseOf(answer: Answer): string | undefined {
   const { storedMs, isReadByGoodbye } = answer;
-  return isReadByGoodbye && storedMs === undefined ? 'an orderly end of the server while its scraper ended' : undefined;
+  return isReadByGoodbye && storedMs === undefined
+    ? 'an orderly end of a connection while its scraper ended'
+    : undefined;
 }
 
 /** Nothing is there that was not sampled. */
@@ -257,6 +263,7 @@ function judgeCounters(world: World): Record<string, number> {
     'failed scrapes': scrapers.reduce((sum, scraper) => sum + scraper.failures, 0),
     'rolled back': server.outcomes.get('rollback') ?? 0,
     conflicts: server.conflicts,
+    'counted as read': server.assumptions,
     duplicates: server.outcomes.get('duplicate') ?? 0,
     'server ends': world.serverEnds.length,
     'bugs met': server.bugsMet,
@@ -277,5 +284,7 @@ const serverAheadMsMax = 9 * 60_000;
 const clockErrorMsMax = 7000;
 // The longest interval between two scrapes, and a timeout.
 const scrapedWithinMs = 30_000;
-// Of cursors.ts.
+// Of cursor.ts: given twice.
+const givenBeforeAssumed = 2;
+// Of delivery.ts.
 const neverSeenBackMs = 5 * 60_000;

@@ -227,6 +227,11 @@ export class VirtualSocket implements Connection {
     return this.#unsentBytes === 0 && this.#out!.bytes === 0 && !this.#out!.hasFin;
   }
 
+  /** The same without the goodbye. */
+  get areBytesDelivered(): boolean {
+    return this.#unsentBytes === 0 && this.#out!.bytes === 0;
+  }
+
   /** The peer has closed its end. */
   get hasPeerEnded(): boolean {
     return this.#finReceived && this.#failure === undefined;

@@ -95,15 +95,18 @@ function scraperPlans(random: Random, agents: readonly AgentPlan[]): ScraperPlan
   return Array.from({ length: count }, (_, at) => {
     const intervalMs = random.pick([2000, 5000, 5000, 5000, 15_000]);
     const steady = agents.reduce((sum, agent) => sum + seriesMax * Math.ceil((2 * intervalMs) / agent.intervalMs), 0);
+    const selections = random.chance(0.9) ? [''] : agents.map(({ name }) => name);
+    const scraper = sharesName ? 'shared' : `own-${at + 1}`;
+    // One name, one address and several targets each: nothing tells them apart.
+    const address = selections[0] === '' && sharesName ? '192.0.2.9' : `192.0.2.${at + 1}`;
     return {
       name: `prometheus-${at + 1}`,
-      scraper: sharesName ? '192.0.2.9' : `192.0.2.${at + 1}`,
+      ...{ scraper, address, selections },
       intervalMs,
       timeoutMs: random.chance(0.5) ? intervalMs : Math.max(1000, intervalMs / 2),
       outOfOrderMs: random.chance(0.6) ? 0 : 30 * 60_000,
       wallAheadMs: random.whole(-1500, 1500),
       samplesMax: random.chance(0.85) ? undefined : 3 * steady,
-      selections: random.chance(0.9) ? [''] : agents.map(({ name }) => name),
     };
   });
 }

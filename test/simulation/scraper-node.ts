@@ -9,6 +9,8 @@ export interface ScraperPlan {
   /** Of the Prometheus; two may send the same `scraper=`. */
   readonly name: string;
   readonly scraper: string;
+  /** Two may come from one, through a network that hides them. */
+  readonly address: string;
   readonly intervalMs: number;
   readonly timeoutMs: number;
   readonly outOfOrderMs: number;
@@ -117,11 +119,13 @@ class Job {
   async #scrape(process: Process): Promise<void> {
     const node = this.#node;
     const world = this.#world;
-    const { timeoutMs, scraper, samplesMax } = node.plan;
+    const { timeoutMs, scraper, address, samplesMax } = node.plan;
     const { clock } = process;
     const atMs = clock.nowMs();
     node.scrapes++;
-    const request: Request = { from: node.plan.name, name: scraper, selection: this.#selection, timeoutMs, samplesMax };
+    const request: Request = {
+      ...{ from: node.plan.name, name: scraper, address, selection: this.#selection, timeoutMs, samplesMax },
+    };
     const exchange = new Exchange(clock, timeoutMs);
     const response = await exchange.run(this.#idle, () => this.#dial(process), request);
     this.#idle = undefined;

@@ -3,7 +3,8 @@ import { runEvery, type Timer } from '../../src/runtime/clock.ts';
 import type { Connection } from '../../src/runtime/connection.ts';
 import type { Listener, ListenOptions } from '../../src/runtime/listen.ts';
 import type { Delivery } from '../../src/server/delivery/delivery.ts';
-import { takeNew, takeNewest } from '../../src/server/delivery/scrape.ts';
+import { streamOf, takeNewest } from '../../src/server/delivery/scrape.ts';
+import type { ConnectionEvent, ScrapeConnection } from '../../src/server/delivery/scraper.ts';
 import type { AgentBatch, Exposition } from '../../src/server/exposition/exposition.ts';
 import type { WebOptions, WebServer } from '../../src/server/web/listener.ts';
 import { Server } from '../../src/server/wire-up.ts';
@@ -24,6 +25,7 @@ export interface Request {
   /** Which Prometheus asks: for the simulation's eyes only. */
   readonly from: string;
   readonly name: string;
+  readonly address: string;
   readonly selection: string;
   readonly timeoutMs: number;
   readonly samplesMax: number | undefined;
@@ -42,7 +44,7 @@ export interface Answer {
   given: ReadonlyMap<string, readonly [afterMs: number, untilMs: number]>;
   /** Stored by its Prometheus. */
   storedMs: number | undefined;
-  /** Nothing but its connection's end, after the server's goodbye, has said that it was read. */
+  /** Nothing but the end of its connection has said that it was read. */
   isReadByGoodbye: boolean;
   /** Its Prometheus refused all of it for one sample that was too old. */
   isRefusedWhole: boolean;
@@ -70,6 +72,8 @@ export class ServerNode {
   /** How often in a row the server meets a bug in what this agent reports. */
   readonly bugs = new Map<string, number>();
   bugsMet = 0;
+  /** How often something was given twice, never confirmed, and counted as read. */
+  assumptions = 0;
   /** When two of one name were first seen at work. */
   sharedSinceMs = Number.POSITIVE_INFINITY;
   readonly #world: World;
@@ -111,7 +115,6 @@ export class ServerNode {
       loop: { turn: () => process.turn(), next: (callback) => void clock.after(0, callback) },
       listen: (options) => this.#listen(process, sockets, options),
       openWeb: (options) => this.#openWeb(process, sockets, options),
-      delivered: (connection) => socketOf.get(connection)?.isDelivered ?? true,
     });
     this.#run = { process, server, sockets, isStopping: false };
     this.#watch(this.#run);
@@ -231,6 +234,10 @@ export class ServerNode {
       this.#count('rollback');
       world.trace(`${process.name}: rolled back, ${kind}`);
     });
+    spy(metrics, 'answerAssumed', (_, name) => {
+      this.assumptions++;
+      world.trace(`${process.name}: what was given to '${name}' twice counts as read`);
+    });
     spy(metrics, 'conflict', (_, name) => {
       this.conflicts++;
       this.sharedSinceMs = Math.min(this.sharedSinceMs, world.timeline.nowMs);
@@ -311,9 +318,6 @@ function spy<T, K extends keyof T>(
   }) as T[K];
 }
 
-/** The socket of each connection that scrapes come over. */
-const socketOf = new WeakMap<object, VirtualSocket>();
-
 /** What `http.ts` does for `/metrics`, without HTTP: a line in, a line and a body out, a zero byte at the end. */
 class HttpConnection {
   readonly #node: ServerNode;
@@ -321,7 +325,8 @@ class HttpConnection {
   readonly #delivery: Delivery;
   readonly #exposition: Exposition;
   readonly #socket: VirtualSocket;
-  readonly #scraper = { closed: false };
+  /** Made by the first request. */
+  #scraper: ScrapeConnection | undefined;
   #tail: Promise<void> = Promise.resolve();
   #idle: Timer | undefined;
   #goodbye: Promise<void> | undefined;
@@ -332,7 +337,6 @@ class HttpConnection {
     this.#delivery = delivery;
     this.#exposition = exposition;
     this.#socket = socket;
-    socketOf.set(this.#scraper, socket);
   }
 
   async run(): Promise<void> {
@@ -353,12 +357,19 @@ class HttpConnection {
       // It broke: for the cursors that is the same as a goodbye.
     }
     await this.#goodbye;
-    const isAllRead = this.#goodbye !== undefined && this.#socket.hasPeerEnded && this.#socket.isDelivered;
-    if (isAllRead) this.#node.goodbyeAnswered(this.#socket);
-    this.#delivery.cursors.closed(this.#scraper, { isAllRead });
+    const event = this.#event();
+    if (event.kind !== 'reset') this.#node.goodbyeAnswered(this.#socket);
+    if (this.#scraper !== undefined) this.#delivery.connectionEvent(this.#scraper, event);
     this.#socket.destroy();
     await this.#tail;
     this.#idle?.cancel();
+  }
+
+  #event(): ConnectionEvent {
+    const { hasPeerEnded, isDelivered, areBytesDelivered } = this.#socket;
+    if (!hasPeerEnded) return { kind: 'reset' };
+    if (this.#goodbye !== undefined && isDelivered) return { kind: 'half-closed' };
+    return { kind: 'fin', isAcknowledged: areBytesDelivered };
   }
 
   #restUntilTooLong(): void {
@@ -382,40 +393,37 @@ class HttpConnection {
     const delivery = this.#delivery;
     const process = this.#process;
     const { clock } = process;
-    const { windowMs } = this.#node.plan;
     const { store } = delivery;
     const id = agentId(request.selection);
     const one = id === undefined ? undefined : store.agents.get(id);
     if (request.selection !== '' && one === undefined) return void (await this.#send(404, -1, []));
     const agents = one === undefined ? [...store.agents.values()] : [one];
     const answer = this.#node.answer(this.#socket, request);
-    const scrape = await delivery.cursors.open({ ...request, connection: this.#scraper });
+    this.#scraper ??= { address: request.address };
+    const scrape = await delivery.openScrape({
+      ...request,
+      name: { space: 'param', text: request.name },
+      selection: one === undefined ? [] : [one.id],
+      connection: this.#scraper,
+    });
     if (scrape === undefined) {
       await this.#send(200, -1, this.#body(takeNewest({ clock }, agents), false), request.timeoutMs);
       return;
     }
-    const after = new Map(agents.map((agent) => [agent.id as string, scrape.afterMs(agent.id)]));
     let isSent = false;
-    const turn = () => process.turn();
-    const taken = await takeNew(
-      { clock, store, windowMs, turn },
-      agents,
-      scrape,
-      request.samplesMax ?? scrape.samplesMax,
-    );
-    this.#node.skippedReports += taken.skippedReports;
+    this.#node.skippedReports += scrape.skippedReports;
     answer.given = new Map(
-      [...taken.taken].map(([agent, untilMs]) => [
-        agent,
-        [after.get(agent) ?? Number.NEGATIVE_INFINITY, untilMs] as const,
-      ]),
+      scrape.batches.flatMap(({ agent, runs }) => {
+        const untilMs = scrape.until.get(streamOf({ id: agent }));
+        return untilMs === undefined ? [] : [[agent, [runs[0]!.reports[0]!.timeMs - 1, untilMs]]];
+      }),
     );
     try {
-      isSent = await this.#send(200, answer.id, this.#body(taken.batches, true), request.timeoutMs);
+      isSent = await this.#send(200, answer.id, this.#body(scrape.batches, true), request.timeoutMs);
     } finally {
       if (isSent) {
         answer.finishedMs = this.#node.world.timeline.nowMs;
-        scrape.finish(taken);
+        scrape.finish();
       } else scrape.abort();
     }
   }

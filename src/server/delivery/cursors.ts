@@ -1,30 +1,33 @@
-import type { AgentId } from '../../model/agent-id.ts';
-import type { Clock } from '../../runtime/clock.ts';
-import type { EvictionReason } from './store.ts';
+import type { StreamId } from '../../model/source.ts';
+import { type Answer, type AnswerEvent, type Assumed, Cursor, type Loss, restMs } from './cursor.ts';
+import type { ConnectionEvent, Positions, ScrapeConnection, ScraperName } from './scraper.ts';
 
 /**
- * How far each scraper has read, so that each is given every report once.
+ * All scrapers by name, and of each the cursors by what it selects. Mostly one; several where several Prometheus servers
+ * have one name:
  *
- * A cursor's position is a time per agent: what is newer has not been given. It moves in two steps, because a response
- * that was sent may never have been read. Only a scraper that asks again, on the same connection, proves that it was:
- * neither time nor the peer's kernel does.
+ * - Who comes over the connection of a cursor, goes on with it. A scraper with several selections is one Prometheus with
+ *   several targets, whose pool gives them whichever connection is free: there the address takes the connection's place.
+ * - Who comes over a new connection takes the cursor whose connection has ended: the one of its address, or one that has
+ *   been silent for a while. Where several have ended, it cannot be known whose is whose, so that all start at the oldest.
+ * - Who comes while another connection is open has a cursor of its own, from the oldest position on, so that nothing is
+ *   lost if there are two. When the other connection ends without having asked again since, it was the same scraper.
  *
- *     open ──▶ taken ──finish──▶ pending ──the next request on its connection, or a goodbye that is answered──▶ committed
- *                │                  │
- *                └──── abort ───────┴──the connection closes, the server ends──▶ rolled back: the position stays
- *
- * What was rolled back after it had been sent as a whole may be with the scraper all the same. It is given again; Prometheus
- * refuses in silence, or with a warning, what it has.
- *
- * Several cursors share a name when several Prometheus servers do (two behind one address): each connection then has
- * its own, and nothing is lost, though some samples come twice.
+ * Methods return what has changed, for the log, the metrics and the acks.
  */
 export class Cursors {
-  readonly #options: CursorsOptions;
+  readonly #windowMs: number;
+  readonly #startedMs: number;
   readonly #scrapers = new Map<string, Scraper>();
+  /** The open connections, by the scraper that used each last. */
+  readonly #connections = new Map<ScrapeConnection, Scraper>();
+  readonly #ended = new WeakSet<ScrapeConnection>();
+  #requests = 0;
 
-  constructor(options: CursorsOptions) {
-    this.#options = options;
+  /** Who has been away for `windowMs` holds nothing any more. All times are of the monotonic clock but where it is said. */
+  constructor({ windowMs, nowMs }: { readonly windowMs: number; readonly nowMs: number }) {
+    this.#windowMs = windowMs;
+    this.#startedMs = nowMs;
   }
 
   get scrapers(): Iterable<Scraper> {
@@ -32,537 +35,498 @@ export class Cursors {
   }
 
   /**
-   * Begins a scrape: settles what this scraper's last one left pending and gives the cursor to read from. Undefined when
-   * there are as many names as there may be: that one gets the newest values instead.
+   * A scraper asks: what was pending on its connection is confirmed. Gives the cursor to read from, or none when there are
+   * as many names as there may be.
    */
-  async open(request: ScrapeRequest): Promise<Scrape | undefined> {
-    const { name, selection, connection } = request;
-    const key = JSON.stringify([name, selection]);
-    let scraper = this.#scrapers.get(key);
-    if (scraper === undefined) {
-      if (!this.#nameFits(name)) return undefined;
-      scraper = new Scraper(name, selection);
-      this.#scrapers.set(key, scraper);
-    }
-    const cursor = await this.#cursorFor(scraper, connection);
-    return new CursorScrape(this.#options, scraper, cursor, request);
-  }
-
-  /**
-   * A connection over which scrapes came has ended. Whatever is pending on it may not have arrived, but where the peer has
-   * read all of it: it answered our goodbye, which had come after.
-   */
-  closed(connection: ScrapeConnection, { isAllRead = false } = {}): void {
-    if (connection.closed) return;
-    connection.closed = true;
-    const settle = isAllRead ? commitPending : rollBackPending;
-    for (const scraper of this.#scrapers.values()) {
-      for (const cursor of scraper.cursors) {
-        if (cursor.connection !== connection || cursor.pending === undefined) continue;
-        settle(this.#options, scraper, cursor);
-        this.#options.onChanged();
+  open(
+    { name, selection, connection }: CursorRequest,
+    nowMs: number,
+  ): { readonly opened: OpenedCursor | undefined; readonly changes: readonly CursorChange[] } {
+    const changes: CursorChange[] = [];
+    const scraper = this.#scraper(name, connection, nowMs, changes);
+    if (scraper === undefined) return { opened: undefined, changes };
+    const request = this.#requests++;
+    if (!this.#ended.has(connection)) this.#connections.set(connection, scraper);
+    for (const cursor of scraper.all()) {
+      for (const answer of [...cursor.answers]) {
+        if (answer.connection === connection) this.#happened(scraper, cursor, answer, 'asked again', nowMs, changes);
       }
     }
+    const chosen = this.#choose(scraper, selection, connection, { nowMs, request, changes });
+    if (chosen === undefined) return { opened: undefined, changes };
+    const { cursor, isNew } = chosen;
+    cursor.asked(connection, nowMs);
+    const assumed = cursor.moveOn(nowMs);
+    if (assumed.length > 0) changes.push({ kind: 'assumed', scraper, cursor, assumed });
+    return { opened: { scraper, cursor, answer: cursor.begin(connection, request), isNew }, changes };
   }
 
-  /** Up to which time every known scraper has this agent's reports; Infinity where no known scraper wants them. */
-  committedMs(agent: AgentId): number {
-    return this.#least(agent, committedKnown, (cursor) => cursor.positionMs(agent));
+  /** All of an answer has been sent. */
+  finish({ scraper, cursor, answer }: OpenedCursor, until: Positions, nowMs: number): readonly CursorChange[] {
+    const changes: CursorChange[] = [];
+    // Where its connection had ended before, nobody has read all of it.
+    const isSent = answer.connection !== undefined && !this.#ended.has(answer.connection);
+    if (isSent && answer.state.kind === 'being sent') answer.until = until;
+    this.#happened(scraper, cursor, answer, isSent ? 'sent' : 'aborted', nowMs, changes);
+    return changes;
   }
 
-  /** The same as {@link save} writes it to disk: a scraper counts as known from the end of its first scrape. */
-  savedMs(agent: AgentId): number {
-    return this.#least(agent, offeredKnown, (cursor) => cursor.positionMs(agent));
+  abort({ scraper, cursor, answer }: OpenedCursor, nowMs: number): readonly CursorChange[] {
+    const changes: CursorChange[] = [];
+    this.#happened(scraper, cursor, answer, 'aborted', nowMs, changes);
+    return changes;
   }
 
-  /** What is newer is still wanted, also by scrapers that have been away for so long that acks no longer wait for them. */
-  wantedAfterMs(agent: AgentId, reason: EvictionReason): number {
-    const nowMs = this.#options.clock.nowMs();
+  /** A connection has ended. The first event of it counts. */
+  ended(connection: ScrapeConnection, event: ConnectionEvent, nowMs: number): readonly CursorChange[] {
+    if (this.#ended.has(connection)) return [];
+    this.#ended.add(connection);
+    this.#connections.delete(connection);
+    const changes: CursorChange[] = [];
+    for (const scraper of this.#scrapers.values()) {
+      for (const cursor of scraper.all()) {
+        for (const answer of [...cursor.answers]) {
+          if (answer.connection !== connection || answer.state.kind !== 'unconfirmed') continue;
+          const isRested = nowMs - answer.sentAtMs >= restMs;
+          this.#happened(scraper, cursor, answer, answerEvent(event, isRested), nowMs, changes);
+        }
+        if (cursor.connection === connection) this.#left(scraper, cursor, nowMs);
+      }
+    }
+    return changes;
+  }
+
+  /** Up to which time every known scraper has this stream; Infinity where nobody who is known wants it. */
+  confirmedMs(stream: StreamId, agent: string, nowMs: number): number {
     let least = Infinity;
-    for (const scraper of this.#scrapers.values()) {
-      if (scraper.selection !== '' && scraper.selection !== agent) continue;
-      const known = scraper.cursors.filter(committedKnown);
-      const inUse = known.filter((cursor) => nowMs - cursor.seenAtMs <= this.#holdsAcksMs(scraper, cursor));
-      for (const cursor of inUse.length > 0 ? inUse : known) {
-        // What an answer passed over as too old was counted then: it is not to be counted again when it leaves the window
-        // before the answer is confirmed. What an answer has given is too young for that.
-        const offeredMs = reason === 'age' ? cursor.pending?.get(agent) : undefined;
-        least = Math.min(least, offeredMs ?? cursor.positionMs(agent));
-      }
+    for (const cursor of this.#holding(agent, nowMs)) least = Math.min(least, cursor.positionMs(stream));
+    return least;
+  }
+
+  /** The same where what was given counts, although it is not confirmed yet. */
+  givenMs(stream: StreamId, agent: string, nowMs: number): number {
+    let least = Infinity;
+    for (const cursor of this.#holding(agent, nowMs)) {
+      least = Math.min(least, Math.max(cursor.positionMs(stream), cursor.givenMs(stream)));
     }
     return least;
   }
 
-  /** Forgets cursors that nobody has used for long, and the agents that were forgotten. */
-  tidy(forgotten: readonly AgentId[]): void {
-    const nowMs = this.#options.clock.nowMs();
-    for (const [key, scraper] of this.#scrapers) {
-      for (const agent of forgotten) for (const cursor of scraper.cursors) cursor.forget(agent);
-      scraper.cursors = this.#worthKeeping(scraper, nowMs);
-      if (scraper.cursors.length === 1) {
-        scraper.isShared = false;
-        scraper.cursors[0]!.trust();
+  /** Forgets cursors that nobody has used for long, and streams that are gone. */
+  tidy(forgotten: readonly StreamId[], nowMs: number): readonly CursorChange[] {
+    const changes: CursorChange[] = [];
+    for (const scraper of this.#scrapers.values()) {
+      for (const cursor of scraper.all()) for (const stream of forgotten) cursor.forget(stream);
+      for (const [selection, group] of scraper.groups) {
+        group.cursors = this.#worthKeeping(group.cursors, nowMs);
+        group.mostAtWork = Math.min(group.mostAtWork, group.cursors.length);
+        if (group.cursors.length > 0) continue;
+        scraper.groups.delete(selection);
+        changes.push({ kind: 'forgotten', scraper, selection });
       }
-      if (scraper.cursors.length === 0) this.#forget(key, scraper);
+      if (scraper.groups.size === 0) this.#scrapers.delete(scraper.key);
     }
+    return changes;
   }
 
-  /** Cursors as they go to disk. Of what is pending nobody will know, after a restart, whether it has arrived. */
-  save(): SavedCursor[] {
+  /** Forgets a scraper, whatever it has not read. Whether there was one. */
+  forget(name: ScraperName): readonly CursorChange[] {
+    const scraper = this.#scrapers.get(keyOf(name));
+    return scraper === undefined ? [] : this.#drop(scraper);
+  }
+
+  /** The server's wall clock was set. What is pending has times of the clock before: it is given again. */
+  clockStepped(deltaMs: number, nowMs: number): readonly CursorChange[] {
+    const changes: CursorChange[] = [];
+    for (const scraper of this.#scrapers.values()) {
+      for (const cursor of scraper.all()) {
+        for (const answer of [...cursor.answers]) {
+          this.#happened(scraper, cursor, answer, 'clock stepped', nowMs, changes);
+        }
+        cursor.clockStepped(deltaMs);
+      }
+    }
+    return changes;
+  }
+
+  /** As they go to disk. `wallMs`: what the wall clock shows. */
+  save(nowMs: number, wallMs: number): SavedCursor[] {
     const saved: SavedCursor[] = [];
     for (const scraper of this.#scrapers.values()) {
-      for (const cursor of scraper.cursors) {
+      for (const { selection, address, seenAtMs, isKnown, positions, answers } of scraper.all()) {
+        const unconfirmed = answers.filter(({ until }) => until.size > 0);
         saved.push({
-          scraper: scraper.name,
-          selection: scraper.selection,
-          seenAtMs: cursor.seenAtMs,
-          known: offeredKnown(cursor),
-          ...(cursor.inDoubt ? { inDoubt: true } : {}),
-          ...(scraper.isShared ? { shared: true } : {}),
-          positions: Object.fromEntries(cursor.positions),
-          offered: Object.fromEntries(cursor.offeredBeyond()),
+          ...{ scraper: scraper.name, selection, address, seenAtMs: wallMs - (nowMs - seenAtMs), isKnown, positions },
+          unconfirmed: unconfirmed.map(({ until }) => until),
         });
       }
     }
     return saved;
   }
 
-  /** What {@link save} gave, after a restart: cursors without a connection, which the next scrape of the name takes. */
-  restore(saved: readonly SavedCursor[]): void {
-    for (const { scraper: name, selection, seenAtMs, known, inDoubt, shared, positions, offered } of saved) {
-      const key = JSON.stringify([name, selection]);
-      const scraper = this.#scrapers.get(key) ?? new Scraper(name, selection);
+  /** What {@link save} gave, after a restart. Times that are still to come are of a clock that was wrong: forgotten. */
+  restore(saved: readonly SavedCursor[], nowMs: number, wallMs: number): readonly CursorChange[] {
+    const changes: CursorChange[] = [];
+    const past = (times: Positions) => new Map([...times].filter(([, ms]) => ms <= wallMs));
+    for (const { scraper: name, selection, address, seenAtMs, isKnown, positions, unconfirmed } of saved) {
+      const key = keyOf(name);
+      const scraper = this.#scrapers.get(key) ?? new Scraper(name);
       this.#scrapers.set(key, scraper);
-      const cursor = new Cursor(undefined, seenAtMs);
-      cursor.known = known;
-      cursor.inDoubt = inDoubt === true;
-      // Names in the file were AgentIds when they were written.
-      for (const [agent, ms] of Object.entries(positions)) cursor.positions.set(agent as AgentId, ms);
-      for (const [agent, ms] of Object.entries(offered ?? {})) cursor.offered.set(agent as AgentId, ms);
-      if (cursor.offered.size > 0) this.#options.onRollBack(scraper, 'restart');
-      scraper.cursors.push(cursor);
-      scraper.isShared ||= shared === true;
+      const cursor = new Cursor(selection, address, nowMs - Math.max(0, wallMs - seenAtMs), past(positions));
+      cursor.isKnown = isKnown;
+      scraper.add(cursor);
+      for (const [at, until] of unconfirmed.entries()) {
+        const sentAtMs = nowMs - restMs * (unconfirmed.length - at);
+        const answer: Answer = { ...beforeRestart, sentAtMs, until: past(until) };
+        cursor.answers.push(answer);
+        this.#happened(scraper, cursor, answer, 'restarted', nowMs, changes);
+      }
+    }
+    return changes;
+  }
+
+  /** Whose positions acks of this agent wait for. */
+  *#holding(agent: string, nowMs: number): Generator<Cursor> {
+    for (const scraper of this.#scrapers.values()) {
+      for (const { cursors } of scraper.groups.values()) {
+        if (cursors[0]?.selects(agent) !== true) continue;
+        for (const cursor of cursors) if (cursor.isKnown && nowMs - cursor.seenAtMs <= this.#windowMs) yield cursor;
+      }
     }
   }
 
+  /** The scraper of this name, made if there was none and there is room. */
+  #scraper(
+    name: ScraperName,
+    { address }: ScrapeConnection,
+    nowMs: number,
+    changes: CursorChange[],
+  ): Scraper | undefined {
+    const key = keyOf(name);
+    const known = this.#scrapers.get(key);
+    if (known !== undefined) return known;
+    if (name.space === 'addr') {
+      const [only, ...others] = [...this.#scrapers.values()].filter(
+        (each) => each.name.space === 'addr' && [...each.all()].every((cursor) => this.#isSilent(each, cursor, nowMs)),
+      );
+      if (only !== undefined && others.length === 0) {
+        this.#scrapers.delete(only.key);
+        const moved = new Scraper(name);
+        moved.groups = only.groups;
+        for (const cursor of moved.all()) cursor.address = address;
+        this.#scrapers.set(key, moved);
+        for (const selection of moved.groups.keys()) changes.push({ kind: 'forgotten', scraper: only, selection });
+        changes.push({ kind: 'address taken over', scraper: moved, from: only.name.text });
+        return moved;
+      }
+    }
+    if (this.#scrapers.size >= scrapersMax) {
+      const away = [...this.#scrapers.values()].filter((each) => this.#isAway(each, nowMs));
+      const oldest = away.reduce<Scraper | undefined>(
+        (a, b) => (a !== undefined && a.seenAtMs <= b.seenAtMs ? a : b),
+        undefined,
+      );
+      if (oldest === undefined) return undefined;
+      changes.push(...this.#drop(oldest));
+    }
+    const scraper = new Scraper(name);
+    this.#scrapers.set(key, scraper);
+    return scraper;
+  }
+
+  /** Which cursor this request goes on with. None where there are as many as there may be. */
+  #choose(
+    scraper: Scraper,
+    selection: string,
+    connection: ScrapeConnection,
+    { nowMs, request, changes }: { nowMs: number; request: number; changes: CursorChange[] },
+  ): { readonly cursor: Cursor; readonly isNew: boolean } | undefined {
+    const { address } = connection;
+    const cursors = scraper.groups.get(selection)?.cursors ?? [];
+    if (cursors.length === 0) {
+      if (scraper.groups.size >= selectionsMax) return undefined;
+      const cursor = new Cursor(selection, address, nowMs);
+      scraper.add(cursor);
+      return { cursor, isNew: true };
+    }
+    const near = cursors.filter((cursor) => cursor.address === address);
+    const isPool = scraper.groups.size > 1;
+    const own = near.find((cursor) => isPool || cursor.connection === connection);
+    if (own !== undefined) return { cursor: own, isNew: false };
+    const isAnyOpen = (near.length > 0 ? near : cursors).some((cursor) => this.#isOpen(scraper, cursor.connection));
+    const left = near.length > 0 ? near : cursors.filter((cursor) => this.#isSilent(scraper, cursor, nowMs));
+    const [last] = [...left].sort((a, b) => b.seenAtMs - a.seenAtMs);
+    if (near.length === 0) {
+      changes.push({ kind: 'another address', scraper, address, before: (last ?? cursors.at(-1)!).address });
+    }
+    if (isAnyOpen || last === undefined) return this.#beside(scraper, selection, connection, { nowMs, request });
+    const before = left.map((cursor) => cursor.copy());
+    if (left.length > 1) for (const cursor of left) cursor.startAtOldestOf(before, cursor.copy());
+    return { cursor: last, isNew: false };
+  }
+
+  /** A cursor beside others, from the oldest of them on. */
+  #beside(
+    scraper: Scraper,
+    selection: string,
+    connection: ScrapeConnection,
+    { nowMs, request }: { nowMs: number; request: number },
+  ): { readonly cursor: Cursor; readonly isNew: boolean } | undefined {
+    const { cursors } = scraper.groups.get(selection)!;
+    const cursor = new Cursor(selection, connection.address, nowMs);
+    // The last one to come is the likeliest to come over a new connection.
+    cursor.startAtOldestOf(
+      cursors,
+      cursors.reduce((a, b) => (b.seenAtMs >= a.seenAtMs ? b : a)),
+    );
+    cursor.isKnown = cursors.some(({ isKnown }) => isKnown);
+    cursor.origin = { kind: 'beside', sinceRequest: request };
+    if (cursors.length >= cursorsMax) {
+      const unproven = cursors.filter(({ origin }) => origin.kind === 'beside');
+      const dispensable =
+        unproven.length > 0 ? unproven : cursors.filter((each) => !this.#isOpen(scraper, each.connection));
+      if (dispensable.length === 0) return undefined;
+      const oldest = dispensable.reduce((a, b) => (b.seenAtMs < a.seenAtMs ? b : a));
+      cursors.splice(cursors.indexOf(oldest), 1);
+    }
+    // Its connection has ended while it waited for its turn: what it reads is for nobody, and holds nothing up.
+    if (!this.#ended.has(connection)) cursors.push(cursor);
+    return { cursor, isNew: false };
+  }
+
+  /** One thing has happened to one answer. */
+  #happened(
+    scraper: Scraper,
+    cursor: Cursor,
+    answer: Answer,
+    event: AnswerEvent,
+    nowMs: number,
+    changes: CursorChange[],
+  ): void {
+    const { until } = answer;
+    for (const effect of cursor.apply(answer, event, nowMs)) {
+      if (effect === 'advance') {
+        changes.push({ kind: 'confirmed', scraper, streams: [...until.keys()] });
+        cursor.provenRequest = Math.max(cursor.provenRequest, answer.request);
+        this.#proven(scraper, cursor, changes);
+      } else if (effect === 'count' && answer.state.kind === 'lost') {
+        changes.push({ kind: 'lost', scraper, how: answer.state.how });
+      }
+    }
+  }
+
+  /** A scraper has read an answer. Where another has as well, since the younger of the two came, there are two of one name. */
+  #proven(scraper: Scraper, proven: Cursor, changes: CursorChange[]): void {
+    const group = scraper.groups.get(proven.selection);
+    if (group === undefined) return;
+    const { cursors } = group;
+    for (const [at, cursor] of cursors.entries()) {
+      const { origin } = cursor;
+      if (origin.kind === 'own' || cursor.provenRequest < origin.sinceRequest) continue;
+      // Those before it are older.
+      if (!cursors.slice(0, at).some((each) => each.provenRequest > origin.sinceRequest)) continue;
+      cursor.origin = { kind: 'own' };
+      scraper.conflicts++;
+      changes.push({ kind: 'conflict', scraper });
+    }
+    const atWork = cursors.filter(
+      ({ origin, connection }) => origin.kind === 'own' && this.#isOpen(scraper, connection),
+    );
+    if (atWork.length < group.mostAtWork) return;
+    group.mostAtWork = atWork.length;
+    // As many as ever were: nobody is missing, to whom one that was left could belong.
+    group.cursors = cursors.filter(({ connection }) => this.#isOpen(scraper, connection));
+  }
+
+  /** The connection of a cursor has ended: was it a scraper's that is there over another one? */
+  #left(scraper: Scraper, cursor: Cursor, nowMs: number): void {
+    const cursors = scraper.groups.get(cursor.selection)?.cursors ?? [];
+    if (scraper.groups.size > 1) {
+      // Of a pool's connections any other is as good.
+      for (const [other, user] of this.#connections) {
+        if (user === scraper && other.address === cursor.address) {
+          cursor.connection = other;
+          return;
+        }
+      }
+    }
+    const { origin } = cursor;
+    const wasNobody =
+      origin.kind === 'beside' && cursor.provenRequest < origin.sinceRequest && !cursor.hasRested(nowMs);
+    if (wasNobody && cursors.length > 1) cursors.splice(cursors.indexOf(cursor), 1);
+    while (this.#succeed(scraper, cursors));
+  }
+
+  /** Finds a cursor whose scraper came back over another connection, and takes it out. */
+  #succeed(scraper: Scraper, cursors: Cursor[]): boolean {
+    for (const [at, left] of cursors.entries()) {
+      if (this.#isOpen(scraper, left.connection)) continue;
+      const { origin, provenRequest } = left;
+      const seenRequest = Math.max(provenRequest, origin.kind === 'beside' ? origin.sinceRequest : -1);
+      for (const [place, successor] of cursors.entries()) {
+        const next = successor.origin;
+        if (next.kind === 'own' || next.sinceRequest <= seenRequest) continue;
+        // It may have come in the place of any that were there and have not been heard of since: then all stay.
+        const isOnlyOne = cursors.every(
+          (each, index) => index === at || index >= place || each.provenRequest >= next.sinceRequest,
+        );
+        if (!isOnlyOne) break;
+        successor.origin = origin;
+        cursors.splice(at, 1);
+        return true;
+      }
+    }
+    return false;
+  }
+
   /**
-   * Beside a sibling that reads, an abandoned cursor is only a name's past: it goes when it stops to hold acks. Where all
-   * are abandoned, one stays, at the oldest of their positions, for the scraper to come back to.
+   * Beside a sibling that is in use, one that has been away for the window is only a name's past. Where all are away, one
+   * stays for a day, at the oldest of their positions, for the scraper to come back to.
    */
-  #worthKeeping(scraper: Scraper, nowMs: number): Cursor[] {
-    const { cursors } = scraper;
-    const inUse = cursors.filter(
-      (cursor) => isOpen(cursor) || nowMs - cursor.seenAtMs <= this.#holdsAcksMs(scraper, cursor),
-    );
-    if (inUse.length > 0) return inUse;
+  #worthKeeping(cursors: readonly Cursor[], nowMs: number): Cursor[] {
+    const inUse = cursors.filter((cursor) => nowMs - cursor.seenAtMs <= this.#windowMs);
+    if (inUse.length > 0) {
+      // Alone, it is nobody's second connection.
+      if (inUse.length === 1) inUse[0]!.origin = { kind: 'own' };
+      return inUse;
+    }
     const past = cursors.filter((cursor) => nowMs - cursor.seenAtMs <= cursorKeptMs);
-    const last = past.reduce<Cursor | undefined>(
-      (a, b) => (a !== undefined && a.seenAtMs >= b.seenAtMs ? a : b),
-      undefined,
+    if (past.length < 2) return past;
+    const last = past.reduce((a, b) => (b.seenAtMs > a.seenAtMs ? b : a));
+    last.isKnown = past.some(({ isKnown }) => isKnown);
+    last.startAtOldestOf(
+      past.map((each) => each.copy()),
+      last.copy(),
     );
-    if (last === undefined) return [];
-    last.takeOldestOf(past);
-    last.known = past.some((cursor) => cursor.known);
+    last.origin = { kind: 'own' };
     return [last];
   }
 
-  /** How long after its last scrape a cursor is waited for: one whose connection was dead all the time, not for long. */
-  #holdsAcksMs({ cursors, isShared }: Scraper, cursor: Cursor): number {
-    if (!cursor.inDoubt || isShared || isOpen(cursor)) return this.#options.windowMs;
-    const isLast = cursors.every(({ seenAtMs }) => seenAtMs <= cursor.seenAtMs);
-    return isLast ? this.#options.windowMs : inDoubtKeptMs;
+  #isOpen(scraper: Scraper, connection: ScrapeConnection | undefined): boolean {
+    return connection !== undefined && this.#connections.get(connection) === scraper;
   }
 
-  /** Whether there is room for one more of this name. A name that has stopped to hold acks makes room, the oldest first. */
-  #nameFits(name: string): boolean {
-    const seenAtMs = new Map<string, number>();
-    for (const scraper of this.#scrapers.values()) {
-      const ms = Math.max(...scraper.cursors.map((cursor) => (isOpen(cursor) ? Infinity : cursor.seenAtMs)));
-      seenAtMs.set(scraper.name, Math.max(ms, seenAtMs.get(scraper.name) ?? -Infinity));
-    }
-    if (seenAtMs.has(name)) return this.#scrapers.size < scrapersMax * selectionsPerNameMax;
-    if (seenAtMs.size < scrapersMax) return true;
-    const [oldest, ms] = [...seenAtMs].reduce((a, b) => (b[1] < a[1] ? b : a));
-    if (ms >= this.#options.clock.nowMs() - this.#options.windowMs) return false;
-    for (const [key, scraper] of this.#scrapers) if (scraper.name === oldest) this.#forget(key, scraper);
-    return true;
+  /** It has missed several of its scrapes, and keeps no connection. */
+  #isSilent(scraper: Scraper, cursor: Cursor, nowMs: number): boolean {
+    // Nobody can have come while the server was not there.
+    const sinceMs = Math.max(cursor.seenAtMs, this.#startedMs);
+    const missedMs = Math.max(silentMsMin, 3 * (cursor.intervalMs ?? intervalMsMost));
+    return !this.#isOpen(scraper, cursor.connection) && nowMs - sinceMs > missedMs;
   }
 
-  #forget(key: string, scraper: Scraper): void {
-    this.#scrapers.delete(key);
-    this.#options.onForgotten(scraper);
+  #isAway(scraper: Scraper, nowMs: number): boolean {
+    return [...scraper.all()].every(
+      (cursor) => !this.#isOpen(scraper, cursor.connection) && nowMs - cursor.seenAtMs > this.#windowMs,
+    );
   }
 
-  /** The cursor of this connection. Another connection's is taken over when that one has ended, and shared never. */
-  async #cursorFor(scraper: Scraper, connection: ScrapeConnection): Promise<Cursor> {
-    const own = scraper.cursors.find((cursor) => cursor.connection === connection);
-    if (own !== undefined) {
-      if (own.answeredInDoubt) this.#isAlive(scraper, own);
-      commitPending(this.#options, scraper, own);
-      return own;
-    }
-    if (scraper.cursors.length > 0) {
-      await this.#options.turn();
-      // Only now: a close that had already arrived has been seen.
-      for (const cursor of scraper.cursors) this.#leaveDead(scraper, cursor);
-    }
-    return this.#adopt(scraper, connection);
-  }
-
-  #adopt(scraper: Scraper, connection: ScrapeConnection): Cursor {
-    const { clock, newAgents } = this.#options;
-    // The last one used is the likeliest to be this scraper's, and one in doubt rather nobody's.
-    const [orphan] = scraper.cursors
-      .filter((cursor) => !isOpen(cursor))
-      .sort((a, b) => Number(a.inDoubt) - Number(b.inDoubt) || b.seenAtMs - a.seenAtMs);
-    if (scraper.cursors.length === 1 && orphan !== undefined) {
-      orphan.connection = connection;
-      orphan.trust();
-      return orphan;
-    }
-    const cursor = new Cursor(connection, clock.nowMs());
-    if (scraper.cursors.length === 0) {
-      // Only what is held now: an agent that comes later, after an outage, is new to this scraper as a whole.
-      const fromMs = clock.nowMs() - neverSeenBackMs;
-      for (const agent of newAgents(scraper.selection)) cursor.positions.set(agent, fromMs);
-      scraper.cursors.push(cursor);
-      return cursor;
-    }
-    const siblings = scraper.cursors;
-    cursor.known = siblings.some((sibling) => sibling.known);
-    cursor.takeOldestOf(siblings);
-    // Its connection has ended while it waited for its turn: what it reads is for nobody, and holds nothing up.
-    if (connection.closed) return cursor;
-    if (orphan !== undefined) {
-      // Which of the abandoned ones this connection's scraper had cannot be known: the others stay, at the oldest.
-      const open = siblings.filter(isOpen);
-      // Nor whether one of two that are open has been dead for a while, and it is its scraper who comes.
-      if (scraper.isShared && open.length > 0) orphan.rivals = new Set(open);
-      else scraper.cursors = siblings.filter((sibling) => sibling !== orphan);
-      for (const sibling of scraper.cursors) {
-        if (!isOpen(sibling)) sibling.takeOldestOf([cursor]);
-      }
-    }
-    // A second scraper; or the only one, whose goodbye on its old connection was lost, or who is gone by now.
-    for (const sibling of scraper.cursors) if (isOpen(sibling)) sibling.doubt();
-    cursor.doubt();
-    scraper.cursors.push(cursor);
-    return cursor;
-  }
-
-  /**
-   * Somebody has read an answer on a connection in doubt, and asks again. A single request proves nothing: it may have
-   * been on its way since before the line was cut. Where this has been seen of two, two scrapers have one name.
-   */
-  #isAlive(scraper: Scraper, cursor: Cursor): void {
-    cursor.trust();
-    for (const { rivals } of scraper.cursors) rivals?.delete(cursor);
-    // All who were there are alive: so the one who came took the place of the one who was not.
-    scraper.cursors = scraper.cursors.filter(({ rivals }) => rivals?.size !== 0);
-    if (scraper.cursors.filter(({ inDoubt, rivals }) => !inDoubt && rivals === undefined).length < 2) return;
-    scraper.isShared = true;
-    scraper.conflicts++;
-    this.#options.onConflict(scraper);
-  }
-
-  /**
-   * Another connection asks in this one's name. Where this one's peer has not even a kernel that confirms what was sent, it
-   * is gone without a goodbye (a cable, a power cut). Should it be alive all the same, and only slow, its next scrape makes
-   * it a connection like any other.
-   */
-  #leaveDead(scraper: Scraper, cursor: Cursor): void {
-    const { pending, connection } = cursor;
-    if (pending === undefined || connection === undefined || this.#options.delivered(connection)) return;
-    rollBackPending(this.#options, scraper, cursor);
-    cursor.connection = undefined;
-  }
-
-  #least(agent: AgentId, isKnown: (cursor: Cursor) => boolean, positionOf: (cursor: Cursor) => number): number {
-    const nowMs = this.#options.clock.nowMs();
-    let least = Infinity;
-    for (const scraper of this.#scrapers.values()) {
-      if (scraper.selection !== '' && scraper.selection !== agent) continue;
-      for (const cursor of scraper.cursors) {
-        if (!isKnown(cursor) || nowMs - cursor.seenAtMs > this.#holdsAcksMs(scraper, cursor)) continue;
-        least = Math.min(least, positionOf(cursor));
-      }
-    }
-    return least;
+  #drop(scraper: Scraper): CursorChange[] {
+    this.#scrapers.delete(scraper.key);
+    for (const [connection, user] of this.#connections) if (user === scraper) this.#connections.delete(connection);
+    return [...scraper.groups.keys()].map((selection) => ({ kind: 'forgotten', scraper, selection }));
   }
 }
 
-export interface CursorsOptions {
-  readonly clock: Clock;
-  /** Cursors that nobody has used for so long no longer hold acks. */
-  readonly windowMs: number;
-  /** Resolves after a whole turn of the event loop, in which a close that had arrived has been reported. */
-  turn(): Promise<void>;
-  /** Whether the peer's kernel has confirmed all that was sent on this connection; true where that cannot be told. */
-  delivered(connection: ScrapeConnection): boolean;
-  /** The agents that a scraper never seen before starts in the past of. */
-  newAgents(selection: string): Iterable<AgentId>;
-  /** A response has gone out or has failed, a connection has ended: the file is out of date. */
-  onChanged(): void;
-  /** Positions have been committed: acks may follow, once these are on disk. */
-  onCommitted(scraper: Scraper, taken: ReadonlyMap<AgentId, number>): void;
-  onRollBack(scraper: Scraper, kind: RollBack): void;
-  onConflict(scraper: Scraper): void;
-  /** Nothing is known of it any more. */
-  onForgotten(scraper: Scraper): void;
-}
-
-/** A response that was not sent as a whole; that was, and its connection closed; that was, and the server ended. */
-export const rollBacks = ['aborted', 'unconfirmed', 'restart'] as const;
-export type RollBack = (typeof rollBacks)[number];
-
-/** One TCP connection of a scraper. Compared by identity. */
-export interface ScrapeConnection {
-  closed: boolean;
-  /** The ports, where it is a real one: what the kernel's table of connections is asked by. */
-  readonly socket?: { readonly localPort?: number | undefined; readonly remotePort?: number | undefined };
-}
-
-export interface ScrapeRequest {
-  /** `scraper=NAME`, or the scraper's address. */
-  readonly name: string;
-  /** The agent that `agent=NAME` selects, or "" for all. */
+export interface CursorRequest {
+  readonly name: ScraperName;
+  /** Names of agents, sorted, with commas between them; "" for all. */
   readonly selection: string;
   readonly connection: ScrapeConnection;
-  /** What the scraper says in X-Prometheus-Scrape-Timeout-Seconds. */
-  readonly timeoutMs: number;
 }
 
-/** One scrape under way. Exactly one of `finish` and `abort` ends it. */
-export interface Scrape {
-  readonly scraper: string;
-  readonly timeoutMs: number;
-  /** At most so many samples, where the scraper has not said otherwise. */
-  readonly samplesMax: number;
-  /** Since this scraper's last scrape; undefined for the first. */
-  readonly sinceLastMs: number | undefined;
-  /** How often it comes: the shorter of the last two intervals, as one may have been missed. Undefined while unknown. */
-  readonly intervalMs: number | undefined;
-  /** What is newer than this has not been given to this scraper. */
-  afterMs(agent: AgentId): number;
-  /** Up to this it may have been given, in a response of which nobody knows whether it was read; -Infinity: nothing. */
-  offeredMs(agent: AgentId): number;
-  /** The response is with the operating system. */
-  finish(given: Given): void;
-  /** The response was not sent as a whole. */
-  abort(): void;
+/** A request that is being answered. */
+export interface OpenedCursor {
+  readonly scraper: Scraper;
+  readonly cursor: Cursor;
+  readonly answer: Answer;
+  /** Never seen before: where it starts is still to be said. */
+  readonly isNew: boolean;
 }
 
-/** What a whole response has given. */
-export interface Given {
-  /** The newest report given, by agent. */
-  readonly taken: ReadonlyMap<AgentId, number>;
-  /** Samples of the reports made since this scraper's last scrape, whether they were given or have to wait. */
-  readonly arrivedSamples: number;
-}
+export type CursorChange =
+  | { readonly kind: 'confirmed'; readonly scraper: Scraper; readonly streams: readonly StreamId[] }
+  | { readonly kind: 'lost'; readonly scraper: Scraper; readonly how: Loss }
+  /** Given twice and never confirmed: the position has moved on behind it. */
+  | {
+      readonly kind: 'assumed';
+      readonly scraper: Scraper;
+      readonly cursor: Cursor;
+      readonly assumed: readonly Assumed[];
+    }
+  /** Two have been seen at work under one name. */
+  | { readonly kind: 'conflict'; readonly scraper: Scraper }
+  /** A name was used from another address than before. */
+  | { readonly kind: 'another address'; readonly scraper: Scraper; readonly address: string; readonly before: string }
+  /** A scraper that is named by its address goes on where one that has gone silent was. */
+  | { readonly kind: 'address taken over'; readonly scraper: Scraper; readonly from: string }
+  /** Nothing is known of it any more. */
+  | { readonly kind: 'forgotten'; readonly scraper: Scraper; readonly selection: string };
 
 export interface SavedCursor {
-  readonly scraper: string;
+  readonly scraper: ScraperName;
   readonly selection: string;
+  readonly address: string;
+  /** On the wall clock. */
   readonly seenAtMs: number;
-  readonly known: boolean;
-  /** Absent: no. */
-  readonly inDoubt?: boolean;
-  /** Two of its name have been seen at work. Absent: no. */
-  readonly shared?: boolean;
-  readonly positions: Readonly<Record<string, number>>;
-  /** Given beyond the position, and not confirmed: up to when. Absent: nothing. */
-  readonly offered?: Readonly<Record<string, number>>;
+  readonly isKnown: boolean;
+  readonly positions: Positions;
+  /** Answers that were sent whole, oldest first: up to when. */
+  readonly unconfirmed: readonly Positions[];
 }
 
-/** All cursors of one name and selection. */
+/** The cursors of one name and selection, in the order in which they were made. */
+export interface CursorGroup {
+  cursors: Cursor[];
+  /** How many different scrapers had a connection open at once, at the most. */
+  mostAtWork: number;
+}
+
+/** All cursors of one name, by selection. */
 export class Scraper {
-  readonly name: string;
-  readonly selection: string;
-  cursors: Cursor[] = [];
-  /** How often a second open connection was seen at work. */
+  readonly name: ScraperName;
+  readonly key: string;
+  groups = new Map<string, CursorGroup>();
+  /** How often a second scraper was seen at work. */
   conflicts = 0;
-  /** Two of them have been seen at work, and none of their cursors has been given up since. */
-  isShared = false;
 
-  constructor(name: string, selection: string) {
+  constructor(name: ScraperName) {
     this.name = name;
-    this.selection = selection;
+    this.key = keyOf(name);
+  }
+
+  *all(): Generator<Cursor> {
+    for (const { cursors } of this.groups.values()) yield* [...cursors];
+  }
+
+  get seenAtMs(): number {
+    return Math.max(...[...this.all()].map(({ seenAtMs }) => seenAtMs));
+  }
+
+  /** Each that is added may be another scraper's. */
+  add(cursor: Cursor): void {
+    const group = this.groups.get(cursor.selection) ?? { cursors: [], mostAtWork: 0 };
+    this.groups.set(cursor.selection, group);
+    group.cursors.push(cursor);
+    group.mostAtWork++;
   }
 }
 
-export class Cursor {
-  connection: ScrapeConnection | undefined;
-  seenAtMs: number;
-  /** A scrape has been committed: acks wait for this cursor. */
-  known = false;
-  /** There is another connection of the name, and this one may be dead without a goodbye. */
-  inDoubt = false;
-  answeredInDoubt = false;
-  /** Of an abandoned one: who was open when another came. Each that proves to be alive goes; with the last, this goes too. */
-  rivals: Set<Cursor> | undefined;
-  positions = new Map<AgentId, number>();
-  /** Of the last whole response, unconfirmed yet: the newest report given, by agent. */
-  pending: Map<AgentId, number> | undefined;
-  /** Given in a whole response that was taken back: up to when, by agent. */
-  offered = new Map<AgentId, number>();
-  /** Pacing: halved by an abort, doubled back by a commit up to `samplesMaxMost`, three times what comes in steadily. */
-  samplesMax = samplesMaxDefault;
-  samplesMaxMost = samplesMaxDefault;
-  /** Whether `seenAtMs` is of a scrape: then the time since is an interval. */
-  scraped = false;
-  /** Between the last two scrapes. */
-  intervalMs: number | undefined;
+const keyOf = ({ space, text }: ScraperName): string => `${space}:${text}`;
 
-  constructor(connection: ScrapeConnection | undefined, seenAtMs: number) {
-    this.connection = connection;
-    this.seenAtMs = seenAtMs;
-  }
-
-  doubt(): void {
-    this.inDoubt = true;
-    this.answeredInDoubt = false;
-  }
-
-  trust(): void {
-    this.inDoubt = false;
-    this.answeredInDoubt = false;
-  }
-
-  /** -Infinity for an agent of which this scraper has had nothing. */
-  positionMs(agent: AgentId): number {
-    return this.positions.get(agent) ?? -Infinity;
-  }
-
-  /** What may be with the scraper beyond the positions. */
-  offeredBeyond(): Map<AgentId, number> {
-    const offered = new Map<AgentId, number>();
-    for (const [agent, ms] of [...this.offered, ...(this.pending ?? [])]) {
-      if (ms > this.positionMs(agent)) raise(offered, agent, ms);
-    }
-    return offered;
-  }
-
-  /** Of each agent that all of these have read, how far the slowest has; what others of them have may be had already. */
-  takeOldestOf(cursors: readonly Cursor[]): void {
-    const positions = new Map<AgentId, number>();
-    const offered = new Map<AgentId, number>();
-    for (const cursor of cursors) {
-      for (const [agent, ms] of [...cursor.positions, ...cursor.offeredBeyond()]) raise(offered, agent, ms);
-    }
-    for (const agent of offered.keys()) {
-      const ms = Math.min(...cursors.map((cursor) => cursor.positionMs(agent)));
-      if (ms !== -Infinity) positions.set(agent, ms);
-    }
-    this.positions = positions;
-    this.offered = offered;
-  }
-
-  forget(agent: AgentId): void {
-    this.positions.delete(agent);
-    this.offered.delete(agent);
-    this.pending?.delete(agent);
-  }
+function answerEvent(event: ConnectionEvent, isRested: boolean): AnswerEvent {
+  if (event.kind === 'half-closed') return 'half-closed';
+  if (!isRested) return 'ended at once';
+  return event.kind === 'fin' && event.isAcknowledged ? 'closed at rest' : 'ended at rest';
 }
 
-// 32 names, each with a job for the whole fleet and jobs for single agents: more is a mistake or an attack.
+const beforeRestart = { state: { kind: 'unconfirmed' }, connection: undefined, request: -1 } as const;
+
+// More than 32 names is a mistake or an attack; a name may have a job for each of some agents.
 export const scrapersMax = 32;
-const selectionsPerNameMax = 128;
-// Prometheus has what is older, or has lost it for good; with an out-of-order window, too much of the past fails a scrape.
-const neverSeenBackMs = 5 * 60_000;
-// How long a cursor is worth coming back to. It stops to hold acks after the window.
+const selectionsMax = 128;
+const cursorsMax = 4;
+// How long a position is worth coming back to. It stops to hold acks after the window.
 const cursorKeptMs = 24 * 3_600_000;
-// A scraper that restarts just when a second one appears is back within that time; nobody ever is on a dead connection.
-// Until then whoever connects is sent again what has come since.
-const inDoubtKeptMs = 60_000;
-/** Samples of one scrape at the least: 29 MB of text, about a second. */
-export const samplesMaxDefault = 300_000;
-const samplesMaxLeast = 10_000;
-
-const committedKnown = (cursor: Cursor): boolean => cursor.known;
-const offeredKnown = (cursor: Cursor): boolean => cursor.known || cursor.pending !== undefined;
-const isOpen = (cursor: Cursor): boolean => cursor.connection !== undefined && !cursor.connection.closed;
-
-class CursorScrape implements Scrape {
-  readonly timeoutMs: number;
-  readonly samplesMax: number;
-  readonly sinceLastMs: number | undefined;
-  readonly intervalMs: number | undefined;
-  readonly #options: CursorsOptions;
-  readonly #scraper: Scraper;
-  readonly #cursor: Cursor;
-  readonly #request: ScrapeRequest;
-
-  constructor(options: CursorsOptions, scraper: Scraper, cursor: Cursor, request: ScrapeRequest) {
-    this.#options = options;
-    this.#scraper = scraper;
-    this.#cursor = cursor;
-    this.#request = request;
-    this.timeoutMs = request.timeoutMs;
-    this.samplesMax = cursor.samplesMax;
-    const nowMs = options.clock.nowMs();
-    this.sinceLastMs = cursor.scraped ? nowMs - cursor.seenAtMs : undefined;
-    const before = cursor.intervalMs;
-    cursor.intervalMs = this.sinceLastMs;
-    if (before !== undefined && this.sinceLastMs !== undefined) this.intervalMs = Math.min(before, this.sinceLastMs);
-    cursor.seenAtMs = nowMs;
-    cursor.scraped = true;
-  }
-
-  get scraper(): string {
-    return this.#scraper.name;
-  }
-
-  afterMs(agent: AgentId): number {
-    return this.#cursor.positionMs(agent);
-  }
-
-  offeredMs(agent: AgentId): number {
-    return this.#cursor.offered.get(agent) ?? -Infinity;
-  }
-
-  finish(given: Given): void {
-    const cursor = this.#cursor;
-    const { connection } = this.#request;
-    cursor.samplesMaxMost = Math.max(samplesMaxDefault, 3 * given.arrivedSamples);
-    if (cursor.connection !== connection) {
-      // Its connection has ended, and another has taken the cursor over: what that one has pending is not to be touched.
-      for (const [agent, ms] of given.taken) raise(cursor.offered, agent, ms);
-      return this.#options.onRollBack(this.#scraper, 'unconfirmed');
-    }
-    cursor.answeredInDoubt = cursor.inDoubt;
-    cursor.pending = new Map(given.taken);
-    if (connection.closed) rollBackPending(this.#options, this.#scraper, cursor);
-    this.#options.onChanged();
-  }
-
-  abort(): void {
-    const cursor = this.#cursor;
-    cursor.samplesMax = Math.max(samplesMaxLeast, Math.floor(cursor.samplesMax / 2));
-    this.#options.onRollBack(this.#scraper, 'aborted');
-    // What this request has confirmed is not on disk yet.
-    this.#options.onChanged();
-  }
-}
-
-function commitPending(options: CursorsOptions, scraper: Scraper, cursor: Cursor): void {
-  const { pending } = cursor;
-  if (pending === undefined) return;
-  cursor.pending = undefined;
-  cursor.known = true;
-  for (const [agent, ms] of pending) raise(cursor.positions, agent, ms);
-  for (const [agent, ms] of cursor.offered) if (ms <= cursor.positionMs(agent)) cursor.offered.delete(agent);
-  cursor.samplesMax = Math.min(cursor.samplesMaxMost, cursor.samplesMax * 2);
-  options.onCommitted(scraper, pending);
-}
-
-function rollBackPending(options: CursorsOptions, scraper: Scraper, cursor: Cursor): void {
-  const { pending } = cursor;
-  if (pending === undefined) return;
-  cursor.pending = undefined;
-  for (const [agent, ms] of pending) raise(cursor.offered, agent, ms);
-  options.onRollBack(scraper, 'unconfirmed');
-}
-
-function raise(times: Map<AgentId, number>, agent: AgentId, ms: number): void {
-  times.set(agent, Math.max(ms, times.get(agent) ?? -Infinity));
-}
+const silentMsMin = 60_000;
+// Of a scraper whose interval is not known: Prometheus looks back no further for a value.
+const intervalMsMost = 5 * 60_000;

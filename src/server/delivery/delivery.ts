@@ -1,12 +1,14 @@
 import type { AgentId } from '../../model/agent-id.ts';
 import { agentId } from '../../model/agent-id.ts';
+import { parseStreamId, type StreamId } from '../../model/source.ts';
 import type { EpochSeq } from '../../protocol/messages.ts';
 import type { Clock } from '../../runtime/clock.ts';
-import { Cursors, type ScrapeConnection as CursorsConnection, type CursorsOptions, type Scraper } from './cursors.ts';
-import { takeNew } from './scrape.ts';
-import type { ConnectionEvent, Scrape, ScrapeConnection, ScrapeRequest } from './scraper.ts';
+import { Acks } from './acks.ts';
+import { type CursorChange, Cursors, type OpenedCursor } from './cursors.ts';
+import { planAnswer, readAnswer, streamOf } from './scrape.ts';
+import type { ConnectionEvent, Scrape, ScrapeConnection, ScrapeRequest, ScraperName } from './scraper.ts';
 import { parseState, type SavedAgent, type SavedState, type StateDisk, StateFile } from './state-file.ts';
-import { type AgentRecord, Store, type StoreOptions } from './store.ts';
+import { type AgentRecord, type EvictionReason, Store, type StoreOptions } from './store.ts';
 
 /**
  * The promise of the whole program in one place: an agent is told that a report has arrived when every known scraper has
@@ -14,40 +16,29 @@ import { type AgentRecord, Store, type StoreOptions } from './store.ts';
  * agents send again what was not scraped.
  *
  *     report ─▶ window ─▶ scrape ─▶ cursors ─▶ file ─▶ ack
+ *
+ * Cursors and acks are told what happens and return what has changed; this is the one who acts on it.
  */
 export class Delivery {
   readonly store: Store;
-  readonly cursors: Cursors;
+  readonly #cursors: Cursors;
+  readonly #acks: Acks;
   readonly #options: DeliveryOptions;
   readonly #file: StateFile | undefined;
   readonly #live = new Map<AgentId, Acknowledge>();
-  /** Up to when the file says that the scrapers had an agent's reports. */
-  readonly #durableMs = new Map<AgentId, number>();
-  readonly #ackFromMonotonicMs: number;
-  readonly #connections = new WeakMap<ScrapeConnection, CursorsConnection>();
 
   constructor(options: DeliveryOptions) {
     this.#options = options;
-    const { clock, windowMs } = options;
+    const { clock, windowMs, disk } = options;
+    this.#cursors = new Cursors({ windowMs, nowMs: clock.monotonicMs() });
+    this.#acks = new Acks({ clock, hasDisk: disk !== undefined });
     this.store = new Store({
       ...options.store,
       clock,
       windowMs,
-      wantedAfterMs: (agent, reason) => this.cursors.wantedAfterMs(agent, reason),
+      wantedAfterMs: (agent, reason) => this.#wantedAfterMs(agent, reason),
       onReceived: (agent) => this.#acknowledge(agent),
     });
-    this.cursors = new Cursors({
-      ...options.cursors,
-      clock,
-      windowMs,
-      newAgents: (selection) => this.#withReports(selection),
-      onChanged: () => this.#file?.changed(),
-      onCommitted: (scraper, taken) => {
-        options.cursors.onCommitted(scraper);
-        for (const id of taken.keys()) this.#acknowledgeId(id);
-      },
-    });
-    const { disk } = options;
     if (disk !== undefined) {
       this.#file = new StateFile({
         disk,
@@ -56,7 +47,6 @@ export class Delivery {
       });
     }
     this.#restore();
-    this.#ackFromMonotonicMs = clock.monotonicMs() + ackHoldMs;
   }
 
   /** An agent is connected: `acknowledge` is called whenever there is more to acknowledge. Returns what undoes it. */
@@ -69,7 +59,18 @@ export class Delivery {
 
   /** What this agent may be told now. */
   ack(agent: AgentRecord): EpochSeq | undefined {
-    return agent.ack(this.#ackMs(agent.id));
+    const stream = streamOf(agent);
+    const ackableMs = this.#acks.ackableMs(stream, this.confirmedMs(agent));
+    const ack = agent.ack(ackableMs);
+    if (ack !== undefined) {
+      this.#acks.acknowledged(stream, ackableMs === Infinity ? agent.newestMs : Math.min(ackableMs, agent.newestMs));
+    }
+    return ack;
+  }
+
+  /** Up to which time every known scraper has this agent's reports; Infinity where no known scraper wants them. */
+  confirmedMs(agent: AgentRecord): number {
+    return this.#cursors.confirmedMs(streamOf(agent), agent.id, this.#options.clock.monotonicMs());
   }
 
   /**
@@ -77,29 +78,73 @@ export class Delivery {
    * may be: that one gets the newest values instead.
    */
   async openScrape(request: ScrapeRequest): Promise<Scrape | undefined> {
-    const { clock, windowMs, turn } = { ...this.#options, ...this.#options.cursors };
-    const selection = [...request.selection].sort().join(',');
-    const connection = this.#connection(request.connection);
-    const { timeoutMs } = request;
-    const open = await this.cursors.open({ name: request.name.text, selection, connection, timeoutMs });
-    if (open === undefined) return undefined;
-    const agents = [...this.store.agents.values()].filter(
-      ({ id }) => request.selection.length === 0 || request.selection.includes(id),
+    const { clock, windowMs, turn } = this.#options;
+    const nowMs = clock.nowMs();
+    const monotonicMs = clock.monotonicMs();
+    const { opened, changes } = this.#cursors.open(
+      { ...request, selection: [...request.selection].sort().join(',') },
+      monotonicMs,
     );
-    const samplesMax = request.samplesMax ?? open.samplesMax;
-    const taken = await takeNew({ clock, store: this.store, windowMs, turn }, agents, open, samplesMax);
-    return { ...taken, intervalMs: open.intervalMs, finish: () => open.finish(taken), abort: () => open.abort() };
+    this.#changed(changes);
+    if (opened === undefined) return undefined;
+    const { cursor, isNew } = opened;
+    const records = [...this.store.agents.values()].filter(({ id }) => cursor.selects(id));
+    if (isNew) this.#start(opened, records);
+    for (const record of records) this.store.evictByAge(record, nowMs);
+    // With an out-of-order window, Prometheus refuses a whole scrape for one sample that is too old when it gets there.
+    const notBeforeMs = nowMs - windowMs + Math.min(request.timeoutMs + arrivalMarginMs, windowMs / 10);
+    const bounds = {
+      samplesMax: request.samplesMax ?? cursor.pace.samplesMax,
+      bytesMax: request.bytesMax ?? Infinity,
+      reportsMax: request.reportsMax ?? Infinity,
+    };
+    const lastScrapeMs = nowMs - (cursor.intervalsMs[0] ?? 0);
+    const plan = planAnswer(records, cursor, bounds, { nowMs, monotonicMs, notBeforeMs, lastScrapeMs });
+    const { batches, until } = await readAnswer(plan, notBeforeMs, turn);
+    return {
+      ...plan,
+      ...{ scraper: request.name, batches, until },
+      intervalMs: cursor.intervalMs,
+      finish: () => {
+        cursor.pace.arrived(plan.arrivedSamples);
+        this.#changed(this.#cursors.finish(opened, until, clock.monotonicMs()));
+        this.#file?.changed();
+      },
+      abort: () => {
+        this.#changed(this.#cursors.abort(opened, clock.monotonicMs()));
+        // What this request has confirmed is not on disk yet.
+        this.#file?.changed();
+      },
+    };
   }
 
   /** A connection over which scrapes came has ended. Whichever event comes first counts. */
   connectionEvent(connection: ScrapeConnection, event: ConnectionEvent): void {
-    this.cursors.closed(this.#connection(connection), { isAllRead: event.kind === 'half-closed' });
+    const changes = this.#cursors.ended(connection, event, this.#options.clock.monotonicMs());
+    this.#changed(changes);
+    if (changes.length > 0) this.#file?.changed();
   }
 
-  #connection(connection: ScrapeConnection): CursorsConnection {
-    const known = this.#connections.get(connection) ?? { closed: false };
-    this.#connections.set(connection, known);
-    return known;
+  /** All that is known of who scrapes. */
+  get scrapers(): Cursors['scrapers'] {
+    return this.#cursors.scrapers;
+  }
+
+  /** Acks wait for this scraper no longer, whatever it has not read. False where there is none of this name. */
+  forgetScraper(name: ScraperName): boolean {
+    const changes = this.#cursors.forget(name);
+    this.#changed(changes);
+    this.#file?.changed();
+    this.#acknowledgeAll();
+    return changes.length > 0;
+  }
+
+  /** The wall clock was set by so much, forwards or backwards. */
+  clockStepped(deltaMs: number): void {
+    const { clock } = this.#options;
+    this.#acks.clockStepped(deltaMs);
+    this.#changed(this.#cursors.clockStepped(deltaMs, clock.monotonicMs()));
+    this.#file?.changed();
   }
 
   /** What has left the windows, cursors out of use, agents long gone. Called once in a while. */
@@ -107,7 +152,7 @@ export class Delivery {
     const forgotten = this.store.tidy();
     this.#forgotten(forgotten);
     // Cursors that have just stopped to hold acks, and a first wait that is over, give no event of their own.
-    for (const agent of this.store.agents.values()) this.#acknowledge(agent);
+    this.#acknowledgeAll();
   }
 
   /** At once: its reports, its cursors' positions. */
@@ -122,35 +167,50 @@ export class Delivery {
     await this.#file?.flush();
   }
 
+  #changed(changes: readonly CursorChange[]): void {
+    for (const change of changes) {
+      if (change.kind === 'confirmed') for (const stream of change.streams) this.#acknowledgeStream(stream);
+      this.#options.onCursorChange(change);
+    }
+  }
+
   #forgotten(ids: readonly AgentId[]): void {
-    this.cursors.tidy(ids);
-    for (const id of ids) this.#durableMs.delete(id);
+    const streams = ids.map((id) => streamOf({ id }));
+    this.#changed(this.#cursors.tidy(streams, this.#options.clock.monotonicMs()));
+    for (const stream of streams) this.#acks.forget(stream);
     if (ids.length > 0) this.#file?.changed();
   }
 
-  #withReports(selection: string): AgentId[] {
-    const ids: AgentId[] = [];
-    for (const { id, window } of this.store.agents.values()) {
-      if (window.reportCount > 0 && (selection === '' || selection === id)) ids.push(id);
+  /**
+   * Where a scraper that was never seen before starts: whole, with what no agent was told has arrived, and five minutes back
+   * with the rest. An agent that comes later, after an outage, is new to it as a whole.
+   */
+  #start({ cursor }: OpenedCursor, records: readonly AgentRecord[]): void {
+    const fromMs = this.#options.clock.nowMs() - neverSeenBackMs;
+    for (const record of records) {
+      const stream = streamOf(record);
+      const acknowledgedMs = this.#acks.acknowledgedMs(stream);
+      if (record.window.reportCount > 0 && acknowledgedMs !== -Infinity) {
+        cursor.pass(stream, Math.min(fromMs, acknowledgedMs));
+      }
     }
-    return ids;
   }
 
-  #ackMs(id: AgentId): number {
-    const committedMs = this.#sureMs(this.cursors.committedMs(id));
-    if (this.#file === undefined || !Number.isFinite(committedMs)) return committedMs;
-    return Math.min(committedMs, this.#durableMs.get(id) ?? -Infinity);
+  /** Who is gone wants nothing. What an answer has given is no loss when it leaves the window in its time. */
+  #wantedAfterMs(id: AgentId, reason: EvictionReason): number {
+    const stream = streamOf({ id });
+    const monotonicMs = this.#options.clock.monotonicMs();
+    if (reason === 'age') return this.#cursors.givenMs(stream, id, monotonicMs);
+    return this.#cursors.confirmedMs(stream, id, monotonicMs);
   }
 
-  /** Infinity says that nobody scrapes, as far as is known: for a while after the start, that is no knowledge. */
-  #sureMs(committedMs: number): number {
-    const isSure = committedMs !== Infinity || this.#options.clock.monotonicMs() >= this.#ackFromMonotonicMs;
-    return isSure ? committedMs : -Infinity;
-  }
-
-  #acknowledgeId(id: AgentId): void {
-    const agent = this.store.agents.get(id);
+  #acknowledgeStream(stream: StreamId): void {
+    const agent = this.store.agents.get(parseStreamId(stream)!.agent);
     if (agent !== undefined) this.#acknowledge(agent);
+  }
+
+  #acknowledgeAll(): void {
+    for (const agent of this.store.agents.values()) this.#acknowledge(agent);
   }
 
   #acknowledge(agent: AgentRecord): void {
@@ -161,23 +221,21 @@ export class Delivery {
   }
 
   #compose(): { state: SavedState; onSaved: () => void } {
-    const savedMs = new Map<AgentId, number>();
+    const { clock } = this.#options;
+    const confirmedMs = new Map<StreamId, number>();
     const agents: SavedAgent[] = [];
     for (const agent of this.store.agents.values()) {
-      const ms = this.#sureMs(this.cursors.savedMs(agent.id));
-      savedMs.set(agent.id, ms);
+      const ms = this.#acks.sureMs(this.confirmedMs(agent));
+      confirmedMs.set(streamOf(agent), ms);
       agents.push(savedAgent(agent, ms));
     }
+    const nowMs = clock.nowMs();
     return {
-      state: { savedAtMs: this.#options.clock.nowMs(), cursors: this.cursors.save(), agents },
+      state: { savedAtMs: nowMs, cursors: this.#cursors.save(clock.monotonicMs(), nowMs), agents },
       onSaved: () => {
         this.#options.onStateWritten();
-        for (const [id, ms] of savedMs) {
-          // Of a scraper that has come since, a file in which nobody scrapes says nothing.
-          if (Number.isFinite(ms)) this.#durableMs.set(id, ms);
-          else this.#durableMs.delete(id);
-        }
-        for (const agent of this.store.agents.values()) this.#acknowledge(agent);
+        this.#acks.saved(confirmedMs);
+        this.#acknowledgeAll();
       },
     };
   }
@@ -192,15 +250,18 @@ export class Delivery {
     } catch (error) {
       return this.#options.onStateError(error);
     }
-    this.cursors.restore(state.cursors);
+    const { clock } = this.#options;
+    const nowMs = clock.nowMs();
+    this.#changed(this.#cursors.restore(state.cursors, clock.monotonicMs(), nowMs));
     for (const saved of state.agents) {
       const id = agentId(saved.name);
       if (id === undefined) continue;
       const agent = this.store.agent(id);
-      agent.reportAtMs = saved.reportAtMs;
-      if (saved.committedMs !== undefined) {
+      agent.reportAtMs = Math.min(saved.reportAtMs, nowMs);
+      // A time that is still to come is of a clock that was wrong: every report until then would be refused.
+      if (saved.committedMs !== undefined && saved.committedMs <= nowMs) {
         agent.newestMs = saved.committedMs;
-        this.#durableMs.set(id, saved.committedMs);
+        this.#acks.restored(streamOf(agent), saved.committedMs);
       }
       for (const [epoch, seq] of saved.epochs) {
         agent.epochs.set(epoch, seq);
@@ -218,16 +279,20 @@ export interface DeliveryOptions {
   /** Where cursors are kept; undefined: in memory alone. */
   readonly disk: StateDisk | undefined;
   readonly store: Pick<StoreOptions, 'memoryBytesMax' | 'forgetAfterMs' | 'onReport' | 'onEvict'>;
-  readonly cursors: Pick<CursorsOptions, 'turn' | 'delivered' | 'onRollBack' | 'onConflict' | 'onForgotten'> & {
-    onCommitted(scraper: Scraper): void;
-  };
+  /** Lets the event loop turn, so that agents are heard while a large scrape is put together. */
+  turn(): Promise<void>;
+  /** Something has become of an answer, or of a scraper: to be counted, and said where a person should do something. */
+  onCursorChange(change: CursorChange): void;
   onStateWritten(): void;
   /** The file could not be read, or not be written: acks wait until it can. */
   onStateError(error: unknown): void;
 }
 
-// A scraper that was there may not have come yet, without a file from before or after a long rest: three scrapes at 15 s.
-const ackHoldMs = 45_000;
+// Prometheus has what is older, or has lost it for good; with an out-of-order window, too much of the past fails a scrape.
+const neverSeenBackMs = 5 * 60_000;
+// From the answer's first byte to the moment in which Prometheus appends its samples: within the scrape's timeout, and
+// ten seconds for two clocks that are not the same.
+const arrivalMarginMs = 10_000;
 
 /** What of this agent every known scraper had: up to `hadMs`. */
 function savedAgent(agent: AgentRecord, hadMs: number): SavedAgent {

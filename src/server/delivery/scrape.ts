@@ -1,105 +1,191 @@
-import type { AgentId } from '../../model/agent-id.ts';
-import { hostSourceName } from '../../model/source.ts';
+import type { Schema } from '../../model/schema.ts';
+import { hostSourceName, type StreamId, streamId } from '../../model/source.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import type { AgentBatch } from '../exposition/exposition.ts';
-import type { Given, Scrape } from './cursors.ts';
-import type { AgentRecord, Store } from './store.ts';
-import type { WindowRun } from './window.ts';
+import type { Cursor } from './cursor.ts';
+import type { Positions } from './scraper.ts';
+import type { AgentRecord } from './store.ts';
+import type { WindowRun, WindowSize } from './window.ts';
 
-/** What one scrape is given. */
-export interface Taken extends Given {
-  readonly batches: readonly AgentBatch[];
+/** What bounds an answer. */
+export interface AnswerBounds {
+  readonly samplesMax: number;
+  /** Bytes of text, about. */
+  readonly bytesMax: number;
+  /** Of each stream. */
+  readonly reportsMax: number;
+}
+
+/** What an answer will give. Nothing is decoded yet. */
+export interface AnswerPlan {
+  readonly parts: readonly PlannedPart[];
   readonly samples: number;
+  /** Samples of the reports made since this scraper's last scrape, whether they are given or have to wait. */
+  readonly arrivedSamples: number;
   /** Reports that wait for the next scrape. */
   readonly backlogReports: number;
   /** Reports that this scraper has not had and can no longer be given: at the old end of the window. */
   readonly skippedReports: number;
+  /** A report of each of these is larger than an answer may be. */
+  readonly tooLarge: readonly StreamId[];
 }
 
-export interface TakeOptions {
-  readonly clock: Clock;
-  readonly store: Store;
-  readonly windowMs: number;
-  /** Lets the event loop turn, so that agents are heard while a large scrape is put together. */
-  turn(): Promise<void>;
+interface PlannedPart {
+  readonly stream: StreamId;
+  readonly record: AgentRecord;
+  readonly afterMs: number;
+  readonly untilMs: number;
+  /** How many reports, oldest first; 0: the newest that the scraper has had is given once more. */
+  readonly count: number;
+  readonly samples: number;
+}
+
+/** A stream while an answer is planned. */
+interface Candidate {
+  readonly stream: StreamId;
+  readonly record: AgentRecord;
+  readonly afterMs: number;
+  readonly untilMs: number;
+  readonly sizes: Iterator<WindowSize>;
+  /** How many reports wait, whether they fit or not. */
+  readonly waiting: number;
+  count: number;
+  samples: number;
 }
 
 /**
- * Everything that a scraper has not had, oldest first, up to about `samplesMax` samples: round after round one report of
- * each agent, so that after an outage all of them come back together; one report of each at the least. An agent without
- * anything new gives its newest report again, so that it does not go stale: same time, same value, and Prometheus takes
- * it in silence.
+ * What a scraper is given: all that it has not had, each stream oldest first, in rounds of one report of each, so that
+ * after an outage all of them come back together. Only a stream whose next report does not fit waits, and with the next
+ * scrape it comes first. A stream with nothing new gives its newest report again, so that it does not go stale: same time,
+ * same value, and Prometheus takes it in silence.
  *
- * What the scraper may have already, and is no longer new, comes alone, and all else with the next scrape: with a small
- * out-of-order window, Prometheus refuses a whole scrape for one old sample that it has.
+ * What the scraper may have already, and is over a minute old, comes without anything newer of its stream: with an
+ * out-of-order window, Prometheus refuses a whole scrape for one sample that is too old.
  */
-export async function takeNew(
-  options: TakeOptions,
-  agents: readonly AgentRecord[],
-  scrape: Scrape,
-  samplesMax: number,
-): Promise<Taken> {
-  const { clock, store, windowMs, turn } = options;
-  const nowMs = clock.nowMs();
-  // With an out-of-order window, Prometheus refuses a whole scrape for one sample that is too old when it gets there.
-  const notBeforeMs = nowMs - windowMs + Math.min(scrape.timeoutMs + arrivalMarginMs, windowMs / 10);
-  const lastScrapeMs = nowMs - (scrape.sinceLastMs ?? 0);
-  const waiting: Waiting[] = [];
-  const taken = new Map<AgentId, number>();
-  let skippedReports = 0;
+export function planAnswer(
+  records: readonly AgentRecord[],
+  cursor: Cursor,
+  bounds: AnswerBounds,
+  times: {
+    readonly nowMs: number;
+    readonly monotonicMs: number;
+    /** Nothing older is given: it would be too old when it gets there. */
+    readonly notBeforeMs: number;
+    readonly lastScrapeMs: number;
+  },
+): AnswerPlan {
+  const { nowMs, notBeforeMs, lastScrapeMs } = times;
   let arrivedSamples = 0;
-  let isOldAlone = false;
-  for (const agent of agents) {
-    store.evictByAge(agent, nowMs);
-    const { window } = agent;
-    const hadMs = scrape.afterMs(agent.id);
-    const afterMs = Math.max(hadMs, notBeforeMs);
+  let skippedReports = 0;
+  const candidates: Candidate[] = [];
+  for (const record of records) {
+    const { window } = record;
+    const stream = streamOf(record);
+    const hadMs = cursor.positionMs(stream);
     const skipped = window.countAfter(hadMs, notBeforeMs);
     if (skipped > 0) {
       skippedReports += skipped;
-      // The cursor passes over them, or the next scrape would count them again.
-      taken.set(agent.id, window.receipt(notBeforeMs)?.timeMs ?? notBeforeMs);
+      cursor.pass(stream, window.receipt(notBeforeMs)?.timeMs ?? notBeforeMs);
     }
-    const sizes = [...window.sizesAfter(afterMs, nowMs)];
-    arrivedSamples += window.countAfter(lastScrapeMs, nowMs) * (sizes.at(-1) ?? 0);
-    const offeredMs = Math.min(scrape.offeredMs(agent.id), nowMs);
-    const isOld = window.countAfter(afterMs, Math.min(offeredMs, nowMs - oldMs)) > 0;
-    isOldAlone ||= isOld;
-    waiting.push({ agent, afterMs, sizes, oldCount: isOld ? window.countAfter(afterMs, offeredMs) : 0, count: 0 });
+    const afterMs = Math.max(hadMs, notBeforeMs);
+    arrivedSamples += window.countAfter(lastScrapeMs, nowMs) * (window.newestSize?.samples ?? 0);
+    const waiting = window.countAfter(afterMs, nowMs);
+    const givenMs = Math.min(cursor.givenMs(stream), nowMs);
+    const isOld = window.countAfter(afterMs, Math.min(givenMs, nowMs - oldMs)) > 0;
+    const untilMs = isOld ? givenMs : nowMs;
+    const sizes = window.sizesAfter(afterMs, untilMs);
+    candidates.push({ stream, record, afterMs, untilMs, sizes, waiting, count: 0, samples: 0 });
   }
-  const samples = share(waiting, isOldAlone, samplesMax);
-  const batches: AgentBatch[] = [];
-  const monotonicMs = clock.monotonicMs();
+  const shared = share(candidates, cursor, bounds);
+  let { samples } = shared;
+  const parts: PlannedPart[] = [];
   let backlogReports = 0;
-  let sinceTurn = 0;
-  for (const { agent, afterMs, sizes, count } of waiting) {
-    backlogReports += sizes.length - count;
+  for (const candidate of candidates) {
+    const { stream, record, waiting, count } = candidate;
+    backlogReports += waiting - count;
     if (count === 0) {
-      // Not what has come since the first loop: it may have older ones before it, and Prometheus would refuse those then.
-      // Nor what is older than the scraper may have: that is given when its turn comes.
-      const isNewest = sizes.length === 0 || scrape.offeredMs(agent.id) <= afterMs;
-      const newest = isNewest && agent.up(monotonicMs) ? agent.window.newest(Math.min(nowMs, afterMs)) : undefined;
-      if (newest !== undefined && newest.reports[0]!.timeMs > notBeforeMs) batches.push(batchOf(agent, [newest]));
+      // One of which something waits gives no report again that the scraper may have newer ones of.
+      const isHad = waiting === 0 || cursor.givenMs(stream) <= candidate.afterMs;
+      const size = record.window.newestSize?.samples ?? 0;
+      if (!isHad || !record.up(times.monotonicMs) || samples + size > bounds.samplesMax) continue;
+      samples += size;
+    }
+    parts.push(candidate);
+  }
+  return { parts, samples: shared.samples, arrivedSamples, backlogReports, skippedReports, tooLarge: shared.tooLarge };
+}
+
+/** Shares out the bounds, those first that have waited longest. Looks no further into a window than the bounds reach. */
+function share(
+  candidates: readonly Candidate[],
+  { waitingSince, scrapes }: Cursor,
+  { samplesMax, bytesMax, reportsMax }: AnswerBounds,
+): { readonly samples: number; readonly tooLarge: readonly StreamId[] } {
+  const since = ({ stream }: Candidate) => waitingSince.get(stream) ?? Infinity;
+  let left = waitingSince.size === 0 ? candidates : [...candidates].sort((a, b) => compare(since(a), since(b)));
+  const tooLarge: StreamId[] = [];
+  let samples = 0;
+  let bytes = 0;
+  for (let round = 0; round < reportsMax && left.length > 0; round++) {
+    left = left.filter((candidate) => {
+      const { stream, record } = candidate;
+      const next = candidate.sizes.next();
+      if (next.done === true) {
+        if (candidate.count === 0) waitingSince.delete(stream);
+        return false;
+      }
+      const size = next.value.samples;
+      const sizeBytes = bytesMax === Infinity ? 0 : size * sampleBytes(next.value.schema, record);
+      if (samples + size > samplesMax || bytes + sizeBytes > bytesMax) {
+        if (candidate.count === 0 && !waitingSince.has(stream)) waitingSince.set(stream, scrapes);
+        if (size > samplesMax || sizeBytes > bytesMax) tooLarge.push(stream);
+        return false;
+      }
+      samples += size;
+      bytes += sizeBytes;
+      candidate.samples += size;
+      if (candidate.count++ === 0) waitingSince.delete(stream);
+      return true;
+    });
+  }
+  return { samples, tooLarge };
+}
+
+/** What a plan comes to, decoded. Between large parts the event loop turns, so that agents are heard. */
+export async function readAnswer(
+  { parts }: AnswerPlan,
+  notBeforeMs: number,
+  turn: () => Promise<void>,
+): Promise<{ readonly batches: readonly AgentBatch[]; readonly until: Positions }> {
+  const batches: AgentBatch[] = [];
+  const until = new Map<StreamId, number>();
+  let sinceTurn = 0;
+  for (const { stream, record, afterMs, untilMs, count, samples } of parts) {
+    if (count === 0) {
+      // Not what has come since the plan was made: it may have older ones before it, and Prometheus would refuse those then.
+      const newest = record.window.newest(Math.min(afterMs, untilMs));
+      if (newest !== undefined && newest.reports[0]!.timeMs > notBeforeMs) batches.push(batchOf(record, [newest]));
       continue;
     }
-    const runs = agent.window.read(afterMs, nowMs, count);
+    const runs = record.window.read(afterMs, untilMs, count);
     const last = runs.at(-1)?.reports.at(-1);
+    // Evicted meanwhile.
     if (last === undefined) continue;
-    batches.push(batchOf(agent, runs));
-    taken.set(agent.id, last.timeMs);
-    sinceTurn += count * (sizes[0] ?? 0);
+    batches.push(batchOf(record, runs));
+    until.set(stream, last.timeMs);
+    sinceTurn += samples;
     if (sinceTurn > samplesATurn) {
       sinceTurn = 0;
       await turn();
     }
   }
-  return { batches, taken, samples, arrivedSamples, backlogReports, skippedReports };
+  return { batches, until };
 }
 
 /** The newest values of the agents that are up: for curl, and for scrapers that want no timestamps. */
-export function takeNewest(options: Pick<TakeOptions, 'clock'>, agents: readonly AgentRecord[]): AgentBatch[] {
-  const nowMs = options.clock.nowMs();
-  const monotonicMs = options.clock.monotonicMs();
+export function takeNewest({ clock }: { readonly clock: Clock }, agents: readonly AgentRecord[]): AgentBatch[] {
+  const nowMs = clock.nowMs();
+  const monotonicMs = clock.monotonicMs();
   const batches: AgentBatch[] = [];
   for (const agent of agents) {
     const newest = agent.up(monotonicMs) ? agent.window.newest(nowMs) : undefined;
@@ -108,43 +194,45 @@ export function takeNewest(options: Pick<TakeOptions, 'clock'>, agents: readonly
   return batches;
 }
 
+export const streamOf = ({ id }: Pick<AgentRecord, 'id'>): StreamId => streamId(id, hostSourceName);
+
 const batchOf = ({ id }: AgentRecord, runs: readonly WindowRun[]): AgentBatch => ({
   agent: id,
   sourceName: hostSourceName,
   runs,
 });
 
-interface Waiting {
-  readonly agent: AgentRecord;
-  readonly afterMs: number;
-  /** The series of each report that waits, oldest first. */
-  readonly sizes: readonly number[];
-  /** How many of them, from the oldest on, the scraper may have already, the first of them for long; 0: none. */
-  readonly oldCount: number;
-  /** How many of them this scrape gets. */
-  count: number;
+/** The text of one sample of a stream, on average, with a value and a time that are longer than most. */
+function sampleBytes(schema: Schema, { id, labels }: AgentRecord): number {
+  let own = `agent="${id}",`.length;
+  for (const [name, value] of labels) own += name.length + value.length + 4;
+  return seriesBytes(schema) + own + valueAndTimeBytes;
 }
 
-/** Shares out `samplesMax` in rounds of one report an agent. Returns the samples given. */
-function share(waiting: readonly Waiting[], isOldAlone: boolean, samplesMax: number): number {
-  const wanted = ({ oldCount, sizes }: Waiting) => (isOldAlone ? oldCount : sizes.length);
-  let samples = 0;
-  let left = waiting.filter((agent) => wanted(agent) > 0);
-  for (let round = 0; left.length > 0; round++) {
-    for (const agent of left) {
-      const size = agent.sizes[round]!;
-      if (round > 0 && samples + size > samplesMax) return samples;
-      samples += size;
-      agent.count++;
-    }
-    left = left.filter((agent) => wanted(agent) > round + 1);
+/** Names and labels of one series of a schema, on average. */
+function seriesBytes(schema: Schema): number {
+  const { seriesCount } = schema;
+  const known = seriesBytesKnown.get(schema);
+  if (known?.seriesCount === seriesCount) return known.bytes;
+  let total = 0;
+  for (const { family, suffix, labelNames, seriesCount: count, labelValues } of schema.groups) {
+    let names = family.name.length + suffix.length;
+    for (const name of labelNames) names += name.length + 4;
+    total += names * count;
+    for (const value of labelValues) total += Buffer.byteLength(value);
   }
-  return samples;
+  const bytes = seriesCount === 0 ? 0 : Math.ceil(total / seriesCount);
+  seriesBytesKnown.set(schema, { seriesCount, bytes });
+  return bytes;
 }
 
-// From the answer's first byte to the moment in which Prometheus appends its samples: within the scrape's timeout, and
-// ten seconds for two clocks that are not the same.
-const arrivalMarginMs = 10_000;
+const seriesBytesKnown = new WeakMap<Schema, { readonly seriesCount: number; readonly bytes: number }>();
+
+// A space, 17 digits with their point, exponent and sign; a space, 13 digits of milliseconds, the line's end, the braces.
+const valueAndTimeBytes = 1 + 24 + 1 + 13 + 1 + 2;
+
+const compare = (a: number, b: number): number => (a === b ? 0 : a - b);
+
 // Given for the second time, it is out of order. An out-of-order window is longer, or of no use.
 const oldMs = 60_000;
 // About 10 ms of decoding.

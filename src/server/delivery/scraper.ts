@@ -1,4 +1,5 @@
 import type { AgentId } from '../../model/agent-id.ts';
+import type { StreamId } from '../../model/source.ts';
 import type { AgentBatch } from '../exposition/exposition.ts';
 
 /** Who scrapes. The same text in another space is another scraper: `scraper=10.0.0.5` is not who comes from there. */
@@ -29,14 +30,22 @@ export interface ScrapeRequest {
   readonly reportsMax?: number | undefined;
 }
 
+/** Of each stream, a time: all up to it. */
+export type Positions = ReadonlyMap<StreamId, number>;
+
 /** What a scraper is given, with timestamps. Exactly one of `finish` and `abort` ends it; after the first, nothing does. */
 export interface Scrape {
+  readonly scraper: ScraperName;
   readonly batches: readonly AgentBatch[];
+  /** Of each stream that it gives something new of: up to when. */
+  readonly until: Positions;
   readonly samples: number;
   /** Reports that were left for the next scrape. */
   readonly backlogReports: number;
   /** Reports that this scraper has not had and can no longer be given: at the old end of the window. */
   readonly skippedReports: number;
+  /** A report of each of these is larger than the answer may be: with these bounds it never comes. */
+  readonly tooLarge: readonly StreamId[];
   /** How often it comes: the shorter of the last two intervals, as one may have been missed. Undefined while unknown. */
   readonly intervalMs: number | undefined;
   /** All of the answer is with the operating system. */

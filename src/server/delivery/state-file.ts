@@ -1,5 +1,7 @@
 import { agentId } from '../../model/agent-id.ts';
+import { parseStreamId, type StreamId } from '../../model/source.ts';
 import type { SavedCursor } from './cursors.ts';
+import type { Positions } from './scraper.ts';
 
 /** What a server knows after a restart: the cursors, and of each agent what the scrapers had. */
 export interface SavedState {
@@ -32,7 +34,7 @@ export class StateFileError extends Error {
   readonly code = 'format';
 }
 
-const formatVersion = 1;
+const formatVersion = 2;
 
 /** Writes the state whenever it has changed, one write at a time: changes that come meanwhile share the next one. */
 export class StateFile {
@@ -83,7 +85,13 @@ export class StateFile {
 }
 
 export function encodeState(state: SavedState): string {
-  return `${JSON.stringify({ version: formatVersion, ...state })}\n`;
+  const { savedAtMs, cursors, agents } = state;
+  const written = cursors.map(({ scraper: { space, text }, positions, unconfirmed, ...cursor }) => ({
+    ...{ space, scraper: text, ...cursor },
+    positions: Object.fromEntries(positions),
+    unconfirmed: unconfirmed.map((until) => Object.fromEntries(until)),
+  }));
+  return `${JSON.stringify({ version: formatVersion, savedAtMs, cursors: written, agents })}\n`;
 }
 
 /** The state in a file's text. Throws a StateFileError that names the field. */
@@ -107,23 +115,27 @@ export function parseState(text: string): SavedState {
 
 function parseCursor(value: unknown, field: string): SavedCursor {
   const cursor = record(value, field);
+  const space = spaces.find((each) => each === cursor['space']);
+  if (space === undefined) throw new StateFileError(`${field}.space is none of ${spaces.join(', ')}`);
   return {
-    scraper: string(cursor['scraper'], `${field}.scraper`),
+    scraper: { space, text: string(cursor['scraper'], `${field}.scraper`) },
     selection: string(cursor['selection'], `${field}.selection`),
+    address: string(cursor['address'], `${field}.address`),
     seenAtMs: number(cursor['seenAtMs'], `${field}.seenAtMs`),
-    known: boolean(cursor['known'], `${field}.known`),
-    ...(cursor['inDoubt'] === undefined ? {} : { inDoubt: boolean(cursor['inDoubt'], `${field}.inDoubt`) }),
-    ...(cursor['shared'] === undefined ? {} : { shared: boolean(cursor['shared'], `${field}.shared`) }),
+    isKnown: boolean(cursor['isKnown'], `${field}.isKnown`),
     positions: times(cursor['positions'], `${field}.positions`),
-    ...(cursor['offered'] === undefined ? {} : { offered: times(cursor['offered'], `${field}.offered`) }),
+    unconfirmed: list(cursor['unconfirmed'], `${field}.unconfirmed`).map((until, at) =>
+      times(until, `${field}.unconfirmed[${at}]`),
+    ),
   };
 }
 
-/** By agent. */
-function times(value: unknown, field: string): Record<string, number> {
+const spaces = ['param', 'user', 'addr'] as const;
+
+/** By stream. */
+function times(value: unknown, field: string): Positions {
   const entries = Object.entries(record(value, field));
-  // Not by assignment: an agent may be named __proto__.
-  return Object.fromEntries(entries.map(([agent, ms]) => [name(agent, field), number(ms, `${field}.${agent}`)]));
+  return new Map(entries.map(([id, ms]) => [stream(id, field), number(ms, `${field}.${id}`)]));
 }
 
 function parseAgent(value: unknown, field: string): SavedAgent {
@@ -174,4 +186,10 @@ function name(value: string, field: string): string {
   const id = agentId(value);
   if (id === undefined) throw new StateFileError(`${field}: '${value}' is no agent's name`);
   return id;
+}
+
+function stream(text: string, field: string): StreamId {
+  const parsed = parseStreamId(text);
+  if (parsed === undefined) throw new StateFileError(`${field}: '${text}' is no stream's name`);
+  return parsed.id;
 }

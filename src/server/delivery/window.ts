@@ -94,13 +94,13 @@ export class Window {
     );
   }
 
-  /** Reports with `afterMs < time ≤ untilMs`, oldest first, and how many series each has, for planning a scrape. */
-  *sizesAfter(afterMs: number, untilMs: number): Generator<number> {
+  /** Reports with `afterMs < time ≤ untilMs`, oldest first: how many samples each has, for planning a scrape. */
+  *sizesAfter(afterMs: number, untilMs: number): Generator<WindowSize> {
     for (let at = this.#chunkAfter(afterMs); at < this.#chunks.length; at++) {
       const chunk = this.#chunks[at]!;
       const to = firstAfter(chunk.timesMs, untilMs);
       for (let index = Math.max(chunk.first, firstAfter(chunk.timesMs, afterMs)); index < to; index++) {
-        yield chunk.seriesCount;
+        yield { samples: chunk.samplesAt(index), schema: chunk.schema };
       }
     }
   }
@@ -157,6 +157,14 @@ export class Window {
       }
     }
     return undefined;
+  }
+
+  /** What the newest report has; undefined where there is none. */
+  get newestSize(): WindowSize | undefined {
+    const chunk = this.#chunks.at(-1);
+    return chunk === undefined
+      ? undefined
+      : { samples: chunk.samplesAt(chunk.timesMs.length - 1), schema: chunk.schema };
   }
 
   /** Which report is the newest with `time ≤ untilMs`: what an ack for that time may name. */
@@ -231,6 +239,13 @@ export class Window {
 
 type SchemaHolders = Pick<SchemasInUse, 'hold' | 'release'>;
 
+/** What is in a report, undecoded. */
+export interface WindowSize {
+  /** Series that are absent have none. */
+  readonly samples: number;
+  readonly schema: Schema;
+}
+
 export interface WindowRun {
   readonly schema: Schema;
   /** Of the begin that the reports came after. */
@@ -272,6 +287,7 @@ const newestHeldMax = 4;
 const chunkOverheadBytes = 1000;
 // Three numbers in arrays of doubles.
 const entryBytes = 24;
+const countBytes = 8;
 
 const heldBytes = (held: HeldReport): number => held.sums.byteLength + held.present.byteLength + 200;
 
@@ -288,6 +304,9 @@ class Chunk {
   readonly epoch: number;
   readonly seqs: number[] = [];
   readonly timesMs: number[] = [];
+  /** How many samples each report has, where it is not the same in all of them. */
+  #samples: number[] | undefined;
+  #samplesOfAll = 0;
   readonly #ends: number[] = [];
   #payloads = Buffer.allocUnsafeSlow(payloadBytesFirst);
   /** Where what has not been evicted begins. */
@@ -301,7 +320,11 @@ class Chunk {
   }
 
   get bytes(): number {
-    return this.#payloads.length + this.seqs.length * entryBytes;
+    return this.#payloads.length + this.seqs.length * entryBytes + (this.#samples?.length ?? 0) * countBytes;
+  }
+
+  samplesAt(index: number): number {
+    return this.#samples?.[index] ?? this.#samplesOfAll;
   }
 
   /** Returns by how many bytes it grew. */
@@ -314,7 +337,15 @@ class Chunk {
     this.#ends.push(end);
     this.seqs.push(report.seq);
     this.timesMs.push(report.timeMs);
+    this.#countSamples(presentCount(report.present));
     return this.bytes - before;
+  }
+
+  /** Of the report that has just come. */
+  #countSamples(samples: number): void {
+    if (this.seqs.length === 1) this.#samplesOfAll = samples;
+    else if (samples !== this.#samplesOfAll) this.#samples ??= Array(this.seqs.length - 1).fill(this.#samplesOfAll);
+    this.#samples?.push(samples);
   }
 
   /** Nothing more comes: gives back what was kept for it. Returns the change in bytes. */
@@ -354,6 +385,12 @@ class Chunk {
 
 // The key report of a small host. More comes as it is needed, half as much again each time.
 const payloadBytesFirst = 1024;
+
+function presentCount(present: Uint8Array): number {
+  let count = 0;
+  for (let series = 0; series < present.length; series++) count += present[series]!;
+  return count;
+}
 
 /** The first index whose time is over `ms`. */
 function firstAfter(timesMs: readonly number[], ms: number): number {

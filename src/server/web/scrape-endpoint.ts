@@ -1,3 +1,4 @@
+import type { StreamId } from '../../model/source.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import type { SeldomLog } from '../../runtime/log.ts';
 import type { Delivery } from '../delivery/delivery.ts';
@@ -125,6 +126,8 @@ export class ScrapeEndpoint {
     const { request, agents, turn } = job;
     const scraper = scraperText(request.scraper);
     this.#warnOfRareScrapes(scraper, scrape.intervalMs, agents);
+    if (scrape.skippedReports > 0) metrics.skipped(scrape.skippedReports);
+    for (const stream of scrape.tooLarge) this.#warnOfTooLarge(scraper, stream);
     turn.holds(scrape.samples * sampleBytes);
     let isSent = false;
     try {
@@ -133,7 +136,6 @@ export class ScrapeEndpoint {
       if (isSent) {
         scrape.finish();
         metrics.scraped(scraper, request.agents.join(','), scrape);
-        if (scrape.skippedReports > 0) metrics.skipped(scrape.skippedReports);
       } else scrape.abort();
       metrics.scrape(isSent ? 'finished' : 'aborted');
     }
@@ -174,6 +176,14 @@ export class ScrapeEndpoint {
     } finally {
       watch.stop();
     }
+  }
+
+  #warnOfTooLarge(scraper: string, stream: StreamId): void {
+    this.#options.seldom.warn(
+      `large ${scraper} ${stream}`,
+      `a report of '${stream}' is larger than an answer to scraper '${scraper}' may be: it is never given; raise max or ` +
+        'max-bytes of its URL, or lower what the agent collects',
+    );
   }
 
   #ownText(agents: readonly AgentRecord[]): Promise<string> {

@@ -1,5 +1,8 @@
 import { type AgentId, agentId } from '../../../src/model/agent-id.ts';
-import { Cursors, type Scrape, type ScrapeConnection } from '../../../src/server/delivery/cursors.ts';
+import { hostSourceName, type StreamId, streamId } from '../../../src/model/source.ts';
+import type { Cursor } from '../../../src/server/delivery/cursor.ts';
+import { type CursorChange, Cursors, type OpenedCursor } from '../../../src/server/delivery/cursors.ts';
+import type { ConnectionEvent, ScrapeConnection, ScraperName } from '../../../src/server/delivery/scraper.ts';
 import { VirtualClock } from '../../support/virtual-clock.ts';
 
 export const windowMs = 30 * 60_000;
@@ -8,37 +11,26 @@ export const minuteMs = 60_000;
 
 export const agentA = agentId('a')!;
 export const agentB = agentId('b')!;
+export const hostOf = (agent: AgentId): StreamId => streamId(agent, hostSourceName);
 
 /** Cursors over agents whose reports are only times, and what became of them. */
 export class CursorsHarness {
   readonly clock = new VirtualClock();
   readonly reports = new Map<AgentId, number[]>();
-  /** Connections whose peer's kernel has not confirmed what was sent. */
-  readonly undelivered = new Set<ScrapeConnection>();
   readonly events: string[] = [];
-  /** Happens in the next turn of the event loop that is waited for. */
-  inTurn: (() => unknown) | undefined;
+  readonly changes: CursorChange[] = [];
   cursors = this.restarted();
 
   /** A new server; nothing is restored. */
   restarted(): Cursors {
-    return new Cursors({
-      clock: this.clock,
-      windowMs,
-      turn: async () => {
-        const { inTurn } = this;
-        this.inTurn = undefined;
-        await inTurn?.();
-        await new Promise<void>((resolve) => setImmediate(resolve));
-      },
-      delivered: (connection) => !this.undelivered.has(connection),
-      newAgents: (selection) => [...this.reports.keys()].filter((id) => selection === '' || selection === id),
-      onChanged: () => this.events.push('changed'),
-      onCommitted: ({ name }) => this.events.push(`committed ${name}`),
-      onRollBack: ({ name }, kind) => this.events.push(`rolled back ${name} ${kind}`),
-      onConflict: ({ name }) => this.events.push(`conflict ${name}`),
-      onForgotten: ({ name }) => this.events.push(`forgotten ${name}`),
-    });
+    return new Cursors({ windowMs, nowMs: this.clock.monotonicMs() });
+  }
+
+  /** The same after a restart with what was saved. */
+  restart(): void {
+    const saved = this.cursors.save(this.clock.monotonicMs(), this.clock.nowMs());
+    this.cursors = this.restarted();
+    this.#note(this.cursors.restore(saved, this.clock.monotonicMs(), this.clock.nowMs()));
   }
 
   /** How often this was seen. */
@@ -53,30 +45,93 @@ export class CursorsHarness {
     return ms;
   }
 
-  async open(connection: ScrapeConnection, options: ScrapeOptions = {}): Promise<OpenScrape> {
-    const { name = 'p', selection = '' } = options;
-    const scrape = await this.cursors.open({ name, selection, connection, timeoutMs });
-    if (scrape === undefined) throw new Error('no cursor');
-    return new OpenScrape(scrape, this.reports, options.reportsMax ?? Infinity);
+  /** Undefined where there is no room for the name. */
+  tryOpen(connection: ScrapeConnection, options: ScrapeOptions = {}): OpenScrape | undefined {
+    const { name = 'p', space = 'param', selection = '' } = options;
+    const { opened, changes } = this.cursors.open(
+      { name: { space, text: name }, selection, connection },
+      this.clock.monotonicMs(),
+    );
+    this.#note(changes);
+    return opened === undefined ? undefined : new OpenScrape(this, opened, options.reportsMax ?? Infinity);
+  }
+
+  open(connection: ScrapeConnection, options: ScrapeOptions = {}): OpenScrape {
+    const open = this.tryOpen(connection, options);
+    if (open === undefined) throw new Error('no cursor');
+    return open;
   }
 
   /** A whole scrape. Gives the reports of agent a, as the others'. */
-  async scrape(connection: ScrapeConnection, options: ScrapeOptions = {}): Promise<number[]> {
-    const open = await this.open(connection, options);
+  scrape(connection: ScrapeConnection, options: ScrapeOptions = {}): number[] {
+    const open = this.open(connection, options);
     open.finish();
     return open.given.get(agentA) ?? [];
   }
 
   /** A whole scrape over a connection that ends with it, all read. */
-  async scrapeOnce(options: ScrapeOptions = {}): Promise<void> {
+  scrapeOnce(options: ScrapeOptions = {}): number[] {
     const connection = connect();
-    await this.scrape(connection, options);
-    this.cursors.closed(connection, { isAllRead: true });
+    const given = this.scrape(connection, options);
+    this.end(connection, 'half-closed');
+    return given;
+  }
+
+  /** How a connection ends. By a FIN with every byte acknowledged, where it is one. */
+  end(connection: ScrapeConnection, kind: ConnectionEvent['kind'] = 'reset'): void {
+    const event: ConnectionEvent = kind === 'fin' ? { kind, isAcknowledged: true } : { kind };
+    this.#note(this.cursors.ended(connection, event, this.clock.monotonicMs()));
+  }
+
+  tidy(forgotten: readonly AgentId[] = []): void {
+    this.#note(this.cursors.tidy(forgotten.map(hostOf), this.clock.monotonicMs()));
+  }
+
+  forget(name: ScraperName): void {
+    this.#note(this.cursors.forget(name));
+  }
+
+  step(deltaMs: number): void {
+    this.clock.step(deltaMs);
+    this.#note(this.cursors.clockStepped(deltaMs, this.clock.monotonicMs()));
+  }
+
+  finish(opened: OpenedCursor, until: ReadonlyMap<StreamId, number>): void {
+    this.#note(this.cursors.finish(opened, until, this.clock.monotonicMs()));
+  }
+
+  abort(opened: OpenedCursor): void {
+    this.#note(this.cursors.abort(opened, this.clock.monotonicMs()));
+  }
+
+  /** What acks of this agent may go up to. */
+  confirmedMs(agent: AgentId = agentA): number {
+    return this.cursors.confirmedMs(hostOf(agent), agent, this.clock.monotonicMs());
+  }
+
+  givenMs(agent: AgentId = agentA): number {
+    return this.cursors.givenMs(hostOf(agent), agent, this.clock.monotonicMs());
+  }
+
+  /** The cursors of a name, over all selections. */
+  all(name = 'p'): Cursor[] {
+    return [...this.cursors.scrapers].filter((each) => each.name.text === name).flatMap((each) => [...each.all()]);
+  }
+
+  #note(changes: readonly CursorChange[]): void {
+    for (const change of changes) {
+      this.changes.push(change);
+      const name = change.scraper.name.text;
+      if (change.kind === 'lost') this.events.push(`lost ${name} ${change.how}`);
+      else if (change.kind === 'address taken over') this.events.push(`${name} took over ${change.from}`);
+      else this.events.push(`${change.kind} ${name}`);
+    }
   }
 }
 
 export interface ScrapeOptions {
   readonly name?: string;
+  readonly space?: ScraperName['space'];
   readonly selection?: string;
   /** Of each agent. */
   readonly reportsMax?: number;
@@ -84,22 +139,32 @@ export interface ScrapeOptions {
 
 /** A scrape for which the reports have been taken. */
 export class OpenScrape {
-  readonly scrape: Scrape;
+  readonly opened: OpenedCursor;
   readonly given = new Map<AgentId, number[]>();
+  readonly #harness: CursorsHarness;
 
-  constructor(scrape: Scrape, reports: ReadonlyMap<AgentId, readonly number[]>, reportsMax: number) {
-    this.scrape = scrape;
-    for (const [agent, times] of reports) {
-      const after = times.filter((ms) => ms > scrape.afterMs(agent)).slice(0, reportsMax);
+  constructor(harness: CursorsHarness, opened: OpenedCursor, reportsMax: number) {
+    this.#harness = harness;
+    this.opened = opened;
+    for (const [agent, times] of harness.reports) {
+      if (!opened.cursor.selects(agent)) continue;
+      const after = times.filter((ms) => ms > opened.cursor.positionMs(hostOf(agent))).slice(0, reportsMax);
       if (after.length > 0) this.given.set(agent, after);
     }
   }
 
+  get cursor(): Cursor {
+    return this.opened.cursor;
+  }
+
   finish(arrivedSamples = 0): void {
-    const taken = new Map<AgentId, number>();
-    for (const [agent, times] of this.given) taken.set(agent, times.at(-1)!);
-    this.scrape.finish({ taken, arrivedSamples });
+    this.cursor.pace.arrived(arrivedSamples);
+    this.#harness.finish(this.opened, new Map([...this.given].map(([agent, times]) => [hostOf(agent), times.at(-1)!])));
+  }
+
+  abort(): void {
+    this.#harness.abort(this.opened);
   }
 }
 
-export const connect = (): ScrapeConnection => ({ closed: false });
+export const connect = (address = '192.0.2.1'): ScrapeConnection => ({ address });

@@ -1,13 +1,13 @@
 import { type AgentId, agentId } from '../../../src/model/agent-id.ts';
 import type { EpochSeq } from '../../../src/protocol/messages.ts';
-import type { Scrape, ScrapeConnection, Scraper } from '../../../src/server/delivery/cursors.ts';
+import type { CursorChange } from '../../../src/server/delivery/cursors.ts';
 import { Delivery } from '../../../src/server/delivery/delivery.ts';
-import { type Taken, takeNew } from '../../../src/server/delivery/scrape.ts';
+import type { Scrape, ScrapeConnection } from '../../../src/server/delivery/scraper.ts';
 import type { StateDisk } from '../../../src/server/delivery/state-file.ts';
 import type { AgentRecord } from '../../../src/server/delivery/store.ts';
 import { beginOf } from '../../support/groups.ts';
 import { settle, VirtualClock } from '../../support/virtual-clock.ts';
-import { connect, timeoutMs, windowMs } from './cursors-harness.ts';
+import { connect, hostOf, timeoutMs, windowMs } from './cursors-harness.ts';
 import { ReportMaker } from './report-maker.ts';
 
 /** One file in memory that can be slow, fail, and be damaged. */
@@ -48,7 +48,7 @@ export class DeliveryHarness {
   readonly disk: MemoryState | undefined;
   /** Called when a scrape that is being put together lets the event loop turn. */
   onTurn: () => void = () => {};
-  onForgotten: (scraper: Scraper) => void = () => {};
+  onCursorChange: (change: CursorChange) => void = () => {};
   delivery: Delivery;
 
   constructor(options: { disk?: MemoryState | undefined } = { disk: new MemoryState() }) {
@@ -70,31 +70,36 @@ export class DeliveryHarness {
     return new TestAgent(this, agentId(name)!);
   }
 
-  async open(connection: ScrapeConnection, options: ScrapeOptions = {}): Promise<{ scrape: Scrape; taken: Taken }> {
-    const { name = 'p', selection = '', samplesMax } = options;
-    const { cursors, store } = this.delivery;
-    const scrape = await cursors.open({ name, selection, connection, timeoutMs });
+  async open(connection: ScrapeConnection, options: ScrapeOptions = {}): Promise<Scrape> {
+    const { name = 'p', selection = [], ...bounds } = options;
+    const scrape = await this.delivery.openScrape({
+      ...{ name: { space: 'param', text: name }, selection, connection, timeoutMs },
+      ...bounds,
+    });
     if (scrape === undefined) throw new Error('no cursor');
-    const agents = [...store.agents.values()].filter(({ id }) => selection === '' || id === selection);
-    const take = { clock: this.clock, store, windowMs, turn: async () => this.onTurn() };
-    return { scrape, taken: await takeNew(take, agents, scrape, samplesMax ?? scrape.samplesMax) };
+    return scrape;
   }
 
   /** A whole scrape; gives the times of each agent's reports that it took. The file has been written, if it can be. */
   async scrape(connection: ScrapeConnection, options: ScrapeOptions = {}): Promise<Record<string, number[]>> {
-    const { scrape, taken } = await this.open(connection, options);
-    scrape.finish(taken);
+    const scrape = await this.open(connection, options);
+    scrape.finish();
     await settle();
-    return timesOf(taken);
+    return timesOf(scrape);
   }
 
-  /** A scrape over a connection that ends with it, all read: it is committed at once. */
+  /** A scrape over a connection that ends with it, all read: it is confirmed at once. */
   async scrapeAll(options: ScrapeOptions = {}): Promise<Record<string, number[]>> {
     const connection = connect();
     const times = await this.scrape(connection, options);
-    this.delivery.cursors.closed(connection, { isAllRead: true });
-    await settle();
+    await this.end(connection, 'half-closed');
     return times;
+  }
+
+  /** The connection ends, and what follows from it has happened. */
+  async end(connection: ScrapeConnection, kind: 'half-closed' | 'reset' = 'reset'): Promise<void> {
+    this.delivery.connectionEvent(connection, { kind });
+    await settle();
   }
 
   #start(): Delivery {
@@ -108,16 +113,10 @@ export class DeliveryHarness {
         onReport: (outcome) => this.events.push(outcome),
         onEvict: (reason, unscraped) => this.events.push(`evicted ${reason}${unscraped ? ' unscraped' : ''}`),
       },
-      cursors: {
-        turn: async () => {
-          await new Promise((resolve) => setImmediate(resolve));
-          await new Promise((resolve) => setImmediate(resolve));
-        },
-        delivered: () => true,
-        onRollBack: (_scraper, kind) => this.events.push(`rolled back ${kind}`),
-        onConflict: () => this.events.push('conflict'),
-        onForgotten: (scraper) => this.onForgotten(scraper),
-        onCommitted: () => this.events.push('committed'),
+      turn: async () => this.onTurn(),
+      onCursorChange: (change) => {
+        this.events.push(change.kind === 'lost' ? `lost ${change.how}` : change.kind);
+        this.onCursorChange(change);
       },
       onStateWritten: () => this.events.push('written'),
       onStateError: (error) => this.events.push(`state: ${error instanceof Error ? error.message : error}`),
@@ -127,14 +126,16 @@ export class DeliveryHarness {
 
 export interface ScrapeOptions {
   readonly name?: string;
-  readonly selection?: string;
+  readonly selection?: readonly AgentId[];
   readonly samplesMax?: number;
+  readonly bytesMax?: number;
+  readonly reportsMax?: number;
 }
 
-/** Times of the reports that a scrape has taken, of each agent that gave any. */
-export function timesOf(taken: Taken): Record<string, number[]> {
-  const entries = taken.batches
-    .filter(({ agent }) => taken.taken.has(agent))
+/** Times of the new reports that a scrape gives, of each agent that gives any. */
+export function timesOf({ batches, until }: Scrape): Record<string, number[]> {
+  const entries = batches
+    .filter(({ agent }) => until.has(hostOf(agent)))
     .map(({ agent, runs }) => [agent, runs.flatMap(({ reports }) => reports.map(({ timeMs }) => timeMs))]);
   return Object.fromEntries(entries);
 }

@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { seriesValue } from '../../../src/model/family.ts';
-import { takeNewest } from '../../../src/server/delivery/scrape.ts';
+import { Cursor } from '../../../src/server/delivery/cursor.ts';
+import { planAnswer, takeNewest } from '../../../src/server/delivery/scrape.ts';
+import { Exposition } from '../../../src/server/exposition/exposition.ts';
 import { connect, minuteMs, timeoutMs, windowMs } from './cursors-harness.ts';
 import { DeliveryHarness, timesOf } from './delivery-harness.ts';
 import { testSchema } from './report-maker.ts';
@@ -18,11 +20,12 @@ test('rounds of one report an agent, so that all of them come back together', as
     for (let report = 0; report < reports; report++) agent.report(nowMs - 100 + report);
   }
   const counts = async (samplesMax: number) => {
-    const { taken } = await world.open(connect(), { name: `p${samplesMax}`, samplesMax });
-    assert.equal(taken.samples + taken.backlogReports, 10);
-    return Object.values(timesOf(taken)).map((times) => times.length);
+    const scrape = await world.open(connect(), { name: `p${samplesMax}`, samplesMax });
+    assert.equal(scrape.samples + scrape.backlogReports, 10);
+    return Object.values(timesOf(scrape)).map((times) => times.length);
   };
-  assert.deepEqual(await counts(0), [1, 1, 1]);
+  assert.deepEqual(await counts(1), [1]);
+  assert.deepEqual(await counts(3), [1, 1, 1]);
   assert.deepEqual(await counts(4), [2, 1, 1]);
   assert.deepEqual(await counts(7), [3, 2, 2]);
   assert.deepEqual(await counts(9), [4, 2, 3]);
@@ -44,17 +47,129 @@ test('what has come since the last scrape is counted, whether it fits or has to 
     report();
     await world.clock.advance(5000);
   }
-  const connection = connect();
-  const first = await world.open(connection, { samplesMax: 100 });
-  assert.equal(first.taken.arrivedSamples, 0, 'nobody knows since when');
-  first.scrape.finish(first.taken);
+  const lastScrapeMs = world.clock.nowMs();
   for (let since = 0; since < 3; since++) {
     await world.clock.advance(5000);
     report();
   }
-  const second = await world.open(connection, { samplesMax: 100 });
-  assert.equal(second.taken.arrivedSamples, 300);
-  assert.equal(second.taken.backlogReports, 11);
+  const bounds = { samplesMax: 100, bytesMax: Infinity, reportsMax: Infinity };
+  const nowMs = world.clock.nowMs();
+  const times = { nowMs, monotonicMs: world.clock.monotonicMs(), notBeforeMs: -Infinity, lastScrapeMs };
+  const plan = planAnswer([agent.record], new Cursor('', '', 0), bounds, times);
+  assert.equal(plan.arrivedSamples, 300);
+  assert.equal(plan.backlogReports, 12);
+  const first = planAnswer([agent.record], new Cursor('', '', 0), bounds, { ...times, lastScrapeMs: nowMs });
+  assert.equal(first.arrivedSamples, 0, 'nobody knows since when');
+});
+
+test('only what does not fit waits, and comes first with the next scrape', async () => {
+  const world = new DeliveryHarness();
+  const sizes = { a: 40, b: 70, c: 40, d: 20 };
+  const report = async () => {
+    await world.clock.advance(1000);
+    for (const [name, size] of Object.entries(sizes)) {
+      const { record, maker } = agents.get(name)!;
+      const made = maker.make(
+        world.clock.nowMs(),
+        Array.from({ length: size }, () => 1),
+        { key: true },
+      );
+      world.delivery.store.receive(record, { ...made, follows: false });
+    }
+  };
+  const agents = new Map(Object.keys(sizes).map((name) => [name, world.connect(name)]));
+  for (const [name, { maker }] of agents) maker.schema = testSchema(sizes[name as keyof typeof sizes]);
+  const connection = connect();
+  const given: string[] = [];
+  for (let scrape = 0; scrape < 4; scrape++) {
+    await report();
+    const times = await world.scrape(connection, { samplesMax: 110 });
+    given.push(
+      Object.entries(times)
+        .map(([name, { length }]) => `${name}${length}`)
+        .join(' '),
+    );
+  }
+  assert.deepEqual(given, ['a1 b1', 'a1 c1 d1', 'a1 b1', 'a1 c1 d1']);
+});
+
+test('a maximum is one: a report that is larger waits, and is named', async () => {
+  const world = new DeliveryHarness();
+  const [small, large] = [world.connect('small'), world.connect('large')];
+  large.maker.schema = testSchema(100);
+  small.report();
+  world.delivery.store.receive(
+    large.record,
+    large.maker.make(
+      world.clock.nowMs(),
+      Array.from({ length: 100 }, () => 1),
+    ),
+  );
+  for (const bounds of [{ samplesMax: 99 }, { bytesMax: 4000 }]) {
+    const scrape = await world.open(connect(), { ...bounds, name: JSON.stringify(bounds) });
+    assert.deepEqual(Object.keys(timesOf(scrape)), ['small']);
+    assert.deepEqual(scrape.tooLarge, ['large']);
+    assert.equal(scrape.backlogReports, 1);
+  }
+  assert.deepEqual((await world.open(connect(), { samplesMax: 101 })).tooLarge, []);
+});
+
+test('a bound in bytes holds for the text', async () => {
+  const world = new DeliveryHarness();
+  const agent = world.connect('a');
+  agent.maker.schema = testSchema(50);
+  for (let report = 0; report < 40; report++) {
+    await world.clock.advance(1000);
+    const values = Array.from({ length: 50 }, (_, series) => series / 7);
+    const made = agent.maker.make(world.clock.nowMs(), values, { key: true });
+    world.delivery.store.receive(agent.record, { ...made, follows: false });
+  }
+  const exposition = new Exposition({ onDisagreement: () => {} });
+  for (const bytesMax of [10_000, 50_000, 100_000]) {
+    const { batches } = await world.open(connect(), { bytesMax, name: `${bytesMax}` });
+    let bytes = 0;
+    for (const slice of exposition.render(batches, { timestamps: true })) bytes += slice.length;
+    assert.ok(bytes <= bytesMax && bytes > bytesMax / 2, `${bytes} of ${bytesMax} bytes`);
+  }
+});
+
+test('a bound in reports of each agent', async () => {
+  const world = new DeliveryHarness();
+  const [a, b] = [world.connect('a'), world.connect('b')];
+  const nowMs = world.clock.nowMs();
+  for (const agent of [a, b]) for (let ms = -3; ms < 0; ms++) agent.report(nowMs + ms);
+  const connection = connect();
+  assert.deepEqual(await world.scrape(connection, { reportsMax: 1 }), { a: [nowMs - 3], b: [nowMs - 3] });
+  assert.deepEqual(await world.scrape(connection, { reportsMax: 1 }), { a: [nowMs - 2], b: [nowMs - 2] });
+});
+
+test('absent series take no room', async () => {
+  const world = new DeliveryHarness();
+  const agent = world.connect('a');
+  agent.maker.schema = testSchema(100);
+  const nowMs = world.clock.nowMs();
+  for (let ms = -10; ms < 0; ms++) {
+    const values = Array.from({ length: 100 }, (_, series) => (series < 5 ? 1 : undefined));
+    world.delivery.store.receive(agent.record, agent.maker.make(nowMs + ms, values));
+  }
+  const scrape = await world.open(connect(), { samplesMax: 50 });
+  assert.equal(scrape.samples, 50);
+  assert.equal(scrape.backlogReports, 0);
+});
+
+test('what is too old to be given is counted once, whatever becomes of the answer', async () => {
+  const world = new DeliveryHarness();
+  const agent = world.connect('a');
+  await world.scrapeAll();
+  agent.report(world.clock.nowMs() - windowMs + 1);
+  const scrape = await world.open(connect());
+  assert.equal(scrape.skippedReports, 1);
+  scrape.abort();
+  assert.equal((await world.open(connect())).skippedReports, 0);
+  await world.clock.advance(minuteMs);
+  world.delivery.tidy();
+  assert.equal(world.count('evicted age'), 1);
+  assert.equal(world.count('evicted age unscraped'), 0);
 });
 
 test('a fleet that makes more than the default for a scrape is caught up with', async () => {
@@ -72,11 +187,11 @@ test('a fleet that makes more than the default for a scrape is caught up with', 
       const made = agent.maker.make(world.clock.nowMs(), values, { key: true });
       world.delivery.store.receive(agent.record, { ...made, follows: false });
     }
-    const { scrape: open, taken } = await world.open(connection);
-    open.finish(taken);
-    backlogs.push(taken.backlogReports);
+    const scrapeOpen = await world.open(connection);
+    scrapeOpen.finish();
+    backlogs.push(scrapeOpen.backlogReports);
   }
-  assert.deepEqual(backlogs, [5, 10, 10, 0, 0, 0]);
+  assert.deepEqual(backlogs, [5, 10, 0, 0, 0, 0]);
 });
 
 test('the newest again is none that would be too old when it arrives', async () => {
@@ -87,14 +202,14 @@ test('the newest again is none that would be too old when it arrives', async () 
   // Up, since something comes from it: but only what lay in its spool for long.
   agent.report(nowMs - windowMs + timeoutMs + 10_000);
   const old = await world.open(connect(), { name: 'p' });
-  assert.deepEqual(old.taken.batches, []);
-  assert.equal(old.taken.skippedReports, 1);
+  assert.deepEqual(old.batches, []);
+  assert.equal(old.skippedReports, 1);
   agent.report(nowMs - windowMs + timeoutMs + 10_001);
   const connection = connect();
   for (let scrape = 0; scrape < 2; scrape++) {
-    const { scrape: open, taken } = await world.open(connection, { name: 'q' });
-    assert.equal(taken.batches.length, 1, `scrape ${scrape}`);
-    open.finish(taken);
+    const open = await world.open(connection, { name: 'q' });
+    assert.equal(open.batches.length, 1, `scrape ${scrape}`);
+    open.finish();
   }
 });
 
@@ -159,31 +274,31 @@ test('what comes from an outage while a scrape is put together does not go out b
   world.onTurn = () => {
     if (turns++ === 0) for (const ms of outage) back.report(ms);
   };
-  const { scrape, taken } = await world.open(connection);
+  const scrape = await world.open(connection);
   assert.equal(turns, 1);
-  const given = taken.batches.find(({ agent }) => agent === back.record.id);
+  const given = scrape.batches.find(({ agent }) => agent === back.record.id);
   const times = given?.runs.flatMap(({ reports }) => reports.map(({ timeMs }) => timeMs));
   assert.deepEqual(times, [beforeMs], 'the newest again is the newest that this scraper has had');
-  scrape.finish(taken);
+  scrape.finish();
   assert.deepEqual((await world.scrape(connection))['c'], outage);
 });
 
-test('what a scraper may have already, and is old, comes alone; all else with the next scrape', async () => {
+test('what a scraper may have already, and is old, comes without newer ones of its agent; nobody else waits', async () => {
   const world = new DeliveryHarness();
-  const [a, b] = [world.connect('a'), world.connect('b')];
+  const [a, b, c] = [world.connect('a'), world.connect('b'), world.connect('c')];
   const first = [a.report(), b.report()];
   await world.clock.advance(5000);
   const second = a.report();
   const lost = connect();
   await world.scrape(lost);
-  world.delivery.cursors.closed(lost);
+  await world.end(lost);
   await world.clock.advance(2 * minuteMs);
-  const later = [a.report(), b.report()];
+  const later = [a.report(), b.report(), c.report()];
   const connection = connect();
-  const { scrape, taken } = await world.open(connection);
-  assert.deepEqual(timesOf(taken), { a: [first[0], second], b: [first[1]] });
-  assert.equal(taken.backlogReports, 2);
-  scrape.finish(taken);
+  const scrape = await world.open(connection);
+  assert.deepEqual(timesOf(scrape), { a: [first[0], second], b: [first[1]], c: [later[2]] });
+  assert.equal(scrape.backlogReports, 2);
+  scrape.finish();
   assert.deepEqual(await world.scrape(connection), { a: [later[0]], b: [later[1]] });
 });
 
@@ -193,7 +308,7 @@ test('what a scraper may have already comes with all else while it is young', as
   const first = agent.report();
   const lost = connect();
   await world.scrape(lost);
-  world.delivery.cursors.closed(lost);
+  await world.end(lost);
   await world.clock.advance(minuteMs - 1);
   const later = agent.report();
   assert.deepEqual(await world.scrape(connect()), { a: [first, later] });
@@ -216,14 +331,5 @@ test('an agent that is not back yet with what may have been had holds up nobody'
   back.report(old);
   const younger = again.report(young + 1);
   await world.clock.advance(1000);
-  const { scrape, taken } = await world.open(connection);
-  assert.deepEqual(timesOf(taken), { a: [old] });
-  const ofB = taken.batches.filter(({ agent }) => agent === 'b');
-  assert.deepEqual(
-    ofB.flatMap(({ runs }) => runs.flatMap(({ reports }) => reports.map(({ timeMs }) => timeMs))),
-    [young],
-    'b waits, and does not go stale meanwhile',
-  );
-  scrape.finish(taken);
-  assert.deepEqual(await world.scrape(connection), { b: [younger] });
+  assert.deepEqual(await world.scrape(connection), { a: [old], b: [younger] });
 });

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { parseStreamId } from '../../../src/model/source.ts';
 import {
   encodeState,
   parseState,
@@ -11,21 +12,25 @@ import {
 import { settle } from '../../support/virtual-clock.ts';
 import { MemoryState } from './delivery-harness.ts';
 
+const stream = (text: string) => parseStreamId(text)!.id;
+
 const state: SavedState = {
   savedAtMs: 1_700_000_000_000,
   cursors: [
     {
-      scraper: '192.0.2.7',
-      selection: '',
+      ...{ scraper: { space: 'addr', text: '192.0.2.7' }, selection: '', address: '192.0.2.7', isKnown: true },
       seenAtMs: 1_700_000_000_000,
-      known: true,
-      positions: Object.fromEntries([
-        ['web-1', 1_699_999_999_000],
-        ['__proto__', 7],
+      positions: new Map([
+        [stream('web-1'), 1_699_999_999_000],
+        [stream('web-1/nginx'), 1_699_999_998_000],
+        [stream('__proto__'), 7],
       ]),
-      offered: Object.fromEntries([['__proto__', 8]]),
+      unconfirmed: [new Map([[stream('__proto__'), 8]]), new Map([[stream('web-1'), 9]])],
     },
-    { scraper: 'has nothing unconfirmed', selection: 'web-1', seenAtMs: 1, known: false, positions: {} },
+    {
+      ...{ scraper: { space: 'param', text: 'has nothing unconfirmed' }, selection: 'web-1', address: '::1' },
+      ...{ seenAtMs: 1, isKnown: false, positions: new Map(), unconfirmed: [] },
+    },
   ],
   agents: [
     { name: 'web-1', reportAtMs: 1_700_000_000_000, committedMs: 1_699_999_999_000, epochs: [[2 ** 53 - 1, 9]] },
@@ -40,8 +45,8 @@ test('what was written is read', () => {
 test('every damaged field is named', () => {
   // Each path, what is put there, and how the error begins.
   const damages: readonly [path: string, value: unknown, error: string][] = [
-    ['version', 2, "'version' is 2, expected 1"],
-    ['version', undefined, "'version' is undefined, expected 1"],
+    ['version', 1, "'version' is 1, expected 2"],
+    ['version', undefined, "'version' is undefined, expected 2"],
     ['savedAtMs', '1', 'savedAtMs is no number'],
     ['savedAtMs', null, 'savedAtMs is no number'],
     ['cursors', {}, 'cursors is no list'],
@@ -50,13 +55,17 @@ test('every damaged field is named', () => {
     ['cursors.0.scraper', 1, 'cursors[0].scraper is no string'],
     ['cursors.0.selection', null, 'cursors[0].selection is no string'],
     ['cursors.0.seenAtMs', 'now', 'cursors[0].seenAtMs is no number'],
-    ['cursors.0.known', 1, 'cursors[0].known is neither true nor false'],
+    ['cursors.0.space', 'name', 'cursors[0].space is none of param, user, addr'],
+    ['cursors.0.address', 1, 'cursors[0].address is no string'],
+    ['cursors.0.isKnown', 1, 'cursors[0].isKnown is neither true nor false'],
     ['cursors.0.positions', [], 'cursors[0].positions is no object'],
     ['cursors.0.positions.web-1', '1', 'cursors[0].positions.web-1 is no number'],
-    ['cursors.0.positions.web 1', 1, "cursors[0].positions: 'web 1' is no agent's name"],
-    ['cursors.0.offered', null, 'cursors[0].offered is no object'],
-    ['cursors.0.offered.web-1', true, 'cursors[0].offered.web-1 is no number'],
-    ['cursors.0.offered.web 1', 1, "cursors[0].offered: 'web 1' is no agent's name"],
+    ['cursors.0.positions.web 1', 1, "cursors[0].positions: 'web 1' is no stream's name"],
+    ['cursors.0.positions.web-1/host', 1, "cursors[0].positions: 'web-1/host' is no stream's name"],
+    ['cursors.0.unconfirmed', null, 'cursors[0].unconfirmed is no list'],
+    ['cursors.0.unconfirmed.0', null, 'cursors[0].unconfirmed[0] is no object'],
+    ['cursors.0.unconfirmed.1.web-1', true, 'cursors[0].unconfirmed[1].web-1 is no number'],
+    ['cursors.0.unconfirmed.1.web 1', 1, "cursors[0].unconfirmed[1]: 'web 1' is no stream's name"],
     ['agents', 'web-1', 'agents is no list'],
     ['agents.1', null, 'agents[1] is no object'],
     ['agents.1.name', '', "agents[1].name: '' is no agent's name"],
@@ -101,7 +110,7 @@ test('a file cut or changed anywhere gives a state or a StateFileError, never an
 test('any JSON at all gives a state or a StateFileError', () => {
   fc.assert(
     fc.property(fc.jsonValue({ maxDepth: 4 }), (value) => {
-      const root = { version: 1, savedAtMs: 1, cursors: [], agents: [], ...(typeof value === 'object' ? value : {}) };
+      const root = { version: 2, savedAtMs: 1, cursors: [], agents: [], ...(typeof value === 'object' ? value : {}) };
       for (const json of [value, root, { ...root, cursors: [value] }, { ...root, agents: [value] }]) {
         try {
           parseState(JSON.stringify(json));

@@ -79,7 +79,10 @@ class Model {
     assert.equal(window.countAfter(afterMs), rows.filter(({ report }) => report.timeMs > afterMs).length);
     assert.deepEqual(
       [...window.sizesAfter(afterMs, untilMs)],
-      between.map(({ report }) => report.sums.length),
+      between.map(({ report }) => ({
+        samples: report.present.filter((isHere) => isHere === 1).length,
+        schema: report.schema,
+      })),
     );
     assert.equal(
       window.timeAfter(afterMs),

@@ -2,9 +2,10 @@ import { Agent, type ClientRequest, type IncomingHttpHeaders, request } from 'no
 import { createConnection, type Socket } from 'node:net';
 import { gunzipSync } from 'node:zlib';
 import { onceAMinute } from '../../../src/runtime/log.ts';
-import type { Scraper } from '../../../src/server/delivery/cursors.ts';
+import type { CursorChange } from '../../../src/server/delivery/cursors.ts';
 import { Exposition } from '../../../src/server/exposition/exposition.ts';
 import { Registry, ServerMetrics } from '../../../src/server/own-metrics.ts';
+import { scraperChanged } from '../../../src/server/scraper-changes.ts';
 import { agentsStatus, serverGauges, serverStatus } from '../../../src/server/status.ts';
 import { openWeb, type WebServer } from '../../../src/server/web/listener.ts';
 import { MemoryLog } from '../../support/memory-log.ts';
@@ -24,7 +25,7 @@ export class HttpHarness extends DeliveryHarness {
   isReady = true;
   plaintext = false;
   keepAliveMs = 310_000;
-  override onForgotten = ({ name, selection }: Scraper) => this.metrics.forgetScraper(name, selection);
+  override onCursorChange = (change: CursorChange) => scraperChanged(change, this);
   #server: WebServer | undefined;
   readonly #clients: Client[] = [];
 

@@ -49,12 +49,12 @@ test('a scrape is committed by the next one on its connection; over another one 
     await one.scrape();
     assert.equal(agent.acked, 1);
     assert.deepEqual(await two.scrape(), [`a 1 ${ms}`]);
-    assert.equal(world.count('committed'), 2);
+    assert.equal(world.count('confirmed'), 2);
     await one.scrape();
     await two.scrape();
     await settle();
     assert.equal(agent.acked, 2);
-    assert.equal(world.count('committed'), 4);
+    assert.equal(world.count('confirmed'), 4);
     assert.equal(await world.own('sysmon_server_scrape_rollbacks_total{kind="unconfirmed"}'), 0);
   }));
 
@@ -69,7 +69,7 @@ test('a connection that ends after its scrape rolls back; the next is given the 
     // At once: the close and this request may be seen in one turn.
     const next = world.client();
     assert.deepEqual(await next.scrape(), [agentLine]);
-    assert.equal(world.count('rolled back unconfirmed'), 1);
+    assert.equal(world.count('lost at once'), 1);
     assert.equal(world.count('conflict'), 0);
     assert.equal(agent.acked, 0);
   }));
@@ -91,9 +91,9 @@ test('a paused server finds the close and the next request at once, and rolls ba
       const [first] = await once(next, 'data');
       assert.match(String(first), new RegExp(`test_value.* 0 ${ms}`));
       next.destroy();
-      await until(() => world.count('rolled back unconfirmed') === 2 * round);
+      await until(() => world.count('lost at once') === 2 * round);
     }
-    assert.equal(world.count('committed'), 0);
+    assert.equal(world.count('confirmed'), 0);
   }));
 
 test('Connection: close commits, and so does HTTP/1.0', () =>
@@ -110,7 +110,7 @@ test('Connection: close commits, and so does HTTP/1.0', () =>
       assert.equal(agent.acked, agent.maker.seq);
       await world.clock.advance(1000);
     }
-    assert.equal(world.count('rolled back unconfirmed'), 0);
+    assert.equal(world.count('lost at once'), 0);
   }));
 
 test('one name on two open connections: each is given everything, and it is told', () =>
@@ -143,7 +143,7 @@ test('requests that are sent before the answer to the last are answered in order
     assert.deepEqual(codes, ['200', '200', '200', '404']);
     assert.equal([...text.matchAll(new RegExp(`^test_value.* 0 ${ms}$`, 'gm'))].length, 2);
     assert.ok(text.indexOf('healthy') > text.indexOf('test_value'));
-    assert.equal(world.count('committed'), 1);
+    assert.equal(world.count('confirmed'), 1);
   }));
 
 test('a client that goes while its requests wait leaves nothing behind', () =>
@@ -154,9 +154,9 @@ test('a client that goes while its requests wait leaves nothing behind', () =>
     const socket = world.raw(metrics.repeat(3));
     await once(socket, 'readable');
     socket.destroy();
-    await until(() => world.count('rolled back aborted') === 1);
+    await until(() => world.count('lost aborted') === 1);
     for (let look = 0; look < 5; look++) await settle();
-    assert.equal(world.count('rolled back aborted'), 1, 'those that waited have not begun');
+    assert.equal(world.count('lost aborted'), 1, 'those that waited have not begun');
     assert.equal(world.clock.timers, 0);
   }));
 
@@ -276,8 +276,8 @@ test('a stop: requests under way are answered, what was read is committed, then 
     await client.scrape();
     const port = world.port;
     await world.stop();
-    assert.equal(world.count('committed'), 1);
-    assert.equal(world.count('rolled back unconfirmed'), 0);
+    assert.equal(world.count('confirmed'), 1);
+    assert.equal(world.count('lost at once'), 0);
     await assert.rejects(world.client().get('/'), { code: 'ECONNREFUSED' });
     // The port is free again.
     await world.listen(port);
@@ -296,8 +296,8 @@ test('a stop: who does not answer the goodbye may not have read what came before
     await settle();
     await world.stop(1000);
     still.destroy();
-    assert.equal(world.count('committed'), 0);
-    assert.equal(world.count('rolled back unconfirmed'), 1);
+    assert.equal(world.count('confirmed'), 0);
+    assert.equal(world.count('lost at rest'), 1);
   }));
 
 test('Connection: close commits nothing where the client never closes its own end', () =>
@@ -309,11 +309,11 @@ test('Connection: close commits nothing where the client never closes its own en
     // All of the answer has come, and the server's goodbye.
     await once(still, 'end');
     await settle();
-    assert.equal(world.count('committed'), 0);
+    assert.equal(world.count('confirmed'), 0);
     await world.clock.advance(1000);
-    await until(() => world.count('rolled back unconfirmed') === 1);
+    await until(() => world.count('lost at rest') === 1);
     still.destroy();
-    assert.equal(world.count('committed'), 0);
+    assert.equal(world.count('confirmed'), 0);
   }));
 
 test('a connection that has rested for too long is ended with a goodbye: what its client has read is committed', () =>
@@ -324,8 +324,8 @@ test('a connection that has rested for too long is ended with a goodbye: what it
       const client = world.raw(scrapeText);
       assert.match(await readAll(client), / 200 OK/);
       await settle();
-      assert.equal(world.count('committed'), 1);
-      assert.equal(world.count('rolled back unconfirmed'), 0);
+      assert.equal(world.count('confirmed'), 1);
+      assert.equal(world.count('lost at once'), 0);
       assert.equal(agent.acked, 1);
     },
     { keepAliveMs: 20 },

@@ -96,7 +96,7 @@ test('the agents as JSON', () =>
     a.record.peer = '192.0.2.1:1';
     const ms = a.report();
     b.report();
-    await world.scrapeAll({ selection: 'a' });
+    await world.scrapeAll({ selection: [a.record.id] });
     a.report(ms + 1);
     const { server, agents } = JSON.parse((await world.client().get('/api/v1/agents')).text);
     assert.deepEqual(server.agents, { known: 2, up: 2, connected: 1 });

@@ -30,7 +30,7 @@ test('without the header: the newest values, no timestamps, and nothing is taken
       assert.deepEqual(samplesOf((await client.get('/metrics?timestamps=0', scrapeHeaders)).text), ['a 1']);
     }
     await client.get('/metrics', scrapeHeaders, 'HEAD');
-    assert.deepEqual([...world.delivery.cursors.scrapers], []);
+    assert.deepEqual([...world.delivery.scrapers], []);
     for (const seconds of ['0', '-1', 'x', '', '3601', 'Infinity', 'NaN']) {
       const answer = await client.get('/metrics', { 'X-Prometheus-Scrape-Timeout-Seconds': seconds });
       assert.deepEqual(samplesOf(answer.text), ['a 1'], seconds);
@@ -115,7 +115,7 @@ test('agent= selects one agent, with a cursor of its own', () =>
     assert.deepEqual([answer.code, answer.text], [404, "no agent named 'nobody' is known\n"]);
   }));
 
-test('max= bounds a scrape, one report of each agent at the least; what is left comes next', () =>
+test('max= is a maximum: who waits comes first with the next scrape, and then what is left', () =>
   withHttp(async (world) => {
     const nowMs = world.clock.nowMs();
     for (const name of ['a', 'b']) {
@@ -123,7 +123,9 @@ test('max= bounds a scrape, one report of each agent at the least; what is left 
       for (const ageMs of [3, 2, 1]) agent.report(nowMs - ageMs);
     }
     const client = world.client();
-    assert.deepEqual(await client.scrape('?max=1'), [`a 0 ${nowMs - 3}`, `b 0 ${nowMs - 3}`]);
+    assert.deepEqual(await client.scrape('?max=1'), [`a 0 ${nowMs - 3}`]);
+    assert.equal(await world.own('sysmon_server_scrape_backlog_reports{scraper="addr/127.0.0.1",selection=""}'), 5);
+    assert.deepEqual(await client.scrape('?max=1'), [`b 0 ${nowMs - 3}`]);
     assert.equal(await world.own('sysmon_server_scrape_backlog_reports{scraper="addr/127.0.0.1",selection=""}'), 4);
     assert.deepEqual(await client.scrape('?max=3'), [`a 1 ${nowMs - 2}`, `a 2 ${nowMs - 1}`, `b 1 ${nowMs - 2}`]);
     assert.deepEqual(await client.scrape(), [`a 2 ${nowMs - 1}`, `b 2 ${nowMs - 1}`]);
@@ -144,7 +146,7 @@ test('a scraper is its address, or the name that it gives', () =>
       assert.deepEqual(await client.scrape(query), [agentLine]);
     }
     assert.deepEqual(
-      [...world.delivery.cursors.scrapers].map(({ name }) => name),
+      [...world.delivery.scrapers].map(({ name }) => name.text),
       ['one', 'two', '127.0.0.1'],
     );
   }));
@@ -159,8 +161,8 @@ test('a download that the client breaks off rolls back', () =>
       sent.on('error', () => {}); // by the break
       sent.on('response', (response) => response.once('data', () => client.destroy()));
       sent.end();
-      await until(() => world.count('rolled back aborted') === 1);
-      assert.equal(world.count('committed'), 0);
+      await until(() => world.count('lost aborted') === 1);
+      assert.equal(world.count('confirmed'), 0);
     }
     assert.equal(await world.own('sysmon_server_scrapes_total{outcome="aborted"}'), 2);
     const { text } = await world.client().get('/metrics?max=10000000', scrapeHeaders);
@@ -176,9 +178,9 @@ test('a client that does not read is cut 2 s after its own deadline, and the scr
       const socket = world.raw(`${head}${accept}\r\n`);
       await once(socket, 'readable');
       await world.clock.advance(timeoutMs + 1999);
-      assert.equal(world.count('rolled back aborted'), 0);
+      assert.equal(world.count('lost aborted'), 0);
       await world.clock.advance(1);
-      await until(() => world.count('rolled back aborted') === 1);
+      await until(() => world.count('lost aborted') === 1);
       world.events.length = 0;
       socket.destroy();
     }
@@ -250,7 +252,7 @@ test('what is shown by scraper goes with the scraper', () =>
     const backlog = 'sysmon_server_scrape_backlog_reports{scraper="gone",selection=""}';
     assert.equal(await world.own(backlog), 0);
     client.destroy();
-    await until(() => world.count('rolled back unconfirmed') === 1);
+    await until(() => world.count('lost at once') === 1);
     await world.clock.advance(minutes(24 * 60 + 1));
     world.delivery.tidy();
     assert.equal(await world.own(backlog), undefined);
@@ -386,7 +388,7 @@ test('a reader that takes nothing is cut off after 15 s, and nobody has longer t
   await world.clock.advance(1000);
   assert.equal(nothing.sink.isLost, true);
   await nothing.ended;
-  assert.equal(world.count('rolled back aborted'), 1);
+  assert.equal(world.count('lost aborted'), 1);
   // One that says an hour, and reads slowly but steadily.
   const steady = ask('192.0.2.2', '', Object.assign(new TestSink(), { isRead: false }));
   for (let second = 1; second < 120; second++) {
@@ -491,7 +493,7 @@ test('wrong parameters are answered with what is right, and take nothing', () =>
       assert.equal(answer.code, 400, query);
       assert.equal(answer.headers['content-type'], 'text/plain; charset=utf-8');
     }
-    assert.deepEqual([...world.delivery.cursors.scrapers], []);
+    assert.deepEqual([...world.delivery.scrapers], []);
     assert.deepEqual(await client.scrape(), [`a 0 ${ms}`]);
   }));
 

@@ -1,0 +1,378 @@
+import type { StreamId } from '../../model/source.ts';
+import { limits } from '../../protocol/limits.ts';
+import type { Positions, ScrapeConnection } from './scraper.ts';
+
+/**
+ * How far one scraper has read: of each stream, the time up to which all that was made is confirmed. What is newer is
+ * given with the next answer, and an answer moves the position only when it is known to have been read:
+ *
+ *     being sent ──sent──▶ unconfirmed ──asked again, half-closed, closed at rest──▶ confirmed: the position moves
+ *         │                     │
+ *         └──────aborted────────┴──reset, closed at once, restart──▶ lost: it is given again
+ *
+ * New data always flow: what was given and never confirmed is given again, and when that is not confirmed either, it is
+ * assumed to have been read, counted, and the position moves on behind it.
+ */
+
+export type AnswerState =
+  | { readonly kind: 'being sent' }
+  | { readonly kind: 'unconfirmed' }
+  | { readonly kind: 'confirmed' }
+  | { readonly kind: 'lost'; readonly how: Loss };
+
+/**
+ * Why an answer was not confirmed: it was not sent whole; its connection ended within a second of its end, or later; the
+ * server ended, or its clock was set; its Prometheus says that it did not store it.
+ */
+export const losses = ['aborted', 'at once', 'at rest', 'restart', 'clock', 'refused'] as const;
+export type Loss = (typeof losses)[number];
+
+/** What can happen to an answer. The first two are the server's own doing. */
+export const answerEvents = [
+  'sent',
+  'aborted',
+  /** A later request of the same scraper on the same connection. */
+  'asked again',
+  /** The client has answered our half-close. */
+  'half-closed',
+  /** The client has closed the connection after a second of rest, its kernel having acknowledged every byte. */
+  'closed at rest',
+  /** The connection has ended in another way, after a second of rest. */
+  'ended at rest',
+  /** The connection has ended within a second of the answer's end. */
+  'ended at once',
+  'restarted',
+  'clock stepped',
+  /** Its receipt: Prometheus has stored it, or has read it and stored nothing. */
+  'stored',
+  'refused',
+] as const;
+export type AnswerEvent = (typeof answerEvents)[number];
+
+/** What follows from a transition, beside the state. */
+export type Effect =
+  /** The position moves to where the answer ended. */
+  | 'advance'
+  /** The scraper is known from now on: acks wait for it. */
+  | 'know'
+  /** The loss is counted. */
+  | 'count'
+  /** The next answers are larger, or smaller. */
+  | 'widen'
+  | 'halve';
+
+type Row = readonly [to: Exclude<AnswerState['kind'], 'lost'> | Loss, ...effects: readonly Effect[]];
+
+/** What an answer becomes. Where there is no row it stays what it is. */
+export const transitions: {
+  readonly [state in AnswerState['kind']]: { readonly [event in AnswerEvent]?: Row };
+} = {
+  'being sent': {
+    sent: ['unconfirmed', 'know'],
+    aborted: ['aborted', 'count', 'halve'],
+    'clock stepped': ['clock', 'count'],
+  },
+  unconfirmed: {
+    'asked again': ['confirmed', 'advance', 'widen'],
+    'half-closed': ['confirmed', 'advance', 'widen'],
+    'closed at rest': ['confirmed', 'advance', 'widen'],
+    'ended at rest': ['at rest', 'count'],
+    'ended at once': ['at once', 'count', 'halve'],
+    restarted: ['restart', 'count'],
+    'clock stepped': ['clock', 'count'],
+    stored: ['confirmed', 'advance', 'widen'],
+    refused: ['refused', 'count', 'halve'],
+  },
+  confirmed: {},
+  lost: {
+    // A receipt needs no connection.
+    stored: ['confirmed', 'advance', 'widen'],
+  },
+};
+
+/** The state after an event, and what follows from it. */
+export function after(
+  state: AnswerState,
+  event: AnswerEvent,
+): { readonly state: AnswerState; readonly effects: readonly Effect[] } {
+  const row = transitions[state.kind][event];
+  if (row === undefined) return { state, effects: [] };
+  const [to, ...effects] = row;
+  switch (to) {
+    case 'being sent':
+    case 'unconfirmed':
+    case 'confirmed':
+      return { state: { kind: to }, effects };
+    default:
+      return { state: { kind: 'lost', how: to }, effects };
+  }
+}
+
+/** One answer that is not confirmed yet. */
+export interface Answer {
+  state: AnswerState;
+  /** What carries it; undefined after a restart. */
+  readonly connection: ScrapeConnection | undefined;
+  /** The number of the request that it answers, over all scrapers: of two, which came first. */
+  readonly request: number;
+  /** When all of it was sent, on the monotonic clock; -Infinity before. */
+  sentAtMs: number;
+  /** Of each stream that it gives something of: up to when. Empty until all of it is sent. */
+  until: Positions;
+}
+
+/** What was given and not confirmed, when its position moves on all the same. */
+export interface Assumed {
+  readonly stream: StreamId;
+  readonly afterMs: number;
+  readonly untilMs: number;
+}
+
+/**
+ * How sure it is that a whole answer was read, although nothing confirms it. A Prometheus that is killed again and again by
+ * an answer ends its connection at once: that says half as much as one that has rested.
+ */
+function weight({ state, sentAtMs }: Answer, nowMs: number): number {
+  switch (state.kind) {
+    case 'unconfirmed':
+      return nowMs - sentAtMs >= restMs ? weightRested : 1;
+    case 'lost':
+      return weightOfLost[state.how];
+    default:
+      return 0;
+  }
+}
+
+const weightRested = 2;
+const weightOfLost: { readonly [how in Loss]: number } = {
+  ...{ aborted: 0, clock: 0 },
+  ...{ 'at once': 1, restart: 1, refused: 1 },
+  'at rest': weightRested,
+};
+// Given twice.
+const weightAssumed = 2 * weightRested;
+/** Prometheus stores an answer within milliseconds of reading it. */
+export const restMs = 1000;
+
+export class Cursor {
+  /** Names of agents with commas between them; "" for all. */
+  readonly selection: string;
+  positions: Map<StreamId, number>;
+  /** What is not confirmed, oldest first. */
+  answers: Answer[] = [];
+  readonly pace = new Pace();
+  /** What it was last used by; undefined before the first scrape since the server's start. */
+  connection: ScrapeConnection | undefined;
+  address: string;
+  /** When its scraper last came, on the monotonic clock. */
+  seenAtMs: number;
+  /** Between its last two scrapes, and the two before: one may have been missed. Undefined while unknown. */
+  intervalsMs: readonly [last: number | undefined, before: number | undefined] = [undefined, undefined];
+  /** An answer was sent whole: acks wait for this cursor. */
+  isKnown = false;
+  /** The latest request whose answer was confirmed over its own connection. */
+  provenRequest = -1;
+  origin: Origin = { kind: 'own' };
+  scrapes = 0;
+  /** Streams of which a report did not fit, by the number of the scrape since which they have been waiting. */
+  readonly waitingSince = new Map<StreamId, number>();
+
+  readonly #agents: ReadonlySet<string> | undefined;
+
+  constructor(selection: string, address: string, nowMs: number, positions: Positions = new Map()) {
+    this.selection = selection;
+    this.#agents = selection === '' ? undefined : new Set(selection.split(','));
+    this.address = address;
+    this.seenAtMs = nowMs;
+    this.positions = new Map(positions);
+  }
+
+  selects(agent: string): boolean {
+    return this.#agents?.has(agent) ?? true;
+  }
+
+  /** -Infinity for a stream of which this scraper has had nothing. */
+  positionMs(stream: StreamId): number {
+    return this.positions.get(stream) ?? -Infinity;
+  }
+
+  /** Up to this it may have been given, in answers that were never confirmed; -Infinity: nothing. */
+  givenMs(stream: StreamId): number {
+    let given = -Infinity;
+    for (const { until } of this.answers) given = Math.max(given, until.get(stream) ?? -Infinity);
+    return given > this.positionMs(stream) ? given : -Infinity;
+  }
+
+  /** The least time between two scrapes of late; undefined while only one is known. */
+  get intervalMs(): number | undefined {
+    const [last, before] = this.intervalsMs;
+    return last === undefined || before === undefined ? undefined : Math.min(last, before);
+  }
+
+  /** Its scraper comes, over this connection. */
+  asked(connection: ScrapeConnection, nowMs: number): void {
+    // A cursor from before a restart was seen at a time, and how long a restart takes is no interval.
+    const isFirst = this.scrapes++ === 0;
+    this.intervalsMs = [isFirst ? undefined : nowMs - this.seenAtMs, this.intervalsMs[0]];
+    this.connection = connection;
+    this.address = connection.address;
+    this.seenAtMs = nowMs;
+  }
+
+  /** Whether a whole answer that its own scraper has had a while to read was not confirmed. */
+  hasRested(nowMs: number): boolean {
+    return this.answers.some((answer) => answer.connection !== undefined && weight(answer, nowMs) === weightRested);
+  }
+
+  begin(connection: ScrapeConnection, request: number): Answer {
+    const answer: Answer = {
+      ...{ state: { kind: 'being sent' }, connection, request },
+      ...{ sentAtMs: -Infinity, until: new Map() },
+    };
+    this.answers.push(answer);
+    return answer;
+  }
+
+  /** Something has happened to an answer of this cursor. Returns what follows. */
+  apply(answer: Answer, event: AnswerEvent, nowMs: number): readonly Effect[] {
+    const { state, effects } = after(answer.state, event);
+    answer.state = state;
+    if (event === 'sent') answer.sentAtMs = nowMs;
+    for (const effect of effects) {
+      if (effect === 'advance') for (const [stream, ms] of answer.until) this.pass(stream, ms);
+      else if (effect === 'know') this.isKnown = true;
+      else if (effect === 'widen') this.pace.widen();
+      else if (effect === 'halve') this.pace.halve();
+    }
+    this.#forgetPassed();
+    return effects;
+  }
+
+  /** All up to then has been given, or never can be. */
+  pass(stream: StreamId, ms: number): void {
+    this.positions.set(stream, Math.max(ms, this.positionMs(stream)));
+  }
+
+  /** What has been given twice, and was not confirmed, is not given a third time: the positions move on behind it. */
+  moveOn(nowMs: number): Assumed[] {
+    let lastMs = -Infinity;
+    const weighed = this.answers.map((answer) => {
+      // After a pause of the server, the requests of all that gave up on it meanwhile are answered at once, for nobody.
+      const isApart = answer.sentAtMs - lastMs >= restMs;
+      lastMs = answer.sentAtMs;
+      return { until: answer.until, weight: isApart ? weight(answer, nowMs) : 0 };
+    });
+    if (weighed.reduce((sum, each) => sum + each.weight, 0) < weightAssumed) return [];
+    const assumed: Assumed[] = [];
+    for (const stream of new Set(weighed.flatMap(({ until }) => [...until.keys()]))) {
+      const afterMs = this.positionMs(stream);
+      const given = weighed.filter(({ until }) => (until.get(stream) ?? -Infinity) > afterMs);
+      given.sort((a, b) => b.until.get(stream)! - a.until.get(stream)!);
+      let sum = 0;
+      const enough = given.find((each) => {
+        sum += each.weight;
+        return sum >= weightAssumed;
+      });
+      if (enough === undefined) continue;
+      const untilMs = enough.until.get(stream)!;
+      assumed.push({ stream, afterMs, untilMs });
+      this.pass(stream, untilMs);
+    }
+    this.#forgetPassed();
+    return assumed;
+  }
+
+  /** As it is now, for {@link startAtOldestOf} of several that change. */
+  copy(): Cursor {
+    const copy = new Cursor(this.selection, this.address, this.seenAtMs, this.positions);
+    copy.answers = [...this.answers];
+    return copy;
+  }
+
+  /**
+   * Starts where the slowest of these is. What any of them has given may be there already, but only the answers of `own` say
+   * how often: those of the others may have been another scraper's.
+   */
+  startAtOldestOf(cursors: readonly Cursor[], own: Cursor): void {
+    const positions = new Map<StreamId, number>();
+    const given = new Map<StreamId, number>();
+    const all = cursors.flatMap((cursor) => [cursor.positions, ...cursor.answers.map(({ until }) => until)]);
+    for (const times of all) for (const [stream, ms] of times) given.set(stream, Math.max(ms, given.get(stream) ?? ms));
+    for (const stream of given.keys()) {
+      const leastMs = Math.min(...cursors.map((cursor) => cursor.positionMs(stream)));
+      if (leastMs !== -Infinity) positions.set(stream, leastMs);
+    }
+    const answers = own.answers.filter(({ until }) => until.size > 0);
+    this.answers = [
+      { ...givenToSome, until: given },
+      ...answers.map((answer) => ({ ...answer, connection: undefined })),
+    ];
+    this.positions = positions;
+    this.#forgetPassed();
+  }
+
+  /** The server's wall clock was set. What was made since has an earlier time than it would have had, where it went back. */
+  clockStepped(deltaMs: number): void {
+    const back = Math.min(0, deltaMs);
+    for (const [stream, ms] of this.positions) this.positions.set(stream, ms + back);
+  }
+
+  forget(stream: StreamId): void {
+    this.positions.delete(stream);
+    this.waitingSince.delete(stream);
+    for (const answer of this.answers) {
+      if (answer.until.has(stream)) answer.until = new Map([...answer.until].filter(([each]) => each !== stream));
+    }
+  }
+
+  /** What says nothing more: confirmed, never whole, or lost with nothing in it that is not behind the positions. */
+  #forgetPassed(): void {
+    this.answers = this.answers.filter(({ state, connection, until }) => {
+      if (state.kind === 'being sent') return true;
+      // Also one that gave nothing new shows, when it is confirmed, that its scraper is there.
+      if (state.kind === 'unconfirmed' && connection !== undefined) return true;
+      return state.kind !== 'confirmed' && [...until].some(([stream, ms]) => ms > this.positionMs(stream));
+    });
+    // Where single agents are given in turn, each of many answers may be the only one with its agent.
+    this.answers.splice(0, Math.max(0, this.answers.length - answersMax));
+  }
+}
+
+/**
+ * Whether this cursor is known to be another scraper's than those beside it. One that came over a second open connection
+ * may be the same scraper, whose first connection is dead without a sign.
+ */
+export type Origin = { readonly kind: 'own' } | { readonly kind: 'beside'; readonly sinceRequest: number };
+
+/** How many samples an answer may have: less for a scraper that has not taken them, never less than comes in. */
+export class Pace {
+  samplesMax = samplesMaxDefault;
+  #most = samplesMaxDefault;
+  #least: number = samplesMaxLeast;
+
+  /** So many samples have been made between two scrapes. */
+  arrived(samples: number): void {
+    this.#most = Math.max(samplesMaxDefault, 3 * samples);
+    this.#least = Math.max(samplesMaxLeast, 3 * samples);
+    this.samplesMax = Math.min(this.#most, Math.max(this.#least, this.samplesMax));
+  }
+
+  widen(): void {
+    this.samplesMax = Math.min(this.#most, this.samplesMax * 2);
+  }
+
+  halve(): void {
+    this.samplesMax = Math.max(this.#least, Math.floor(this.samplesMax / 2));
+  }
+}
+
+/** 29 MB of text, about a second. */
+export const samplesMaxDefault = 300_000;
+// The largest report fits.
+const samplesMaxLeast = limits.seriesMax;
+const answersMax = 16;
+
+// Counts for nothing.
+const givenToSome: Omit<Answer, 'until'> = {
+  ...{ state: { kind: 'lost', how: 'aborted' }, connection: undefined, request: -1, sentAtMs: -Infinity },
+};
