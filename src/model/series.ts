@@ -44,3 +44,10 @@ export function sameTexts(a: readonly string[], b: readonly string[]): boolean {
   for (let at = 0; at < a.length; at++) if (a[at] !== b[at]) return false;
   return true;
 }
+
+/** Different for different texts, whatever is in them: each follows its length. */
+export function textsKey(texts: readonly string[], from = 0, to = texts.length): string {
+  let key = '';
+  for (let at = from; at < to; at++) key += `${texts[at]!.length}:${texts[at]}`;
+  return key;
+}

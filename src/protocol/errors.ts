@@ -1,14 +1,18 @@
+/** The peer sent what it must not. The code is fixed, the message names the field or the limit. */
+abstract class PeerError<Code extends string> extends Error {
+  readonly code: Code;
+  constructor(code: Code, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.code = code;
+  }
+}
+
 /** `bad-frame`: the bytes are not what a frame may hold. `truncated`: the stream ended inside a frame; never sent. */
 export type FrameErrorCode = 'bad-frame' | 'truncated';
 
 /** Bytes that are not a frame of this wire. The connection cannot go on: where the next frame starts is unknown. */
-export class FrameError extends Error {
+export class FrameError extends PeerError<FrameErrorCode> {
   override readonly name = 'FrameError';
-  readonly code: FrameErrorCode;
-  constructor(code: FrameErrorCode, message: string, options?: ErrorOptions) {
-    super(message, options);
-    this.code = code;
-  }
 }
 
 /** Every code that an error message may carry, and a label of the metrics that count refusals. */
@@ -31,30 +35,25 @@ export const protocolErrorCodes = [
 ] as const;
 export type ProtocolErrorCode = (typeof protocolErrorCodes)[number];
 
-/** A frame that is well formed and must not be obeyed. The words name the field or the limit. */
-export class ProtocolError extends Error {
+/** A frame that is well formed and refused. */
+export class ProtocolError extends PeerError<ProtocolErrorCode> {
   override readonly name = 'ProtocolError';
-  readonly code: ProtocolErrorCode;
-  constructor(code: ProtocolErrorCode, message: string, options?: ErrorOptions) {
-    super(message, options);
-    this.code = code;
-  }
 }
 
-/** The code under which a refusal goes over the wire. */
+/** The code of the error message that refuses it. */
 export function wireCode(error: FrameError | ProtocolError): ProtocolErrorCode {
   return error instanceof FrameError ? 'bad-frame' : error.code;
 }
 
 /**
- * Whether dialling again soon is of no use: a person has to change something first. Such an agent dials once a minute.
- * The code comes from a peer, hence any string: a code that this version does not know is not permanent.
+ * Whether reconnecting soon is of no use, because a person has to change something first: the agent then tries once a
+ * minute. The code comes from a peer, hence any string: one that this version does not know is not permanent.
  */
 export function permanent(code: string): boolean {
   return code === 'version' || code === 'name-taken' || code === 'revoked';
 }
 
-/** A peer's value as an error message may show it: quoted, without control characters, short. */
+/** A peer's value in an error message: quoted, without control characters, short. */
 export function shown(value: unknown): string {
   if (Array.isArray(value)) return `an array of ${value.length}`;
   if (typeof value !== 'string') return String(value);

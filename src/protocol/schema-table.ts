@@ -1,7 +1,7 @@
 import type { Family } from '../model/family.ts';
 import type { Sums } from '../model/report.ts';
 import { Schema } from '../model/schema.ts';
-import { type SeriesGroup, suffixesOf } from '../model/series.ts';
+import { type SeriesGroup, suffixesOf, textsKey } from '../model/series.ts';
 import { hostSourceId, type Labels, type Source } from '../model/source.ts';
 import { applyPairs } from './delta.ts';
 import { ProtocolError, shown } from './errors.ts';
@@ -336,16 +336,12 @@ function seriesByName(schema: Schema): Map<string, Set<string>> {
   return byName;
 }
 
-/** Different for different label values, whatever stands in them: each behind its length. */
+/** Different for different label values. */
 function keyByValues({ labelNames, labelValues }: SeriesGroup): (series: number) => string {
   const width = labelNames.length;
   if (width === 0) return () => '';
   if (width === 1) return (i) => labelValues[i]!;
-  return (i) => {
-    let key = '';
-    for (let at = i * width; at < (i + 1) * width; at++) key += `${labelValues[at]!.length}:${labelValues[at]}`;
-    return key;
-  };
+  return (i) => textsKey(labelValues, i * width, (i + 1) * width);
 }
 
 /** The same for different sets of labels: in whatever order they stand, and an empty value is no label. */

@@ -6,6 +6,7 @@ import { type Connection, ConnectionError } from './connection.ts';
 import { addressText } from './option-parsers.ts';
 import { connectionErrorOf, peerText, plainAddress, socketConnection } from './socket.ts';
 import { tlsParameters } from './tls.ts';
+import { codeOf } from './words.ts';
 
 export interface ListenOptions {
   /** Empty: all addresses. */
@@ -75,7 +76,7 @@ function boundPort(server: Server): number {
 
 /** Why a server cannot listen, naming address and port. */
 export function listenErrorOf(error: Error, address: string, port: number): ListenError {
-  const code = (error as NodeJS.ErrnoException).code ?? 'unknown'; // Node gives it a code
+  const code = codeOf(error) || 'unknown';
   const reason = listenReasons[code] ?? error.message;
   return new ListenError(code, `cannot listen on ${addressText(address, port)}: ${reason}`, { cause: error });
 }

@@ -1,5 +1,5 @@
 import { boolean, type Parser, path } from './option-parsers.ts';
-import { reasonOf } from './words.ts';
+import { codeOf, reasonOf } from './words.ts';
 
 export * from './option-parsers.ts';
 
@@ -304,8 +304,7 @@ function readConfigFile(
   try {
     text = readFile(file);
   } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code; // what readFileSync throws
-    if (given === undefined && (code === 'ENOENT' || code === 'ENOTDIR')) return new Map();
+    if (given === undefined && ['ENOENT', 'ENOTDIR'].includes(codeOf(error))) return new Map();
     const expected = `expected a readable file: ${reasonOf(error)}`;
     throw refusal(configFileName, given ?? { texts: [file], where: 'its default' }, expected);
   }

@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net';
 import { type Connection, ConnectionError, type ConnectionErrorCode } from './connection.ts';
+import { codeOf } from './words.ts';
 
 const endTimeoutMs = 2000;
 
@@ -174,7 +175,7 @@ export function plainAddress(address: string): string {
 /** An error of a socket as a ConnectionError. `peer` is a name for the other end. */
 export function connectionErrorOf(error: Error, peer: string): ConnectionError {
   if (error instanceof ConnectionError) return error;
-  const systemCode = (error as NodeJS.ErrnoException).code ?? ''; // Node gives its socket errors a code
+  const systemCode = codeOf(error);
   const reason = socketReasonOf(error);
   const code = codes[systemCode] ?? (isTls(systemCode) ? tlsCode(reason) : 'network');
   return new ConnectionError(code, messages[code](peer, reason), { cause: error });

@@ -2,6 +2,7 @@ import { hostname } from 'node:os';
 import type { LogLevel } from '../runtime/log.ts';
 import { addressText, isLoopback, type ListenAddress, UsageError } from '../runtime/options.ts';
 import { readSecretFile, SecretFileError } from '../runtime/secret-file.ts';
+import { reasonOf } from '../runtime/words.ts';
 import { checkStateDir } from './delivery/state-disk.ts';
 import { type FleetKey, parseFleetKeys } from './ingest/keys.ts';
 import { type Revocations, readRevocations } from './ingest/revocations.ts';
@@ -96,7 +97,7 @@ export function readFleetKeys(path: string | undefined): FleetKey[] {
     return parseFleetKeys(readSecretFile(path));
   } catch (error) {
     if (error instanceof SecretFileError) throw new UsageError(`--fleet-key-file: ${error.message}`);
-    throw new UsageError(`--fleet-key-file '${path}': ${(error as Error).message}`);
+    throw new UsageError(`--fleet-key-file '${path}': ${reasonOf(error)}`);
   }
 }
 

@@ -2,7 +2,7 @@ import assert from 'node:assert';
 import { type Family, sameFamily } from '../../model/family.ts';
 import type { Recording } from '../../model/recording.ts';
 import { Schema } from '../../model/schema.ts';
-import { sameTexts } from '../../model/series.ts';
+import { sameTexts, textsKey } from '../../model/series.ts';
 import { limits } from '../../protocol/limits.ts';
 import type { SampledFamily, Samples } from './collectors/collector.ts';
 import { cutToBytes, declaredFamily, problemOf } from './family-rules.ts';
@@ -121,7 +121,7 @@ export class Recorder implements Samples {
       this.#present[id] = 0;
       this.#sums[id] = 0;
     }
-    for (const series of part.added) this.#families.get(series.family.name)!.series.delete(keyOf(series.labels));
+    for (const series of part.added) this.#families.get(series.family.name)!.series.delete(textsKey(series.labels));
     // Those that have a place stay planned: mostly the same samples come the next time.
     if (part.added.length > 0) part.plan = part.plan.filter((series) => series.id !== pending);
     part.added = [];
@@ -203,7 +203,7 @@ export class Recorder implements Samples {
     assert(given.length === labelNames.length, `a sample of '${source.name}' has ${given.length} label values`);
     part.cost = undefined;
     const labels = this.#cutLabels(source, given);
-    const key = keyOf(labels);
+    const key = textsKey(labels);
     let series = family.series.get(key);
     if (series === undefined) {
       if (!part.isOwn) this.#budget.checkCount(part.cursor + 1);
@@ -302,7 +302,7 @@ export class Recorder implements Samples {
         series.isGiven = this.#present[series.id] === 1;
         series.sum = this.#sums[series.id]!;
       } else {
-        this.#families.get(series.family.name)!.series.delete(keyOf(series.labels));
+        this.#families.get(series.family.name)!.series.delete(textsKey(series.labels));
         series.id = gone;
       }
     }
@@ -399,7 +399,7 @@ class Series implements CostedSeries {
   }
 }
 
-/** A family and its series, by `keyOf` their labels. */
+/** A family and its series, by `textsKey` of their labels. */
 class FamilySeries {
   readonly declared: Family;
   readonly labelNames: readonly string[];
@@ -451,11 +451,4 @@ function byFamily(series: readonly Series[]): Map<string, Series[]> {
     else group.push(one);
   }
   return groups;
-}
-
-/** Unequal for unequal labels: the lengths say where each ends, whatever characters they have. */
-function keyOf(labels: readonly string[]): string {
-  let key = '';
-  for (const label of labels) key += `${label.length}:${label}`;
-  return key;
 }

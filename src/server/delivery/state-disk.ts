@@ -3,6 +3,7 @@ import { open, rename } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { readIfThere } from '../../runtime/files.ts';
 import { UsageError } from '../../runtime/options.ts';
+import { reasonOf } from '../../runtime/words.ts';
 import type { StateDisk } from './state-file.ts';
 
 /** The cursors' file in the state folder. Written beside and renamed, both synced, so that a power cut leaves one whole. */
@@ -36,8 +37,6 @@ export function checkStateDir(stateDir: string): void {
     if (!statSync(stateDir).isDirectory()) throw new Error('it is no folder');
     accessSync(stateDir, constants.R_OK | constants.W_OK | constants.X_OK);
   } catch (error) {
-    throw new UsageError(
-      `--state-dir '${stateDir}': expected a folder that may be written: ${(error as Error).message}`,
-    );
+    throw new UsageError(`--state-dir '${stateDir}': expected a folder that may be written: ${reasonOf(error)}`);
   }
 }
