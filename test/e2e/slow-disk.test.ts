@@ -42,7 +42,7 @@ test('a disk that takes 25 s to sync costs no sample, no connection and no secon
     ups.push(/^sysmon_agent_up\{agent="slow-disk".*\} (\d)$/m.exec(text)?.[1] ?? 'none');
   }
   assert.deepEqual([...new Set(ups)], ['1']);
-  assert.match(await agent.status(), /^disk +slow since \d{4}-.*; \d+ reports? in memory alone$/m);
+  assert.match(await agent.status(), /^disk +slow since \d{4}-.*; \d+ reports? in memory only$/m);
 
   record.check();
   const times = record.times(name);

@@ -302,7 +302,7 @@ export class AgentProgram extends Restartable {
     { name, folder, argv, env }: { name: string; folder: string; argv: readonly string[]; env: NodeJS.ProcessEnv },
   ) {
     const controlSocket = join(folder, 'agent.sock');
-    const started = /: '.*' to 127\.0\.0\.1:/;
+    const started = /: agent '.*' to 127\.0\.0\.1:/;
     super(scope, 'agent', [...argv, '--control-socket', controlSocket], { started, env });
     this.name = name;
     this.#controlSocket = controlSocket;
