@@ -11,7 +11,7 @@ export function pack(value: Packable): Uint8Array {
   if (typeof value === 'number') return packNumber(value);
   if (typeof value === 'string') return packString(value);
   if (value instanceof Uint8Array) return value;
-  return join(arrayHeader(value.length), ...value.map(pack));
+  return new Uint8Array(Buffer.concat([arrayHeader(value.length), ...value.map(pack)]));
 }
 
 export function bytes(...values: number[]): Uint8Array {
