@@ -47,10 +47,12 @@ test('a disk that takes 25 s to sync costs no sample, no connection and no secon
   record.check();
   const times = record.times(name);
   assert.ok(times.length > 25, `${times.length} reports`);
-  for (const [at, timeMs] of times.slice(1).entries()) {
-    const sinceMs = timeMs - times[at]!;
-    assert.ok(sinceMs > 500 && sinceMs < 1500, `a report ${sinceMs} ms after the one before`);
-  }
+  // Each second, but that of the start, has its report, which a busy machine may make late.
+  const seconds = times.slice(1).map((timeMs) => Math.floor(timeMs / 1000));
+  assert.deepEqual(
+    seconds,
+    seconds.map((_, at) => seconds[0]! + at),
+  );
   assert.equal(tap.connections, 1);
 
   const stoppingMs = performance.now();
