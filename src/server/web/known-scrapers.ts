@@ -36,8 +36,9 @@ export class KnownScrapers {
     const version = program.version === '' ? '' : ` ${program.version}`;
     const line = `scraper '${scraper}' (${to.address}, ${program.name}${version}) ${givenText(request, to)}`;
     if (this.#lines.get(scraper) !== line) {
-      // Names of those who are remembered are bounded; others can make up as many as they like.
-      this.#seldom.info(to.isStateful ? `scraper ${scraper}` : `scraper at ${to.owner}`, line);
+      // Anybody can make up names: when more have come than are remembered, an address has one line a minute.
+      const isFew = this.#lines.size < scrapersMax;
+      this.#seldom.info(isFew ? `scraper ${scraper}` : `scraper at ${to.owner}`, line);
     }
     this.#lines.delete(scraper);
     this.#lines.set(scraper, line);

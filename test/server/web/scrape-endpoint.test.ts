@@ -433,6 +433,7 @@ test('the first answer of a scraper says in the log and in a metric who it is, w
     const by = (userAgent: string) => ({ ...scrapeHeaders, 'User-Agent': userAgent });
     await world.client().get('/metrics?scraper=vm', by('vm_promscrape'));
     await world.client().get('/metrics?scraper=old', by('Prometheus/2.53.0'));
+    await world.clock.advance(minutes(1));
     await world.client().get('/metrics?scraper=old&timestamps=1', by('Prometheus/2.53.0'));
     await world.client().get('/metrics', { 'User-Agent': 'curl/8.5.0' });
     const confirmed = 'an answer is confirmed by the next request or an orderly end of its connection';
@@ -442,6 +443,8 @@ test('the first answer of a scraper says in the log and in a metric who it is, w
       "scraper 'vm' (127.0.0.1, vm_promscrape) gets the newest values without timestamps (VictoriaMetrics and vmagent " +
         'ignore timestamps unless told otherwise: set honor_timestamps: true there and timestamps=1 and reports=many ' +
         'here); what it misses is not given again',
+      "scraper 'old' (127.0.0.1, Prometheus 2.53.0) gets the newest values without timestamps (this version keeps only the " +
+        'first sample of a series in a scrape: upgrade to 2.53.3, or 2.54.1 or later); what it misses is not given again',
       "scraper 'old' (127.0.0.1, Prometheus 2.53.0) gets one report of each agent an answer, with timestamps (timestamps=1 " +
         `without reports=many); ${confirmed}`,
     ]);
@@ -451,11 +454,26 @@ test('the first answer of a scraper says in the log and in a metric who it is, w
       1,
     );
     assert.equal(await info('scraper="vm",program="vm_promscrape",version="",via="direct",confirmed_by="none"'), 1);
-    // Those who are given newest values alone share the line of a minute, by address: anybody can make names up.
+    assert.equal(
+      await info('scraper="old",program="Prometheus",version="2.53.0",via="direct",confirmed_by="connection"'),
+      1,
+    );
     assert.equal(
       await info('scraper="old",program="Prometheus",version="2.53.0",via="direct",confirmed_by="none"'),
       undefined,
+      'it is not two',
     );
+  }));
+
+test('names that are made up fill neither the log nor the memory', () =>
+  withHttp(async (world) => {
+    const client = world.client();
+    for (let name = 0; name < 200; name++) {
+      await client.get(`/metrics?scraper=x${name}`, { ...scrapeHeaders, 'User-Agent': 'curl/8.5.0' });
+    }
+    assert.equal(infoOf(world).length, 64 + 1);
+    const { text } = await client.get('/metrics');
+    assert.equal([...text.matchAll(/^sysmon_server_scraper_info/gm)].length, 64);
   }));
 
 test('who comes through a proxy is warned of, once an hour, with the remedy', () =>
