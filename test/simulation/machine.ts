@@ -5,14 +5,17 @@ import type { Timeline } from './timeline.ts';
 /** A computer: a wall clock that may be wrong, and power that may go. */
 export class Host {
   readonly name: string;
+  /** As others see it. Two may have one, through a network that hides them. */
+  readonly address: string;
   /** What its wall clock is ahead of the truth. */
   wallAheadMs = 0;
   isUp = true;
   /** Changes with each boot: what was connected before is not any more. */
   boot = 1;
 
-  constructor(name: string) {
+  constructor(name: string, address = name) {
     this.name = name;
+    this.address = address;
   }
 }
 

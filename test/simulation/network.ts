@@ -242,6 +242,12 @@ export class VirtualSocket implements Connection {
     return this.#isClosed || this.#failure !== undefined;
   }
 
+  /** Calls when {@link isOver} becomes true. */
+  onOver(callback: () => void): void {
+    if (this.isOver) callback();
+    else this.#onClosed.push(callback);
+  }
+
   write(bytes: Uint8Array): Promise<void> {
     if (this.#failure !== undefined) return Promise.reject(this.#failure);
     if (this.#ending || this.#finReceived) {
@@ -529,7 +535,7 @@ export function dialVirtual(dial: VirtualDial): Promise<VirtualSocket> {
 /** The kernel takes the connection at once; the program hears of it when it gets there. */
 function connect(line: Line, from: Process, address: string, listener: Listener, port: string): VirtualSocket {
   const client = new VirtualSocket(line, from, { address, port: port === 'frames' ? 9732 : 9733 });
-  const server = new VirtualSocket(line, listener.process, { address: from.host.name, port: line.takePort() });
+  const server = new VirtualSocket(line, listener.process, { address: from.host.address, port: line.takePort() });
   VirtualSocket.pair(client, server);
   listener.process.deliver(listener, () => listener.onConnection(server));
   return client;

@@ -2,7 +2,7 @@ import type { Clock } from '../../src/runtime/clock.ts';
 import { Host, Process } from './machine.ts';
 import { dialVirtual, Line, type VirtualSocket } from './network.ts';
 import { PrometheusModel, parseExposition } from './prometheus-model.ts';
-import type { Request } from './server-node.ts';
+import type { Request } from './web-node.ts';
 import type { World } from './world.ts';
 
 export interface ScraperPlan {
@@ -49,7 +49,7 @@ export class ScraperNode {
   constructor(world: World, plan: ScraperPlan) {
     this.#world = world;
     this.plan = plan;
-    this.host = new Host(plan.name);
+    this.host = new Host(plan.name, plan.address);
     this.host.wallAheadMs = plan.wallAheadMs;
     this.line = new Line(`${plan.name}—server`, world.timeline, world.random(`line ${plan.name}`));
     this.database = new PrometheusModel(plan.outOfOrderMs);
@@ -119,13 +119,11 @@ class Job {
   async #scrape(process: Process): Promise<void> {
     const node = this.#node;
     const world = this.#world;
-    const { timeoutMs, scraper, address, samplesMax } = node.plan;
+    const { timeoutMs } = node.plan;
     const { clock } = process;
     const atMs = clock.nowMs();
     node.scrapes++;
-    const request: Request = {
-      ...{ from: node.plan.name, name: scraper, address, selection: this.#selection, timeoutMs, samplesMax },
-    };
+    const request = this.#request();
     const exchange = new Exchange(clock, timeoutMs);
     const response = await exchange.run(this.#idle, () => this.#dial(process), request);
     this.#idle = undefined;
@@ -153,8 +151,10 @@ class Job {
   #store({ id, body }: Response, atMs: number, nowMs: number): void {
     const node = this.#node;
     const world = this.#world;
-    const samples = parseExposition(body);
-    world.checkBody(node, samples);
+    const all = parseExposition(body);
+    world.checkBody(node, all);
+    // What the server says of itself has other labels for each target, which the model has not.
+    const samples = all.filter(({ series }) => !series.startsWith('sysmon_server_'));
     const verdict = node.database.scraped(samples, { atMs, nowMs });
     world.onScrape?.({ scraper: node.plan, atMs, nowMs, body });
     if (verdict.isFailed) {
@@ -170,6 +170,18 @@ class Job {
       world.refused(node, reason, sample);
     }
     world.trace(`${node.plan.name}: answer ${id}, ${verdict.stored} samples stored, ${verdict.refused.length} refused`);
+  }
+
+  #request(): Request {
+    const { name: from, scraper, timeoutMs, samplesMax } = this.#node.plan;
+    const parameters = new URLSearchParams({ scraper });
+    if (this.#selection !== '') parameters.set('agent', this.#selection);
+    if (samplesMax !== undefined) parameters.set('max', String(samplesMax));
+    const headers = {
+      'user-agent': 'Prometheus/3.5.0',
+      'x-prometheus-scrape-timeout-seconds': String(timeoutMs / 1000),
+    };
+    return { from, query: parameters.toString(), headers };
   }
 
   #failed(atMs: number): void {

@@ -1,34 +1,22 @@
-import { agentId } from '../../src/model/agent-id.ts';
-import { runEvery, type Timer } from '../../src/runtime/clock.ts';
+import { runEvery } from '../../src/runtime/clock.ts';
 import type { Connection } from '../../src/runtime/connection.ts';
 import type { Listener, ListenOptions } from '../../src/runtime/listen.ts';
 import type { Delivery } from '../../src/server/delivery/delivery.ts';
-import { streamOf, takeNewest } from '../../src/server/delivery/scrape.ts';
-import type { ConnectionEvent, ScrapeConnection } from '../../src/server/delivery/scraper.ts';
-import type { AgentBatch, Exposition } from '../../src/server/exposition/exposition.ts';
+import { streamOf } from '../../src/server/delivery/scrape.ts';
+import type { ScrapeConnection } from '../../src/server/delivery/scraper.ts';
 import type { WebOptions, WebServer } from '../../src/server/web/listener.ts';
 import { Server } from '../../src/server/wire-up.ts';
 import { serverSettings } from '../support/server-settings.ts';
 import { StateVolume } from './disk.ts';
 import { Host, Process } from './machine.ts';
 import { Ports, type VirtualSocket } from './network.ts';
+import { openVirtualWeb, type Request } from './web-node.ts';
 import type { World } from './world.ts';
 
 export interface ServerPlan {
   readonly windowMs: number;
   readonly memoryBytesMax: number;
   readonly wallAheadMs: number;
-}
-
-/** A scrape's request as it travels. */
-export interface Request {
-  /** Which Prometheus asks: for the simulation's eyes only. */
-  readonly from: string;
-  readonly name: string;
-  readonly address: string;
-  readonly selection: string;
-  readonly timeoutMs: number;
-  readonly samplesMax: number | undefined;
 }
 
 /** What is known of one answer, by both ends: the simulation sees everything. */
@@ -48,6 +36,12 @@ export interface Answer {
   isReadByGoodbye: boolean;
   /** Its Prometheus refused all of it for one sample that was too old. */
   isRefusedWhole: boolean;
+}
+
+interface Asked {
+  readonly socket: VirtualSocket;
+  readonly request: Request;
+  answer: Answer | undefined;
 }
 
 interface Run {
@@ -77,6 +71,8 @@ export class ServerNode {
   /** When two of one name were first seen at work. */
   sharedSinceMs = Number.POSITIVE_INFINITY;
   readonly #world: World;
+  /** The last request over each connection, and the answer to it once that is opened. */
+  readonly #asked = new WeakMap<ScrapeConnection, Asked>();
   #run: Run | undefined;
   #runs = 0;
 
@@ -184,27 +180,13 @@ export class ServerNode {
     };
   }
 
-  /** The seam to `web`: what `openWeb` does, over virtual connections. */
   async #openWeb(process: Process, sockets: Set<VirtualSocket>, options: WebOptions): Promise<WebServer> {
-    const scraped = new Set<HttpConnection>();
-    const { close } = this.ports.listen('http', process, (socket) => {
-      sockets.add(socket);
-      const connection = new HttpConnection(this, process, options, socket);
-      scraped.add(connection);
-      void connection
-        .run()
-        .catch((error: unknown) => this.#world.crashed(process, error))
-        .then(() => scraped.delete(connection));
+    return openVirtualWeb(process, this.ports, options, {
+      opened: (socket) => sockets.add(socket),
+      asked: (connection, asked) => this.#asked.set(connection, { ...asked, answer: undefined }),
+      answerId: (connection) => this.#asked.get(connection)?.answer?.id ?? -1,
+      crashed: (error) => this.#world.crashed(process, error),
     });
-    return {
-      port: 0,
-      async close(graceMs) {
-        close();
-        const goodbyes = Promise.all([...scraped].map((connection) => connection.leave()));
-        await Promise.race([goodbyes, options.clock.sleep(graceMs)]);
-        for (const connection of scraped) connection.destroy();
-      },
-    };
   }
 
   /** What the parts of the server do, seen as they do it. */
@@ -224,7 +206,11 @@ export class ServerNode {
         world.violated(`the windows hold ${store.windowBytes} of ${this.plan.memoryBytesMax} bytes`);
       }
     });
+    this.#watchScrapes(server.delivery);
     const { metrics } = server;
+    spy(metrics, 'skipped', (_, reports) => {
+      this.skippedReports += reports;
+    });
     spy(metrics, 'ended', (_, reason) => world.ended(reason));
     spy(metrics, 'unknownFrame', () => world.violated('an unknown kind of frame'));
     spy(metrics, 'evicted', (_, _reason, unscraped) => {
@@ -274,17 +260,36 @@ export class ServerNode {
     }
   }
 
-  /** The last answer on this connection counts as read. */
-  goodbyeAnswered(socket: VirtualSocket): void {
-    const last = this.answers.findLast((answer) => answer.socket === socket);
-    if (last !== undefined) last.isReadByGoodbye = true;
+  /** Every answer, from its beginning to the end of its connection. */
+  #watchScrapes(delivery: Delivery): void {
+    spy(delivery, 'openScrape', (opening, { name, selection, connection }) => {
+      const asked = this.#asked.get(connection)!;
+      const key = JSON.stringify([name.text, selection.join(',')]);
+      const answer = this.#answer(asked.socket, asked.request.from, key);
+      asked.answer = answer;
+      void opening.then((scrape) => {
+        if (scrape === undefined) return;
+        answer.given = new Map(
+          scrape.batches.flatMap(({ agent, runs }) => {
+            const untilMs = scrape.until.get(streamOf({ id: agent }));
+            return untilMs === undefined ? [] : [[agent, [runs[0]!.reports[0]!.timeMs - 1, untilMs]]];
+          }),
+        );
+        spy(scrape, 'finish', () => {
+          answer.finishedMs = this.#world.timeline.nowMs;
+        });
+      });
+    });
+    spy(delivery, 'connectionEvent', (_, connection, { kind }) => {
+      const { socket } = this.#asked.get(connection) ?? {};
+      const last = this.answers.findLast((answer) => answer.socket === socket);
+      if (kind !== 'reset' && last !== undefined) last.isReadByGoodbye = true;
+    });
   }
 
-  /** The beginning of an answer. Called by the connection that gives it. */
-  answer(socket: VirtualSocket, request: Request): Answer {
-    const key = JSON.stringify([request.name, request.selection]);
+  #answer(socket: VirtualSocket, from: string, key: string): Answer {
     const answer: Answer = {
-      ...{ id: this.answers.length, key, from: request.from, startedMs: this.#world.timeline.nowMs, socket },
+      ...{ id: this.answers.length, key, from, startedMs: this.#world.timeline.nowMs, socket },
       ...{
         finishedMs: undefined,
         given: new Map(),
@@ -294,12 +299,8 @@ export class ServerNode {
       },
     };
     this.answers.push(answer);
-    this.#world.trace(`server: answer ${answer.id} to ${request.from} '${request.selection}' over ${socket.peer}`);
+    this.#world.trace(`server: answer ${answer.id} to ${from}, ${key}, over ${socket.peer}`);
     return answer;
-  }
-
-  get world(): World {
-    return this.#world;
   }
 }
 
@@ -318,146 +319,6 @@ function spy<T, K extends keyof T>(
   }) as T[K];
 }
 
-/** What `http.ts` does for `/metrics`, without HTTP: a line in, a line and a body out, a zero byte at the end. */
-class HttpConnection {
-  readonly #node: ServerNode;
-  readonly #process: Process;
-  readonly #delivery: Delivery;
-  readonly #exposition: Exposition;
-  readonly #socket: VirtualSocket;
-  /** Made by the first request. */
-  #scraper: ScrapeConnection | undefined;
-  #tail: Promise<void> = Promise.resolve();
-  #idle: Timer | undefined;
-  #goodbye: Promise<void> | undefined;
-
-  constructor(node: ServerNode, process: Process, { delivery, exposition }: WebOptions, socket: VirtualSocket) {
-    this.#node = node;
-    this.#process = process;
-    this.#delivery = delivery;
-    this.#exposition = exposition;
-    this.#socket = socket;
-  }
-
-  async run(): Promise<void> {
-    let text = '';
-    this.#restUntilTooLong();
-    try {
-      for await (const chunk of this.#socket) {
-        text += Buffer.from(chunk).toString('latin1');
-        for (let end = text.indexOf('\n'); end >= 0; end = text.indexOf('\n')) {
-          const request = JSON.parse(text.slice(0, end)) as Request;
-          text = text.slice(end + 1);
-          this.#idle?.cancel();
-          this.#tail = this.#tail.then(() => this.#answer(request)).finally(() => this.#restUntilTooLong());
-          this.#tail.catch(() => {});
-        }
-      }
-    } catch {
-      // It broke: for the cursors that is the same as a goodbye.
-    }
-    await this.#goodbye;
-    const event = this.#event();
-    if (event.kind !== 'reset') this.#node.goodbyeAnswered(this.#socket);
-    if (this.#scraper !== undefined) this.#delivery.connectionEvent(this.#scraper, event);
-    this.#socket.destroy();
-    await this.#tail;
-    this.#idle?.cancel();
-  }
-
-  #event(): ConnectionEvent {
-    const { hasPeerEnded, isDelivered, areBytesDelivered } = this.#socket;
-    if (!hasPeerEnded) return { kind: 'reset' };
-    if (this.#goodbye !== undefined && isDelivered) return { kind: 'half-closed' };
-    return { kind: 'fin', isAcknowledged: areBytesDelivered };
-  }
-
-  #restUntilTooLong(): void {
-    this.#idle?.cancel();
-    this.#idle = this.#process.clock.after(keepAliveMs, () => void this.leave());
-  }
-
-  /** After what is under way, a goodbye; whether it is answered in time decides what the last answer counts as. */
-  async leave(): Promise<void> {
-    await this.#tail.catch(() => {});
-    if (this.#socket.hasPeerEnded || this.#socket.isOver) return;
-    this.#goodbye ??= this.#socket.end(goodbyeMs);
-    await this.#goodbye;
-  }
-
-  destroy(): void {
-    this.#socket.destroy();
-  }
-
-  async #answer(request: Request): Promise<void> {
-    const delivery = this.#delivery;
-    const process = this.#process;
-    const { clock } = process;
-    const { store } = delivery;
-    const id = agentId(request.selection);
-    const one = id === undefined ? undefined : store.agents.get(id);
-    if (request.selection !== '' && one === undefined) return void (await this.#send(404, -1, []));
-    const agents = one === undefined ? [...store.agents.values()] : [one];
-    const answer = this.#node.answer(this.#socket, request);
-    this.#scraper ??= { address: request.address };
-    const scrape = await delivery.openScrape({
-      ...request,
-      name: { space: 'param', text: request.name },
-      selection: one === undefined ? [] : [one.id],
-      connection: this.#scraper,
-    });
-    if (scrape === undefined) {
-      await this.#send(200, -1, this.#body(takeNewest({ clock }, agents), false), request.timeoutMs);
-      return;
-    }
-    let isSent = false;
-    this.#node.skippedReports += scrape.skippedReports;
-    answer.given = new Map(
-      scrape.batches.flatMap(({ agent, runs }) => {
-        const untilMs = scrape.until.get(streamOf({ id: agent }));
-        return untilMs === undefined ? [] : [[agent, [runs[0]!.reports[0]!.timeMs - 1, untilMs]]];
-      }),
-    );
-    try {
-      isSent = await this.#send(200, answer.id, this.#body(scrape.batches, true), request.timeoutMs);
-    } finally {
-      if (isSent) {
-        answer.finishedMs = this.#node.world.timeline.nowMs;
-        scrape.finish();
-      } else scrape.abort();
-    }
-  }
-
-  *#body(batches: readonly AgentBatch[], timestamps: boolean): Generator<Uint8Array> {
-    for (const slice of this.#exposition.render(batches, { timestamps })) if (slice.length > 0) yield slice;
-    const monotonicMs = this.#process.clock.monotonicMs();
-    for (const agent of this.#delivery.store.agents.values()) {
-      yield Buffer.from(`sysmon_agent_up{agent="${agent.id}"} ${agent.up(monotonicMs) ? 1 : 0}\n`);
-    }
-  }
-
-  /** Resolves to whether all of it is with the kernel. */
-  async #send(status: number, id: number, body: Iterable<Uint8Array>, timeoutMs = 0): Promise<boolean> {
-    const deadline = this.#process.clock.after(timeoutMs + 2000, () => this.#socket.destroy());
-    try {
-      await this.#socket.write(Buffer.from(`${JSON.stringify({ status, id })}\n`));
-      for (const slice of body) {
-        await this.#socket.write(slice);
-        await this.#process.turn();
-      }
-      await this.#socket.write(Buffer.of(0));
-      return true;
-    } catch {
-      return false;
-    } finally {
-      deadline.cancel();
-    }
-  }
-}
-
-// Of http.ts.
-const keepAliveMs = 310_000;
-const goodbyeMs = 1000;
 // Of lifecycle.ts.
 const stopMsMax = 4800;
 // Of connection.ts, and one frame more; an answer's slice is 64 KiB and some.
