@@ -1,10 +1,11 @@
 import type { Log, SeldomLog } from '../runtime/log.ts';
+import { isoTime, plural } from '../runtime/words.ts';
 import type { Loss } from './delivery/cursor.ts';
 import type { CursorChange } from './delivery/cursors.ts';
 import type { RollBack, ServerMetrics } from './own-metrics.ts';
 import { scraperText } from './web/identify.ts';
 
-/** Counts what has become of an answer or of a scraper, and says it where a person should do something. */
+/** Counts what happened to an answer or a scraper, and logs what a person should act on. */
 export function scraperChanged(
   change: CursorChange,
   { metrics, log, seldom }: { readonly metrics: ServerMetrics; readonly log: Log; readonly seldom: SeldomLog },
@@ -21,27 +22,28 @@ export function scraperChanged(
       const newestMs = Math.max(...assumed.map(({ untilMs }) => untilMs));
       return seldom.warn(
         `assumed ${text}`,
-        `what scraper '${text}' was given of ${assumed.length} agents up to ${new Date(newestMs).toISOString()} counts as read, ` +
-          'although no answer with it was confirmed: it was given twice, and each time the connection ended before the ' +
-          'next request; let connections rest for longer than the scrape interval, in proxies between as well',
+        `scraper '${text}' has not confirmed the reports of ${plural(assumed.length, 'agent')} up to ${isoTime(newestMs)}, ` +
+          'which were sent to it twice; assuming that it has them. Its connection ended before the next request each time: ' +
+          'raise the idle time-out of connections, also in proxies, above the scrape interval',
       );
     }
     case 'conflict':
       metrics.conflict(text);
       return seldom.warn(
         `conflict ${text}`,
-        `two connections scrape as '${text}' at once; each is given everything, some samples come twice: ` +
-          'give each Prometheus or job a name of its own with ?scraper=NAME (params: {scraper: [NAME]})',
+        `two connections scrape as '${text}' at once, so some samples are sent twice: give each Prometheus server or job ` +
+          'a name of its own with params: {scraper: [NAME]}',
       );
     case 'another address':
       return seldom.warn(
         `address ${text} ${change.address}`,
-        `scraper '${text}' comes from ${change.address}, and came from ${change.before} before: ` +
-          'if both are there, give each a name of its own with ?scraper=NAME',
+        `scraper '${text}' connects from ${change.address}, before from ${change.before}: if these are two, give each ` +
+          'a name of its own with params: {scraper: [NAME]}',
       );
     case 'address taken over':
       return log.info(
-        `scraper ${text} goes on where ${change.from} had stopped, which has been silent: give it a name with ?scraper=NAME`,
+        `scraper '${text}' continues with the cursor of '${change.from}', which has been silent; give it a name with ` +
+          'params: {scraper: [NAME]}',
       );
     case 'forgotten':
       return metrics.forgetScraper(text, change.selection);

@@ -2,21 +2,21 @@ import { type AgentId, agentId } from '../../model/agent-id.ts';
 import type { ScraperName } from '../delivery/scraper.ts';
 
 /**
- * Who asks for `/metrics`, and what it may be given. All here is a function of one request, and of what the same
- * connection has carried before.
+ * Who requests `/metrics`, and what the answer may hold: by this request, and by what the same connection has carried
+ * before.
  */
 
-/** What a request says of itself. Header names are in lower case. */
+/** A request. Header names are in lower case. */
 export interface RequestFacts {
   readonly method: string;
-  /** What stands behind the `?`. */
+  /** What follows the `?`. */
   readonly query: string;
   readonly headers: Readonly<Record<string, string | readonly string[] | undefined>>;
   /** Of the peer, without its port. */
   readonly address: string;
   /** `1.0` or `1.1`. */
   readonly httpVersion: string;
-  /** Whom the request has proved to come from, where it has. */
+  /** The user that the request has proved, if any. */
   readonly user?: string;
 }
 
@@ -27,7 +27,7 @@ export interface Identified {
   /** The agents that are selected, in order and each once; none: all. */
   readonly agents: readonly AgentId[];
   readonly given: Given;
-  /** How long the scraper waits for the answer; undefined where it does not say. */
+  /** How long the scraper waits for the answer; undefined if unknown. */
   readonly timeoutMs: number | undefined;
   /** `max=`. */
   readonly samplesMax: number | undefined;
@@ -35,7 +35,7 @@ export interface Identified {
   readonly textBytesMax: number | undefined;
 }
 
-/** A wrong request: the answer is 400 with these words. */
+/** A wrong request: the answer is 400 with this text. */
 export interface Misunderstood {
   readonly wrong: string;
 }
@@ -45,7 +45,7 @@ export const scraperText = ({ space, text }: ScraperName): string => (space === 
 
 export interface Program {
   readonly name: string;
-  /** Empty where it does not say. */
+  /** Empty if unknown. */
   readonly version: string;
 }
 
@@ -104,7 +104,7 @@ function scrapeTimeoutMs(text: string): number | undefined {
 
 interface ProgramRow {
   readonly program: Program;
-  /** What it keeps of an answer with timestamps: many samples of a series; or who knows what, so it gets newest values. */
+  /** What it keeps of an answer with timestamps: many samples of a series, or unknown, so it gets the newest values. */
   readonly keeps: 'many' | 'newest';
   readonly why: string;
   readonly textBytesMax: number | undefined;
@@ -127,7 +127,7 @@ const keepsAll = 'it keeps every sample with its timestamp';
 const programKinds: readonly ProgramKind[] = [
   {
     name: 'Prometheus',
-    // https://github.com/prometheus/prometheus/issues/14503, mended by 2.53.3 and 2.54.1
+    // https://github.com/prometheus/prometheus/issues/14503, fixed in 2.53.3 and 2.54.1
     userAgent: /^Prometheus\/v?(\d+\.\d+\.\d+\S*)/,
     versions: (version) => isBetween(version, [2, 52, 0], [2, 53, 2]) || isBetween(version, [2, 54, 0], [2, 54, 0]),
     keeps: 'newest',
@@ -146,7 +146,7 @@ const programKinds: readonly ProgramKind[] = [
     name: 'vm_promscrape',
     userAgent: /^vm_promscrape\/?(\S*)/,
     keeps: 'newest',
-    why: 'VictoriaMetrics and vmagent ignore timestamps unless told otherwise: set honor_timestamps: true there and timestamps=1 and reports=many here',
+    why: 'VictoriaMetrics and vmagent ignore timestamps by default: set honor_timestamps: true there, and timestamps=1 and reports=many in its URL',
     // Its -promscrape.maxScrapeSize is 16 MiB by default; an answer beyond it is read and thrown away.
     textBytesMax: 12 * 1024 * 1024,
   },
@@ -183,7 +183,7 @@ function compare(a: readonly number[], b: readonly number[]): number {
   return (a[0]! - b[0]!) * 1e8 + (a[1]! - b[1]!) * 1e4 + (a[2]! - b[2]!);
 }
 
-/** A peer's word as it may stand in a label and in a log line. */
+/** A peer's text for a label and a log line. */
 const shortened = (text: string): string => text.replace(/[^\w.+~-]/g, '').slice(0, 32);
 
 // Parameters.
@@ -212,19 +212,19 @@ const parameterKinds: Readonly<
   },
 };
 
-const taken = `/metrics takes ${Object.keys(parameterKinds).join(', ')}; only agent may be repeated`;
+const parametersText = `/metrics takes ${Object.keys(parameterKinds).join(', ')}; only agent may be repeated`;
 
-/** Nothing is passed over: a word that was misspelt takes samples from a cursor that nobody meant. */
+/** Unknown parameters are refused: a misspelt name would consume samples of another cursor. */
 function parametersOf(query: string): Parameters | Misunderstood {
   const values = new Map<string, string[]>();
   for (const [name, value] of new URLSearchParams(query)) {
     const kind = Object.hasOwn(parameterKinds, name) ? parameterKinds[name] : undefined;
-    if (kind === undefined) return { wrong: `unknown parameter '${name.slice(0, 40)}': ${taken}` };
+    if (kind === undefined) return { wrong: `unknown parameter '${name.slice(0, 40)}': ${parametersText}` };
     if (!kind.isRight(value)) return { wrong: `${name}=${value.slice(0, 40)}: expected ${kind.expected}` };
     const before = values.get(name);
     if (before === undefined) values.set(name, [value]);
     else if (name === 'agent') before.push(value);
-    else return { wrong: `${name} is given twice: ${taken}` };
+    else return { wrong: `${name} is given twice: ${parametersText}` };
   }
   const one = (name: string): string | undefined => values.get(name)?.[0];
   const count = (name: string): number | undefined => (values.has(name) ? Number(one(name)) : undefined);
@@ -245,7 +245,7 @@ const isCount = (text: string, max: number): boolean => /^[1-9][0-9]{0,15}$/.tes
 
 // Proxies.
 
-/** What a connection's earlier requests said. */
+/** The earlier requests of a connection. */
 export interface ConnectionPast {
   readonly userAgents: ReadonlySet<string>;
   /** Names in the order of their last use. */
@@ -261,8 +261,8 @@ export function pastWith(past: ConnectionPast, request: RequestFacts, scraper: s
 }
 
 /**
- * What says that a proxy stands between: it reads answers that its own client may never have read, so a next request on
- * its connection proves nothing. Undefined where nothing does.
+ * The sign of an HTTP proxy, undefined if there is none. A proxy reads answers that its own client may never read, so a
+ * next request on its connection proves nothing.
  */
 export function proxySign(request: RequestFacts, past: ConnectionPast, scraper: string): string | undefined {
   const named = ['via', 'x-forwarded-for', 'forwarded'].find((name) => request.headers[name] !== undefined);
@@ -270,7 +270,7 @@ export function proxySign(request: RequestFacts, past: ConnectionPast, scraper: 
   const userAgent = header(request, 'user-agent');
   if (request.httpVersion === '1.0' && /^Prometheus\//.test(userAgent)) return 'HTTP/1.0 from a Prometheus';
   if (past.userAgents.size > 0 && !past.userAgents.has(userAgent)) return 'two programs on one connection';
-  // One name after the other is a Prometheus whose configuration has changed; back to the first is another one.
+  // A new name is a Prometheus whose configuration has changed; back to an earlier one means that there are two.
   const isBack = past.scrapers.includes(scraper) && past.scrapers.at(-1) !== scraper;
   return isBack ? 'two names in turns on one connection' : undefined;
 }

@@ -5,19 +5,19 @@ import type { WebMetrics } from './metrics.ts';
 /** Where an answer to a scraper goes. */
 export interface AnsweredTo {
   readonly address: string;
-  /** Whose address it is: an IPv6 address counts as its /64. */
+  /** The address, of an IPv6 address its /64. */
   readonly owner: string;
-  /** What says that a proxy stands between; undefined: nothing. */
+  /** The sign of a proxy in between; undefined: none. */
   readonly proxy: string | undefined;
-  /** It is given reports, each once. */
+  /** It gets reports, each once. */
   readonly isStateful: boolean;
 }
 
-/** Says in the log and in a metric who scrapes, what each is given and why, and how its answers are confirmed. */
+/** Logs, and shows as a metric, who scrapes, what each scraper gets and why, and how its answers are confirmed. */
 export class KnownScrapers {
   readonly #seldom: SeldomLog;
   readonly #metrics: WebMetrics;
-  /** The line of each, by name; the one that was answered longest ago is the first. */
+  /** The line of each, by name, in the order of their last answers. */
   readonly #lines = new Map<string, string>();
   /** Those behind a proxy. */
   readonly #proxied = new Set<string>();
@@ -27,7 +27,7 @@ export class KnownScrapers {
     this.#metrics = metrics;
   }
 
-  /** Of requests without the time-out header nothing is said: those are people who look. */
+  /** Requests without the time-out header are not logged: they are a person's. */
   answered(request: Identified, to: AnsweredTo): void {
     if (request.timeoutMs === undefined) return;
     const scraper = scraperText(request.scraper);
@@ -36,7 +36,7 @@ export class KnownScrapers {
     const version = program.version === '' ? '' : ` ${program.version}`;
     const line = `scraper '${scraper}' (${to.address}, ${program.name}${version}) ${givenText(request, to)}`;
     if (this.#lines.get(scraper) !== line) {
-      // Anybody can make up names: when more have come than are remembered, an address has one line a minute.
+      // Anyone can send any number of names: beyond those that are remembered, an address has one line a minute.
       const isFew = this.#lines.size < scrapersMax;
       this.#seldom.info(isFew ? `scraper ${scraper}` : `scraper at ${to.owner}`, line);
     }
@@ -62,8 +62,8 @@ export class KnownScrapers {
     this.#proxied.add(scraper);
     this.#seldom.warn(
       `proxy ${scraper}`,
-      `scraper '${scraper}' comes through an HTTP proxy (${sign}): what the proxy has read counts as scraped, so that ` +
-        'samples are lost when Prometheus is restarted or slow; let it reach this port directly',
+      `scraper '${scraper}' connects through an HTTP proxy (${sign}): what the proxy has read counts as scraped, so ` +
+        'samples are lost when Prometheus restarts or is slow; let it connect to this port directly',
       hourMs,
     );
   }
@@ -72,11 +72,11 @@ export class KnownScrapers {
 function givenText({ given }: Identified, { isStateful }: AnsweredTo): string {
   if (!isStateful || given.kind === 'newest') {
     const why = given.kind === 'newest' ? given.why : 'too many scraper names are in use';
-    return `gets the newest values without timestamps (${why}); what it misses is not given again`;
+    return `gets the newest values without timestamps (${why}); reports in between are not sent`;
   }
   const what =
     given.reports === 'many' ? 'every report with timestamps' : 'one report of each agent an answer, with timestamps';
-  return `gets ${what} (${given.why}); an answer is confirmed by the next request or an orderly end of its connection`;
+  return `gets ${what} (${given.why}); the next request on its connection, or an orderly end of it, confirms an answer`;
 }
 
 const scrapersMax = 64;

@@ -181,8 +181,8 @@ export class ScrapeEndpoint {
   #warnOfTooLarge(scraper: string, stream: StreamId): void {
     this.#options.seldom.warn(
       `large ${scraper} ${stream}`,
-      `a report of '${stream}' is larger than an answer to scraper '${scraper}' may be: it is never given; raise max or ` +
-        'max-bytes of its URL, or lower what the agent collects',
+      `a report of '${stream}' is larger than an answer to scraper '${scraper}' may be, and is never sent: raise max or ` +
+        'max-bytes in its URL, or disable collectors of the agent',
     );
   }
 
@@ -192,7 +192,7 @@ export class ScrapeEndpoint {
     return metrics.text(agents.map((agent) => ({ id: agent.id, up: agent.up(monotonicMs) })));
   }
 
-  /** What is right over history is biased at "now" when scrapes are rarer than reports: say so, once a day. */
+  /** Rules evaluated "now" are off when scrapes are rarer than reports: a warning once a day. */
   #warnOfRareScrapes(scraper: string, everyMs: number | undefined, agents: readonly AgentRecord[]): void {
     const { clock, seldom } = this.#options;
     if (everyMs === undefined) return;
@@ -202,7 +202,7 @@ export class ScrapeEndpoint {
       if (agent.intervalMs * 1.5 < everyMs && everyMs < longScrapeMs) {
         return seldom.warn(
           `rare ${scraper}`,
-          `scraper '${scraper}' comes every ${Math.round(everyMs / 1000)} s, agent '${agent.id}' reports every ` +
+          `scraper '${scraper}' scrapes every ${Math.round(everyMs / 1000)} s, agent '${agent.id}' reports every ` +
             `${agent.intervalMs / 1000} s: nothing is missing later, but rules see the newest reports late; ` +
             `set scrape_interval to at most the agents' --schedule`,
           dayMs,
@@ -211,8 +211,8 @@ export class ScrapeEndpoint {
       if (agent.intervalMs > lookbackWarningMs) {
         return seldom.warn(
           `sparse ${agent.id}`,
-          `agent '${agent.id}' reports every ${agent.intervalMs / 1000} s: Prometheus looks back 5 min for a value and ` +
-            'shows gaps when a report is late; set its --schedule to 2m or less',
+          `agent '${agent.id}' reports every ${agent.intervalMs / 1000} s: Prometheus looks back 5 min for a value, so graphs ` +
+            'have gaps when a report is late; set its --schedule to 2m or less',
           dayMs,
         );
       }
@@ -225,7 +225,7 @@ export interface RequestOrigin {
   readonly connection: ScrapeConnection;
   /** Who waits in the queue: its address, or its network. */
   readonly owner: string;
-  /** What says that a proxy stands between. */
+  /** The sign of a proxy in between. */
   readonly proxy: string | undefined;
 }
 
@@ -246,7 +246,7 @@ function samplesAtMost({ given, samplesMax }: Identified, agents: readonly Agent
 // Of an answer with reports, until it is known what is in it.
 const samplesUsual = 300_000;
 const statelessMs = 60_000;
-// Past the scraper's own timeout it has gone; a little more, so that it is the one who hangs up.
+// A little more than the scraper's own time-out, so that it is the scraper that closes the connection.
 const lateMs = 2000;
 // No client holds an answer's memory for longer, whatever it says.
 const deadlineMsMax = 120_000;

@@ -232,7 +232,7 @@ test('scrapes that are rarer than reports, and reports that are rare, are warned
     await world.clock.advance(15_000);
     agent.report();
     await client.scrape();
-    assert.match(world.warnings[0]!, /^scraper 'addr\/127.0.0.1' comes every 15 s, agent 'a' reports every 5 s: /);
+    assert.match(world.warnings[0]!, /^scraper 'addr\/127.0.0.1' scrapes every 15 s, agent 'a' reports every 5 s: /);
     agent.record.intervalMs = 150_000;
     await client.scrape();
     assert.match(world.warnings[1]!, /^agent 'a' reports every 150 s: Prometheus looks back 5 min/);
@@ -436,15 +436,15 @@ test('the first answer of a scraper says in the log and in a metric who it is, w
     await world.clock.advance(minutes(1));
     await world.client().get('/metrics?scraper=old&timestamps=1', by('Prometheus/2.53.0'));
     await world.client().get('/metrics', { 'User-Agent': 'curl/8.5.0' });
-    const confirmed = 'an answer is confirmed by the next request or an orderly end of its connection';
+    const confirmed = 'the next request on its connection, or an orderly end of it, confirms an answer';
     assert.deepEqual(infoOf(world), [
       "scraper 'one' (127.0.0.1, Prometheus 3.5.0) gets every report with timestamps (it keeps every sample with its " +
         `timestamp); ${confirmed}`,
       "scraper 'vm' (127.0.0.1, vm_promscrape) gets the newest values without timestamps (VictoriaMetrics and vmagent " +
-        'ignore timestamps unless told otherwise: set honor_timestamps: true there and timestamps=1 and reports=many ' +
-        'here); what it misses is not given again',
+        'ignore timestamps by default: set honor_timestamps: true there, and timestamps=1 and reports=many in its URL); ' +
+        'reports in between are not sent',
       "scraper 'old' (127.0.0.1, Prometheus 2.53.0) gets the newest values without timestamps (this version keeps only the " +
-        'first sample of a series in a scrape: upgrade to 2.53.3, or 2.54.1 or later); what it misses is not given again',
+        'first sample of a series in a scrape: upgrade to 2.53.3, or 2.54.1 or later); reports in between are not sent',
       "scraper 'old' (127.0.0.1, Prometheus 2.53.0) gets one report of each agent an answer, with timestamps (timestamps=1 " +
         `without reports=many); ${confirmed}`,
     ]);
@@ -486,8 +486,8 @@ test('who comes through a proxy is warned of, once an hour, with the remedy', ()
       await world.clock.advance(minutes(10));
     }
     const warning =
-      "scraper 'p' comes through an HTTP proxy (a header X-Forwarded-For): what the proxy has read counts as scraped, so " +
-      'that samples are lost when Prometheus is restarted or slow; let it reach this port directly';
+      "scraper 'p' connects through an HTTP proxy (a header X-Forwarded-For): what the proxy has read counts as scraped, so " +
+      'samples are lost when Prometheus restarts or is slow; let it connect to this port directly';
     assert.deepEqual(world.warnings, [warning]);
     const info = 'scraper="p",program="Prometheus",version="3.5.0",via="proxy",confirmed_by="connection"';
     assert.equal(await world.own(`sysmon_server_scraper_info{${info}}`), 1);
@@ -499,7 +499,7 @@ test('who comes through a proxy is warned of, once an hour, with the remedy', ()
     assert.match(world.warnings[1]!, /a header Via.* \(and 2 more like it\)$/);
     const old = world.raw(scrapeText.replace('HTTP/1.1', 'HTTP/1.0').replace('/metrics', '/metrics?scraper=q'));
     await readAll(old);
-    assert.match(world.warnings[2]!, /^scraper 'q' comes through an HTTP proxy \(HTTP\/1\.0 from a Prometheus\)/);
+    assert.match(world.warnings[2]!, /^scraper 'q' connects through an HTTP proxy \(HTTP\/1\.0 from a Prometheus\)/);
   }));
 
 test('wrong parameters are answered with what is right, and take nothing', () =>

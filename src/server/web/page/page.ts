@@ -37,7 +37,7 @@ export function pageReply(
   };
 }
 
-/** What this is, where the rest is, and the agents. Plain HTML, right as it is without reloading. */
+/** Plain HTML: links to the other routes, and the agents and scrapers as of now. */
 function pageHtml(options: {
   readonly status: ServerStatus;
   readonly agents: readonly AgentStatus[];
@@ -46,7 +46,7 @@ function pageHtml(options: {
 }): string {
   const { status, agents, plaintext, nowMs } = options;
   const note = plaintext
-    ? '<p class="note">Agents are taken without keys (<code>--allow-plaintext</code>): whoever reaches the port can report under any name.</p>'
+    ? '<p class="note">Agents connect without keys (<code>--allow-plaintext</code>): anyone who can reach the port can report under any name.</p>'
     : '';
   return `<!doctype html>
 <html lang="en">
@@ -55,14 +55,14 @@ function pageHtml(options: {
 <title>sysmon: ${status.agents.up} of ${status.agents.known} agents up</title>
 <style>${style}</style>
 <h1>sysmon server</h1>
-<p>Takes the reports of agents that Prometheus cannot reach and shows them to Prometheus. Version ${escapeHtml(status.version)}, up since ${escapeHtml(status.startedAt)}.</p>
+<p>Receives the reports of agents on hosts that Prometheus cannot reach and exposes them to Prometheus. Version ${escapeHtml(status.version)}, up since ${escapeHtml(status.startedAt)}.</p>
 ${note}
 <p><a href="/metrics">/metrics</a> for Prometheus · <a href="/api/v1/agents">/api/v1/agents</a> as JSON ·
 <a href="/-/healthy">/-/healthy</a> · <a href="/-/ready">/-/ready</a></p>
 <h2>Agents: ${status.agents.up} up, ${status.agents.known - status.agents.up} down</h2>
-${agents.length === 0 ? '<p>No agent has reported yet. On a host: <code>sysmon-agent --server THIS-HOST:PORT</code>.</p>' : agentsTable(agents, nowMs)}
+${agents.length === 0 ? '<p>No agent has reported yet. <code>sudo sysmon-server enroll NAME</code> prints the line with which a host joins; without a fleet key run <code>sysmon-agent --server HOST:PORT</code> there.</p>' : agentsTable(agents, nowMs)}
 <h2>Scrapers</h2>
-${status.scrapers.length === 0 ? '<p>No Prometheus has scraped yet. Until one does, agents are acknowledged as soon as a report is here.</p>' : scrapersTable(status, nowMs)}
+${status.scrapers.length === 0 ? '<p>No Prometheus has scraped yet. Until one does, reports are acknowledged as they arrive.</p>' : scrapersTable(status, nowMs)}
 </html>
 `;
 }
@@ -76,7 +76,7 @@ function agentsTable(agents: readonly AgentStatus[], nowMs: number): string {
 <td class="n">${agent.windowReports}</td><td class="n">${agent.unscrapedReports ?? '–'}</td>
 <td class="n">${agent.clockOffsetSeconds} s</td></tr>`,
   );
-  return `<div><table><tr><th>Agent</th><th>State</th><th>Connection</th><th class="n">Newest report</th><th class="n">Interval</th><th class="n">Series</th><th class="n">Reports held</th><th class="n">Not scraped</th><th class="n">Clock offset</th></tr>
+  return `<div><table><tr><th>Agent</th><th>State</th><th>Connection</th><th class="n">Newest report</th><th class="n">Interval</th><th class="n">Series</th><th class="n">Reports in window</th><th class="n">Not scraped</th><th class="n">Clock offset</th></tr>
 ${rows.join('\n')}
 </table></div>`;
 }
@@ -87,7 +87,7 @@ function scrapersTable(status: ServerStatus, nowMs: number): string {
 <td class="n">${ago(scraper.lastScrapeAt, nowMs)}</td><td class="n">${scraper.backlogReports}</td>
 <td class="n">${Math.round(scraper.lagSeconds)} s</td><td class="n${scraper.conflicts > 0 ? ' down' : ''}">${scraper.conflicts}</td></tr>`,
   );
-  return `<div><table><tr><th>Scraper</th><th>Selects</th><th class="n">Last scrape</th><th class="n">Reports waiting</th><th class="n">Lag</th><th class="n">Conflicts</th></tr>
+  return `<div><table><tr><th>Scraper</th><th>Selects</th><th class="n">Last scrape</th><th class="n">Backlog</th><th class="n">Lag</th><th class="n">Conflicts</th></tr>
 ${rows.join('\n')}
 </table></div>`;
 }
