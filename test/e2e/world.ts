@@ -46,7 +46,7 @@ export class World {
         world.#startPrometheus(name, interval, options.scrapeTimeout ?? interval),
       ),
     ]);
-    // From its first confirmed scrape on a scraper is waited for; what breaks before that is not promised to it.
+    // From its first whole answer on acks wait for a scraper; what breaks before that is not promised to it.
     await eventually(60_000, async () => {
       const { server, agents } = await world.server.agents();
       const known = server.scrapers.filter((scraper) => scraper.known).map(({ scraper }) => scraper);
