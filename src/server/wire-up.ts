@@ -83,7 +83,7 @@ export class Server {
     this.#admission = new Admission({
       clock,
       log,
-      isRevoked: (identity) => this.#keyRing.isRevoked(identity),
+      refusal: (identity) => this.#keyRing.refusal(identity),
       onClones: () => this.metrics.clones(),
     });
   }

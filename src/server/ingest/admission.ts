@@ -6,10 +6,7 @@ import type { Connection } from '../../runtime/connection.ts';
 import type { Log } from '../../runtime/log.ts';
 import { parseIdentity } from './keys.ts';
 
-/**
- * Who may be whom: the name that TLS has proved must be the name that the hello says, a revoked generation stays out,
- * and one name is one host at a time.
- */
+/** Which agents may connect: under the name that TLS has proved, with a key that is valid, from one host at a time. */
 export class Admission {
   readonly #options: AdmissionOptions;
   readonly #live = new Map<AgentId, LiveAgent>();
@@ -18,7 +15,7 @@ export class Admission {
     this.#options = options;
   }
 
-  /** Lets an agent in, in the place of an older connection of the same host, or throws the ProtocolError to send. */
+  /** Admits an agent, in place of an older connection of the same host, or throws the ProtocolError to send. */
   admit(hello: Hello, admitted: Admitted, connection: Connection): { readonly id: AgentId; undo(): void } {
     const id = agentId(hello.agentName);
     if (id === undefined) throw new ProtocolError('bad-message', `hello: '${hello.agentName}' is no agent's name`);
@@ -27,7 +24,10 @@ export class Admission {
     if (before !== undefined && before.hostId !== hello.hostId) {
       throw new ProtocolError(
         'name-taken',
-        `an agent named '${id}' is connected from another host, ${before.admitted.peer}; give one of them another --name`,
+        `an agent named '${id}' is connected from another host, ${before.admitted.peer}; ` +
+          (connection.identity === undefined
+            ? 'give one of them another --name'
+            : "enrol one of them under another name: 'sysmon-server enroll NAME'"),
       );
     }
     const takeoversMs = before === undefined ? [] : this.#takeover(id, before, connection.peer);
@@ -44,18 +44,19 @@ export class Admission {
     };
   }
 
-  /** Ends the live connection of every identity that is revoked by now. Returns how many there were. */
+  /** Ends the connections whose identity is refused by now. Returns how many there were. */
   dropRevoked(): number {
     let count = 0;
     for (const { admitted, identity } of this.#live.values()) {
-      if (identity === undefined || !this.#options.isRevoked(identity)) continue;
-      admitted.refuse(revoked(identity));
+      const refusal = identity === undefined ? undefined : this.#options.refusal(identity);
+      if (refusal === undefined) continue;
+      admitted.refuse(new ProtocolError('revoked', refusal));
       count++;
     }
     return count;
   }
 
-  /** Ends every live connection. Returns how many there were. */
+  /** Ends every connection. Returns how many there were. */
   refuseAll(error: ProtocolError): number {
     const all = [...this.#live.values()];
     for (const { admitted } of all) admitted.refuse(error);
@@ -67,7 +68,8 @@ export class Admission {
     if (parseIdentity(identity)?.name !== id) {
       throw new ProtocolError('bad-message', `hello: the name '${id}' is not that of the key, '${identity}'`);
     }
-    if (this.#options.isRevoked(identity)) throw revoked(identity);
+    const refusal = this.#options.refusal(identity);
+    if (refusal !== undefined) throw new ProtocolError('revoked', refusal);
   }
 
   #takeover(id: AgentId, before: LiveAgent, peer: string): number[] {
@@ -77,7 +79,7 @@ export class Admission {
       this.#options.onClones(id);
       this.#options.log.warn(
         `agent '${id}' has replaced its own connection ${takeoversMs.length} times in a minute, last from ${peer} after ` +
-          `${before.admitted.peer}: two hosts run with one identity, as cloned machines do; enrol one of them anew`,
+          `${before.admitted.peer}: two hosts have one identity, as cloned machines do; enrol one of them again`,
       );
       return [];
     }
@@ -88,12 +90,13 @@ export class Admission {
 export interface AdmissionOptions {
   readonly clock: Clock;
   readonly log: Log;
-  isRevoked(identity: string): boolean;
+  /** Why an identity is refused, undefined if it is valid. */
+  refusal(identity: string): string | undefined;
   /** Two hosts seem to have one identity. */
   onClones(id: AgentId): void;
 }
 
-/** A connection, as far as it is known here. */
+/** What is known here of a connection. */
 export interface Admitted {
   readonly peer: string;
   /** Ends it with an error that its peer can read. */
@@ -109,6 +112,3 @@ interface LiveAgent {
 
 const takeoversMax = 3;
 const takeoverSpanMs = 60_000;
-
-const revoked = (identity: string): ProtocolError =>
-  new ProtocolError('revoked', `the key '${identity}' has been revoked; enrol the agent again`);

@@ -34,11 +34,15 @@ export class KeyRing {
     return key === undefined ? undefined : agentKey(key, identity);
   }
 
-  /** Whether the identity is refused: its generation is revoked, or its fleet key has been removed. */
-  isRevoked(identity: string): boolean {
+  /** Why the identity is refused, undefined if it is valid. */
+  refusal(identity: string): string | undefined {
     const parsed = parseIdentity(identity);
-    if (parsed === undefined || !this.#keys.some(({ id }) => id === parsed.fleetKeyId)) return true;
-    return parsed.generation <= (this.#revoked.get(parsed.name) ?? 0);
+    if (parsed === undefined) return `'${identity}' is not an identity of this server`;
+    if (!this.#keys.some(({ id }) => id === parsed.fleetKeyId)) {
+      return `the fleet key ${parsed.fleetKeyId} is retired; enrol the agent again`;
+    }
+    const isRevoked = parsed.generation <= (this.#revoked.get(parsed.name) ?? 0);
+    return isRevoked ? `the key '${identity}' has been revoked; enrol the agent again` : undefined;
   }
 
   /** The identity and key of an agent that joins now; undefined without a fleet key. */

@@ -8,7 +8,7 @@ import { reasonOf } from '../../runtime/words.ts';
 /** Up to which generation each name's keys are refused: all that is stored of keys. */
 export type Revocations = ReadonlyMap<AgentId, number>;
 
-/** Which generations are refused; none where there is no state folder or no file yet. */
+/** The revocations in the state folder; none without a folder or a file. */
 export function readRevocations(stateDir: string | undefined): Revocations {
   if (stateDir === undefined) return new Map<AgentId, number>();
   const path = revocationsPath(stateDir);
@@ -17,15 +17,17 @@ export function readRevocations(stateDir: string | undefined): Revocations {
   try {
     return parseRevocations(text);
   } catch (error) {
-    // Going on without it would let revoked agents in.
-    throw new UsageError(`'${path}' cannot be understood: ${reasonOf(error)}`);
+    // Without it revoked keys would be accepted.
+    throw new UsageError(
+      `'${path}' is damaged (${reasonOf(error)}): restore it from a backup; without it revoked keys are accepted again`,
+    );
   }
 }
 
 export function writeRevocations(stateDir: string, revoked: Revocations): void {
   const path = revocationsPath(stateDir);
   writeFileSync(`${path}.new`, encodeRevocations(revoked), { mode: 0o640, flush: true });
-  // Run by root, it must leave a file that the server may read: it belongs to whom the folder belongs.
+  // The server must be able to read what root writes: the file gets the owner of the folder.
   const { uid, gid } = statSync(stateDir);
   if (process.getuid?.() === 0) chownSync(`${path}.new`, uid, gid);
   renameSync(`${path}.new`, path);

@@ -24,7 +24,7 @@ export class ConnectionHarness extends DeliveryHarness {
   readonly admission = new Admission({
     clock: this.clock,
     log: this.log,
-    isRevoked: (identity) => this.revoked.has(identity),
+    refusal: (identity) => (this.revoked.has(identity) ? 'revoked' : undefined),
     onClones: (id) => this.clones.push(id),
   });
   /** On a virtual clock nothing takes time, so nobody waits. */

@@ -14,7 +14,7 @@ test('an enrolled identity has its key, and nothing about it is stored', () => {
   assert.equal(enrolled.identity, `web-1:1:${present.id}`);
   assert.deepEqual(enrolled.key, agentKey(present, enrolled.identity));
   assert.deepEqual(new KeyRing([present], new Map()).keyOf(enrolled.identity), enrolled.key);
-  assert.equal(keyRing.isRevoked(enrolled.identity), false);
+  assert.equal(keyRing.refusal(enrolled.identity), undefined);
   assert.equal(keyRing.keyOf('web-1'), undefined);
   assert.equal(keyRing.keyOf(`web-1:1:${retired.id}`), undefined);
   assert.equal(new KeyRing([], new Map()).enroll(web), undefined);
@@ -26,12 +26,12 @@ test('a revocation refuses the present generation and those before it; the next 
   keyRing.revoke(web);
   const second = keyRing.enroll(web)!.identity;
   assert.equal(second, `web-1:2:${present.id}`);
-  assert.equal(keyRing.isRevoked(first), true);
-  assert.equal(keyRing.isRevoked(second), false);
+  assert.equal(keyRing.refusal(first), `the key '${first}' has been revoked; enrol the agent again`);
+  assert.equal(keyRing.refusal(second), undefined);
   assert.deepEqual([...keyRing.revoke(web)], [['web-1', 2]]);
-  assert.equal(keyRing.isRevoked(second), true);
-  assert.equal(keyRing.isRevoked(`other:1:${present.id}`), false);
-  assert.equal(keyRing.isRevoked('no identity'), true);
+  assert.match(keyRing.refusal(second)!, /has been revoked/);
+  assert.equal(keyRing.refusal(`other:1:${present.id}`), undefined);
+  assert.match(keyRing.refusal('no identity')!, /is not an identity of this server/);
   assert.notEqual(keyRing.keyOf(second), undefined, 'its handshake passes, so that it can be told');
 });
 
@@ -39,10 +39,10 @@ test('two fleet keys are valid at once; taking one out refuses what was enrolled
   const keyRing = new KeyRing([retired], new Map());
   const old = keyRing.enroll(web)!.identity;
   keyRing.replace([present, retired], keyRing.revoked);
-  assert.equal(keyRing.isRevoked(old), false);
+  assert.equal(keyRing.refusal(old), undefined);
   assert.notEqual(keyRing.keyOf(old), undefined);
   assert.equal(keyRing.enroll(web)!.identity, `web-1:1:${present.id}`);
   keyRing.replace([present], keyRing.revoked);
-  assert.equal(keyRing.isRevoked(old), true);
+  assert.equal(keyRing.refusal(old), `the fleet key ${retired.id} is retired; enrol the agent again`);
   assert.equal(keyRing.keyOf(old), undefined);
 });
