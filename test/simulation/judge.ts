@@ -183,8 +183,8 @@ function wentToNamesake(
 
 /** An answer that its Prometheus never stored, of a kind that the server cannot tell from one that was. */
 function excuseOf(answer: Answer): string | undefined {
-  const { storedMs, isReadByGoodbye } = answer;
-  return isReadByGoodbye && storedMs === undefined
+  const { storedMs, isConfirmedByEnd } = answer;
+  return isConfirmedByEnd && storedMs === undefined
     ? 'an orderly end of a connection while its scraper ended'
     : undefined;
 }

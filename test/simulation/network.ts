@@ -116,7 +116,7 @@ class Flow {
     return this.#bytes;
   }
 
-  /** Whether a goodbye is still on its way. */
+  /** Whether a FIN is still on its way. */
   get hasFin(): boolean {
     return this.#items.some(({ item }) => item.kind === 'fin');
   }
@@ -222,12 +222,12 @@ export class VirtualSocket implements Connection {
     return this.#unsentBytes;
   }
 
-  /** Whether the peer's kernel has all that was written, and the goodbye if there was one. */
+  /** Whether the peer's kernel has all that was written, and the FIN if there was one. */
   get isDelivered(): boolean {
     return this.#unsentBytes === 0 && this.#out!.bytes === 0 && !this.#out!.hasFin;
   }
 
-  /** The same without the goodbye. */
+  /** The same without the FIN. */
   get areBytesDelivered(): boolean {
     return this.#unsentBytes === 0 && this.#out!.bytes === 0;
   }
@@ -395,7 +395,7 @@ export class VirtualSocket implements Connection {
     this.#finReceived = true;
     this.#rejectWriters(new ConnectionError('closed', `${this.peer} closed the connection`));
     this.#wakeReader();
-    // As Node's sockets without allowHalfOpen: the peer's goodbye is answered with ours. What came before can be read.
+    // As Node's sockets without allowHalfOpen: the peer's FIN is answered with ours. What came before can be read.
     if (!this.#finSent) this.#out!.send({ kind: 'fin' });
     this.#finSent = true;
     this.#isClosed = true;
@@ -422,7 +422,7 @@ export class VirtualSocket implements Connection {
     for (const callback of this.#onClosed) callback();
   }
 
-  /** The program has let go of it, or is dead. What it has not read makes the goodbye a reset. */
+  /** The program has let go of it, or is dead. What it has not read makes the FIN a reset. */
   #kernelCloses(): void {
     if (this.#isClosed) return;
     this.#isClosed = true;

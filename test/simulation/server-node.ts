@@ -33,7 +33,7 @@ export interface Answer {
   /** Stored by its Prometheus. */
   storedMs: number | undefined;
   /** Nothing but the end of its connection has said that it was read. */
-  isReadByGoodbye: boolean;
+  isConfirmedByEnd: boolean;
   /** Its Prometheus refused all of it for one sample that was too old. */
   isRefusedWhole: boolean;
 }
@@ -283,7 +283,7 @@ export class ServerNode {
     spy(delivery, 'connectionEvent', (_, connection, { kind }) => {
       const { socket } = this.#asked.get(connection) ?? {};
       const last = this.answers.findLast((answer) => answer.socket === socket);
-      if (kind !== 'reset' && last !== undefined) last.isReadByGoodbye = true;
+      if (kind !== 'reset' && last !== undefined) last.isConfirmedByEnd = true;
     });
   }
 
@@ -294,7 +294,7 @@ export class ServerNode {
         finishedMs: undefined,
         given: new Map(),
         storedMs: undefined,
-        isReadByGoodbye: false,
+        isConfirmedByEnd: false,
         isRefusedWhole: false,
       },
     };

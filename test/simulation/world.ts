@@ -382,7 +382,7 @@ const violationsMax = 10;
 const lastSamplesMs = 20_000;
 // A few scrapes, also of the Prometheus that nobody waits for yet.
 const settleMsMin = 60_000;
-// Silence, backoff, a retransmission's minute; and a connection of a scraper whose goodbye was lost, which the server
+// Silence, backoff, a retransmission's minute; and a connection of a scraper whose FIN was lost, which the server
 // keeps for 310 s, and its cursor until then.
 const settleMsMax = 420_000;
 const startWithinMs = 15_000;

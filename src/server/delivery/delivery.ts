@@ -94,7 +94,8 @@ export class Delivery {
     // With an out-of-order window, Prometheus refuses a whole scrape for one sample that is too old when it gets there.
     const notBeforeMs = nowMs - windowMs + Math.min(request.timeoutMs + arrivalMarginMs, windowMs / 10);
     const bounds = {
-      samplesMax: request.samplesMax ?? cursor.pace.samplesMax,
+      // Never more, whoever asks for it: this answer's memory is bounded by it.
+      samplesMax: Math.min(request.samplesMax ?? Infinity, cursor.pace.samplesMax),
       bytesMax: request.bytesMax ?? Infinity,
       reportsMax: request.reportsMax ?? Infinity,
     };

@@ -34,7 +34,7 @@ test('garbage behind a request whose answer is under way does not get into that 
     assert.doesNotMatch(answer, /400 Bad Request/);
   }));
 
-test('a scrape is committed by the next one on its connection; over another one the same comes again', () =>
+test('a scrape is confirmed by the next one on its connection; over another one the same comes again', () =>
   withHttp(async (world) => {
     const agent = world.connect('a');
     agent.report();
@@ -96,7 +96,7 @@ test('a paused server finds the close and the next request at once, and rolls ba
     assert.equal(world.count('confirmed'), 0);
   }));
 
-test('Connection: close commits, and so does HTTP/1.0', () =>
+test('Connection: close confirms, and so does HTTP/1.0', () =>
   withHttp(async (world) => {
     const agent = world.connect('a');
     for (const [version, header] of [
@@ -113,7 +113,7 @@ test('Connection: close commits, and so does HTTP/1.0', () =>
     assert.equal(world.count('lost at once'), 0);
   }));
 
-test('one name on two open connections: each is given everything, and it is told', () =>
+test('one name on two open connections: each is given everything, and it is logged', () =>
   withHttp(async (world) => {
     const agent = world.connect('a');
     const [one, two] = [world.client(), world.client()];
@@ -268,7 +268,7 @@ test('beyond 512 connections of all addresses, one that rests makes room', { tim
   }),
 );
 
-test('a stop: requests under way are answered, what was read is committed, then everything is closed', async () => {
+test('a stop: requests under way are answered, what was read is confirmed, then everything is closed', async () => {
   await withHttp(async (world) => {
     const agent = world.connect('a');
     agent.report();
@@ -285,7 +285,7 @@ test('a stop: requests under way are answered, what was read is committed, then 
   });
 });
 
-test('a stop: who does not answer the goodbye may not have read what came before it, and gets it again', () =>
+test('a stop: a client that does not answer the half-close may not have read what came before it, and gets it again', () =>
   withHttp(async (world) => {
     world.connect('a').report();
     // It reads, and does not close: as a process that stands still, whose kernel reads.
@@ -300,13 +300,13 @@ test('a stop: who does not answer the goodbye may not have read what came before
     assert.equal(world.count('lost at rest'), 1);
   }));
 
-test('Connection: close commits nothing where the client never closes its own end', () =>
+test('Connection: close confirms nothing where the client never closes its own end', () =>
   withHttp(async (world) => {
     world.connect('a').report();
     const still = createConnection({ port: world.port, host: '127.0.0.1', allowHalfOpen: true });
     still.write(scrapeText.replace('\r\n\r\n', '\r\nConnection: close\r\n\r\n'));
     still.resume();
-    // All of the answer has come, and the server's goodbye.
+    // All of the answer has come, and the server's half-close.
     await once(still, 'end');
     await settle();
     assert.equal(world.count('confirmed'), 0);
@@ -316,7 +316,7 @@ test('Connection: close commits nothing where the client never closes its own en
     assert.equal(world.count('confirmed'), 0);
   }));
 
-test('a connection that has rested for too long is ended with a goodbye: what its client has read is committed', () =>
+test('a connection that has rested for too long is half-closed: what its client has read is confirmed', () =>
   withHttp(
     async (world) => {
       const agent = world.connect('a');
@@ -330,3 +330,22 @@ test('a connection that has rested for too long is ended with a goodbye: what it
     },
     { keepAliveMs: 20 },
   ));
+
+test('a client that closes by itself after a rest has read all; one that closes sooner may not have', () =>
+  withHttp(async (world) => {
+    for (const [restMs, outcome] of [
+      [1000, 'confirmed'],
+      [999, 'lost at once'],
+    ] as const) {
+      world.events.length = 0;
+      world.connect('a').report();
+      const client = world.raw(scrapeText.replace('/metrics', `/metrics?scraper=rests-${restMs}`));
+      client.resume();
+      await until(() => client.bytesRead > 0);
+      // Until the answer is over on this side, too.
+      await until(() => world.clock.timers === 0);
+      await world.clock.advance(restMs);
+      client.end();
+      await until(() => world.count(outcome) === 1);
+    }
+  }));

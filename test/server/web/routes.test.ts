@@ -35,7 +35,7 @@ test('every route answers with its type, and lets nobody guess another', () =>
     assert.equal(await world.own('sysmon_server_http_requests_total{route="/-/ready",code="200"}'), 2);
   }));
 
-test('a path that is none is told in plain text, without echoing much of it', () =>
+test('a path that is none is answered in plain text, without echoing much of it', () =>
   withHttp(async (world) => {
     const client = world.client();
     const answer = await client.get(`/<b>${'x'.repeat(500)}?y`);
