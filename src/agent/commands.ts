@@ -1,6 +1,7 @@
 import type { Clock } from '../runtime/clock.ts';
 import { askControl } from '../runtime/control.ts';
 import type { Log } from '../runtime/log.ts';
+import { memoryLimitBytes } from '../runtime/memory-limit.ts';
 import { optionHelp } from '../runtime/option-help.ts';
 import type { CollectorRow } from './collect/collectors/collector.ts';
 import { collectorRows } from './collect/collectors/index.ts';
@@ -9,6 +10,7 @@ import type { AgentOptions } from './options.ts';
 import { newAgentCounters } from './own-metrics.ts';
 import { isListOnly, readSettings, statusSettings } from './settings.ts';
 import { checkSpoolAccess } from './spool/folder.ts';
+import { spoolMemoryWarning } from './spool/spool.ts';
 import { type AgentStatus, statusText } from './status.ts';
 import { newSampler } from './wire-up.ts';
 
@@ -49,6 +51,8 @@ export async function check(
     `the options are valid: agent '${settings.agentName}' to ${settings.address} ${settings.key ? 'by TLS with its key' : 'without a key'}, ` +
       `${schema.seriesCount} series, spool ${settings.spoolDir === undefined ? 'in memory' : `in '${settings.spoolDir}'`}\n`,
   );
+  const memoryWarning = spoolMemoryWarning(settings.bounds, memoryLimitBytes());
+  if (memoryWarning !== undefined) out(`${memoryWarning}\n`);
   for (const { name, extent, reason } of sampler.failures) {
     out(`collector '${name}' fails${extent === 'part' ? ' in part' : ''}: ${reason}\n`);
   }

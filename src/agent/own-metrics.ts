@@ -131,7 +131,7 @@ const diskStates = ['ok', 'slow', 'failing'] as const;
 const spoolDiskState = gauge(
   'sysmon_agent_spool_disk_state',
   'How the disk of the spool is: 1 for its state, 0 for the others. slow: it does not answer in time; failing: it is ' +
-    'full or broken. Sampling and sending go on, and new reports are in memory alone.',
+    'full or broken. Sampling and sending go on, and new reports are in memory only.',
   { labels: ['state'] },
 );
 

@@ -5,12 +5,14 @@ import { serveControl } from '../runtime/control.ts';
 import { dial, dialLastGood } from '../runtime/dial.ts';
 import type { Lifecycle } from '../runtime/lifecycle.ts';
 import type { Log } from '../runtime/log.ts';
+import { memoryLimitBytes } from '../runtime/memory-limit.ts';
 import { isLoopback } from '../runtime/options.ts';
 import { version } from '../runtime/version.ts';
 import { durationText, plural } from '../runtime/words.ts';
 import type { AgentOptions } from './options.ts';
 import { readKey, readSettings, type Settings } from './settings.ts';
 import { openSpoolFolder, type SpoolFolder, SpoolFolderError } from './spool/folder.ts';
+import { spoolMemoryWarning } from './spool/spool.ts';
 import { linkLine } from './status.ts';
 import { hostId } from './uplink/host-id.ts';
 import { Agent, newSampler } from './wire-up.ts';
@@ -51,6 +53,8 @@ export async function run(
   if (settings.key === undefined && !isLoopback(server.host)) {
     log.warn(`reports go to ${address} without a key: whoever is on the way can read and change them`);
   }
+  const memoryWarning = spoolMemoryWarning(settings.bounds, memoryLimitBytes());
+  if (memoryWarning !== undefined) log.warn(memoryWarning);
   lifecycle.ready();
   lifecycle.watchdog(() => agent.isAlive);
   await Promise.race([lifecycle.stopped, failed]);
@@ -78,7 +82,7 @@ async function openFolder(
     return await openSpoolFolder(path, clock);
   } catch (error) {
     if (!(error instanceof SpoolFolderError) || error.code !== 'timeout') throw error;
-    log.warn(`${error.message}: keeping reports in memory alone until the next start`);
+    log.warn(`${error.message}: keeping reports in memory only until the next start`);
     return undefined;
   }
 }

@@ -118,11 +118,13 @@ export class Agent {
 
   /** Makes no more reports and sends those that wait, for some seconds at most. What was not sent stays on disk. */
   async stop(): Promise<MirrorClosed> {
+    const { clock } = this.#parts;
+    const untilMs = clock.monotonicMs() + stopMsMax;
     this.#ticks?.stop();
     await this.#ticking;
     this.#stopping.abort();
     await this.#sending;
-    const closed = await this.spool.close();
+    const closed = await this.spool.close(untilMs - clock.monotonicMs());
     this.#sampler.close();
     return closed;
   }
@@ -198,5 +200,7 @@ export function newSampler(
   };
 }
 
+// Of the 5 s in which the program ends, the link takes four at most. What is left is the disk's.
+const stopMsMax = 4500;
 // A host that swaps is slow, and not helped by a restart.
 const tickGraceMs = 60_000;

@@ -238,13 +238,13 @@ export class Mirror {
     }
   }
 
-  /** Writes and syncs the rest, for `closeMsMax` at most. */
-  async close(): Promise<MirrorClosed> {
+  /** Writes and syncs the rest, for `msMax` at most. */
+  async close(msMax: number): Promise<MirrorClosed> {
     this.#failed.clear();
     for (const file of this.#receivers.values()) file.savedAtMs = Number.NEGATIVE_INFINITY;
     this.#sync();
     const late = new AbortController();
-    const timer = this.#clock.after(closeMsMax, () => late.abort());
+    const timer = this.#clock.after(msMax, () => late.abort());
     while (this.#isBusy && !late.signal.aborted) await unless(late.signal, this.#progress());
     timer.cancel();
     this.#phase = 'closed';
@@ -427,7 +427,7 @@ export class Mirror {
     this.#seldom.warn(
       'slow',
       `spool in '${this.#disk.path}': disk slow since ${isoTime(began.wallMs)} (${what}); ` +
-        'sampling and sending go on, new reports are in memory alone until it answers',
+        'sampling and sending go on, new reports are in memory only until it answers',
     );
   }
 
@@ -446,7 +446,7 @@ export class Mirror {
     const monotonicMs = this.#state.kind === 'slow' ? this.#trouble.sinceMs : this.#clock.monotonicMs();
     this.#become({ kind: 'failing', sinceMs, reason }, monotonicMs);
     this.#log.warn(
-      `spool in '${this.#disk.path}': ${reason}: keeping reports in memory alone, retrying every ${durationText(retryMs)}`,
+      `spool in '${this.#disk.path}': ${reason}: keeping reports in memory only, retrying every ${durationText(retryMs)}`,
     );
   }
 
@@ -457,7 +457,7 @@ export class Mirror {
     this.#seldom.info(
       `ok after ${this.#state.kind}`,
       `spool in '${this.#disk.path}': disk ok after ${forText} of ${this.#state.kind === 'slow' ? 'slowness' : 'failures'}; ` +
-        `${kept} in memory alone, all are on disk now`,
+        `${kept} in memory only, all are on disk now`,
     );
     this.#become({ kind: 'ok' }, this.#clock.monotonicMs());
   }
@@ -588,8 +588,6 @@ const slowMsMin = 2000;
 const retryMs = 10_000;
 // Well below the 90 s that systemd gives a start.
 const loadMsMax = 20_000;
-// Of the 5 s in which the program ends.
-const closeMsMax = 2000;
 const foreignNamesMax = 5;
 // A segment that is written once more, after a full disk, in pieces of about this much.
 const writeBytesMax = 262_144;

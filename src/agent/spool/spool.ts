@@ -2,7 +2,7 @@ import type { Recording } from '../../model/recording.ts';
 import type { Source } from '../../model/source.ts';
 import type { EpochSeq } from '../../protocol/messages.ts';
 import type { Clock } from '../../runtime/clock.ts';
-import { bytesText, durationText, isoTime, plural } from '../../runtime/words.ts';
+import { bytesText, durationText, isoTime, mebibytesText, plural } from '../../runtime/words.ts';
 import type { DiskState, LoadedSegment, Mirror, MirrorClosed } from './mirror.ts';
 import { Receiver, type ReceiverState } from './receiver.ts';
 import { RecordingEncoder, type SchemaChange } from './recording-encoder.ts';
@@ -28,6 +28,17 @@ export function dropText({ reason, count, firstMs, lastMs }: Drop, { bytesMax, a
     disk: 'their file was damaged; look at the disk',
   };
   return `dropped ${plural(count, 'report')} of ${isoTime(firstMs)} to ${isoTime(lastMs)}: ${remedies[reason]}`;
+}
+
+/** What is wrong with a spool as large as this in a process that may have so much memory; undefined: nothing. */
+export function spoolMemoryWarning({ bytesMax }: SpoolBounds, limitBytes: number | undefined): string | undefined {
+  // Measured, from 1 to 200 MiB: what an agent takes without a spool, and each byte with what it costs to keep it.
+  const neededBytes = 70 * 1024 ** 2 + 1.1 * bytesMax;
+  if (limitBytes === undefined || limitBytes >= neededBytes) return undefined;
+  return (
+    `--spool.max-bytes: with a full spool of ${bytesText(bytesMax)} the agent takes ${mebibytesText(neededBytes)} of memory, ` +
+    `and the limit is ${mebibytesText(limitBytes)}: raise MemoryMax= of its unit`
+  );
 }
 
 /** What the spool counts; the agent shows it as metrics. */
@@ -225,9 +236,9 @@ export class Spool {
     return new Replay({ segments: () => this.#segments, receiver, received });
   }
 
-  /** Nothing is appended afterwards. What the disk lacks is written, for a few seconds at most. */
-  async close(): Promise<MirrorClosed> {
-    return this.#mirror?.close() ?? { unwrittenReports: 0, isIdle: true };
+  /** Nothing is appended afterwards. What the disk lacks is written and synced, for `msMax` at most. */
+  async close(msMax: number): Promise<MirrorClosed> {
+    return this.#mirror?.close(msMax) ?? { unwrittenReports: 0, isIdle: true };
   }
 
   #openSegment(epoch: SpoolEpoch, change: SchemaChange): void {

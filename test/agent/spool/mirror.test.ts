@@ -100,7 +100,7 @@ class Agent {
 
   /** As SIGTERM ends it. */
   async close(): Promise<MirrorClosed> {
-    const closing = this.spool.close();
+    const closing = this.spool.close(2000);
     await this.clock.advance(5 * second);
     return closing;
   }
@@ -408,7 +408,7 @@ test('a full disk: memory keeps all, one warning, it goes on by itself when ther
   reports.push(...(await agent.live(5 * minute)));
   assert.equal(agent.state, 'failing');
   assert.deepEqual(agent.log.lines.length, 1);
-  assert.match(agent.log.lines[0]!, /^warn: spool in '\/spool': ENOSPC.*in memory alone, retrying every 10s$/);
+  assert.match(agent.log.lines[0]!, /^warn: spool in '\/spool': ENOSPC.*in memory only, retrying every 10s$/);
   assert.ok(agent.counters.spoolDiskErrors >= 25);
   assert.ok(agent.spool.unwrittenCount >= 55);
   assert.equal(agent.counters.spoolUnwrittenReports, agent.spool.unwrittenCount);
@@ -424,7 +424,7 @@ test('a full disk: memory keeps all, one warning, it goes on by itself when ther
   assert.equal(agent.log.lines.length, 2);
   assert.match(
     agent.log.lines[1]!,
-    /^info: .*disk ok after \d+\.\d s of failures; up to \d+ reports were in memory alone, all/,
+    /^info: .*disk ok after \d+\.\d s of failures; up to \d+ reports were in memory only, all/,
   );
   reports.push(...(await agent.append(3)));
   assert.deepEqual((await agent.next()).delivered(), reports);
@@ -533,7 +533,7 @@ for (const call of calls) {
     assert.equal(agent.log.lines.length, 2);
     assert.match(
       agent.log.lines[1]!,
-      /^info: .*disk ok after \d+\.\d s of slowness; up to \d+ reports were in memory alone/,
+      /^info: .*disk ok after \d+\.\d s of slowness; up to \d+ reports were in memory only/,
     );
     assert.equal(disk.underWayMax, 1);
     assert.deepEqual((await agent.next()).delivered().slice(0, kept.length), kept);
@@ -579,7 +579,7 @@ test('closing waits for a disk that stalls for some seconds, and says how many r
   const reports = await agent.append(5);
   disk.stall('write');
   await agent.append(3);
-  const closing = agent.spool.close();
+  const closing = agent.spool.close(2000);
   let closedAfterMs: number | undefined;
   const beganMs = agent.clock.monotonicMs();
   void closing.then(() => (closedAfterMs = agent.clock.monotonicMs() - beganMs));

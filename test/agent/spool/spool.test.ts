@@ -5,7 +5,7 @@ import { newAgentCounters } from '../../../src/agent/own-metrics.ts';
 import { Mirror } from '../../../src/agent/spool/mirror.ts';
 import type { Replay } from '../../../src/agent/spool/replay.ts';
 import type { SpoolEpoch } from '../../../src/agent/spool/segment.ts';
-import { Spool, type SpoolBounds } from '../../../src/agent/spool/spool.ts';
+import { Spool, type SpoolBounds, spoolMemoryWarning } from '../../../src/agent/spool/spool.ts';
 import { limits } from '../../../src/protocol/limits.ts';
 import type { EpochSeq } from '../../../src/protocol/messages.ts';
 import { MemoryDisk } from '../../support/memory-disk.ts';
@@ -124,7 +124,7 @@ test('an epoch is begun only when its offset is fixed; that of an earlier run co
   const earlier = await loadedSpool({ disk });
   earlier.spool.begin({ epoch: 1, baseMs: 0 });
   await fill(earlier, new RecordingMaker(), 2);
-  await earlier.spool.close();
+  await earlier.spool.close(2000);
 
   const made = await loadedSpool({ disk, clock: earlier.clock });
   made.spool.begin({ epoch: 2, baseMs: 0 });
@@ -282,6 +282,18 @@ test('what has become too old goes, by the time since it was made, with the next
   assert.equal(made.counters.spoolReports, 1);
 });
 
+test('a spool that needs more memory than the process may have is warned of', () => {
+  const warning = (bytesMax: number, limit?: number) => spoolMemoryWarning({ ...roomy, bytesMax }, limit);
+  const mebibytes = 1024 ** 2;
+  assert.equal(warning(64 * mebibytes, 320 * mebibytes), undefined);
+  assert.equal(warning(64 * mebibytes), undefined);
+  assert.equal(warning(200 * mebibytes, 320 * mebibytes), undefined);
+  assert.match(
+    warning(256 * mebibytes, 320 * mebibytes)!,
+    /^--spool\.max-bytes: with a full spool of 256MiB the agent takes 351\.6 MiB of memory, and the limit is 320\.0 MiB: /,
+  );
+});
+
 test('times rise within an epoch, whatever the caller says', async () => {
   const made = newSpool();
   const maker = new RecordingMaker();
@@ -349,7 +361,7 @@ test('two receivers: each has its own offset of an epoch, also after a restart',
     receiver.push(drain(replay(spool, [], each)));
     return [receiver.begins.map(({ offsetMs }) => offsetMs), receiver.received.length];
   };
-  await first.spool.close();
+  await first.spool.close(2000);
   const second = await loadedSpool({ disk, clock: first.clock, servers: both });
   for (const { spool } of [first, second]) {
     assert.deepEqual(begins(spool, north), [[111], 3]);
@@ -369,7 +381,7 @@ test('a receiver that is forgotten holds nothing any more, and its file goes', a
   assert.equal(made.counters.spoolReports, 10);
   assert.equal(made.spool.forgetReceiver(made.spool.receiver(south)), 7);
   assert.equal(made.counters.spoolReports, 3);
-  await made.spool.close();
+  await made.spool.close(2000);
   assert.deepEqual(disk.names.filter((name) => name.startsWith('receiver')).length, 1);
   // The same by a restart without it.
   const again = await loadedSpool({ disk, clock: made.clock, servers: [north] });
@@ -382,16 +394,16 @@ test('a server whose address was changed goes on where it was; two that were rep
   begin(first.spool, 1, { offsetMs: 4321, servers: [north] });
   await fill(first, new RecordingMaker(), 10);
   acknowledge(first.spool, 1, 7, north);
-  await first.spool.close();
+  await first.spool.close(2000);
   const moved = await loadedSpool({ disk, clock: first.clock, servers: [south] });
   assert.equal(moved.counters.spoolReports, 3);
   assert.equal(moved.spool.receiver(south).offsetsMs.get(1), 4321);
-  await moved.spool.close();
+  await moved.spool.close(2000);
   assert.equal(disk.names.filter((name) => name.startsWith('receiver')).length, 1);
 
   const others = await loadedSpool({ disk, clock: first.clock, servers: ['a:1', 'b:2'] });
   assert.equal(others.counters.spoolReports, 10);
-  await others.spool.close();
+  await others.spool.close(2000);
   assert.equal(disk.names.filter((name) => name.startsWith('receiver')).length, 0, 'nothing is known of them yet');
 });
 
@@ -400,7 +412,7 @@ test('a report keeps the source that it was sampled under', async () => {
   const first = await loadedSpool({ disk });
   begin(first.spool, 1);
   await fill(first, new RecordingMaker(), 3);
-  await first.spool.close();
+  await first.spool.close(2000);
   const counters = newAgentCounters();
   const { clock } = first;
   const mirror = new Mirror({ disk, clock, log: new MemoryLog(), counters });
@@ -546,7 +558,7 @@ test('property: whatever is appended, cut, freed and restarted, each server gets
             lines[step.to]!.connect();
             break;
           case 'restart':
-            await spool.close();
+            await spool.close(2000);
             if (step.power) disk.cutPower();
             ({ spool, counters } = await loadedSpool(setting));
             nextEpochBegins();

@@ -89,7 +89,7 @@ class Agent {
     await settle();
     for (let waited = 0; waited < 4500; waited += 100) await this.clock.advance(100);
     await this.#running;
-    await this.spool.close();
+    await this.spool.close(2000);
   }
 
   /** Everything that was made has come, once, in order, with its time. */
@@ -389,7 +389,7 @@ test('a bug ends the program, also one that shows while it is stopping', async (
     if (isStopping) stopping.abort();
     fail();
     await assert.rejects(run, bug);
-    spool.close();
+    spool.close(2000);
     assert.equal(clock.timers, 0, 'no timer is left');
   }
 });
