@@ -1,10 +1,10 @@
 import { bytesText, durationText, isoTime, plural } from '../../runtime/words.ts';
 
-/**
- * Why a report reaches no scraper, or not all. Refused when it came: not newer than the newest of its stream, older than
- * the window, ahead of the server's clock. Lost later: it left the window before every scraper had it.
- */
-export const dropReasons = ['not_newer', 'too_old', 'too_far_ahead', 'age', 'memory'] as const;
+/** Refused when it came: not newer than the newest that is stored, or older than the window. */
+export const refusedReasons = ['not_newer', 'too_old'] as const;
+export type RefusedReason = (typeof refusedReasons)[number];
+/** Why a report reaches no scraper, or not all: it was refused, or left the window before every scraper had it. */
+export const dropReasons = [...refusedReasons, 'age', 'memory'] as const;
 export type DropReason = (typeof dropReasons)[number];
 
 export interface Drop {
@@ -18,12 +18,13 @@ export interface Drop {
 /** The reports of one agent that were dropped here, by reason: for its own status, for the log, and since the start. */
 export class Drops {
   readonly #all = new Map<DropReason, Drop>();
-  readonly #unsent = new Map<DropReason, Drop>();
+  readonly #refused = new Map<DropReason, Drop>();
   readonly #unlogged = new Map<DropReason, Drop>();
   readonly #loggedAtMs = new Map<DropReason, number>();
 
   add(reason: DropReason, timeMs: number): void {
-    for (const drops of [this.#all, this.#unsent, this.#unlogged]) {
+    const isRefused = refusedReasons.some((each) => each === reason);
+    for (const drops of [this.#all, this.#unlogged, ...(isRefused ? [this.#refused] : [])]) {
       const { count, firstMs, lastMs } = drops.get(reason) ?? { count: 0, firstMs: timeMs, lastMs: timeMs };
       drops.set(reason, {
         reason,
@@ -39,10 +40,10 @@ export class Drops {
     return [...this.#all.values()];
   }
 
-  /** What the agent has not been told yet; it is, now. */
-  takeUnsent(): Drop[] {
-    const drops = [...this.#unsent.values()];
-    this.#unsent.clear();
+  /** What was refused and the agent does not know of; it is told, now. */
+  takeRefused(): Drop[] {
+    const drops = [...this.#refused.values()];
+    this.#refused.clear();
     return drops;
   }
 
@@ -75,8 +76,6 @@ export function dropText(
       return `refused ${reports}: ${window}; raise --window to take a longer backlog`;
     case 'not_newer':
       return `refused ${reports}: not newer than what is stored; look whether two hosts run under this name, and at its clock`;
-    case 'too_far_ahead':
-      return `refused ${reports}: ahead of this server's clock; the agent measures again and sends them once more; is NTP on here? (timedatectl)`;
     case 'age':
       return `dropped ${reports} that not every scraper had fetched: ${window}; raise --window or scrape more often`;
     case 'memory':

@@ -6,10 +6,14 @@ import { encodeKey } from '../../protocol/delta.ts';
 import { limits } from '../../protocol/limits.ts';
 import type { Begin, EpochSeq } from '../../protocol/messages.ts';
 import type { Clock } from '../../runtime/clock.ts';
+import { Drops } from './drops.ts';
 import { SchemasInUse } from './schemas.ts';
 import { type AppendedReport, type Receipt, Window } from './window.ts';
 
-/** What became of a report. Only `stored` reaches a scraper; the others are acknowledged too, or they would come for ever. */
+/**
+ * What became of a report. Only `stored` reaches a scraper. The others are acknowledged too, or they would come for ever;
+ * all but `too_far_ahead`, which says that one of the two clocks is wrong, and nothing of the report.
+ */
 export const outcomes = ['stored', 'duplicate', 'not_newer', 'too_old', 'too_far_ahead'] as const;
 export type Outcome = (typeof outcomes)[number];
 
@@ -54,10 +58,12 @@ export class AgentRecord {
   identity: string | undefined;
   /** Newest time stored so far, also before a restart: nothing at or before it is stored again. */
   newestMs = -Infinity;
+  /** What was refused when it came, or left the window before every scraper had it. */
+  readonly drops = new Drops();
   /** When a report last came in, whatever became of it: on the wall clock, for people and for the file. */
   reportAtMs: number;
-  /** The same on the monotonic clock; undefined before the first report since this server started. */
-  reportAtMonotonicMs: number | undefined;
+  /** The last report since this server started: when it came, on the monotonic clock, and what became of it. */
+  #last: { readonly atMonotonicMs: number; readonly outcome: Outcome } | undefined;
   /** The last report received, and the last one evicted, for acks. */
   received: EpochSeq | undefined;
   evicted: Receipt | undefined;
@@ -88,17 +94,62 @@ export class AgentRecord {
     return this.window.receipt(committedMs) ?? this.evicted;
   }
 
-  /** No report for three intervals and 5 s. One that was never heard since the start is down. */
+  /** A report has come, now. */
+  reported(outcome: Outcome, { nowMs, monotonicMs }: { readonly nowMs: number; readonly monotonicMs: number }): void {
+    this.reportAtMs = nowMs;
+    this.#last = { atMonotonicMs: monotonicMs, outcome };
+  }
+
+  /** When the last report came, on the monotonic clock; undefined before the first since this server started. */
+  get reportAtMonotonicMs(): number | undefined {
+    return this.#last?.atMonotonicMs;
+  }
+
+  /** Its newest report came within three intervals and 5 s, and is stored: one that is refused shows nobody anything. */
   up(monotonicMs: number): boolean {
-    const at = this.reportAtMonotonicMs;
-    return at !== undefined && monotonicMs - at <= 3 * this.intervalMs + 5000;
+    if (this.#last === undefined) return false;
+    const { atMonotonicMs, outcome } = this.#last;
+    const isStored = outcome === 'stored' || outcome === 'duplicate';
+    return isStored && monotonicMs - atMonotonicMs <= 3 * this.intervalMs + 5000;
+  }
+
+  /**
+   * The wall clock was set. What is not acknowledged is forgotten, for its agent sends it again with right times; `ackedMs`
+   * is up to when reports are acknowledged. After a step backwards what was acknowledged may be ahead of what comes next,
+   * and is forgotten too: every scraper has it.
+   */
+  clockStepped(deltaMs: number, ack: EpochSeq | undefined, ackedMs: number): void {
+    const untilMs = Math.min(ackedMs, ackedMs + deltaMs - stepMarginMs);
+    this.window.forgetAfter(deltaMs < 0 ? untilMs : ackedMs);
+    this.window.clockStepped(deltaMs);
+    this.newestMs = Math.min(this.newestMs, deltaMs < 0 ? untilMs : ackedMs);
+    this.received = ack;
+    this.evicted = ack && { ...ack, timeMs: this.newestMs };
+    let isAcked = ack !== undefined && this.epochs.has(ack.epoch);
+    for (const epoch of this.epochs.keys()) {
+      if (epoch === ack?.epoch) {
+        this.epochs.set(epoch, ack.seq);
+        isAcked = false;
+      } else if (!isAcked) this.epochs.delete(epoch);
+    }
+    this.reportAtMs += deltaMs;
+    if (this.connectedAtMs !== undefined) this.connectedAtMs += deltaMs;
   }
 }
+
+// An agent's measurement of the clock may be wrong by half a round trip, and an offset of up to 2 s is none.
+const stepMarginMs = 3000;
 
 /** A report as its connection has decoded it. */
 export interface ReceivedReport extends AppendedReport {
   /** The report before it in the same stream is the newest one that is stored, so that a delta can follow it. */
   readonly follows: boolean;
+}
+
+/** What an agent is acknowledged, and up to which time: of it, every scraper has all. */
+export interface Acknowledged {
+  readonly ack: EpochSeq | undefined;
+  readonly untilMs: number;
 }
 
 /** AgentId → what is known of it; bounds over the fleet; forgetting. */
@@ -113,7 +164,11 @@ export class Store {
     this.#options = options;
     const counting = (reason: EvictionReason) => (agent: AgentRecord) => {
       const wantedAfterMs = options.wantedAfterMs(agent.id, reason);
-      return (timeMs: number) => options.onEvict(reason, timeMs > wantedAfterMs);
+      return (timeMs: number) => {
+        const isUnscraped = timeMs > wantedAfterMs;
+        if (isUnscraped) agent.drops.add(reason, timeMs);
+        options.onEvict(reason, isUnscraped);
+      };
     };
     this.#evictions = { age: counting('age'), memory: counting('memory') };
   }
@@ -157,23 +212,31 @@ export class Store {
 
   /** Stores a report, or says why not. */
   receive(agent: AgentRecord, report: ReceivedReport): Outcome {
-    const outcome = this.#accept(agent, report);
-    this.#options.onReport(outcome);
-    this.#options.onReceived(agent);
+    const { clock, onReport, onReceived } = this.#options;
+    const nowMs = clock.nowMs();
+    const outcome = this.#judge(agent, report, nowMs);
+    if (outcome === 'stored') this.#append(agent, report);
+    // Received is what has met no bug on its way.
+    if (outcome !== 'duplicate' && outcome !== 'too_far_ahead') {
+      agent.epochs.set(report.epoch, report.seq);
+      agent.received = { epoch: report.epoch, seq: report.seq };
+    }
+    if (outcome === 'too_old' || outcome === 'not_newer') agent.drops.add(outcome, report.timeMs);
+    agent.reported(outcome, { nowMs, monotonicMs: clock.monotonicMs() });
+    if (this.windowBytes > this.#options.memoryBytesMax) this.#evictForMemory();
+    onReport(outcome);
+    onReceived(agent);
     return outcome;
   }
 
-  #accept(agent: AgentRecord, report: ReceivedReport): Outcome {
-    const { clock, windowMs, memoryBytesMax } = this.#options;
-    const nowMs = clock.nowMs();
-    agent.reportAtMs = nowMs;
-    agent.reportAtMonotonicMs = clock.monotonicMs();
-    if (report.seq <= (agent.epochs.get(report.epoch) ?? 0)) return 'duplicate';
-    agent.epochs.set(report.epoch, report.seq);
-    agent.received = { epoch: report.epoch, seq: report.seq };
-    if (report.timeMs > nowMs + limits.futureMsMax) return 'too_far_ahead';
-    if (report.timeMs <= agent.newestMs) return 'not_newer';
-    if (report.timeMs < nowMs - windowMs) return 'too_old';
+  #judge(agent: AgentRecord, { epoch, seq, timeMs }: ReceivedReport, nowMs: number): Outcome {
+    if (seq <= (agent.epochs.get(epoch) ?? 0)) return 'duplicate';
+    if (timeMs > nowMs + limits.futureMsMax) return 'too_far_ahead';
+    if (timeMs <= agent.newestMs) return 'not_newer';
+    return timeMs < nowMs - this.#options.windowMs ? 'too_old' : 'stored';
+  }
+
+  #append(agent: AgentRecord, report: ReceivedReport): void {
     const { window } = agent;
     const before = window.bytes;
     const isKey = report.key || !report.follows || window.needsKey(report);
@@ -185,8 +248,17 @@ export class Store {
     agent.newestMs = report.timeMs;
     agent.schema = report.schema;
     this.#windowBytes += window.bytes - before;
-    if (this.windowBytes > memoryBytesMax) this.#evictForMemory();
-    return 'stored';
+  }
+
+  /** The wall clock was set by so much. `ackOf` says what of an agent is acknowledged, and up to when. */
+  clockStepped(deltaMs: number, ackOf: (agent: AgentRecord) => Acknowledged): void {
+    for (const agent of this.#agents.values()) {
+      const before = agent.window.bytes;
+      const { ack, untilMs } = ackOf(agent);
+      agent.clockStepped(deltaMs, ack, untilMs);
+      this.#windowBytes += agent.window.bytes - before;
+      this.#letSchemaGo(agent);
+    }
   }
 
   /**
@@ -205,7 +277,7 @@ export class Store {
   evictByAge(agent: AgentRecord, nowMs = this.#options.clock.nowMs()): void {
     const { window } = agent;
     const beforeMs = nowMs - this.#options.windowMs;
-    if ((window.oldestMs ?? Infinity) >= beforeMs) return;
+    if ((window.oldestAgedMs ?? Infinity) >= beforeMs) return;
     const before = window.bytes;
     agent.evicted = window.evictBefore(beforeMs, this.#evictions.age(agent)) ?? agent.evicted;
     this.#windowBytes += window.bytes - before;

@@ -179,12 +179,41 @@ export class Window {
     return undefined;
   }
 
-  /** Forgets what is older than `ms`. Bytes come back when a whole chunk is gone. Returns the last one that went. */
+  /** When the oldest report was made, by the wall clock as it is set now. */
+  get oldestAgedMs(): number | undefined {
+    const chunk = this.#chunks[0];
+    return chunk && chunk.timesMs[chunk.first]! + chunk.steppedMs;
+  }
+
+  /** The wall clock was set by so much: what is held keeps its times, and gets no older by it. */
+  clockStepped(deltaMs: number): void {
+    for (const chunk of this.#chunks) chunk.steppedMs += deltaMs;
+  }
+
+  /** Forgets what is newer than `ms`: its agent sends it again. */
+  forgetAfter(ms: number): void {
+    while (this.#newest.length > 0 && this.#newest.at(-1)!.timeMs > ms) {
+      this.#bytes -= heldBytes(this.#newest.pop()!);
+    }
+    for (let chunk = this.#chunks.at(-1); chunk !== undefined; chunk = this.#chunks.at(-1)) {
+      const to = Math.max(chunk.first, firstAfter(chunk.timesMs, ms));
+      this.#reportCount -= chunk.timesMs.length - to;
+      if (to > chunk.first) {
+        this.#bytes += chunk.cut(to);
+        return;
+      }
+      this.#chunks.pop();
+      this.#bytes -= chunk.bytes + chunkOverheadBytes;
+      this.#schemas.release(chunk.schema);
+    }
+  }
+
+  /** Forgets what was made before `ms`, by the wall clock as it is set now. Bytes come back when a whole chunk is gone. Returns the last one that went. */
   evictBefore(ms: number, onEvict?: (timeMs: number) => void): Receipt | undefined {
     let evicted: Receipt | undefined;
     while (this.#chunks.length > 0) {
       const chunk = this.#chunks[0]!;
-      const to = firstAtOrAfter(chunk.timesMs, ms);
+      const to = firstAtOrAfter(chunk.timesMs, ms - chunk.steppedMs);
       if (to <= chunk.first) break;
       evicted = this.#evictTo(chunk, to, onEvict);
       if (to < chunk.timesMs.length) break;
@@ -311,6 +340,8 @@ class Chunk {
   #payloads = Buffer.allocUnsafeSlow(payloadBytesFirst);
   /** Where what has not been evicted begins. */
   first = 0;
+  /** By how much the wall clock was set since it was opened. */
+  steppedMs = 0;
 
   constructor(key: AppendedReport) {
     this.schema = key.schema;
@@ -346,6 +377,14 @@ class Chunk {
     if (this.seqs.length === 1) this.#samplesOfAll = samples;
     else if (samples !== this.#samplesOfAll) this.#samples ??= Array(this.seqs.length - 1).fill(this.#samplesOfAll);
     this.#samples?.push(samples);
+  }
+
+  /** Forgets the reports from `to` on. Returns the change in bytes. */
+  cut(to: number): number {
+    const before = this.bytes;
+    this.seqs.length = this.timesMs.length = this.#ends.length = to;
+    if (this.#samples !== undefined) this.#samples.length = to;
+    return this.bytes - before;
   }
 
   /** Nothing more comes: gives back what was kept for it. Returns the change in bytes. */

@@ -14,10 +14,10 @@ test('drops are counted by reason, with the times of the oldest and the newest',
     { reason: 'memory', count: 1, firstMs: 7, lastMs: 7 },
   ];
   assert.deepEqual(drops.all, all);
-  assert.deepEqual(drops.takeUnsent(), all);
-  assert.deepEqual(drops.takeUnsent(), []);
+  assert.deepEqual(drops.takeRefused(), [all[0]], 'the agent is told what was refused');
+  assert.deepEqual(drops.takeRefused(), []);
   drops.add('too_old', 20_000);
-  assert.deepEqual(drops.takeUnsent(), [{ reason: 'too_old', count: 1, firstMs: 20_000, lastMs: 20_000 }]);
+  assert.deepEqual(drops.takeRefused(), [{ reason: 'too_old', count: 1, firstMs: 20_000, lastMs: 20_000 }]);
   assert.deepEqual(drops.all[0], { reason: 'too_old', count: 4, firstMs: 1000, lastMs: 20_000 });
 });
 

@@ -34,7 +34,7 @@ function makeStore(options: Partial<StoreOptions> = {}) {
   return { clock, seen, store };
 }
 
-test('a report is stored, or dropped for one of four reasons; it is received whatever becomes of it', async () => {
+test('a report is stored, or not for one of four reasons; it is received unless it is too far ahead', async () => {
   const { clock, seen, store } = makeStore();
   const agent = store.agent(name('a'));
   const maker = new ReportMaker();
@@ -47,6 +47,8 @@ test('a report is stored, or dropped for one of four reasons; it is received wha
   assert.equal(receive(nowMs - 1), 'stored');
   assert.equal(receive(nowMs - 1), 'not_newer');
   assert.equal(receive(nowMs + limits.futureMsMax + 1), 'too_far_ahead');
+  assert.deepEqual(agent.received, { epoch: 1, seq: 4 }, 'one of the clocks is wrong: it is to come again');
+  maker.seq = 5;
   assert.equal(receive(nowMs + limits.futureMsMax), 'stored');
   maker.seq = 2;
   assert.equal(receive(nowMs + 1), 'duplicate');
@@ -54,6 +56,21 @@ test('a report is stored, or dropped for one of four reasons; it is received wha
   assert.deepEqual(agent.received, { epoch: 1, seq: 6 });
   assert.deepEqual(seen.outcomes, ['too_old', 'stored', 'stored', 'not_newer', 'too_far_ahead', 'stored', 'duplicate']);
   assert.equal(seen.received, seen.outcomes.length);
+  const refused = (reason: string, timeMs: number) => ({ reason, count: 1, firstMs: timeMs, lastMs: timeMs });
+  assert.deepEqual(agent.drops.all, [refused('too_old', nowMs - windowMs - 1), refused('not_newer', nowMs - 1)]);
+});
+
+test('a report that meets a bug is not received, and comes again', () => {
+  const { clock, store } = makeStore();
+  const agent = store.agent(name('a'));
+  const maker = new ReportMaker();
+  agent.window.append = () => {
+    throw new RangeError('a bug');
+  };
+  assert.throws(() => store.receive(agent, maker.make(clock.nowMs(), [1])), RangeError);
+  assert.equal(agent.received, undefined);
+  assert.deepEqual([...agent.epochs], []);
+  assert.equal(agent.up(clock.monotonicMs()), false);
 });
 
 test('what was newest stays the bound when the window is empty again', async () => {
@@ -150,16 +167,36 @@ test('a delta whose chain is broken is stored as a key, with the same values', (
   ]);
 });
 
-test('an agent is up for three intervals and 5 s after a report, whatever became of it', async () => {
+test('an agent is up for three intervals and 5 s after a report', async () => {
   const { clock, store } = makeStore();
   const agent = store.agent(name('a'));
   agent.intervalMs = 10_000;
   assert.equal(agent.up(clock.monotonicMs()), false);
-  store.receive(agent, new ReportMaker().make(0, [1])); // too old
+  store.receive(agent, new ReportMaker().make(clock.nowMs(), [1]));
   await clock.advance(35_000);
   assert.equal(agent.up(clock.monotonicMs()), true);
   await clock.advance(1);
   assert.equal(agent.up(clock.monotonicMs()), false);
+});
+
+test('an agent whose newest report was refused is not up, whatever came before', () => {
+  const { clock, store } = makeStore();
+  const agent = store.agent(name('a'));
+  agent.intervalMs = 10_000;
+  const maker = new ReportMaker();
+  const nowMs = clock.nowMs();
+  const isUpAfter = (timeMs: number) => {
+    store.receive(agent, maker.make(timeMs, [1]));
+    return agent.up(clock.monotonicMs());
+  };
+  assert.equal(isUpAfter(nowMs), true);
+  assert.equal(isUpAfter(nowMs), false, 'not newer');
+  assert.equal(isUpAfter(nowMs + 1), true);
+  assert.equal(isUpAfter(nowMs - windowMs - 1), false, 'too old');
+  maker.seq = 0;
+  assert.equal(isUpAfter(nowMs), true, 'a duplicate');
+  maker.seq = 9;
+  assert.equal(isUpAfter(nowMs + limits.futureMsMax + 1), false, 'too far ahead');
 });
 
 test('a step of the wall clock makes no agent go down', async () => {
@@ -169,6 +206,94 @@ test('a step of the wall clock makes no agent go down', async () => {
   store.receive(agent, new ReportMaker().make(clock.nowMs(), [1]));
   clock.step(3_600_000);
   assert.equal(agent.up(clock.monotonicMs()), true);
+});
+
+/** An agent with reports 1 to 10, a minute apart, the last one now. */
+function tenReports() {
+  const world = makeStore();
+  const agent = world.store.agent(name('a'));
+  const maker = new ReportMaker();
+  const nowMs = world.clock.nowMs();
+  const timeOf = (seq: number) => nowMs - (10 - seq) * 60_000;
+  for (let seq = 1; seq <= 10; seq++) world.store.receive(agent, maker.make(timeOf(seq), [seq]));
+  const held = () => agent.window.read(-Infinity, Infinity, 99).flatMap(({ reports }) => reports.map(({ seq }) => seq));
+  const step = (deltaMs: number, seq: number) => {
+    world.clock.step(deltaMs);
+    world.store.clockStepped(deltaMs, () => ({ ack: { epoch: 1, seq }, untilMs: timeOf(seq) }));
+  };
+  return { ...world, agent, maker, timeOf, held, step };
+}
+
+test('the clock is set: what is not acknowledged is forgotten and comes again; nothing is evicted by it', () => {
+  for (const deltaMs of [7_200_000, -7_200_000, 12_000, -12_000]) {
+    const { clock, seen, store, agent, maker, timeOf, held, step } = tenReports();
+    const { windowBytes } = store;
+    step(deltaMs, 6);
+    assert.deepEqual([...agent.epochs], [[1, 6]], 'the welcome asks for the rest');
+    assert.deepEqual(agent.received, { epoch: 1, seq: 6 });
+    assert.ok(store.windowBytes < windowBytes);
+    // After a step forwards, what every scraper has stays readable: by its age it is as old as before.
+    store.evictByAge(agent);
+    const kept = deltaMs > 0 ? [1, 2, 3, 4, 5, 6] : deltaMs === -12_000 ? [1, 2, 3, 4, 5] : [];
+    assert.deepEqual(held(), kept);
+    assert.deepEqual(seen.evicted, []);
+    // They come again, with the times of the clock as it is now; a measurement is up to half a second off.
+    maker.seq = 6;
+    maker.breakChain();
+    for (let seq = 7; seq <= 10; seq++) {
+      assert.equal(store.receive(agent, maker.make(timeOf(seq) + deltaMs - 500, [seq])), 'stored');
+    }
+    assert.deepEqual(held(), [...kept, 7, 8, 9, 10]);
+    assert.deepEqual(agent.ack(Infinity), { epoch: 1, seq: 10 });
+    assert.equal(agent.up(clock.monotonicMs()), true);
+  }
+});
+
+test('what came before a step leaves the window when it is old, by the time that has passed', async () => {
+  const { clock, seen, store, agent, held, step } = tenReports();
+  step(7_200_000, 6);
+  await clock.advance(windowMs - 9 * 60_000);
+  store.evictByAge(agent);
+  assert.deepEqual(held(), [1, 2, 3, 4, 5, 6]);
+  await clock.advance(60_000);
+  store.evictByAge(agent);
+  assert.deepEqual(held(), [2, 3, 4, 5, 6]);
+  assert.deepEqual(seen.evicted, ['age']);
+});
+
+test('of an agent that is acknowledged nothing yet, a step forgets all', () => {
+  const { store, agent, held, clock } = tenReports();
+  clock.step(60_000);
+  store.clockStepped(60_000, () => ({ ack: undefined, untilMs: -Infinity }));
+  assert.deepEqual(held(), []);
+  assert.deepEqual([...agent.epochs], []);
+  assert.equal(agent.received, undefined);
+  assert.equal(agent.newestMs, -Infinity);
+  assert.equal(store.windowBytes, 0);
+});
+
+test('epochs before the acknowledged one are known whole, those after it not at all', () => {
+  const { clock, store } = makeStore();
+  const agent = store.agent(name('a'));
+  for (const epoch of [1, 2, 3]) {
+    store.begin(agent, epoch, 0);
+    const maker = new ReportMaker({ epoch });
+    for (let seq = 1; seq <= 3; seq++) store.receive(agent, maker.make(clock.nowMs() + epoch * 10 + seq, [1]));
+  }
+  store.clockStepped(5000, () => ({ ack: { epoch: 2, seq: 2 }, untilMs: clock.nowMs() + 22 }));
+  assert.deepEqual(
+    [...agent.epochs],
+    [
+      [1, 3],
+      [2, 2],
+    ],
+  );
+});
+
+test('a step makes nobody look silent for a day', () => {
+  const { store, step } = tenReports();
+  step(2 * 86_400_000, 10);
+  assert.deepEqual(store.tidy(), []);
 });
 
 test('an agent is forgotten a day after its last report, unless it is connected', async () => {

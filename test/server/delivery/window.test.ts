@@ -27,6 +27,8 @@ function append(window: Window, report: ReceivedReport): void {
 interface Row {
   readonly chunk: number;
   readonly report: ReceivedReport;
+  /** By how much the wall clock was set since. */
+  readonly steppedMs: number;
 }
 
 /** A window as an array of reports, each with the number of its chunk. */
@@ -50,13 +52,26 @@ class Model {
     append(this.window, { ...report, sums, present });
     sums.fill(Number.NaN);
     present.fill(0);
-    this.rows.push({ chunk: this.#chunk, report });
+    this.rows.push({ chunk: this.#chunk, report, steppedMs: 0 });
   }
 
   evictBefore(ms: number): void {
     const evicted: number[] = [];
     const receipt = this.window.evictBefore(ms, (timeMs) => evicted.push(timeMs));
-    this.#checkEvicted(this.rows.filter(({ report }) => report.timeMs < ms).length, evicted, receipt);
+    const kept = this.rows.findIndex(({ report, steppedMs }) => report.timeMs + steppedMs >= ms);
+    this.#checkEvicted(kept < 0 ? this.rows.length : kept, evicted, receipt);
+  }
+
+  /** The wall clock is set, and what is newer than that, and a while more, is forgotten. */
+  step(deltaMs: number, moreMs: number): void {
+    const untilMs = Math.min(this.nowMs, this.nowMs + deltaMs) - moreMs;
+    this.window.forgetAfter(untilMs);
+    this.window.clockStepped(deltaMs);
+    this.rows = this.rows
+      .filter(({ report }) => report.timeMs <= untilMs)
+      .map((row) => ({ ...row, steppedMs: row.steppedMs + deltaMs }));
+    this.nowMs += deltaMs;
+    this.maker.breakChain();
   }
 
   evictOldestChunk(): void {
@@ -71,6 +86,7 @@ class Model {
     const times = rows.map(({ report }) => report.timeMs);
     assert.equal(window.reportCount, rows.length);
     assert.equal(window.oldestMs, times[0]);
+    assert.equal(window.oldestAgedMs, rows[0] && rows[0].report.timeMs + rows[0].steppedMs);
     assert.equal(window.newestMs, times.at(-1));
     if (rows.length === 0) assert.equal(window.bytes, 0);
     else assert.ok(window.bytes > rows.length * 24, `${window.bytes} bytes`);
@@ -148,6 +164,14 @@ const command = fc.oneof(
     arbitrary: fc.record({ do: fc.constant('evict' as const), ageMs: fc.integer({ min: 0, max: 99_999 }) }),
   },
   { weight: 1, arbitrary: fc.record({ do: fc.constant('evictChunk' as const) }) },
+  {
+    weight: 1,
+    arbitrary: fc.record({
+      do: fc.constant('step' as const),
+      deltaMs: fc.integer({ min: -50_000, max: 50_000 }),
+      moreMs: fc.integer({ min: 0, max: 50_000 }),
+    }),
+  },
 );
 const look = fc.record({
   afterMs: fc.oneof(fc.constant(Infinity), fc.integer({ min: -10, max: 99_999 })),
@@ -180,6 +204,9 @@ test('a window is an array of reports, whatever is appended, evicted and read', 
             break;
           case 'evictChunk':
             model.evictOldestChunk();
+            break;
+          case 'step':
+            model.step(step.deltaMs, step.moreMs);
             break;
         }
         model.check(model.nowMs - afterMs, model.nowMs - afterMs + forMs, reportsMax);
