@@ -7,6 +7,7 @@ import { KeyRing } from './ingest/key-ring.ts';
 import { fleetKeysText } from './ingest/keys.ts';
 import { readRevocations, writeRevocations } from './ingest/revocations.ts';
 import type { ServerOptions } from './options.ts';
+import type { ServerClockStatus } from './server-clock.ts';
 import { advertisedAddress, commandSettings, readFleetKeys, readSettings } from './settings.ts';
 import type { AgentStatus, ServerStatus } from './status.ts';
 
@@ -111,11 +112,46 @@ function agentsText(list: readonly AgentStatus[]): string {
     String(agent.windowReports),
     agent.unscrapedReports === null ? '-' : String(agent.unscrapedReports),
     `${agent.clockOffsetSeconds}s`,
+    agent.spoolReports === undefined ? '-' : String(agent.spoolReports),
+    droppedText(agent),
   ]);
   return table([
-    ['NAME', 'STATE', 'CONNECTION', 'KEY', 'NEWEST REPORT', 'EVERY', 'SERIES', 'HELD', 'UNSCRAPED', 'OFFSET'],
+    [
+      'NAME',
+      'STATE',
+      'CONNECTION',
+      'KEY',
+      'NEWEST REPORT',
+      'EVERY',
+      'SERIES',
+      'HELD',
+      'UNSCRAPED',
+      'OFFSET',
+      'SPOOL',
+      'DROPPED',
+    ],
     ...rows,
   ]);
+}
+
+/** `369 too_old, 12 by the agent` */
+function droppedText({ drops, droppedByAgent = 0 }: AgentStatus): string {
+  const texts = drops.map(({ count, reason }) => `${count} ${reason}`);
+  if (droppedByAgent > 0) texts.push(`${droppedByAgent} by the agent`);
+  return texts.length === 0 ? '-' : texts.join(', ');
+}
+
+function clockText({ steps, lastStep, aheadOfAgents }: ServerClockStatus): string {
+  const texts: string[] = [];
+  if (aheadOfAgents !== undefined) {
+    const { seconds, agents: count, of } = aheadOfAgents;
+    const way = seconds > 0 ? 'ahead of' : 'behind';
+    texts.push(`${Math.abs(seconds)} s ${way} ${count} of ${of} agents: probably wrong; check NTP (timedatectl)`);
+  }
+  if (lastStep !== undefined) {
+    texts.push(`set ${plural(steps, 'time')} since the start, last by ${lastStep.seconds} s at ${lastStep.at}`);
+  }
+  return texts.length === 0 ? 'not set since the start' : texts.join('; ');
 }
 
 function statusText(server: ServerStatus): string {
@@ -125,6 +161,7 @@ function statusText(server: ServerStatus): string {
     `agents    ${counts.up} of ${counts.known} up, ${counts.connected} connected`,
     `windows   ${plural(server.windowReports, 'report')} in ${mebibytesText(server.windowBytes)} of ${mebibytesText(server.windowBytesMax)}, ` +
       `kept for ${Math.round(server.windowSeconds / 60)} min`,
+    `clock     ${clockText(server.clock)}`,
   ];
   if (scrapers.length === 0)
     return `${lines.join('\n')}\nscrapers  none yet: reports are acknowledged as they arrive\n`;

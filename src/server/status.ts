@@ -1,9 +1,11 @@
 import type { Clock } from '../runtime/clock.ts';
 import { isoTime } from '../runtime/words.ts';
 import type { Delivery } from './delivery/delivery.ts';
+import type { DropReason } from './delivery/drops.ts';
 import { streamOf } from './delivery/scrape.ts';
 import type { AgentRecord } from './delivery/store.ts';
 import type { ServerGauges } from './own-metrics.ts';
+import type { ServerClockStatus } from './server-clock.ts';
 import { scraperText } from './web/identify.ts';
 
 /** One agent as `/api/v1/agents`, `sysmon-server agents --json` and the page show it. Times are ISO 8601. */
@@ -28,6 +30,19 @@ export interface AgentStatus {
   readonly windowBytes: number;
   /** Reports that some known scraper has not had; null where nobody scrapes. */
   readonly unscrapedReports: number | null;
+  /** Reports that were refused, or left the window before every scraper had them, since the server's start. */
+  readonly drops: readonly DropStatus[];
+  /** What its last ping said: reports in its spool, and those that it has dropped since its start. */
+  readonly spoolReports?: number;
+  readonly droppedByAgent?: number;
+}
+
+export interface DropStatus {
+  readonly reason: DropReason;
+  readonly count: number;
+  /** The times of the oldest and the newest of them. */
+  readonly firstAt: string;
+  readonly lastAt: string;
 }
 
 export interface ScraperStatus {
@@ -53,6 +68,7 @@ export interface ServerStatus {
   readonly windowBytesMax: number;
   readonly windowReports: number;
   readonly windowSeconds: number;
+  readonly clock: ServerClockStatus;
   readonly scrapers: readonly ScraperStatus[];
 }
 
@@ -63,6 +79,7 @@ export interface StatusSources {
   readonly startedAtMs: number;
   readonly windowMs: number;
   readonly memoryBytesMax: number;
+  readonly serverClock: { readonly status: ServerClockStatus };
 }
 
 export function agentsStatus({ clock, delivery }: StatusSources): AgentStatus[] {
@@ -90,6 +107,11 @@ function agentStatus(agent: AgentRecord, up: boolean, delivery: Delivery): Agent
     windowReports: agent.window.reportCount,
     windowBytes: agent.window.bytes,
     unscrapedReports: confirmedMs === Infinity ? null : agent.window.countAfter(confirmedMs),
+    drops: agent.drops.all.map(({ reason, count, firstMs, lastMs }) => ({
+      ...{ reason, count, firstAt: isoTime(firstMs), lastAt: isoTime(lastMs) },
+    })),
+    ...(agent.spoolReports === undefined ? {} : { spoolReports: agent.spoolReports }),
+    ...(agent.droppedReports === undefined ? {} : { droppedByAgent: agent.droppedReports }),
   };
 }
 
@@ -109,6 +131,7 @@ export function serverStatus(sources: StatusSources): ServerStatus {
     windowBytesMax: memoryBytesMax,
     windowReports: agents.reduce((sum, agent) => sum + agent.window.reportCount, 0),
     windowSeconds: windowMs / 1000,
+    clock: sources.serverClock.status,
     scrapers: scrapersStatus(sources),
   };
 }

@@ -1,11 +1,11 @@
 import type { AgentId } from '../model/agent-id.ts';
 import { ProtocolError } from '../protocol/errors.ts';
-import { limits } from '../protocol/limits.ts';
-import { type BootClock, type Clock, ClockWatch, runEvery } from '../runtime/clock.ts';
+import { type BootClock, type Clock, runEvery } from '../runtime/clock.ts';
 import { ListenError, type Listener, type ListenOptions, listenErrorOf } from '../runtime/listen.ts';
 import { type Log, onceAMinute, type SeldomLog } from '../runtime/log.ts';
 import { version } from '../runtime/version.ts';
 import { plural, reasonOf, secondsText } from '../runtime/words.ts';
+import { AgentsLog } from './agents-log.ts';
 import { Delivery } from './delivery/delivery.ts';
 import type { StateDisk } from './delivery/state-file.ts';
 import { Exposition } from './exposition/exposition.ts';
@@ -17,6 +17,7 @@ import type { Revocations } from './ingest/revocations.ts';
 import { FrameScheduler } from './ingest/scheduler.ts';
 import { Registry, ServerMetrics } from './own-metrics.ts';
 import { scraperChanged } from './scraper-changes.ts';
+import { ServerClock } from './server-clock.ts';
 import type { Settings } from './settings.ts';
 import {
   type AgentStatus,
@@ -64,7 +65,8 @@ export class Server {
   readonly #keyRing: KeyRing;
   readonly #admission: Admission;
   readonly #sources: StatusSources;
-  readonly #clockWatch: ClockWatch;
+  readonly #serverClock: ServerClock;
+  readonly #agentsLog: AgentsLog;
   /** What is open, in the order in which it was opened. */
   readonly #closing: (() => Promise<void> | void)[] = [];
   #isReady = false;
@@ -73,13 +75,17 @@ export class Server {
     const { settings, clock, log } = parts;
     const { windowMs, memoryBytesMax } = settings;
     this.#parts = parts;
-    this.#clockWatch = new ClockWatch({ ...parts, stepMsMin: limits.clockOffsetIgnoredMs });
+    this.#serverClock = new ServerClock(parts);
+    this.#agentsLog = new AgentsLog({ log, windowMs, memoryBytesMax });
     this.#seldom = onceAMinute(log, clock);
     this.#keyRing = new KeyRing(settings.fleetKeys, settings.revoked);
     this.metrics = new ServerMetrics(new Registry(), { version, gauges: () => serverGauges(this.#sources) });
     this.delivery = newDelivery(parts, { metrics: this.metrics, seldom: this.#seldom });
     const startedAtMs = clock.nowMs();
-    this.#sources = { clock, delivery: this.delivery, version, startedAtMs, windowMs, memoryBytesMax };
+    this.#sources = {
+      ...{ clock, delivery: this.delivery, version, startedAtMs, windowMs, memoryBytesMax },
+      serverClock: this.#serverClock,
+    };
     this.#admission = new Admission({
       clock,
       log,
@@ -100,6 +106,8 @@ export class Server {
       const tidying = runEvery(clock, tidyEveryMs, () => {
         this.#lookAtClock();
         this.delivery.tidy();
+        this.#agentsLog.look(this.delivery.store.agents, clock.monotonicMs());
+        this.#serverClock.compare(this.delivery.store.agents.values());
       });
       this.#closing.push(() => tidying.stop());
       this.#isReady = true;
@@ -147,12 +155,13 @@ export class Server {
    * they measure this one again, and send that once more with right times.
    */
   #lookAtClock(): void {
-    const stepMs = this.#clockWatch.look();
+    const stepMs = this.#serverClock.look();
     if (stepMs === 0) return;
     this.metrics.clockStepped();
     const way = stepMs > 0 ? 'forwards' : 'back';
     const by = secondsText(Math.abs(stepMs));
     const error = new ProtocolError('clock', `the clock of the server was set ${way} by ${by}; measure it again`);
+    this.delivery.clockStepped(stepMs);
     const ended = this.#admission.refuseAll(error);
     this.#parts.log.warn(
       `the clock of this host was set ${way} by ${by}; ${plural(ended, 'connection')} ended, so that agents measure it ` +
@@ -220,15 +229,7 @@ function newDelivery(
       memoryBytesMax,
       forgetAfterMs: 24 * 3_600_000,
       onReport: (outcome) => metrics.report(outcome),
-      onEvict(reason, unscraped) {
-        metrics.evicted(reason, unscraped);
-        if (!unscraped) return;
-        const advice = reason === 'age' ? '--window' : '--memory-max';
-        seldom.warn(
-          `lost ${reason}`,
-          `reports left the window before every scraper had them: scrape, or raise ${advice}`,
-        );
-      },
+      onEvict: (reason, unscraped) => metrics.evicted(reason, unscraped),
     },
     turn: () => loop.turn(),
     onCursorChange: (change) => scraperChanged(change, { metrics, log, seldom }),

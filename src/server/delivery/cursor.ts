@@ -314,7 +314,12 @@ export class Cursor {
   /** The server's wall clock was set. What was made since has an earlier time than it would have had, where it went back. */
   clockStepped(deltaMs: number): void {
     const back = Math.min(0, deltaMs);
+    if (back === 0) return;
     for (const [stream, ms] of this.positions) this.positions.set(stream, ms + back);
+    // Where one of these is confirmed later, or assumed to have been read, the position must not pass what comes next.
+    for (const answer of this.answers) {
+      answer.until = new Map([...answer.until].map(([stream, ms]) => [stream, ms + back]));
+    }
   }
 
   forget(stream: StreamId): void {

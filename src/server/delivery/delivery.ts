@@ -140,11 +140,19 @@ export class Delivery {
     return changes.length > 0;
   }
 
-  /** The wall clock was set by so much, forwards or backwards. */
+  /**
+   * The wall clock was set by so much, forwards or backwards. Agents send again what is not acknowledged, with times by the
+   * clock as it is now: no position may be behind those.
+   */
   clockStepped(deltaMs: number): void {
     const { clock } = this.#options;
-    this.#acks.clockStepped(deltaMs);
-    this.#changed(this.#cursors.clockStepped(deltaMs, clock.monotonicMs()));
+    const shiftMs = Math.min(0, deltaMs - stepMarginMs);
+    this.store.clockStepped(deltaMs, (agent) => ({
+      ack: this.ack(agent),
+      untilMs: this.#acks.acknowledgedMs(streamOf(agent)) + shiftMs,
+    }));
+    this.#acks.clockStepped(shiftMs);
+    this.#changed(this.#cursors.clockStepped(shiftMs, clock.monotonicMs()));
     this.#file?.changed();
   }
 
@@ -289,6 +297,8 @@ export interface DeliveryOptions {
   onStateError(error: unknown): void;
 }
 
+// An agent's measurement of the clock may be wrong by half a second, and an offset of up to 2 s is none.
+const stepMarginMs = 3000;
 // Prometheus has what is older, or has lost it for good; with an out-of-order window, too much of the past fails a scrape.
 const neverSeenBackMs = 5 * 60_000;
 // From the answer's first byte to the moment in which Prometheus appends its samples: within the scrape's timeout, and

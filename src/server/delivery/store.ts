@@ -64,6 +64,8 @@ export class AgentRecord {
   reportAtMs: number;
   /** The last report since this server started: when it came, on the monotonic clock, and what became of it. */
   #last: { readonly atMonotonicMs: number; readonly outcome: Outcome } | undefined;
+  /** Reports that were stored since this server started. */
+  storedCount = 0;
   /** The last report received, and the last one evicted, for acks. */
   received: EpochSeq | undefined;
   evicted: Receipt | undefined;
@@ -98,6 +100,7 @@ export class AgentRecord {
   reported(outcome: Outcome, { nowMs, monotonicMs }: { readonly nowMs: number; readonly monotonicMs: number }): void {
     this.reportAtMs = nowMs;
     this.#last = { atMonotonicMs: monotonicMs, outcome };
+    if (outcome === 'stored') this.storedCount++;
   }
 
   /** When the last report came, on the monotonic clock; undefined before the first since this server started. */
@@ -105,24 +108,26 @@ export class AgentRecord {
     return this.#last?.atMonotonicMs;
   }
 
-  /** Its newest report came within three intervals and 5 s, and is stored: one that is refused shows nobody anything. */
+  /** Its newest report came within three intervals and 5 s, whatever became of it. */
+  isReporting(monotonicMs: number): boolean {
+    return this.#last !== undefined && monotonicMs - this.#last.atMonotonicMs <= 3 * this.intervalMs + 5000;
+  }
+
+  /** It reports, and its newest report is stored: one that is refused shows nobody anything. */
   up(monotonicMs: number): boolean {
-    if (this.#last === undefined) return false;
-    const { atMonotonicMs, outcome } = this.#last;
-    const isStored = outcome === 'stored' || outcome === 'duplicate';
-    return isStored && monotonicMs - atMonotonicMs <= 3 * this.intervalMs + 5000;
+    const outcome = this.#last?.outcome;
+    return (outcome === 'stored' || outcome === 'duplicate') && this.isReporting(monotonicMs);
   }
 
   /**
-   * The wall clock was set. What is not acknowledged is forgotten, for its agent sends it again with right times; `ackedMs`
-   * is up to when reports are acknowledged. After a step backwards what was acknowledged may be ahead of what comes next,
-   * and is forgotten too: every scraper has it.
+   * The wall clock was set. What is not acknowledged is forgotten, for its agent sends it again with right times. So is
+   * what is newer than `untilMs`: after a step backwards, what was acknowledged may be ahead of what comes next, and every
+   * scraper has it.
    */
-  clockStepped(deltaMs: number, ack: EpochSeq | undefined, ackedMs: number): void {
-    const untilMs = Math.min(ackedMs, ackedMs + deltaMs - stepMarginMs);
-    this.window.forgetAfter(deltaMs < 0 ? untilMs : ackedMs);
+  clockStepped(deltaMs: number, { ack, untilMs }: Acknowledged): void {
+    this.window.forgetAfter(untilMs);
     this.window.clockStepped(deltaMs);
-    this.newestMs = Math.min(this.newestMs, deltaMs < 0 ? untilMs : ackedMs);
+    this.newestMs = Math.min(this.newestMs, untilMs);
     this.received = ack;
     this.evicted = ack && { ...ack, timeMs: this.newestMs };
     let isAcked = ack !== undefined && this.epochs.has(ack.epoch);
@@ -137,16 +142,13 @@ export class AgentRecord {
   }
 }
 
-// An agent's measurement of the clock may be wrong by half a round trip, and an offset of up to 2 s is none.
-const stepMarginMs = 3000;
-
 /** A report as its connection has decoded it. */
 export interface ReceivedReport extends AppendedReport {
   /** The report before it in the same stream is the newest one that is stored, so that a delta can follow it. */
   readonly follows: boolean;
 }
 
-/** What an agent is acknowledged, and up to which time: of it, every scraper has all. */
+/** What an agent is acknowledged, and the time before all of the rest, by the clock as it is set now. */
 export interface Acknowledged {
   readonly ack: EpochSeq | undefined;
   readonly untilMs: number;
@@ -250,12 +252,11 @@ export class Store {
     this.#windowBytes += window.bytes - before;
   }
 
-  /** The wall clock was set by so much. `ackOf` says what of an agent is acknowledged, and up to when. */
+  /** The wall clock was set by so much. */
   clockStepped(deltaMs: number, ackOf: (agent: AgentRecord) => Acknowledged): void {
     for (const agent of this.#agents.values()) {
       const before = agent.window.bytes;
-      const { ack, untilMs } = ackOf(agent);
-      agent.clockStepped(deltaMs, ack, untilMs);
+      agent.clockStepped(deltaMs, ackOf(agent));
       this.#windowBytes += agent.window.bytes - before;
       this.#letSchemaGo(agent);
     }

@@ -10,7 +10,7 @@ import type { Clock, Timer } from '../../runtime/clock.ts';
 import type { Connection } from '../../runtime/connection.ts';
 import { ConnectionError } from '../../runtime/connection.ts';
 import type { Log } from '../../runtime/log.ts';
-import { printable } from '../../runtime/words.ts';
+import { printable, secondsText } from '../../runtime/words.ts';
 import type { Delivery } from '../delivery/delivery.ts';
 import type { AgentRecord } from '../delivery/store.ts';
 import type { Admission } from './admission.ts';
@@ -48,6 +48,7 @@ export class AgentConnection {
   #ackWaiting: EpochSeq | undefined;
   #ackTimer: Timer | undefined;
   #ackSentMs = -Infinity;
+  #refusedTimer: Timer | undefined;
 
   constructor(connection: Connection, options: AgentConnectionOptions) {
     this.#connection = connection;
@@ -77,6 +78,7 @@ export class AgentConnection {
     } finally {
       deadline.cancel();
       this.#ackTimer?.cancel();
+      this.#refusedTimer?.cancel();
       this.#holdSchema(undefined);
       this.#leave();
       await this.#goodbye;
@@ -154,6 +156,8 @@ export class AgentConnection {
       agent.connectedAtMs = undefined;
     };
     this.#acknowledgeNow(agent);
+    // Of a connection that ended before it could be said.
+    this.#sendRefused(agent);
   }
 
   readonly #handlers: Handlers<AgentMessage, [payload: Uint8Array]> = {
@@ -211,6 +215,32 @@ export class AgentConnection {
       follows: this.#follows,
     });
     this.#follows = outcome === 'stored';
+    if (outcome === 'too_far_ahead') this.#endForClock(agent, message.timeMs + source.offsetMs);
+    else if (outcome !== 'stored' && outcome !== 'duplicate') this.#refusedTimer ??= this.#refusedSoon(agent);
+  }
+
+  /** One of the two clocks is wrong. Nothing is refused for that: the agent measures again, and sends the report again. */
+  #endForClock(agent: AgentRecord, timeMs: number): never {
+    const by = secondsText(timeMs - this.#options.clock.nowMs());
+    const text = `a report is ${by} ahead of the server's clock`;
+    this.#options.warn(
+      `clock ${agent.id}`,
+      `agent '${agent.id}': ${text}; its connection was ended, so that it measures the clock again; is NTP on? (timedatectl)`,
+    );
+    throw new ProtocolError('clock', text);
+  }
+
+  /** A backlog that is refused is said in one message, not in hundreds. */
+  #refusedSoon(agent: AgentRecord): Timer {
+    return this.#options.clock.after(refusedEveryMs, () => {
+      this.#refusedTimer = undefined;
+      this.#sendRefused(agent);
+    });
+  }
+
+  #sendRefused(agent: AgentRecord): void {
+    if (this.#ending) return;
+    for (const drop of agent.drops.takeRefused()) this.#send({ kind: 'refused', ...drop });
   }
 
   #holdSchema(schema: Schema | undefined): void {
@@ -265,7 +295,8 @@ export class AgentConnection {
     this.#ending = true;
     this.#options.onEnd(code);
     const line = `${this.#who()} is cut off (${code}): ${refusal.message}`;
-    if (code === 'replaced') this.#options.log.info(line);
+    // A line that was lost shows twice: here by a newer connection, or by silence, and as an agent that is down.
+    if (code === 'replaced' || code === 'silent') this.#options.log.info(line);
     // A bug and a step of the clock have been logged with their size.
     else if (code !== 'internal' && code !== 'clock')
       this.#options.warn(`${code} ${this.#connection.peerAddress}`, line);
@@ -329,3 +360,4 @@ export interface AgentConnectionOptions {
 }
 
 const unsentBytesMax = 64 * 1024;
+const refusedEveryMs = 1000;

@@ -219,7 +219,9 @@ function tenReports() {
   const held = () => agent.window.read(-Infinity, Infinity, 99).flatMap(({ reports }) => reports.map(({ seq }) => seq));
   const step = (deltaMs: number, seq: number) => {
     world.clock.step(deltaMs);
-    world.store.clockStepped(deltaMs, () => ({ ack: { epoch: 1, seq }, untilMs: timeOf(seq) }));
+    // As delivery does.
+    const untilMs = timeOf(seq) + Math.min(0, deltaMs - 3000);
+    world.store.clockStepped(deltaMs, () => ({ ack: { epoch: 1, seq }, untilMs }));
   };
   return { ...world, agent, maker, timeOf, held, step };
 }
@@ -276,7 +278,7 @@ test('epochs before the acknowledged one are known whole, those after it not at 
   const { clock, store } = makeStore();
   const agent = store.agent(name('a'));
   for (const epoch of [1, 2, 3]) {
-    store.begin(agent, epoch, 0);
+    store.begin(agent, beginOf({ epoch }));
     const maker = new ReportMaker({ epoch });
     for (let seq = 1; seq <= 3; seq++) store.receive(agent, maker.make(clock.nowMs() + epoch * 10 + seq, [1]));
   }

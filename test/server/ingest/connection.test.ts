@@ -600,3 +600,58 @@ test('the clock is looked at before a report; one that was set ends the connecti
   assert.deepEqual(world.ended, ['clock']);
   assert.deepEqual(world.warnings, [], 'the step itself is logged, once for all');
 });
+
+test('a report that is too far ahead ends the connection: the agent measures again, and it is not received', async () => {
+  const world = new ConnectionHarness();
+  const client = await world.welcomed();
+  client.begin();
+  client.schema(['s0']);
+  const nowMs = world.clock.nowMs();
+  client.key(1, nowMs, 1);
+  client.key(2, nowMs + limits.futureMsMax + 5000, 1);
+  client.key(3, nowMs + 1, 1);
+  await settle();
+  assert.equal(client.error, 'clock');
+  assert.match(client.ofKind('error')[0]!.text, /^a report is 15\.0 s ahead of the server's clock$/);
+  assert.equal(held(world).length, 1);
+  assert.deepEqual(record(world).received, { epoch: 1, seq: 1 });
+  assert.equal(world.count('too_far_ahead'), 1);
+  assert.deepEqual(world.warnings, [
+    [
+      'clock a',
+      "agent 'a': a report is 15.0 s ahead of the server's clock; its connection was ended, so that it measures the " +
+        'clock again; is NTP on? (timedatectl)',
+    ],
+  ]);
+  const again = await world.welcomed();
+  assert.deepEqual(again.ofKind('welcome')[0]?.epochs, [{ epoch: 1, seq: 1 }]);
+});
+
+test('what is refused is said to the agent: once for many, and on the next connection at the latest', async () => {
+  const world = new ConnectionHarness();
+  const client = await world.welcomed();
+  client.begin();
+  client.schema(['s0']);
+  const oldMs = world.clock.nowMs() - 40 * minuteMs;
+  for (let seq = 1; seq <= 100; seq++) client.key(seq, oldMs + seq * 1000, 1);
+  await settle();
+  assert.deepEqual(client.ofKind('refused'), []);
+  await world.clock.advance(1000);
+  const refused = { kind: 'refused', reason: 'too_old', count: 100, firstMs: oldMs + 1000, lastMs: oldMs + 100_000 };
+  assert.deepEqual(client.ofKind('refused'), [refused]);
+  client.key(101, oldMs + 101_000, 1);
+  await settle();
+  client.link.cut();
+  await settle();
+  const next = await world.welcomed();
+  assert.deepEqual(next.ofKind('refused'), [
+    { ...refused, count: 1, firstMs: oldMs + 101_000, lastMs: oldMs + 101_000 },
+  ]);
+  assert.equal(next.received[0]?.kind, 'welcome', 'after the welcome');
+  assert.deepEqual(record(world).drops.all[0], {
+    reason: 'too_old',
+    count: 101,
+    firstMs: oldMs + 1000,
+    lastMs: oldMs + 101_000,
+  });
+});

@@ -32,7 +32,8 @@ export class HttpHarness extends DeliveryHarness {
   get status() {
     const { clock, delivery } = this;
     const startedAtMs = clock.nowMs();
-    return { clock, delivery, version: '1.2.3', startedAtMs, windowMs, memoryBytesMax: 64 * 1024 * 1024 };
+    const serverClock = { status: { steps: 0 } };
+    return { clock, delivery, version: '1.2.3', startedAtMs, windowMs, memoryBytesMax: 64 * 1024 * 1024, serverClock };
   }
 
   get warnings(): string[] {
