@@ -5,7 +5,16 @@ import { connect, windowMs } from './delivery/cursors-harness.ts';
 import { DeliveryHarness, memoryBytesMax } from './delivery/delivery-harness.ts';
 
 function scrapersOf({ clock, delivery }: DeliveryHarness): readonly ScraperStatus[] {
-  const sources: StatusSources = { clock, delivery, version: '1', startedAtMs: 0, windowMs, memoryBytesMax };
+  const serverClock = { status: { steps: 0 } };
+  const sources: StatusSources = {
+    clock,
+    delivery,
+    version: '1',
+    startedAtMs: 0,
+    windowMs,
+    memoryBytesMax,
+    serverClock,
+  };
   return serverStatus(sources).scrapers;
 }
 
