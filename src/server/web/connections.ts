@@ -9,8 +9,13 @@ export interface ConnectionsOptions extends Pick<WebConnectionOptions, 'clock' |
   readonly connectionsPerAddressMax: number;
   /** Whether the peer's kernel has acknowledged all that was sent. */
   isAcknowledged(socket: Socket): boolean;
-  onRefused(address: string, reason: 'full' | 'full-address'): void;
+  onRefused(address: string, reason: Crowd): void;
+  /** There are too many, and one that rests was ended to make room. */
+  onCrowded(address: string, reason: Crowd): void;
 }
+
+/** What there is too much of: connections of one address, or of all. */
+export type Crowd = 'address' | 'all';
 
 /** The open HTTP connections, within their bounds. */
 export class Connections {
@@ -28,17 +33,21 @@ export class Connections {
 
   /** Takes in a new connection, or breaks it off. Where there are too many, one that rests is ended for it. */
   admit(socket: Socket): void {
-    const { connectionsMax, connectionsPerAddressMax, onRefused } = this.#options;
+    const { connectionsMax, connectionsPerAddressMax, onRefused, onCrowded } = this.#options;
     // A peer may have gone before it was accepted; then it has no address.
     if (this.#isClosing || socket.remoteAddress === undefined) return void socket.destroy();
     const address = plainAddress(socket.remoteAddress);
     const owner = countedAddress(address);
     const all = [...this.#open.values()].filter(({ isHalfClosed }) => !isHalfClosed);
     const own = all.filter((each) => each.owner === owner);
-    const isCrowded = own.length >= connectionsPerAddressMax || all.length >= connectionsMax;
-    if (isCrowded && !this.#makeRoom(own.length >= connectionsPerAddressMax ? own : all)) {
-      socket.destroy();
-      return onRefused(address, own.length >= connectionsPerAddressMax ? 'full-address' : 'full');
+    const crowd: Crowd | undefined =
+      own.length >= connectionsPerAddressMax ? 'address' : all.length >= connectionsMax ? 'all' : undefined;
+    if (crowd !== undefined) {
+      if (!this.#makeRoom(crowd === 'address' ? own : all)) {
+        socket.destroy();
+        return onRefused(address, crowd);
+      }
+      onCrowded(address, crowd);
     }
     const { clock, onEnd, isAcknowledged } = this.#options;
     const transport = {

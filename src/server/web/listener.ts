@@ -1,6 +1,6 @@
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
-import { Connections } from './connections.ts';
+import { Connections, type Crowd } from './connections.ts';
 import { HttpSink, sendText, writeMetricsHead } from './http-sink.ts';
 import { acceptsGzip, identify, pastWith, proxySign, type RequestFacts, scraperText } from './identify.ts';
 import { type Reply, text } from './reply.ts';
@@ -84,14 +84,26 @@ function connectionsOf({ clock, delivery, metrics, seldom }: WebOptions): Connec
     onEnd: (connection, how) => delivery.connectionEvent(connection, how),
     onRefused(address, reason) {
       metrics.httpRefused();
-      const limit =
-        reason === 'full'
-          ? `${connectionLimits.connectionsMax} are open, which is the limit`
-          : `${connectionLimits.connectionsPerAddressMax} are open from there, which is the limit of an address`;
-      seldom.warn(`http ${reason}`, `HTTP connection from ${address} is refused: ${limit}, and all are in use`);
+      seldom.warn(
+        `http ${reason}`,
+        `HTTP connection from ${address} is refused: ${limitText[reason]}, and all are in use`,
+      );
+    },
+    onCrowded(address, reason) {
+      seldom.warn(
+        `http crowded ${reason}`,
+        `an HTTP connection that rested was closed for a new one from ${address}: ${limitText[reason]}; ` +
+          'let clients close theirs, or keep fewer',
+      );
     },
   });
 }
+
+const connectionLimits = { connectionsMax: 512, connectionsPerAddressMax: 64 };
+const limitText: Readonly<Record<Crowd, string>> = {
+  all: `${connectionLimits.connectionsMax} are open, which is the limit`,
+  address: `${connectionLimits.connectionsPerAddressMax} are open from there, which is the limit of an address`,
+};
 
 interface Web extends WebOptions {
   readonly routes: readonly Route[];
@@ -162,7 +174,6 @@ function sendReply(response: ServerResponse, { code, type, body, headers }: Repl
   sendText(response, code, body, type);
 }
 
-const connectionLimits = { connectionsMax: 512, connectionsPerAddressMax: 64 };
 const keepAliveMs = 310_000;
 const serverLimits = {
   headersTimeout: 10_000,

@@ -45,5 +45,5 @@ export class ReaderWatch {
   }
 }
 
-const bytesPerSecondMin = 64 * 1024;
+export const bytesPerSecondMin = 64 * 1024;
 const patienceSeconds = 15;

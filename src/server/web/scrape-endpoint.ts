@@ -10,7 +10,7 @@ import { AnswerQueue, type Turn } from './answer-queue.ts';
 import { type Identified, scraperText } from './identify.ts';
 import { KnownScrapers } from './known-scrapers.ts';
 import type { WebMetrics } from './metrics.ts';
-import { ReaderWatch } from './reader-watch.ts';
+import { bytesPerSecondMin, ReaderWatch } from './reader-watch.ts';
 
 /** Where one answer goes, slice by slice. */
 export interface AnswerSink {
@@ -64,12 +64,20 @@ export class ScrapeEndpoint {
     const agents = this.#select(request, sink);
     if (agents === undefined) return;
     const waitMs = request.timeoutMs === undefined ? statelessMs : request.timeoutMs + lateMs;
+    const deadlineMs = Math.min(waitMs, deadlineMsMax);
+    let why = 'its client closed the connection';
+    const cut = (reason: string) => {
+      why = reason;
+      sink.cut();
+    };
     // A client that does not read holds this answer's memory: until its own deadline and no longer.
-    const deadline = this.#options.clock.after(Math.min(waitMs, deadlineMsMax), () => sink.cut());
+    const deadline = this.#options.clock.after(deadlineMs, () => cut(`it took longer than ${deadlineMs / 1000} s`));
     const bytes = sampleBytes * samplesAtMost(request, agents);
     const turn = await this.#queue.enter({ owner: from.owner, bytes }, sink.ended);
     try {
-      if (turn !== undefined && !sink.isLost) await this.#give({ request, from, agents, sink, turn });
+      const isSent =
+        turn !== undefined && !sink.isLost && (await this.#give({ request, from, agents, sink, turn, cut }));
+      if (!isSent) this.#notSent(request, from, turn === undefined ? `${why} while others were answered` : why);
     } finally {
       turn?.end();
       deadline.cancel();
@@ -86,13 +94,14 @@ export class ScrapeEndpoint {
     return undefined;
   }
 
-  async #give(job: Job): Promise<void> {
+  /** Resolves to whether all of it is with the operating system. */
+  async #give(job: Job): Promise<boolean> {
     const scrape = await this.#open(job);
     const { connection, owner, proxy } = job.from;
     const isStateful = scrape !== undefined;
     this.#scrapers.answered(job.request, { address: connection.address, owner, proxy, isStateful });
     if (scrape !== undefined) return this.#giveReports(job, scrape);
-    await this.#send(job, takeNewest(this.#options, job.agents), { timestamps: false });
+    return this.#send(job, takeNewest(this.#options, job.agents), { timestamps: false });
   }
 
   /** Undefined for one that is given newest values, by what it is or because there are too many names. */
@@ -121,7 +130,7 @@ export class ScrapeEndpoint {
     return scrape;
   }
 
-  async #giveReports(job: Job, scrape: Scrape): Promise<void> {
+  async #giveReports(job: Job, scrape: Scrape): Promise<boolean> {
     const { metrics } = this.#options;
     const { request, agents, turn } = job;
     const scraper = scraperText(request.scraper);
@@ -136,14 +145,25 @@ export class ScrapeEndpoint {
       if (isSent) {
         scrape.finish();
         metrics.scraped(scraper, request.agents.join(','), scrape);
+        metrics.scrape('finished');
       } else scrape.abort();
-      metrics.scrape(isSent ? 'finished' : 'aborted');
     }
+    return isSent;
   }
 
-  /** Resolves to whether all of it is with the operating system. */
+  /** Where reports were asked for, they are sent again. */
+  #notSent({ scraper, given }: Identified, { connection }: RequestOrigin, why: string): void {
+    if (given.kind === 'newest') return;
+    const name = scraperText(scraper);
+    this.#options.metrics.scrape('aborted');
+    this.#options.seldom.warn(
+      `aborted ${name}`,
+      `an answer to scraper '${name}' (${connection.address}) was not sent completely: ${why}; its reports are sent again`,
+    );
+  }
+
   async #send(
-    { agents, sink, turn }: Job,
+    { agents, sink, turn, cut }: Job,
     batches: readonly AgentBatch[],
     { timestamps }: { readonly timestamps: boolean },
   ): Promise<boolean> {
@@ -152,7 +172,7 @@ export class ScrapeEndpoint {
       clock,
       sentBytes: () => sink.sentBytes,
       onSlow: () => turn.wait(),
-      onStalled: () => sink.cut(),
+      onStalled: () => cut(`its client reads less than ${bytesPerSecondMin / 1024} KiB a second`),
     });
     try {
       sink.begin();
@@ -235,6 +255,8 @@ interface Job {
   readonly agents: readonly AgentRecord[];
   readonly sink: AnswerSink;
   readonly turn: Turn;
+  /** Breaks the answer off. */
+  readonly cut: (why: string) => void;
 }
 
 /** What an answer may come to, before anybody knows. */

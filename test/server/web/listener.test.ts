@@ -229,6 +229,10 @@ test('beyond 64 connections of an address, the one that has rested longest makes
       assert.match(String(answer), /200 OK/);
     }
     assert.equal(await world.own('sysmon_server_http_connections_refused_total'), 0);
+    assert.deepEqual(world.warnings, [
+      'an HTTP connection that rested was closed for a new one from 127.0.0.2: 64 are open from there, which is the limit ' +
+        'of an address; let clients close theirs, or keep fewer',
+    ]);
     for (const socket of [scraper, ...sockets, ...more]) socket.destroy();
   }),
 );
@@ -247,7 +251,7 @@ test('a connection is refused, counted and logged where all of its address are i
       sockets.push(refused);
       await settle();
     }
-    assert.match(world.warnings[0]!, /^HTTP connection from 127\.0\.0\.2 is refused: 64 are open from there/);
+    assert.match(world.warnings.at(-1)!, /^HTTP connection from 127\.0\.0\.2 is refused: 64 are open from there/);
     assert.equal((await world.client().get('/-/healthy')).code, 200, 'another address is answered');
     for (const socket of sockets) socket.destroy();
   }),

@@ -389,6 +389,9 @@ test('a reader that takes nothing is cut off after 15 s, and nobody has longer t
   await world.clock.advance(1000);
   assert.equal(nothing.sink.isLost, true);
   await nothing.ended;
+  const notSent = (address: string, why: string) =>
+    `an answer to scraper 'addr/${address}' (${address}) was not sent completely: ${why}; its reports are sent again`;
+  assert.deepEqual(world.warnings, [notSent('192.0.2.1', 'its client reads less than 64 KiB a second')]);
   assert.equal(world.count('lost aborted'), 1);
   // One that says an hour, and reads slowly but steadily.
   const steady = ask('192.0.2.2', '', Object.assign(new TestSink(), { isRead: false }));
@@ -400,6 +403,7 @@ test('a reader that takes nothing is cut off after 15 s, and nobody has longer t
   await world.clock.advance(1000);
   assert.equal(steady.sink.isLost, true);
   await steady.ended;
+  assert.equal(world.warnings.at(-1), notSent('192.0.2.2', 'it took longer than 120 s'));
   assert.equal(world.clock.timers, 0);
 });
 
@@ -415,6 +419,10 @@ test('who gives up while it waits has moved nothing', async () => {
   waits.sink.cut();
   await waits.ended;
   assert.equal(waits.sink.code, 0);
+  assert.deepEqual(world.warnings, [
+    "an answer to scraper 'p3' (192.0.2.1) was not sent completely: its client closed the connection while others were " +
+      'answered; its reports are sent again',
+  ]);
   for (const { sink } of busy) sink.cut();
   await Promise.all(busy.map(({ ended }) => ended));
   const again = ask('192.0.2.1', 'scraper=p3');
