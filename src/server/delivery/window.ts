@@ -426,6 +426,8 @@ class Chunk {
 const payloadBytesFirst = 1024;
 
 function presentCount(present: Uint8Array): number {
+  // As it mostly is, and found out ten times as fast.
+  if (!present.includes(0)) return present.length;
   let count = 0;
   for (let series = 0; series < present.length; series++) count += present[series]!;
   return count;

@@ -402,3 +402,90 @@ test('a new agent is new to a scraper that is known, from its first report on', 
   assert.deepEqual(await world.scrapeAll(), { late: times });
   assert.equal(agent.acked, 3);
 });
+
+test('a scraper never seen is given five minutes of what was acknowledged, and all of what was not', async () => {
+  const world = new DeliveryHarness();
+  await world.clock.advance(holdMs);
+  const [a, b] = [world.connect('a'), world.connect('b')];
+  // Nobody scrapes: who is connected is acknowledged.
+  b.disconnect();
+  const made: number[] = [];
+  for (let minute = 0; minute < 12; minute++) {
+    made.push(a.report());
+    b.report();
+    await world.clock.advance(minuteMs);
+  }
+  assert.equal(a.acked, 12);
+  assert.deepEqual(await world.scrape(connect()), { a: made.slice(8), b: made });
+});
+
+test('a scraper never seen is given what another has not had yet', async () => {
+  const world = new DeliveryHarness();
+  const agent = world.connect('a');
+  const connection = connect();
+  const made: number[] = [];
+  for (let minute = 0; minute < 20; minute++) {
+    made.push(agent.report());
+    // The first goes away after three.
+    if (minute < 4) await world.scrape(connection, { name: 'first' });
+    await world.clock.advance(minuteMs);
+  }
+  assert.equal(agent.acked, 3);
+  assert.deepEqual(await world.scrape(connect(), { name: 'second' }), { a: made.slice(3) });
+});
+
+test('a scraper never seen, after the state was lost, is given everything that the agents still have', async () => {
+  const world = new DeliveryHarness();
+  const agent = world.connect('a');
+  const connection = connect();
+  for (let scrape = 0; scrape < 2; scrape++) await world.scrape(connection);
+  const made = [20, 10, 0].map((minutes) => agent.report(world.clock.nowMs() - minutes * minuteMs));
+  world.disk!.text = undefined;
+  world.restart();
+  const again = agent.reconnect();
+  agent.maker.seq = 0;
+  for (const ms of made) again.report(ms);
+  assert.deepEqual(await world.scrape(connect()), { a: made });
+});
+
+test('a scraper holds acks from its first answer that was sent whole, and until it is forgotten', async () => {
+  const world = new DeliveryHarness();
+  await world.clock.advance(holdMs);
+  const agent = world.connect('a');
+  await world.scrape(connect(), { name: 'gone' });
+  agent.report();
+  await world.scrapeAll();
+  assert.equal(agent.acked, 0);
+  assert.equal(world.delivery.forgetScraper({ space: 'addr', text: 'gone' }), false);
+  assert.equal(world.delivery.forgetScraper({ space: 'param', text: 'gone' }), true);
+  await settle();
+  assert.equal(agent.acked, 1);
+});
+
+test('what was given twice and never confirmed is acknowledged', async () => {
+  const world = new DeliveryHarness();
+  const agent = world.connect('a');
+  for (let scrape = 0; scrape < 3; scrape++) {
+    agent.report();
+    const connection = connect();
+    await world.scrape(connection);
+    await world.clock.advance(minuteMs);
+    await world.end(connection);
+  }
+  assert.equal(world.count('assumed'), 1);
+  assert.equal(agent.acked, 1);
+});
+
+test('a restart: a time that is still to come is forgotten, and what is made then is stored', async () => {
+  const world = new DeliveryHarness();
+  const agent = world.connect('a');
+  agent.report();
+  await world.scrapeAll();
+  await world.delivery.flush();
+  world.clock.step(-20 * minuteMs);
+  world.restart();
+  const again = agent.reconnect();
+  const ms = again.report();
+  assert.equal(world.events.at(-1), 'stored');
+  assert.deepEqual(await world.scrapeAll(), { a: [ms] });
+});
