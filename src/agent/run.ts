@@ -46,12 +46,12 @@ export async function run(
   lifecycle.onReload(() => {
     key = keyOfSameAgent(settings);
     agent.refresh();
-    log.info('reloaded: the next connection uses the key as it is now');
+    log.info('reloaded the key; other options take effect at a restart');
   });
   const waiting = agent.spool.waitingCount;
   log.info(startLine(settings, options.changed, { series: agent.series, waiting }));
   if (settings.key === undefined && !isLoopback(server.host)) {
-    log.warn(`reports go to ${address} without a key: whoever is on the way can read and change them`);
+    log.warn(`reports are sent to ${address} without a key: anyone on the way can read and change them`);
   }
   const memoryWarning = spoolMemoryWarning(settings.bounds, memoryLimitBytes());
   if (memoryWarning !== undefined) log.warn(memoryWarning);

@@ -7,7 +7,7 @@ import { listen } from '../runtime/listen.ts';
 import type { Log } from '../runtime/log.ts';
 import { addressText } from '../runtime/options.ts';
 import { version } from '../runtime/version.ts';
-import { bytesText, durationText, plural } from '../runtime/words.ts';
+import { bytesText, durationText, plural, reasonOf } from '../runtime/words.ts';
 import { everyDay } from './daily.ts';
 import { cursorsDisk } from './delivery/state-disk.ts';
 import { fleetKeysText } from './ingest/keys.ts';
@@ -79,13 +79,15 @@ function revoke(
   const id = name === null ? undefined : agentId(name);
   if (id === undefined) throw new Error(`'${name}' is no agent's name`);
   if (fleetKeys.length === 0) {
-    throw new Error('this server takes agents without keys, so that none can be refused; give it a --fleet-key-file');
+    throw new Error('agents connect to this server without keys, so there is none to revoke: set --fleet-key-file');
   }
   const { generation, revoked } = server.revoke(id);
   try {
     if (stateDir !== undefined) writeRevocations(stateDir, revoked);
   } catch (error) {
-    throw new Error(`generation ${generation} of '${id}' is refused, but only until this server ends: ${error}`);
+    throw new Error(
+      `the key of generation ${generation} of '${id}' is revoked only until the next start: the revocations cannot be written: ${reasonOf(error)}`,
+    );
   }
   return { generation };
 }
@@ -117,7 +119,7 @@ function startLine(
 /** What an administrator should know, logged at the start and once a day: a line of last month is not read. */
 function standingWarnings({ plaintext }: Settings): string[] {
   if (!plaintext) return [];
-  return ['agents are taken without keys (--allow-plaintext): whoever reaches the port can report under any name'];
+  return ['agents connect without keys (--allow-plaintext): anyone who can reach the port can report under any name'];
 }
 
 function statusLine(server: Server): string {

@@ -486,8 +486,8 @@ test('without a key only the loopback is served, unless it is told otherwise, an
   const argv = [bundleOf('server'), 'run', ...options, '--control-socket', join(temporaryFolder(context), 's.sock')];
   const server = new Program('server', process.execPath, argv, { env: { SYSMON_CONFIG_FILE: '/dev/null' } });
   context.after(() => server.kill('SIGKILL'));
-  await server.line(/warning: agents are taken without keys \(--allow-plaintext\)/);
-  assert.match(await (await fetch(`http://${loopback}:${webPort}/`)).text(), /taken without keys/);
+  await server.line(/warning: agents connect without keys \(--allow-plaintext\)/);
+  assert.match(await (await fetch(`http://${loopback}:${webPort}/`)).text(), /connect without keys/);
 });
 
 test('without a state folder a revocation holds as long as the server, reloads included', async (context) => {
