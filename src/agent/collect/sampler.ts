@@ -122,7 +122,7 @@ export class Sampler {
     if (entry.loggedErrors.has(kind) || entry.loggedErrors.size >= loggedErrorsMax) return;
     entry.loggedErrors.add(kind);
     this.#log.warn(
-      `collector '${entry.name}' could not read everything: ${error.message}; only the series from there are absent`,
+      `collector '${entry.name}' could not read everything: ${error.message}; only the series of that line or file are absent`,
     );
   }
 

@@ -144,8 +144,8 @@ test('what a collector cannot parse is counted; each kind is one line, whatever 
   tree.remove();
   const path = tree.path('proc/x');
   assert.deepEqual(bench.log, [
-    `warn collector 'partly' could not read everything: '${path}', line 2: the number is "-2", expected a whole number; only the series from there are absent`,
-    `warn collector 'partly' could not read everything: '${path}', line 5: the name is "y", expected a whole number; only the series from there are absent`,
+    `warn collector 'partly' could not read everything: '${path}', line 2: the number is "-2", expected a whole number; only the series of that line or file are absent`,
+    `warn collector 'partly' could not read everything: '${path}', line 5: the name is "y", expected a whole number; only the series of that line or file are absent`,
     `warn collector 'partly' failed: '${path}', line 1: the number is "-7", expected a whole number; its series are absent until it works again`,
   ]);
 });
