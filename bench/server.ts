@@ -76,15 +76,15 @@ function ingestRows(): BenchRow[] {
       const { schema } = source;
       const { sums, present } = source.state;
       const { key, seq, timeMs } = message;
-      const outcome = store.receive(agent, {
+      const outcome = store.receive(agent.host, {
         ...{ schema, labels, epoch: 1, seq, timeMs, key, payload: payloads[i]!, sums, present, follows },
       });
       follows = outcome === 'stored';
     }
     const { user, system } = process.cpuUsage(start);
     bestNs = Math.min(bestNs, ((user + system) * 1000) / samplesEach);
-    if (agent.window.reportCount !== windowReports) throw new Error('the window has not taken every report');
-    bytes += agent.window.bytes;
+    if (agent.host.window.reportCount !== windowReports) throw new Error('the window has not taken every report');
+    bytes += agent.host.window.bytes;
   }
   const theirsNs = promClientNs();
   const perSample = bytes / (ingestAgents * samplesEach);

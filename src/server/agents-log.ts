@@ -1,8 +1,8 @@
 import type { AgentId } from '../model/agent-id.ts';
 import type { Log } from '../runtime/log.ts';
 import { ageText, plural } from '../runtime/words.ts';
+import type { AgentRecord } from './delivery/agent-record.ts';
 import { dropText } from './delivery/drops.ts';
-import type { AgentRecord } from './delivery/store.ts';
 
 /**
  * What an administrator should know of agents, looked for every few seconds: who is down and who is back, and whose
@@ -35,8 +35,8 @@ export class AgentsLog {
   /** Whether the agent has just gone down. One that has not reported since this server's start is not known to be up. */
   #follow(agent: AgentRecord, monotonicMs: number): boolean {
     const state = this.#states.get(agent.id);
-    const { reportAtMonotonicMs: atMs } = agent;
-    if (agent.up(monotonicMs)) {
+    const { reportAtMonotonicMs: atMs } = agent.host;
+    if (agent.host.up(monotonicMs)) {
       if (state?.kind === 'down') {
         const reports = plural(agent.storedCount - state.storedCount, 'report');
         this.#log.info(`agent '${agent.id}' is back after ${ageText(monotonicMs - state.sinceMs)}, ${reports}`);
@@ -45,7 +45,7 @@ export class AgentsLog {
       return false;
     }
     // Reports that come and are refused have a line of their own.
-    if (state?.kind !== 'up' || atMs === undefined || agent.isReporting(monotonicMs)) return false;
+    if (state?.kind !== 'up' || atMs === undefined || agent.host.isReporting(monotonicMs)) return false;
     this.#states.set(agent.id, { kind: 'down', sinceMs: atMs, storedCount: agent.storedCount });
     return true;
   }
@@ -56,8 +56,8 @@ export class AgentsLog {
       this.#log.warn(`${down.length} agents are down, none with a report of late: ${names.join(', ')}, …`);
       return;
     }
-    for (const { id, reportAtMonotonicMs } of down) {
-      this.#log.warn(`agent '${id}' is down: no report for ${ageText(monotonicMs - reportAtMonotonicMs!)}`);
+    for (const { id, host } of down) {
+      this.#log.warn(`agent '${id}' is down: no report for ${ageText(monotonicMs - host.reportAtMonotonicMs!)}`);
     }
   }
 }

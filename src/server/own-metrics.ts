@@ -1,7 +1,8 @@
-import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client';
-import type { AgentId } from '../model/agent-id.ts';
-import { type Outcome, outcomes } from './delivery/store.ts';
-import type { ScraperInfo, WebMetrics } from './web/metrics.ts';
+import { Counter, collectDefaultMetrics, Gauge, type Registry } from 'prom-client';
+import { hostSourceName } from '../model/source.ts';
+import { escapeLabelValue } from '../model/text-format.ts';
+import { type Outcome, outcomes } from './delivery/agent-record.ts';
+import type { ScraperInfo, SourceUp, WebMetrics } from './web/metrics.ts';
 
 /**
  * The server's own metrics, `sysmon_server_*`, and `sysmon_agent_up`. Kept by prom-client, without timestamps: they are as
@@ -263,18 +264,23 @@ export class ServerMetrics implements WebMetrics {
     this.#httpRefused.inc();
   }
 
-  /** The text of all of it, with `sysmon_agent_up` of the given agents. */
-  async text(agents: readonly { readonly id: AgentId; readonly up: boolean }[]): Promise<string> {
-    const registry = new Registry();
-    const up = new Gauge({
-      name: 'sysmon_agent_up',
-      help: 'Whether the agent has sent a report within three intervals and 5 s, and the newest was stored. As of the scrape.',
-      labelNames: ['agent'],
-      registers: [registry],
-    });
-    for (const agent of agents) up.set({ agent: agent.id }, agent.up ? 1 : 0);
-    return (await registry.metrics()) + (await this.#registry.metrics());
+  /** The text of all of it, with `sysmon_agent_up` of the given sources. */
+  async text(sources: readonly SourceUp[]): Promise<string> {
+    return upText(sources) + (await this.#registry.metrics());
   }
+}
+
+/** Not by prom-client: which labels there are, every agent says for itself. */
+function upText(sources: readonly SourceUp[]): string {
+  if (sources.length === 0) return '';
+  const help = 'Whether a report has come within three intervals and 5 s, and the newest was stored. As of the scrape.';
+  const lines = sources.map(({ stream: { agent, sourceName, labels }, up }) => {
+    const names = sourceName === hostSourceName ? [] : [['source', sourceName] as const];
+    const pairs = [['agent', agent.id] as const, ...names, ...labels].filter(([, value]) => value !== '');
+    const text = pairs.map(([name, value]) => `${name}="${escapeLabelValue(value)}"`).join();
+    return `sysmon_agent_up{${text}} ${up ? 1 : 0}\n`;
+  });
+  return `# HELP sysmon_agent_up ${help}\n# TYPE sysmon_agent_up gauge\n${lines.join('')}`;
 }
 
 /** Why what was given is given again. */

@@ -2,7 +2,7 @@ import { limits } from '../protocol/limits.ts';
 import { type BootClock, type Clock, ClockWatch } from '../runtime/clock.ts';
 import type { Log } from '../runtime/log.ts';
 import { isoTime, secondsText } from '../runtime/words.ts';
-import type { AgentRecord } from './delivery/store.ts';
+import type { AgentRecord } from './delivery/agent-record.ts';
 
 /** The clock of this host, as `status` shows it. */
 export interface ServerClockStatus {
@@ -39,7 +39,7 @@ export class ServerClock {
 
   /** Compares it with the clocks of the agents, and logs when most of them disagree with it, or do so no more. */
   compare(agents: Iterable<AgentRecord>): void {
-    const offsetsMs = [...agents].filter(({ peer }) => peer !== undefined).map(({ offsetMs }) => offsetMs);
+    const offsetsMs = [...agents].filter(({ peer }) => peer !== undefined).map(({ host }) => host.offsetMs);
     const before = this.#ahead;
     this.#ahead = commonOffset(offsetsMs);
     if (this.#ahead === undefined) {

@@ -1,9 +1,8 @@
 import type { Clock } from '../runtime/clock.ts';
 import { isoTime } from '../runtime/words.ts';
+import type { AgentRecord, StreamRecord } from './delivery/agent-record.ts';
 import type { Delivery } from './delivery/delivery.ts';
 import type { DropReason } from './delivery/drops.ts';
-import { streamOf } from './delivery/scrape.ts';
-import type { AgentRecord } from './delivery/store.ts';
 import type { ServerGauges } from './own-metrics.ts';
 import type { ServerClockStatus } from './server-clock.ts';
 import { scraperText } from './web/identify.ts';
@@ -25,7 +24,10 @@ export interface AgentStatus {
   readonly intervalSeconds: number;
   /** What was added to the times of its epoch, because its clock was wrong. */
   readonly clockOffsetSeconds: number;
+  /** Of all its sources. */
   readonly series: number;
+  /** What it forwards beside its host. */
+  readonly sources: readonly SourceStatus[];
   readonly windowReports: number;
   readonly windowBytes: number;
   /** Reports that some known scraper has not had; null where nobody scrapes. */
@@ -35,6 +37,13 @@ export interface AgentStatus {
   /** What its last ping said: reports in its spool, and those that it has dropped since its start. */
   readonly spoolReports?: number;
   readonly droppedByAgent?: number;
+}
+
+export interface SourceStatus {
+  readonly name: string;
+  readonly up: boolean;
+  readonly intervalSeconds: number;
+  readonly series: number;
 }
 
 export interface DropStatus {
@@ -85,34 +94,54 @@ export interface StatusSources {
 export function agentsStatus({ clock, delivery }: StatusSources): AgentStatus[] {
   const monotonicMs = clock.monotonicMs();
   return [...delivery.store.agents.values()]
-    .map((agent) => agentStatus(agent, agent.up(monotonicMs), delivery))
+    .map((agent) => agentStatus(agent, monotonicMs, delivery))
     .sort((a, b) => (a.name < b.name ? -1 : 1));
 }
 
-function agentStatus(agent: AgentRecord, up: boolean, delivery: Delivery): AgentStatus {
-  const confirmedMs = delivery.confirmedMs(agent);
+function agentStatus(agent: AgentRecord, monotonicMs: number, delivery: Delivery): AgentStatus {
+  const { host } = agent;
+  const streams = [...agent.streams];
+  const unscraped = streams.map((stream) => unscrapedReports(stream, delivery));
   return {
     name: agent.id,
-    up,
+    up: host.up(monotonicMs),
     connected: agent.peer !== undefined,
     ...(agent.peer === undefined ? {} : { peer: agent.peer }),
     ...(agent.connectedAtMs === undefined ? {} : { connectedAt: isoTime(agent.connectedAtMs) }),
     ...(agent.identity === undefined ? {} : { identity: agent.identity }),
     ...(agent.received === undefined ? {} : { lastReportAt: isoTime(agent.reportAtMs) }),
-    ...(Number.isFinite(agent.newestMs) ? { newestAt: isoTime(agent.newestMs) } : {}),
-    labels: Object.fromEntries(agent.labels),
-    intervalSeconds: agent.intervalMs / 1000,
-    clockOffsetSeconds: agent.offsetMs / 1000,
-    series: agent.schema?.seriesCount ?? 0,
-    windowReports: agent.window.reportCount,
-    windowBytes: agent.window.bytes,
-    unscrapedReports: confirmedMs === Infinity ? null : agent.window.countAfter(confirmedMs),
+    ...(Number.isFinite(host.newestMs) ? { newestAt: isoTime(host.newestMs) } : {}),
+    labels: Object.fromEntries(host.labels),
+    intervalSeconds: host.intervalMs / 1000,
+    clockOffsetSeconds: host.offsetMs / 1000,
+    series: sum(streams.map(({ schema }) => schema?.seriesCount ?? 0)),
+    sources: streams
+      .filter((stream) => stream !== host)
+      .map((stream) => ({
+        name: stream.sourceName,
+        up: stream.up(monotonicMs),
+        intervalSeconds: stream.intervalMs / 1000,
+        series: stream.schema?.seriesCount ?? 0,
+      })),
+    windowReports: sum(streams.map(({ window }) => window.reportCount)),
+    windowBytes: sum(streams.map(({ window }) => window.bytes)),
+    unscrapedReports: unscraped.includes(null) ? null : sum(unscraped.map((count) => count ?? 0)),
     drops: agent.drops.all.map(({ reason, count, firstMs, lastMs }) => ({
       ...{ reason, count, firstAt: isoTime(firstMs), lastAt: isoTime(lastMs) },
     })),
     ...(agent.spoolReports === undefined ? {} : { spoolReports: agent.spoolReports }),
     ...(agent.droppedReports === undefined ? {} : { droppedByAgent: agent.droppedReports }),
   };
+}
+
+/** Null where nobody scrapes. */
+function unscrapedReports(stream: StreamRecord, delivery: Delivery): number | null {
+  const confirmedMs = delivery.confirmedMs(stream);
+  return confirmedMs === Infinity ? null : stream.window.countAfter(confirmedMs);
+}
+
+function sum(numbers: readonly number[]): number {
+  return numbers.reduce((total, each) => total + each, 0);
 }
 
 export function serverStatus(sources: StatusSources): ServerStatus {
@@ -124,12 +153,12 @@ export function serverStatus(sources: StatusSources): ServerStatus {
     startedAt: isoTime(startedAtMs),
     agents: {
       known: agents.length,
-      up: agents.filter((agent) => agent.up(monotonicMs)).length,
+      up: agents.filter(({ host }) => host.up(monotonicMs)).length,
       connected: agents.filter((agent) => agent.peer !== undefined).length,
     },
     windowBytes: delivery.store.windowBytes,
     windowBytesMax: memoryBytesMax,
-    windowReports: agents.reduce((sum, agent) => sum + agent.window.reportCount, 0),
+    windowReports: sum(agents.flatMap(({ streams }) => [...streams]).map(({ window }) => window.reportCount)),
     windowSeconds: windowMs / 1000,
     clock: sources.serverClock.status,
     scrapers: scrapersStatus(sources),
@@ -158,9 +187,11 @@ function scrapersStatus({ clock, delivery }: StatusSources): ScraperStatus[] {
       let oldestMs = nowMs;
       for (const agent of delivery.store.agents.values()) {
         if (cursors[0]?.selects(agent.id) !== true) continue;
-        const afterMs = Math.min(...cursors.map((cursor) => cursor.positionMs(streamOf(agent))));
-        backlogReports += agent.window.countAfter(afterMs, nowMs);
-        oldestMs = Math.min(oldestMs, agent.window.timeAfter(afterMs) ?? nowMs);
+        for (const { id, window } of agent.streams) {
+          const afterMs = Math.min(...cursors.map((cursor) => cursor.positionMs(id)));
+          backlogReports += window.countAfter(afterMs, nowMs);
+          oldestMs = Math.min(oldestMs, window.timeAfter(afterMs) ?? nowMs);
+        }
       }
       const seenAtMs = Math.max(...cursors.map((cursor) => cursor.seenAtMs));
       statuses.push({

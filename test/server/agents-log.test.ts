@@ -15,10 +15,10 @@ class World extends DeliveryHarness {
 
   report(name: string, timeMs = this.clock.nowMs()): void {
     const agent = this.delivery.store.agent(agentId(name)!);
-    agent.intervalMs = 5000;
+    agent.host.intervalMs = 5000;
     const maker = this.makers.get(name) ?? new ReportMaker();
     this.makers.set(name, maker);
-    this.delivery.store.receive(agent, maker.make(timeMs, [1]));
+    this.delivery.store.receive(agent.host, maker.make(timeMs, [1]));
   }
 
   /** Looks every 10 s, as the server does. */

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { agentId } from '../../src/model/agent-id.ts';
+import { AgentRecord } from '../../src/server/delivery/agent-record.ts';
 import { SchemasInUse } from '../../src/server/delivery/schemas.ts';
-import { AgentRecord } from '../../src/server/delivery/store.ts';
 import { commonOffset, ServerClock } from '../../src/server/server-clock.ts';
 import { MemoryLog } from '../support/memory-log.ts';
 import { VirtualClock } from '../support/virtual-clock.ts';
@@ -24,7 +24,7 @@ function world() {
     offsetsMs.map((offsetMs, index) => {
       const agent = new AgentRecord(agentId(`a${index}`)!, clock.nowMs(), new SchemasInUse());
       agent.peer = '192.0.2.1:40000';
-      agent.offsetMs = offsetMs;
+      agent.host.offsetMs = offsetMs;
       return agent;
     });
   return { clock, log, serverClock, agents };

@@ -1,8 +1,8 @@
+import { hostSourceName, streamId } from '../../src/model/source.ts';
 import { runEvery } from '../../src/runtime/clock.ts';
 import type { Connection } from '../../src/runtime/connection.ts';
 import type { Listener, ListenOptions } from '../../src/runtime/listen.ts';
 import type { Delivery } from '../../src/server/delivery/delivery.ts';
-import { streamOf } from '../../src/server/delivery/scrape.ts';
 import type { ScrapeConnection } from '../../src/server/delivery/scraper.ts';
 import type { WebOptions, WebServer } from '../../src/server/web/listener.ts';
 import { Server } from '../../src/server/wire-up.ts';
@@ -195,11 +195,11 @@ export class ServerNode {
     const { process, server } = run;
     const { store } = server.delivery;
     const receive = store.receive.bind(store);
-    store.receive = (agent, report) => {
-      this.#meetBug(run, agent.id);
-      return receive(agent, report);
+    store.receive = (stream, report) => {
+      this.#meetBug(run, stream.agent.id);
+      return receive(stream, report);
     };
-    spy(store, 'receive', (outcome, agent, report) => {
+    spy(store, 'receive', (outcome, { agent }, report) => {
       this.#count(outcome);
       world.received(agent.id, report, outcome);
       if (store.windowBytes > this.plan.memoryBytesMax) {
@@ -271,7 +271,7 @@ export class ServerNode {
         if (scrape === undefined) return;
         answer.given = new Map(
           scrape.batches.flatMap(({ agent, runs }) => {
-            const untilMs = scrape.until.get(streamOf({ id: agent }));
+            const untilMs = scrape.until.get(streamId(agent, hostSourceName));
             return untilMs === undefined ? [] : [[agent, [runs[0]!.reports[0]!.timeMs - 1, untilMs]]];
           }),
         );

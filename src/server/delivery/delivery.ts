@@ -4,11 +4,12 @@ import { parseStreamId, type StreamId } from '../../model/source.ts';
 import type { EpochSeq } from '../../protocol/messages.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import { Acks } from './acks.ts';
+import type { AgentRecord, StreamRecord } from './agent-record.ts';
 import { type CursorChange, Cursors, type OpenedCursor } from './cursors.ts';
-import { planAnswer, readAnswer, streamOf } from './scrape.ts';
+import { planAnswer, readAnswer } from './scrape.ts';
 import type { ConnectionEvent, Scrape, ScrapeConnection, ScrapeRequest, ScraperName } from './scraper.ts';
 import { parseState, type SavedAgent, type SavedState, type StateDisk, StateFile } from './state-file.ts';
-import { type AgentRecord, type EvictionReason, Store, type StoreOptions } from './store.ts';
+import { type EvictionReason, Store, type StoreOptions } from './store.ts';
 
 /**
  * The promise of the whole program in one place: an agent is told that a report has arrived when every known scraper has
@@ -36,7 +37,7 @@ export class Delivery {
       ...options.store,
       clock,
       windowMs,
-      wantedAfterMs: (agent, reason) => this.#wantedAfterMs(agent, reason),
+      wantedAfterMs: (stream, reason) => this.#wantedAfterMs(stream, reason),
       onReceived: (agent) => this.#acknowledge(agent),
     });
     if (disk !== undefined) {
@@ -59,18 +60,22 @@ export class Delivery {
 
   /** What this agent may be told now. */
   ack(agent: AgentRecord): EpochSeq | undefined {
-    const stream = streamOf(agent);
-    const ackableMs = this.#acks.ackableMs(stream, this.confirmedMs(agent));
-    const ack = agent.ack(ackableMs);
-    if (ack !== undefined) {
-      this.#acks.acknowledged(stream, ackableMs === Infinity ? agent.newestMs : Math.min(ackableMs, agent.newestMs));
+    const ackableMs = (stream: StreamRecord) => this.#acks.ackableMs(stream.id, this.confirmedMs(stream));
+    const { ack, first } = agent.acknowledgeable(ackableMs);
+    if (ack === undefined) return undefined;
+    for (const stream of agent.streams) {
+      const untilMs = Math.min(ackableMs(stream), stream.newestMs);
+      const { window } = stream;
+      // What every scraper has of it may have come after what the ack stops at.
+      const lastMs = first === undefined ? untilMs : (window.receiptBefore(first, untilMs)?.timeMs ?? -Infinity);
+      this.#acks.acknowledged(stream.id, Math.min(untilMs, (window.timeAfter(lastMs) ?? Infinity) - 1));
     }
     return ack;
   }
 
-  /** Up to which time every known scraper has this agent's reports; Infinity where no known scraper wants them. */
-  confirmedMs(agent: AgentRecord): number {
-    return this.#cursors.confirmedMs(streamOf(agent), agent.id, this.#options.clock.monotonicMs());
+  /** Up to which time every known scraper has this stream's reports; Infinity where no known scraper wants them. */
+  confirmedMs({ id, agent }: StreamRecord): number {
+    return this.#cursors.confirmedMs(id, agent.id, this.#options.clock.monotonicMs());
   }
 
   /**
@@ -88,9 +93,10 @@ export class Delivery {
     this.#changed(changes);
     if (opened === undefined) return undefined;
     const { cursor, isNew } = opened;
-    const records = [...this.store.agents.values()].filter(({ id }) => cursor.selects(id));
+    const agents = [...this.store.agents.values()].filter(({ id }) => cursor.selects(id));
+    for (const agent of agents) this.store.evictByAge(agent, nowMs);
+    const records = agents.flatMap(({ streams }) => [...streams]);
     if (isNew) this.#start(opened, records);
-    for (const record of records) this.store.evictByAge(record, nowMs);
     // With an out-of-order window, Prometheus refuses a whole scrape for one sample that is too old when it gets there.
     const notBeforeMs = nowMs - windowMs + Math.min(request.timeoutMs + arrivalMarginMs, windowMs / 10);
     const bounds = {
@@ -149,7 +155,7 @@ export class Delivery {
     const shiftMs = Math.min(0, deltaMs - stepMarginMs);
     this.store.clockStepped(deltaMs, (agent) => ({
       ack: this.ack(agent),
-      untilMs: this.#acks.acknowledgedMs(streamOf(agent)) + shiftMs,
+      untilMsOf: ({ id }) => this.#acks.acknowledgedMs(id) + shiftMs,
     }));
     this.#acks.clockStepped(shiftMs);
     this.#changed(this.#cursors.clockStepped(shiftMs, clock.monotonicMs()));
@@ -166,8 +172,7 @@ export class Delivery {
 
   /** At once: its reports, its cursors' positions. */
   forget(id: AgentId): void {
-    this.store.forget(id);
-    this.#forgotten([id]);
+    this.#forgotten(this.store.forget(id));
   }
 
   /** Resolves when what is known is on disk. */
@@ -183,31 +188,26 @@ export class Delivery {
     }
   }
 
-  #forgotten(ids: readonly AgentId[]): void {
-    const streams = ids.map((id) => streamOf({ id }));
+  #forgotten(streams: readonly StreamId[]): void {
     this.#changed(this.#cursors.tidy(streams, this.#options.clock.monotonicMs()));
     for (const stream of streams) this.#acks.forget(stream);
-    if (ids.length > 0) this.#file?.changed();
+    if (streams.length > 0) this.#file?.changed();
   }
 
   /**
    * Where a scraper that was never seen before starts: whole, with what no agent was told has arrived, and five minutes back
    * with the rest. An agent that comes later, after an outage, is new to it as a whole.
    */
-  #start({ cursor }: OpenedCursor, records: readonly AgentRecord[]): void {
+  #start({ cursor }: OpenedCursor, streams: readonly StreamRecord[]): void {
     const fromMs = this.#options.clock.nowMs() - neverSeenBackMs;
-    for (const record of records) {
-      const stream = streamOf(record);
-      const acknowledgedMs = this.#acks.acknowledgedMs(stream);
-      if (record.window.reportCount > 0 && acknowledgedMs !== -Infinity) {
-        cursor.pass(stream, Math.min(fromMs, acknowledgedMs));
-      }
+    for (const { id, window } of streams) {
+      const acknowledgedMs = this.#acks.acknowledgedMs(id);
+      if (window.reportCount > 0 && acknowledgedMs !== -Infinity) cursor.pass(id, Math.min(fromMs, acknowledgedMs));
     }
   }
 
   /** Who is gone wants nothing. What an answer has given is no loss when it leaves the window in its time. */
-  #wantedAfterMs(id: AgentId, reason: EvictionReason): number {
-    const stream = streamOf({ id });
+  #wantedAfterMs({ id: stream, agent: { id } }: StreamRecord, reason: EvictionReason): number {
     const monotonicMs = this.#options.clock.monotonicMs();
     if (reason === 'age') return this.#cursors.givenMs(stream, id, monotonicMs);
     return this.#cursors.confirmedMs(stream, id, monotonicMs);
@@ -234,9 +234,8 @@ export class Delivery {
     const confirmedMs = new Map<StreamId, number>();
     const agents: SavedAgent[] = [];
     for (const agent of this.store.agents.values()) {
-      const ms = this.#acks.sureMs(this.confirmedMs(agent));
-      confirmedMs.set(streamOf(agent), ms);
-      agents.push(savedAgent(agent, ms));
+      for (const stream of agent.streams) confirmedMs.set(stream.id, this.#acks.sureMs(this.confirmedMs(stream)));
+      agents.push(savedAgent(agent, ({ id }) => confirmedMs.get(id)!));
     }
     const nowMs = clock.nowMs();
     return {
@@ -267,14 +266,14 @@ export class Delivery {
       if (id === undefined) continue;
       const agent = this.store.agent(id);
       agent.reportAtMs = Math.min(saved.reportAtMs, nowMs);
-      // A time that is still to come is of a clock that was wrong: every report until then would be refused.
-      if (saved.committedMs !== undefined && saved.committedMs <= nowMs) {
-        agent.newestMs = saved.committedMs;
-        this.#acks.restored(streamOf(agent), saved.committedMs);
-      }
-      for (const [epoch, seq] of saved.epochs) {
-        agent.epochs.set(epoch, seq);
-        agent.evicted = { epoch, seq, timeMs: agent.newestMs };
+      agent.restore(saved.epochs);
+      for (const [sourceName, committedMs] of saved.committedMs) {
+        // A time that is still to come is of a clock that was wrong: every report until then would be refused.
+        if (committedMs > nowMs) continue;
+        const stream = agent.stream(sourceName);
+        stream.newestMs = committedMs;
+        stream.evictedMs = committedMs;
+        this.#acks.restored(stream.id, committedMs);
       }
     }
   }
@@ -305,9 +304,9 @@ const neverSeenBackMs = 5 * 60_000;
 // ten seconds for two clocks that are not the same.
 const arrivalMarginMs = 10_000;
 
-/** What of this agent every known scraper had: up to `hadMs`. */
-function savedAgent(agent: AgentRecord, hadMs: number): SavedAgent {
-  const ack = agent.ack(hadMs);
+/** What of this agent every known scraper had, of each stream up to a time. */
+function savedAgent(agent: AgentRecord, hadMsOf: (stream: StreamRecord) => number): SavedAgent {
+  const { ack } = agent.acknowledgeable(hadMsOf);
   const epochs: [number, number][] = [];
   if (ack !== undefined) {
     for (const [epoch, seq] of agent.epochs) {
@@ -317,12 +316,14 @@ function savedAgent(agent: AgentRecord, hadMs: number): SavedAgent {
     }
     epochs.push([ack.epoch, ack.seq]);
   }
-  const had = agent.window.receipt(hadMs) ?? agent.evicted;
-  const committedMs = agent.window.reportCount === 0 ? agent.newestMs : (had?.timeMs ?? -Infinity);
-  return {
-    name: agent.id,
-    reportAtMs: agent.reportAtMs,
-    ...(Number.isFinite(committedMs) ? { committedMs } : {}),
-    epochs,
-  };
+  const committedMs = [...agent.streams]
+    .map((stream) => [stream.sourceName, committedMsOf(stream, hadMsOf(stream))] as const)
+    .filter(([, ms]) => Number.isFinite(ms));
+  return { name: agent.id, reportAtMs: agent.reportAtMs, committedMs, epochs };
+}
+
+/** The time of the newest report of a stream that every known scraper had. */
+function committedMsOf({ window, newestMs, evictedMs }: StreamRecord, hadMs: number): number {
+  if (window.reportCount === 0) return newestMs;
+  return window.receipt(hadMs)?.timeMs ?? evictedMs;
 }

@@ -1,10 +1,10 @@
 import type { Schema } from '../../model/schema.ts';
-import { hostSourceName, type StreamId, streamId } from '../../model/source.ts';
+import { hostSourceName, type StreamId } from '../../model/source.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import type { AgentBatch } from '../exposition/exposition.ts';
+import type { StreamRecord } from './agent-record.ts';
 import type { Cursor } from './cursor.ts';
 import type { Positions } from './scraper.ts';
-import type { AgentRecord } from './store.ts';
 import type { WindowRun, WindowSize } from './window.ts';
 
 /** What bounds an answer. */
@@ -32,7 +32,7 @@ export interface AnswerPlan {
 
 interface PlannedPart {
   readonly stream: StreamId;
-  readonly record: AgentRecord;
+  readonly record: StreamRecord;
   readonly afterMs: number;
   readonly untilMs: number;
   /** How many reports, oldest first; 0: the newest that the scraper has had is given once more. */
@@ -43,7 +43,7 @@ interface PlannedPart {
 /** A stream while an answer is planned. */
 interface Candidate {
   readonly stream: StreamId;
-  readonly record: AgentRecord;
+  readonly record: StreamRecord;
   readonly afterMs: number;
   readonly untilMs: number;
   readonly sizes: Iterator<WindowSize>;
@@ -63,7 +63,7 @@ interface Candidate {
  * out-of-order window, Prometheus refuses a whole scrape for one sample that is too old.
  */
 export function planAnswer(
-  records: readonly AgentRecord[],
+  records: readonly StreamRecord[],
   cursor: Cursor,
   bounds: AnswerBounds,
   times: {
@@ -80,7 +80,7 @@ export function planAnswer(
   const candidates: Candidate[] = [];
   for (const record of records) {
     const { window } = record;
-    const stream = streamOf(record);
+    const stream = record.id;
     const hadMs = cursor.positionMs(stream);
     const skipped = window.countAfter(hadMs, notBeforeMs);
     if (skipped > 0) {
@@ -182,29 +182,28 @@ export async function readAnswer(
   return { batches, until };
 }
 
-/** The newest values of the agents that are up: for curl, and for scrapers that want no timestamps. */
-export function takeNewest({ clock }: { readonly clock: Clock }, agents: readonly AgentRecord[]): AgentBatch[] {
+/** The newest values of the streams that are up: for curl, and for scrapers that want no timestamps. */
+export function takeNewest({ clock }: { readonly clock: Clock }, streams: readonly StreamRecord[]): AgentBatch[] {
   const nowMs = clock.nowMs();
   const monotonicMs = clock.monotonicMs();
   const batches: AgentBatch[] = [];
-  for (const agent of agents) {
-    const newest = agent.up(monotonicMs) ? agent.window.newest(nowMs) : undefined;
-    if (newest !== undefined) batches.push(batchOf(agent, [newest]));
+  for (const stream of streams) {
+    const newest = stream.up(monotonicMs) ? stream.window.newest(nowMs) : undefined;
+    if (newest !== undefined) batches.push(batchOf(stream, [newest]));
   }
   return batches;
 }
 
-export const streamOf = ({ id }: Pick<AgentRecord, 'id'>): StreamId => streamId(id, hostSourceName);
-
-const batchOf = ({ id }: AgentRecord, runs: readonly WindowRun[]): AgentBatch => ({
-  agent: id,
-  sourceName: hostSourceName,
+const batchOf = ({ agent, sourceName }: StreamRecord, runs: readonly WindowRun[]): AgentBatch => ({
+  agent: agent.id,
+  sourceName,
   runs,
 });
 
 /** The text of one sample of a stream, on average, with a value and a time that are longer than most. */
-function sampleBytes(schema: Schema, { id, labels }: AgentRecord): number {
-  let own = `agent="${id}",`.length;
+function sampleBytes(schema: Schema, { agent, sourceName, labels }: StreamRecord): number {
+  let own = `agent="${agent.id}",`.length;
+  if (sourceName !== hostSourceName) own += `source="${sourceName}",`.length;
   for (const [name, value] of labels) own += name.length + value.length + 4;
   return seriesBytes(schema) + own + valueAndTimeBytes;
 }

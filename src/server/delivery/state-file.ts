@@ -1,5 +1,5 @@
 import { agentId } from '../../model/agent-id.ts';
-import { parseStreamId, type StreamId } from '../../model/source.ts';
+import { hostSourceName, isSourceName, parseStreamId, type StreamId } from '../../model/source.ts';
 import type { SavedCursor } from './cursors.ts';
 import type { Positions } from './scraper.ts';
 
@@ -14,8 +14,8 @@ export interface SavedAgent {
   readonly name: string;
   /** When its last report came. */
   readonly reportAtMs: number;
-  /** The newest report that every known scraper had; absent where there is none. */
-  readonly committedMs?: number;
+  /** By source, the time of the newest report that every known scraper had. */
+  readonly committedMs: readonly (readonly [source: string, ms: number])[];
   /** Of each epoch, in order: the last report that every known scraper had. */
   readonly epochs: readonly (readonly [epoch: number, seq: number])[];
 }
@@ -140,11 +140,16 @@ function times(value: unknown, field: string): Positions {
 
 function parseAgent(value: unknown, field: string): SavedAgent {
   const agent = record(value, field);
-  const committedMs = agent['committedMs'];
   return {
     name: name(string(agent['name'], `${field}.name`), `${field}.name`),
     reportAtMs: number(agent['reportAtMs'], `${field}.reportAtMs`),
-    ...(committedMs === undefined ? {} : { committedMs: number(committedMs, `${field}.committedMs`) }),
+    committedMs: list(agent['committedMs'], `${field}.committedMs`).map((pair, at) => {
+      const [source, ms] = list(pair, `${field}.committedMs[${at}]`);
+      return [
+        sourceName(source, `${field}.committedMs[${at}][0]`),
+        number(ms, `${field}.committedMs[${at}][1]`),
+      ] as const;
+    }),
     epochs: list(agent['epochs'], `${field}.epochs`).map((pair, at) => {
       const [epoch, seq] = list(pair, `${field}.epochs[${at}]`);
       return [count(epoch, `${field}.epochs[${at}][0]`), count(seq, `${field}.epochs[${at}][1]`)] as const;
@@ -180,6 +185,12 @@ function boolean(value: unknown, field: string): boolean {
 function string(value: unknown, field: string): string {
   if (typeof value === 'string') return value;
   throw new StateFileError(`${field} is no string`);
+}
+
+function sourceName(value: unknown, field: string): string {
+  const name = string(value, field);
+  if (name === hostSourceName || isSourceName(1, name)) return name;
+  throw new StateFileError(`${field}: '${name}' is no source's name`);
 }
 
 function name(value: string, field: string): string {

@@ -1,21 +1,14 @@
 import type { AgentId } from '../../model/agent-id.ts';
 import type { Schema } from '../../model/schema.ts';
-import { hostSourceId, type Labels, sameLabels } from '../../model/source.ts';
+import { hostSourceId, type StreamId } from '../../model/source.ts';
 import { encodeMessage } from '../../protocol/codec.ts';
 import { encodeKey } from '../../protocol/delta.ts';
 import { limits } from '../../protocol/limits.ts';
-import type { Begin, EpochSeq } from '../../protocol/messages.ts';
+import type { Begin } from '../../protocol/messages.ts';
 import type { Clock } from '../../runtime/clock.ts';
-import { Drops } from './drops.ts';
+import { type Acknowledged, AgentRecord, type Outcome, type StreamRecord } from './agent-record.ts';
 import { SchemasInUse } from './schemas.ts';
-import { type AppendedReport, type Receipt, Window } from './window.ts';
-
-/**
- * What became of a report. Only `stored` reaches a scraper. The others are acknowledged too, or they would come for ever;
- * all but `too_far_ahead`, which says that one of the two clocks is wrong, and nothing of the report.
- */
-export const outcomes = ['stored', 'duplicate', 'not_newer', 'too_old', 'too_far_ahead'] as const;
-export type Outcome = (typeof outcomes)[number];
+import type { AppendedReport } from './window.ts';
 
 export type EvictionReason = 'age' | 'memory';
 
@@ -26,8 +19,8 @@ export interface StoreOptions {
   readonly memoryBytesMax: number;
   /** An agent without a report for so long is forgotten. */
   readonly forgetAfterMs: number;
-  /** What is newer some scraper still wants of this agent; Infinity where nobody scrapes. */
-  wantedAfterMs(agent: AgentId, reason: EvictionReason): number;
+  /** What is newer some scraper still wants of this stream; Infinity where nobody scrapes. */
+  wantedAfterMs(stream: StreamRecord, reason: EvictionReason): number;
   onReport(outcome: Outcome): void;
   /** `unscraped`: some known scraper had not had the report. That is what is lost. */
   onEvict(reason: EvictionReason, unscraped: boolean): void;
@@ -35,140 +28,29 @@ export interface StoreOptions {
   onReceived(agent: AgentRecord): void;
 }
 
-/** All that is known of one agent, connected or not. */
-export class AgentRecord {
-  readonly id: AgentId;
-  readonly window: Window;
-  readonly #schemas: SchemasInUse;
-  #schema: Schema | undefined;
-  /** The last report received of each epoch, in the order in which they were last begun; at most 8. */
-  readonly epochs = new Map<number, number>();
-  hostId = '';
-  software = '';
-  labels: Labels = [];
-  intervalMs = 0;
-  offsetMs = 0;
-  /** What its last ping said: reports in its spool, and those that it has dropped since its start. */
-  spoolReports: number | undefined;
-  droppedReports: number | undefined;
-  /** The address of the live connection, undefined while there is none. */
-  peer: string | undefined;
-  connectedAtMs: number | undefined;
-  /** What TLS proved of the last connection, undefined where there are no keys. */
-  identity: string | undefined;
-  /** Newest time stored so far, also before a restart: nothing at or before it is stored again. */
-  newestMs = -Infinity;
-  /** What was refused when it came, or left the window before every scraper had it. */
-  readonly drops = new Drops();
-  /** When a report last came in, whatever became of it: on the wall clock, for people and for the file. */
-  reportAtMs: number;
-  /** The last report since this server started: when it came, on the monotonic clock, and what became of it. */
-  #last: { readonly atMonotonicMs: number; readonly outcome: Outcome } | undefined;
-  /** Reports that were stored since this server started. */
-  storedCount = 0;
-  /** The last report received, and the last one evicted, for acks. */
-  received: EpochSeq | undefined;
-  evicted: Receipt | undefined;
-
-  constructor(id: AgentId, nowMs: number, schemas: SchemasInUse) {
-    this.id = id;
-    this.#schemas = schemas;
-    this.window = new Window(schemas);
-    this.reportAtMs = nowMs;
-  }
-
-  /** That of its newest report, for an agent that dials again and declares the same. */
-  get schema(): Schema | undefined {
-    return this.#schema;
-  }
-
-  set schema(schema: Schema | undefined) {
-    if (schema === this.#schema) return;
-    if (schema !== undefined) this.#schemas.hold(schema);
-    if (this.#schema !== undefined) this.#schemas.release(this.#schema);
-    this.#schema = schema;
-  }
-
-  /** What is to be acknowledged when everything up to `committedMs` is where it belongs. */
-  ack(committedMs: number): EpochSeq | undefined {
-    const newestMs = this.window.newestMs;
-    if (newestMs === undefined || newestMs <= committedMs) return this.received ?? this.evicted;
-    return this.window.receipt(committedMs) ?? this.evicted;
-  }
-
-  /** A report has come, now. */
-  reported(outcome: Outcome, { nowMs, monotonicMs }: { readonly nowMs: number; readonly monotonicMs: number }): void {
-    this.reportAtMs = nowMs;
-    this.#last = { atMonotonicMs: monotonicMs, outcome };
-    if (outcome === 'stored') this.storedCount++;
-  }
-
-  /** When the last report came, on the monotonic clock; undefined before the first since this server started. */
-  get reportAtMonotonicMs(): number | undefined {
-    return this.#last?.atMonotonicMs;
-  }
-
-  /** Its newest report came within three intervals and 5 s, whatever became of it. */
-  isReporting(monotonicMs: number): boolean {
-    return this.#last !== undefined && monotonicMs - this.#last.atMonotonicMs <= 3 * this.intervalMs + 5000;
-  }
-
-  /** It reports, and its newest report is stored: one that is refused shows nobody anything. */
-  up(monotonicMs: number): boolean {
-    const outcome = this.#last?.outcome;
-    return (outcome === 'stored' || outcome === 'duplicate') && this.isReporting(monotonicMs);
-  }
-
-  /**
-   * The wall clock was set. What is not acknowledged is forgotten, for its agent sends it again with right times. So is
-   * what is newer than `untilMs`: after a step backwards, what was acknowledged may be ahead of what comes next, and every
-   * scraper has it.
-   */
-  clockStepped(deltaMs: number, { ack, untilMs }: Acknowledged): void {
-    this.window.forgetAfter(untilMs);
-    this.window.clockStepped(deltaMs);
-    this.newestMs = Math.min(this.newestMs, untilMs);
-    this.received = ack;
-    this.evicted = ack && { ...ack, timeMs: this.newestMs };
-    let isAcked = ack !== undefined && this.epochs.has(ack.epoch);
-    for (const epoch of this.epochs.keys()) {
-      if (epoch === ack?.epoch) {
-        this.epochs.set(epoch, ack.seq);
-        isAcked = false;
-      } else if (!isAcked) this.epochs.delete(epoch);
-    }
-    this.reportAtMs += deltaMs;
-    if (this.connectedAtMs !== undefined) this.connectedAtMs += deltaMs;
-  }
-}
-
 /** A report as its connection has decoded it. */
-export interface ReceivedReport extends AppendedReport {
+export interface ReceivedReport extends Omit<AppendedReport, 'arrival'> {
   /** The report before it in the same stream is the newest one that is stored, so that a delta can follow it. */
   readonly follows: boolean;
-}
-
-/** What an agent is acknowledged, and the time before all of the rest, by the clock as it is set now. */
-export interface Acknowledged {
-  readonly ack: EpochSeq | undefined;
-  readonly untilMs: number;
 }
 
 /** AgentId → what is known of it; bounds over the fleet; forgetting. */
 export class Store {
   readonly #options: StoreOptions;
   readonly #agents = new Map<AgentId, AgentRecord>();
-  readonly #evictions: { [reason in EvictionReason]: (agent: AgentRecord) => (timeMs: number) => void };
+  readonly #evictions: { [reason in EvictionReason]: (stream: StreamRecord) => (timeMs: number) => void };
   readonly schemas = new SchemasInUse();
   #windowBytes = 0;
+  /** Reports stored so far. */
+  #arrivals = 0;
 
   constructor(options: StoreOptions) {
     this.#options = options;
-    const counting = (reason: EvictionReason) => (agent: AgentRecord) => {
-      const wantedAfterMs = options.wantedAfterMs(agent.id, reason);
+    const counting = (reason: EvictionReason) => (stream: StreamRecord) => {
+      const wantedAfterMs = options.wantedAfterMs(stream, reason);
       return (timeMs: number) => {
         const isUnscraped = timeMs > wantedAfterMs;
-        if (isUnscraped) agent.drops.add(reason, timeMs);
+        if (isUnscraped) stream.agent.drops.add(reason, timeMs);
         options.onEvict(reason, isUnscraped);
       };
     };
@@ -194,71 +76,58 @@ export class Store {
     return agent;
   }
 
-  /** An epoch is begun, perhaps again. The one begun longest ago is forgotten when there are more than 8. */
-  begin(agent: AgentRecord, { epoch, labels, intervalMs, offsetMs }: Omit<Begin, 'kind'>): void {
-    if (!sameLabels(agent.labels, labels)) {
-      // What is printed before a value is kept by schema: another one for other labels.
-      agent.schema = undefined;
-      agent.labels = labels;
-    }
-    agent.intervalMs = intervalMs;
-    const seq = agent.epochs.get(epoch) ?? 0;
-    agent.epochs.delete(epoch);
-    agent.epochs.set(epoch, seq);
-    agent.offsetMs = offsetMs;
-    if (agent.epochs.size > limits.epochsRememberedMax) {
-      const oldest = agent.epochs.keys().next();
-      if (oldest.done !== true) agent.epochs.delete(oldest.value);
-    }
+  /** A source of the agent is begun. */
+  begin(agent: AgentRecord, message: Omit<Begin, 'kind'>): StreamRecord {
+    const stream = agent.begin(message);
+    while (agent.streamCount > limits.sourcesMax + 1) this.#forgetStream(streamToForget(agent, stream));
+    return stream;
   }
 
   /** Stores a report, or says why not. */
-  receive(agent: AgentRecord, report: ReceivedReport): Outcome {
+  receive(stream: StreamRecord, report: ReceivedReport): Outcome {
     const { clock, onReport, onReceived } = this.#options;
-    const nowMs = clock.nowMs();
-    const outcome = this.#judge(agent, report, nowMs);
-    if (outcome === 'stored') this.#append(agent, report);
-    // Received is what has met no bug on its way.
-    if (outcome !== 'duplicate' && outcome !== 'too_far_ahead') {
-      agent.epochs.set(report.epoch, report.seq);
-      agent.received = { epoch: report.epoch, seq: report.seq };
-    }
+    const { agent } = stream;
+    const now = { nowMs: clock.nowMs(), monotonicMs: clock.monotonicMs() };
+    const outcome = this.#judge(stream, report, now.nowMs);
+    if (outcome === 'stored') this.#append(stream, report);
     if (outcome === 'too_old' || outcome === 'not_newer') agent.drops.add(outcome, report.timeMs);
-    agent.reported(outcome, { nowMs, monotonicMs: clock.monotonicMs() });
+    agent.reported(report, outcome, now);
+    stream.reported(outcome, now);
     if (this.windowBytes > this.#options.memoryBytesMax) this.#evictForMemory();
     onReport(outcome);
     onReceived(agent);
     return outcome;
   }
 
-  #judge(agent: AgentRecord, { epoch, seq, timeMs }: ReceivedReport, nowMs: number): Outcome {
+  #judge({ agent, newestMs }: StreamRecord, { epoch, seq, timeMs }: ReceivedReport, nowMs: number): Outcome {
     if (seq <= (agent.epochs.get(epoch) ?? 0)) return 'duplicate';
     if (timeMs > nowMs + limits.futureMsMax) return 'too_far_ahead';
-    if (timeMs <= agent.newestMs) return 'not_newer';
+    if (timeMs <= newestMs) return 'not_newer';
     return timeMs < nowMs - this.#options.windowMs ? 'too_old' : 'stored';
   }
 
-  #append(agent: AgentRecord, report: ReceivedReport): void {
-    const { window } = agent;
+  #append(stream: StreamRecord, report: ReceivedReport): void {
+    const { window } = stream;
     const before = window.bytes;
     const isKey = report.key || !report.follows || window.needsKey(report);
     window.append({
       ...report,
+      arrival: this.#arrivals++,
       key: isKey,
       payload: isKey && !report.key ? keyPayload(report) : report.payload,
     });
-    agent.newestMs = report.timeMs;
-    agent.schema = report.schema;
+    stream.newestMs = report.timeMs;
+    stream.schema = report.schema;
     this.#windowBytes += window.bytes - before;
   }
 
   /** The wall clock was set by so much. */
   clockStepped(deltaMs: number, ackOf: (agent: AgentRecord) => Acknowledged): void {
     for (const agent of this.#agents.values()) {
-      const before = agent.window.bytes;
+      const before = bytesOf(agent);
       agent.clockStepped(deltaMs, ackOf(agent));
-      this.#windowBytes += agent.window.bytes - before;
-      this.#letSchemaGo(agent);
+      this.#windowBytes += bytesOf(agent) - before;
+      for (const stream of agent.streams) this.#letSchemaGo(stream);
     }
   }
 
@@ -276,57 +145,94 @@ export class Store {
 
   /** Forgets the agent's reports that have left the window. Called before a scrape reads it, and by housekeeping. */
   evictByAge(agent: AgentRecord, nowMs = this.#options.clock.nowMs()): void {
-    const { window } = agent;
     const beforeMs = nowMs - this.#options.windowMs;
-    if ((window.oldestAgedMs ?? Infinity) >= beforeMs) return;
-    const before = window.bytes;
-    agent.evicted = window.evictBefore(beforeMs, this.#evictions.age(agent)) ?? agent.evicted;
-    this.#windowBytes += window.bytes - before;
-    this.#letSchemaGo(agent);
-    this.#options.onReceived(agent);
+    let hasEvicted = false;
+    for (const stream of agent.streams) {
+      const { window } = stream;
+      if ((window.oldestAgedMs ?? Infinity) >= beforeMs) continue;
+      const before = window.bytes;
+      agent.evicted(stream, window.evictBefore(beforeMs, this.#evictions.age(stream)));
+      this.#windowBytes += window.bytes - before;
+      this.#letSchemaGo(stream);
+      hasEvicted = true;
+    }
+    if (hasEvicted) this.#options.onReceived(agent);
   }
 
   /** Who is gone and has nothing left in the window needs no schema any more. */
-  #letSchemaGo(agent: AgentRecord): void {
-    if (agent.peer === undefined && agent.window.reportCount === 0) agent.schema = undefined;
+  #letSchemaGo(stream: StreamRecord): void {
+    if (stream.agent.peer === undefined && stream.window.reportCount === 0) stream.schema = undefined;
   }
 
   /** Gives back the oldest chunks of the whole fleet until the windows are within their bound again. */
   #evictForMemory(): void {
     while (this.windowBytes > this.#options.memoryBytesMax) {
-      let oldest: AgentRecord | undefined;
+      let oldest: StreamRecord | undefined;
       for (const agent of this.#agents.values()) {
-        if ((agent.window.oldestMs ?? Infinity) < (oldest?.window.oldestMs ?? Infinity)) oldest = agent;
+        for (const stream of agent.streams) {
+          if ((stream.window.oldestMs ?? Infinity) < (oldest?.window.oldestMs ?? Infinity)) oldest = stream;
+        }
       }
       if (oldest === undefined) return;
-      const before = oldest.window.bytes;
-      oldest.evicted = oldest.window.evictOldestChunk(this.#evictions.memory(oldest)) ?? oldest.evicted;
-      this.#windowBytes += oldest.window.bytes - before;
-      this.#letSchemaGo(oldest);
-      this.#options.onReceived(oldest);
+      this.#evictOldestChunk(oldest);
+      this.#options.onReceived(oldest.agent);
     }
   }
 
-  /** What has left the windows, and the agents of which nothing was heard for a day. Returns the forgotten. */
-  tidy(): AgentId[] {
+  #evictOldestChunk(stream: StreamRecord): void {
+    const { window } = stream;
+    const before = window.bytes;
+    stream.agent.evicted(stream, window.evictOldestChunk(this.#evictions.memory(stream)));
+    this.#windowBytes += window.bytes - before;
+    this.#letSchemaGo(stream);
+  }
+
+  /** What has left the windows, and the agents of which nothing was heard for a day. Returns the streams forgotten. */
+  tidy(): StreamId[] {
     const nowMs = this.#options.clock.nowMs();
-    const forgotten: AgentId[] = [];
+    const forgotten: StreamId[] = [];
     for (const agent of this.#agents.values()) {
       this.evictByAge(agent, nowMs);
-      if (agent.peer === undefined && nowMs - agent.reportAtMs > this.#options.forgetAfterMs) forgotten.push(agent.id);
+      if (agent.peer === undefined && nowMs - agent.reportAtMs > this.#options.forgetAfterMs) {
+        forgotten.push(...this.forget(agent.id));
+      }
     }
-    for (const id of forgotten) this.forget(id);
     return forgotten;
   }
 
-  forget(id: AgentId): void {
+  /** Returns its streams. */
+  forget(id: AgentId): StreamId[] {
     const agent = this.#agents.get(id);
-    if (agent === undefined) return;
-    this.#windowBytes -= agent.window.bytes;
-    agent.window.clear();
-    agent.schema = undefined;
+    if (agent === undefined) return [];
+    this.#windowBytes -= bytesOf(agent);
+    const streams: StreamId[] = [];
+    for (const stream of agent.streams) {
+      stream.window.clear();
+      stream.schema = undefined;
+      streams.push(stream.id);
+    }
     this.#agents.delete(id);
+    return streams;
   }
+
+  /** What is left in its window is lost where a scraper wants it, and counted so. */
+  #forgetStream(stream: StreamRecord): void {
+    while (stream.window.reportCount > 0) this.#evictOldestChunk(stream);
+    stream.schema = undefined;
+    stream.agent.forgetStream(stream);
+  }
+}
+
+/** Of more sources than a connection may have, the one begun longest ago; never the host, nor the one begun now. */
+function streamToForget(agent: AgentRecord, begun: StreamRecord): StreamRecord {
+  for (const stream of agent.streams) if (stream !== agent.host && stream !== begun) return stream;
+  return begun;
+}
+
+function bytesOf(agent: AgentRecord): number {
+  let bytes = 0;
+  for (const { window } of agent.streams) bytes += window.bytes;
+  return bytes;
 }
 
 /** The same report as a key, which a window needs where the agent's own chain of deltas is broken. */

@@ -173,7 +173,25 @@ export class Window {
       const chunk = this.#chunks[at]!;
       const index = firstAfter(chunk.timesMs, untilMs) - 1;
       if (index >= chunk.first) {
-        return { epoch: chunk.epoch, seq: chunk.seqs[index]!, timeMs: chunk.timesMs[index]! };
+        return chunk.receipt(index);
+      }
+    }
+    return undefined;
+  }
+
+  /** The oldest report after `untilMs`. */
+  receiptAfter(untilMs: number): Receipt | undefined {
+    const chunk = this.#chunks[this.#chunkAfter(untilMs)];
+    return chunk?.receipt(Math.max(chunk.first, firstAfter(chunk.timesMs, untilMs)));
+  }
+
+  /** The newest report with `time ≤ untilMs` that came before another one of its agent. */
+  receiptBefore(other: Receipt, untilMs: number): Receipt | undefined {
+    for (let at = this.#chunks.length - 1; at >= 0; at--) {
+      const chunk = this.#chunks[at]!;
+      for (let index = firstAfter(chunk.timesMs, untilMs) - 1; index >= chunk.first; index--) {
+        const receipt = chunk.receipt(index);
+        if (isBefore(receipt, other)) return receipt;
       }
     }
     return undefined;
@@ -235,7 +253,7 @@ export class Window {
   #evictTo(chunk: Chunk, to: number, onEvict?: (timeMs: number) => void): Receipt {
     for (let index = chunk.first; index < to; index++) onEvict?.(chunk.timesMs[index]!);
     this.#reportCount -= to - chunk.first;
-    const evicted = { epoch: chunk.epoch, seq: chunk.seqs[to - 1]!, timeMs: chunk.timesMs[to - 1]! };
+    const evicted = chunk.receipt(to - 1);
     chunk.first = to;
     if (to === chunk.timesMs.length) {
       this.#chunks.shift();
@@ -287,9 +305,18 @@ export interface Receipt {
   readonly epoch: number;
   readonly seq: number;
   readonly timeMs: number;
+  /** Counts as the reports come; that of the key that it stands behind. */
+  readonly arrival: number;
+}
+
+/** Whether a report came before another one of its agent: numbers count within an epoch, and epochs come one after another. */
+export function isBefore(a: Receipt, b: Receipt): boolean {
+  return a.epoch === b.epoch ? a.seq < b.seq : a.arrival < b.arrival;
 }
 
 export interface AppendedReport {
+  /** Counts as the reports of all agents come. */
+  readonly arrival: number;
   readonly schema: Schema;
   /** Of the source's begin: one object for all reports of one list of labels, as far as that is known. */
   readonly labels: Labels;
@@ -328,6 +355,7 @@ function copyReport(held: HeldReport): Report {
 class Chunk {
   readonly schema: Schema;
   readonly labels: Labels;
+  readonly #arrival: number;
   /** Constant within a chunk: after a schema frame comes a key, and a key opens a chunk. */
   readonly seriesCount: number;
   readonly epoch: number;
@@ -346,6 +374,7 @@ class Chunk {
   constructor(key: AppendedReport) {
     this.schema = key.schema;
     this.labels = key.labels;
+    this.#arrival = key.arrival;
     this.seriesCount = key.sums.length;
     this.epoch = key.epoch;
   }
@@ -356,6 +385,10 @@ class Chunk {
 
   samplesAt(index: number): number {
     return this.#samples?.[index] ?? this.#samplesOfAll;
+  }
+
+  receipt(index: number): Receipt {
+    return { epoch: this.epoch, seq: this.seqs[index]!, timeMs: this.timesMs[index]!, arrival: this.#arrival };
   }
 
   /** Returns by how many bytes it grew. */

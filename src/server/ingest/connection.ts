@@ -11,8 +11,8 @@ import type { Connection } from '../../runtime/connection.ts';
 import { ConnectionError } from '../../runtime/connection.ts';
 import type { Log } from '../../runtime/log.ts';
 import { printable, secondsText } from '../../runtime/words.ts';
+import type { AgentRecord, StreamRecord } from '../delivery/agent-record.ts';
 import type { Delivery } from '../delivery/delivery.ts';
-import type { AgentRecord } from '../delivery/store.ts';
 import type { Admission } from './admission.ts';
 import type { FrameScheduler, Quota } from './scheduler.ts';
 
@@ -37,13 +37,8 @@ export class AgentConnection {
   #leave = (): void => {};
   /** Resolves when an error has been said, and the peer has had its time to read it. */
   #goodbye: Promise<void> | undefined;
-  /** The record's schema object that stands for this table's, and how many series of the table it is known to cover. */
-  #schema: Schema | undefined;
-  #schemaSeries = 0;
-  /** The table's schema, once the store counts it. */
-  #heldSchema: Schema | undefined;
-  /** The last report of this stream is the newest one of the window: a delta can follow it there. */
-  #follows = false;
+  /** By number; those of the table. */
+  readonly #sources = new Map<number, ConnectedSource>();
   #acked: EpochSeq | undefined;
   #ackWaiting: EpochSeq | undefined;
   #ackTimer: Timer | undefined;
@@ -79,7 +74,7 @@ export class AgentConnection {
       deadline.cancel();
       this.#ackTimer?.cancel();
       this.#refusedTimer?.cancel();
-      this.#holdSchema(undefined);
+      this.#leaveSources();
       this.#leave();
       await this.#goodbye;
       this.#connection.destroy();
@@ -164,18 +159,22 @@ export class AgentConnection {
     hello: (message) => this.#hello(message),
     begin: (message) => {
       const agent = this.#known(message);
-      const source = this.#table.begin(message);
-      this.#schema = undefined;
-      this.#schemaSeries = 0;
-      this.#follows = false;
-      this.#holdSchema(source.schema);
-      this.#options.delivery.store.begin(agent, message);
+      if (message.epoch !== this.#table.epoch) this.#leaveSources();
+      const declared = this.#table.begin(message);
+      const { store } = this.#options.delivery;
+      this.#hold(this.#sources.get(message.source), undefined);
+      const source: ConnectedSource = {
+        ...{ stream: store.begin(agent, message), held: undefined, follows: false },
+        ...{ schema: undefined, schemaSeries: 0 },
+      };
+      this.#sources.set(message.source, source);
+      this.#hold(source, declared.schema);
       this.#acknowledgeNow(agent);
     },
     schema: (message, payload) => {
       this.#known(message);
-      const source = this.#table.declare(message, payload.length);
-      this.#holdSchema(source.schema);
+      const { schema } = this.#table.declare(message, payload.length);
+      this.#hold(this.#sources.get(message.source), schema);
     },
     report: (message, payload) => this.#report(this.#known(message), message, payload),
     ping: (message) => {
@@ -199,23 +198,20 @@ export class AgentConnection {
   #report(agent: AgentRecord, message: ReportMessage, payload: Uint8Array): void {
     this.#options.lookAtClock();
     if (this.#ending) return;
-    const source = this.#table.apply(message);
-    const count = source.schema.seriesCount;
-    const outcome = this.#options.delivery.store.receive(agent, {
-      schema: this.#standing(agent, source.schema),
-      labels: agent.labels,
-      // It has been begun: the table has looked.
-      epoch: this.#table.epoch!,
-      seq: message.seq,
-      timeMs: message.timeMs + source.offsetMs,
-      key: message.key,
-      payload,
-      sums: source.state.sums.subarray(0, count),
-      present: source.state.present.subarray(0, count),
-      follows: this.#follows,
+    const { schema, state, offsetMs } = this.#table.apply(message);
+    // The table knows it, so it has been begun here.
+    const source = this.#sources.get(message.source)!;
+    const { stream } = source;
+    const count = schema.seriesCount;
+    const timeMs = message.timeMs + offsetMs;
+    const outcome = this.#options.delivery.store.receive(stream, {
+      ...{ schema: recordedSchema(source, schema), labels: stream.labels, epoch: this.#table.epoch!, seq: message.seq },
+      ...{ timeMs, key: message.key, payload, follows: source.follows },
+      sums: state.sums.subarray(0, count),
+      present: state.present.subarray(0, count),
     });
-    this.#follows = outcome === 'stored';
-    if (outcome === 'too_far_ahead') this.#endForClock(agent, message.timeMs + source.offsetMs);
+    source.follows = outcome === 'stored';
+    if (outcome === 'too_far_ahead') this.#endForClock(agent, timeMs);
     else if (outcome !== 'stored' && outcome !== 'duplicate') this.#refusedTimer ??= this.#refusedSoon(agent);
   }
 
@@ -243,20 +239,18 @@ export class AgentConnection {
     for (const drop of agent.drops.takeRefused()) this.#send({ kind: 'refused', ...drop });
   }
 
-  #holdSchema(schema: Schema | undefined): void {
-    const before = this.#heldSchema;
-    this.#heldSchema = schema;
+  /** The store counts what the source has declared, in the place of what it counted before. */
+  #hold(source: ConnectedSource | undefined, schema: Schema | undefined): void {
+    if (source === undefined) return;
+    const before = source.held;
+    source.held = schema;
     if (this.#options.delivery.store.holdSchema(schema, before) || schema === undefined) return;
     throw new ProtocolError('busy', "the schemas of all agents fill the server's --memory-max");
   }
 
-  /** The schema object that stands for what this connection has declared: the one of the connection before, if equal. */
-  #standing(agent: AgentRecord, schema: Schema): Schema {
-    if (this.#schema !== undefined && this.#schemaSeries === schema.seriesCount) return this.#schema;
-    const standing = this.#schema ?? agent.schema;
-    this.#schema = standing?.adopt(schema, this.#schemaSeries) === true ? standing : schema;
-    this.#schemaSeries = schema.seriesCount;
-    return this.#schema;
+  #leaveSources(): void {
+    for (const source of this.#sources.values()) this.#hold(source, undefined);
+    this.#sources.clear();
   }
 
   #acknowledgeNow(agent: AgentRecord): void {
@@ -339,6 +333,27 @@ export class AgentConnection {
     if (this.#frames === 0) this.#options.log.debug(line);
     else this.#options.log.info(line);
   }
+}
+
+/** A source as this connection has begun it. */
+interface ConnectedSource {
+  readonly stream: StreamRecord;
+  /** The declared schema, once the store counts it. */
+  held: Schema | undefined;
+  /** The last report is the newest one of the window: a delta can follow it there. */
+  follows: boolean;
+  /** The schema object that the window has for the declared one, and how many series of that it is known to cover. */
+  schema: Schema | undefined;
+  schemaSeries: number;
+}
+
+/** The schema object that serves for what this connection has declared: the one of the connection before, if equal. */
+function recordedSchema(source: ConnectedSource, declared: Schema): Schema {
+  if (source.schema !== undefined && source.schemaSeries === declared.seriesCount) return source.schema;
+  const recorded = source.schema ?? source.stream.schema;
+  source.schema = recorded?.adopt(declared, source.schemaSeries) === true ? recorded : declared;
+  source.schemaSeries = declared.seriesCount;
+  return source.schema;
 }
 
 export interface AgentConnectionOptions {

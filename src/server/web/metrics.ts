@@ -1,4 +1,4 @@
-import type { AgentId } from '../../model/agent-id.ts';
+import type { StreamRecord } from '../delivery/agent-record.ts';
 
 /** What this part counts, and the text of all that the server counts. */
 export interface WebMetrics {
@@ -17,7 +17,7 @@ export interface WebMetrics {
   scraperInfo(info: ScraperInfo): void;
   forgetScraperInfo(scraper: string): void;
   /** The server's own metrics, with `sysmon_agent_up` of these agents. */
-  text(agents: readonly { readonly id: AgentId; readonly up: boolean }[]): Promise<string>;
+  text(sources: readonly SourceUp[]): Promise<string>;
 }
 
 export interface ScraperInfo {
@@ -28,4 +28,10 @@ export interface ScraperInfo {
   readonly via: 'direct' | 'proxy';
   /** What shows that an answer was read. */
   readonly confirmed_by: 'connection' | 'none';
+}
+
+/** Whether a source of an agent is up, with the labels that are on its series. */
+export interface SourceUp {
+  readonly stream: Pick<StreamRecord, 'agent' | 'sourceName' | 'labels'>;
+  readonly up: boolean;
 }

@@ -1,10 +1,10 @@
 import type { StreamId } from '../../model/source.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import type { SeldomLog } from '../../runtime/log.ts';
+import type { AgentRecord, StreamRecord } from '../delivery/agent-record.ts';
 import type { Delivery } from '../delivery/delivery.ts';
 import { takeNewest } from '../delivery/scrape.ts';
 import type { Scrape, ScrapeConnection } from '../delivery/scraper.ts';
-import type { AgentRecord } from '../delivery/store.ts';
 import type { AgentBatch, Exposition } from '../exposition/exposition.ts';
 import { AnswerQueue, type Turn } from './answer-queue.ts';
 import { type Identified, scraperText } from './identify.ts';
@@ -101,7 +101,7 @@ export class ScrapeEndpoint {
     const isStateful = scrape !== undefined;
     this.#scrapers.answered(job.request, { address: connection.address, owner, proxy, isStateful });
     if (scrape !== undefined) return this.#giveReports(job, scrape);
-    return this.#send(job, takeNewest(this.#options, job.agents), { timestamps: false });
+    return this.#send(job, takeNewest(this.#options, streamsOf(job.agents)), { timestamps: false });
   }
 
   /** Undefined for one that is given newest values, by what it is or because there are too many names. */
@@ -209,7 +209,7 @@ export class ScrapeEndpoint {
   #ownText(agents: readonly AgentRecord[]): Promise<string> {
     const { clock, metrics } = this.#options;
     const monotonicMs = clock.monotonicMs();
-    return metrics.text(agents.map((agent) => ({ id: agent.id, up: agent.up(monotonicMs) })));
+    return metrics.text(streamsOf(agents).map((stream) => ({ stream, up: stream.up(monotonicMs) })));
   }
 
   /** Rules evaluated "now" are off when scrapes are rarer than reports: a warning once a day. */
@@ -218,20 +218,21 @@ export class ScrapeEndpoint {
     if (everyMs === undefined) return;
     const monotonicMs = clock.monotonicMs();
     for (const agent of agents) {
-      if (!agent.up(monotonicMs)) continue;
-      if (agent.intervalMs * 1.5 < everyMs && everyMs < longScrapeMs) {
+      const { intervalMs } = agent.host;
+      if (!agent.host.up(monotonicMs)) continue;
+      if (intervalMs * 1.5 < everyMs && everyMs < longScrapeMs) {
         return seldom.warn(
           `rare ${scraper}`,
           `scraper '${scraper}' scrapes every ${Math.round(everyMs / 1000)} s, agent '${agent.id}' reports every ` +
-            `${agent.intervalMs / 1000} s: nothing is missing later, but rules see the newest reports late; ` +
+            `${intervalMs / 1000} s: nothing is missing later, but rules see the newest reports late; ` +
             `set scrape_interval to at most the agents' --schedule`,
           dayMs,
         );
       }
-      if (agent.intervalMs > lookbackWarningMs) {
+      if (intervalMs > lookbackWarningMs) {
         return seldom.warn(
           `sparse ${agent.id}`,
-          `agent '${agent.id}' reports every ${agent.intervalMs / 1000} s: Prometheus looks back 5 min for a value, so graphs ` +
+          `agent '${agent.id}' reports every ${intervalMs / 1000} s: Prometheus looks back 5 min for a value, so graphs ` +
             'have gaps when a report is late; set its --schedule to 2m or less',
           dayMs,
         );
@@ -259,9 +260,13 @@ interface Job {
   readonly cut: (why: string) => void;
 }
 
+function streamsOf(agents: readonly AgentRecord[]): StreamRecord[] {
+  return agents.flatMap(({ streams }) => [...streams]);
+}
+
 /** What an answer may come to, before anybody knows. */
 function samplesAtMost({ given, samplesMax }: Identified, agents: readonly AgentRecord[]): number {
-  const once = agents.reduce((sum, { schema }) => sum + (schema?.seriesCount ?? 0), 0);
+  const once = streamsOf(agents).reduce((sum, { schema }) => sum + (schema?.seriesCount ?? 0), 0);
   return given.kind === 'newest' ? once : Math.max(once, Math.min(samplesMax ?? Infinity, samplesUsual));
 }
 

@@ -1,10 +1,10 @@
 import { type AgentId, agentId } from '../../../src/model/agent-id.ts';
 import type { EpochSeq } from '../../../src/protocol/messages.ts';
+import type { AgentRecord } from '../../../src/server/delivery/agent-record.ts';
 import type { CursorChange } from '../../../src/server/delivery/cursors.ts';
 import { Delivery } from '../../../src/server/delivery/delivery.ts';
 import type { Scrape, ScrapeConnection } from '../../../src/server/delivery/scraper.ts';
 import type { StateDisk } from '../../../src/server/delivery/state-file.ts';
-import type { AgentRecord } from '../../../src/server/delivery/store.ts';
 import { beginOf } from '../../support/groups.ts';
 import { settle, VirtualClock } from '../../support/virtual-clock.ts';
 import { connect, hostOf, timeoutMs, windowMs } from './cursors-harness.ts';
@@ -167,7 +167,7 @@ export class TestAgent {
   /** A report of now, or of another time. */
   report(timeMs = this.#harness.clock.nowMs()): number {
     const report = this.maker.make(timeMs, [this.maker.seq]);
-    this.#harness.delivery.store.receive(this.record, { ...report, follows: false });
+    this.#harness.delivery.store.receive(this.record.host, { ...report, follows: false });
     return timeMs;
   }
 

@@ -39,7 +39,7 @@ test('what has come since the last scrape is counted, whether it fits or has to 
   agent.maker.schema = testSchema(100);
   const values = Array.from({ length: 100 }, () => 1);
   const report = () =>
-    world.delivery.store.receive(agent.record, {
+    world.delivery.store.receive(agent.record.host, {
       ...agent.maker.make(world.clock.nowMs(), values, { key: true }),
       follows: false,
     });
@@ -55,10 +55,10 @@ test('what has come since the last scrape is counted, whether it fits or has to 
   const bounds = { samplesMax: 100, bytesMax: Infinity, reportsMax: Infinity };
   const nowMs = world.clock.nowMs();
   const times = { nowMs, monotonicMs: world.clock.monotonicMs(), notBeforeMs: -Infinity, lastScrapeMs };
-  const plan = planAnswer([agent.record], new Cursor('', '', 0), bounds, times);
+  const plan = planAnswer([agent.record.host], new Cursor('', '', 0), bounds, times);
   assert.equal(plan.arrivedSamples, 300);
   assert.equal(plan.backlogReports, 12);
-  const first = planAnswer([agent.record], new Cursor('', '', 0), bounds, { ...times, lastScrapeMs: nowMs });
+  const first = planAnswer([agent.record.host], new Cursor('', '', 0), bounds, { ...times, lastScrapeMs: nowMs });
   assert.equal(first.arrivedSamples, 0, 'nobody knows since when');
 });
 
@@ -74,7 +74,7 @@ test('only what does not fit waits, and comes first with the next scrape', async
         Array.from({ length: size }, () => 1),
         { key: true },
       );
-      world.delivery.store.receive(record, { ...made, follows: false });
+      world.delivery.store.receive(record.host, { ...made, follows: false });
     }
   };
   const agents = new Map(Object.keys(sizes).map((name) => [name, world.connect(name)]));
@@ -99,7 +99,7 @@ test('a maximum is one: a report that is larger waits, and is named', async () =
   large.maker.schema = testSchema(100);
   small.report();
   world.delivery.store.receive(
-    large.record,
+    large.record.host,
     large.maker.make(
       world.clock.nowMs(),
       Array.from({ length: 100 }, () => 1),
@@ -122,7 +122,7 @@ test('a bound in bytes holds for the text', async () => {
     await world.clock.advance(1000);
     const values = Array.from({ length: 50 }, (_, series) => series / 7);
     const made = agent.maker.make(world.clock.nowMs(), values, { key: true });
-    world.delivery.store.receive(agent.record, { ...made, follows: false });
+    world.delivery.store.receive(agent.record.host, { ...made, follows: false });
   }
   const exposition = new Exposition({ onDisagreement: () => {} });
   for (const bytesMax of [10_000, 50_000, 100_000]) {
@@ -150,7 +150,7 @@ test('absent series take no room', async () => {
   const nowMs = world.clock.nowMs();
   for (let ms = -10; ms < 0; ms++) {
     const values = Array.from({ length: 100 }, (_, series) => (series < 5 ? 1 : undefined));
-    world.delivery.store.receive(agent.record, agent.maker.make(nowMs + ms, values));
+    world.delivery.store.receive(agent.record.host, agent.maker.make(nowMs + ms, values));
   }
   const scrape = await world.open(connect(), { samplesMax: 50 });
   assert.equal(scrape.samples, 50);
@@ -185,7 +185,7 @@ test('a fleet that makes more than the default for a scrape is caught up with', 
     for (let report = 0; report < 10; report++) {
       await world.clock.advance(500);
       const made = agent.maker.make(world.clock.nowMs(), values, { key: true });
-      world.delivery.store.receive(agent.record, { ...made, follows: false });
+      world.delivery.store.receive(agent.record.host, { ...made, follows: false });
     }
     const scrapeOpen = await world.open(connection);
     scrapeOpen.finish();
@@ -219,10 +219,10 @@ test('a report of a clock that is a little ahead waits until its time has come',
   const aheadMs = agent.report(world.clock.nowMs() + 9000);
   const connection = connect();
   assert.deepEqual(await world.scrape(connection), {});
-  assert.deepEqual(takeNewest(world, [agent.record]), []);
+  assert.deepEqual(takeNewest(world, [agent.record.host]), []);
   await world.clock.advance(9000);
   assert.deepEqual(await world.scrape(connection), { a: [aheadMs] });
-  assert.equal(takeNewest(world, [agent.record]).length, 1);
+  assert.equal(takeNewest(world, [agent.record.host]).length, 1);
 });
 
 test('the newest values are of the agents that are up, and belong to the reader', async () => {
@@ -231,10 +231,10 @@ test('the newest values are of the agents that are up, and belong to the reader'
   down.report();
   await world.clock.advance(minuteMs);
   up.report();
-  const [batch, ...others] = takeNewest(world, [up.record, down.record]);
+  const [batch, ...others] = takeNewest(world, [up.record.host, down.record.host]);
   assert.equal(others.length, 0);
   batch!.runs[0]!.reports[0]!.sums.fill(99);
-  const again = takeNewest(world, [up.record])[0]!.runs[0]!.reports[0]!;
+  const again = takeNewest(world, [up.record.host])[0]!.runs[0]!.reports[0]!;
   assert.equal(seriesValue(again.sums[0]!, 1), 0);
 });
 
@@ -245,7 +245,7 @@ test('while a large scrape is put together the event loop turns', async () => {
     const agent = world.connect(name);
     agent.maker.schema = testSchema(60_000);
     const values = Array.from({ length: 60_000 }, () => 1);
-    world.delivery.store.receive(agent.record, agent.maker.make(world.clock.nowMs(), values));
+    world.delivery.store.receive(agent.record.host, agent.maker.make(world.clock.nowMs(), values));
   }
   world.onTurn = () => turns++;
   await world.open(connect());
@@ -260,7 +260,7 @@ test('what comes from an outage while a scrape is put together does not go out b
   for (const agent of large) agent.maker.schema = testSchema(values.length);
   const reportLarge = () => {
     const nowMs = world.clock.nowMs();
-    for (const { record, maker } of large) world.delivery.store.receive(record, maker.make(nowMs, values));
+    for (const { record, maker } of large) world.delivery.store.receive(record.host, maker.make(nowMs, values));
   };
   const connection = connect();
   reportLarge();

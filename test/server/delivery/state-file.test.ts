@@ -33,8 +33,16 @@ const state: SavedState = {
     },
   ],
   agents: [
-    { name: 'web-1', reportAtMs: 1_700_000_000_000, committedMs: 1_699_999_999_000, epochs: [[2 ** 53 - 1, 9]] },
-    { name: 'new', reportAtMs: 1_700_000_000_000, epochs: [] },
+    {
+      name: 'web-1',
+      reportAtMs: 1_700_000_000_000,
+      committedMs: [
+        ['host', 1_699_999_999_000],
+        ['__proto__', 7],
+      ],
+      epochs: [[2 ** 53 - 1, 9]],
+    },
+    { name: 'new', reportAtMs: 1_700_000_000_000, committedMs: [], epochs: [] },
   ],
 };
 
@@ -71,7 +79,10 @@ test('every damaged field is named', () => {
     ['agents.1.name', '', "agents[1].name: '' is no agent's name"],
     ['agents.1.name', 7, 'agents[1].name is no string'],
     ['agents.0.reportAtMs', true, 'agents[0].reportAtMs is no number'],
-    ['agents.0.committedMs', null, 'agents[0].committedMs is no number'],
+    ['agents.0.committedMs', null, 'agents[0].committedMs is no list'],
+    ['agents.0.committedMs.0', 5, 'agents[0].committedMs[0] is no list'],
+    ['agents.0.committedMs.0.0', 'a/b', "agents[0].committedMs[0][0]: 'a/b' is no source's name"],
+    ['agents.0.committedMs.0.1', '5', 'agents[0].committedMs[0][1] is no number'],
     ['agents.0.epochs', {}, 'agents[0].epochs is no list'],
     ['agents.0.epochs.0', 5, 'agents[0].epochs[0] is no list'],
     ['agents.0.epochs.0.0', -1, 'agents[0].epochs[0][0] is no whole number'],

@@ -3,7 +3,8 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import { agentId } from '../../../src/model/agent-id.ts';
 import { limits } from '../../../src/protocol/limits.ts';
-import { type Outcome, Store, type StoreOptions } from '../../../src/server/delivery/store.ts';
+import type { Outcome } from '../../../src/server/delivery/agent-record.ts';
+import { Store, type StoreOptions } from '../../../src/server/delivery/store.ts';
 import { beginOf } from '../../support/groups.ts';
 import { VirtualClock } from '../../support/virtual-clock.ts';
 import { growSchema, ReportMaker, testSchema, valuesOf } from './report-maker.ts';
@@ -39,7 +40,7 @@ test('a report is stored, or not for one of four reasons; it is received unless 
   const agent = store.agent(name('a'));
   const maker = new ReportMaker();
   const nowMs = clock.nowMs();
-  const receive = (timeMs: number) => store.receive(agent, maker.make(timeMs, [1]));
+  const receive = (timeMs: number) => store.receive(agent.host, maker.make(timeMs, [1]));
 
   assert.equal(receive(nowMs - windowMs - 1), 'too_old');
   assert.deepEqual(agent.received, { epoch: 1, seq: 1 });
@@ -52,7 +53,7 @@ test('a report is stored, or not for one of four reasons; it is received unless 
   assert.equal(receive(nowMs + limits.futureMsMax), 'stored');
   maker.seq = 2;
   assert.equal(receive(nowMs + 1), 'duplicate');
-  assert.equal(agent.window.reportCount, 3);
+  assert.equal(agent.host.window.reportCount, 3);
   assert.deepEqual(agent.received, { epoch: 1, seq: 6 });
   assert.deepEqual(seen.outcomes, ['too_old', 'stored', 'stored', 'not_newer', 'too_far_ahead', 'stored', 'duplicate']);
   assert.equal(seen.received, seen.outcomes.length);
@@ -64,13 +65,13 @@ test('a report that meets a bug is not received, and comes again', () => {
   const { clock, store } = makeStore();
   const agent = store.agent(name('a'));
   const maker = new ReportMaker();
-  agent.window.append = () => {
+  agent.host.window.append = () => {
     throw new RangeError('a bug');
   };
-  assert.throws(() => store.receive(agent, maker.make(clock.nowMs(), [1])), RangeError);
+  assert.throws(() => store.receive(agent.host, maker.make(clock.nowMs(), [1])), RangeError);
   assert.equal(agent.received, undefined);
   assert.deepEqual([...agent.epochs], []);
-  assert.equal(agent.up(clock.monotonicMs()), false);
+  assert.equal(agent.host.up(clock.monotonicMs()), false);
 });
 
 test('what was newest stays the bound when the window is empty again', async () => {
@@ -78,11 +79,11 @@ test('what was newest stays the bound when the window is empty again', async () 
   const agent = store.agent(name('a'));
   const maker = new ReportMaker();
   const timeMs = clock.nowMs();
-  store.receive(agent, maker.make(timeMs, [1]));
+  store.receive(agent.host, maker.make(timeMs, [1]));
   await clock.advance(windowMs + 1);
   store.evictByAge(agent);
-  assert.equal(agent.window.reportCount, 0);
-  assert.equal(store.receive(agent, maker.make(timeMs, [1])), 'not_newer');
+  assert.equal(agent.host.window.reportCount, 0);
+  assert.equal(store.receive(agent.host, maker.make(timeMs, [1])), 'not_newer');
 });
 
 test('an ack names the newest report that every scraper has; a dropped one is acknowledged in its turn', () => {
@@ -90,17 +91,17 @@ test('an ack names the newest report that every scraper has; a dropped one is ac
   const agent = store.agent(name('a'));
   const maker = new ReportMaker();
   const nowMs = clock.nowMs();
-  assert.equal(agent.ack(Infinity), undefined);
-  store.receive(agent, maker.make(nowMs - windowMs - 1, [0])); // 1: too old
-  assert.deepEqual(agent.ack(-Infinity), { epoch: 1, seq: 1 });
-  for (const ageMs of [30, 20, 10]) store.receive(agent, maker.make(nowMs - ageMs, [1])); // 2, 3, 4
-  store.receive(agent, maker.make(nowMs - 10, [1])); // 5: not newer
-  assert.equal(agent.ack(-Infinity), undefined);
-  assert.equal(agent.ack(nowMs - 31), undefined);
-  assert.equal(agent.ack(nowMs - 30)?.seq, 2);
-  assert.equal(agent.ack(nowMs - 11)?.seq, 3);
-  assert.equal(agent.ack(nowMs - 10)?.seq, 5);
-  assert.equal(agent.ack(Infinity)?.seq, 5);
+  assert.equal(agent.acknowledgeable(() => Infinity).ack, undefined);
+  store.receive(agent.host, maker.make(nowMs - windowMs - 1, [0])); // 1: too old
+  assert.deepEqual(agent.acknowledgeable(() => -Infinity).ack, { epoch: 1, seq: 1 });
+  for (const ageMs of [30, 20, 10]) store.receive(agent.host, maker.make(nowMs - ageMs, [1])); // 2, 3, 4
+  store.receive(agent.host, maker.make(nowMs - 10, [1])); // 5: not newer
+  assert.equal(agent.acknowledgeable(() => -Infinity).ack, undefined);
+  assert.equal(agent.acknowledgeable(() => nowMs - 31).ack, undefined);
+  assert.equal(agent.acknowledgeable(() => nowMs - 30).ack?.seq, 2);
+  assert.equal(agent.acknowledgeable(() => nowMs - 11).ack?.seq, 3);
+  assert.equal(agent.acknowledgeable(() => nowMs - 10).ack?.seq, 5);
+  assert.equal(agent.acknowledgeable(() => Infinity).ack?.seq, 5);
 });
 
 test('what was evicted is acknowledged: it will not be asked for any more', async () => {
@@ -108,13 +109,13 @@ test('what was evicted is acknowledged: it will not be asked for any more', asyn
   const agent = store.agent(name('a'));
   const maker = new ReportMaker();
   for (let report = 0; report < 4; report++) {
-    store.receive(agent, maker.make(clock.nowMs(), [report]));
+    store.receive(agent.host, maker.make(clock.nowMs(), [report]));
     await clock.advance(1000);
   }
   await clock.advance(windowMs - 2500);
   store.evictByAge(agent);
   assert.deepEqual(seen.evicted, ['age, unscraped', 'age, unscraped']);
-  assert.equal(agent.ack(-Infinity)?.seq, 2);
+  assert.equal(agent.acknowledgeable(() => -Infinity).ack?.seq, 2);
 });
 
 test('an eviction counts as a loss only where a scraper that is known had not had the report', async () => {
@@ -124,7 +125,7 @@ test('an eviction counts as a loss only where a scraper that is known had not ha
   const maker = new ReportMaker();
   for (const at of [1, 2, 3]) {
     if (at === 2) wantedAfterMs = clock.nowMs();
-    store.receive(agent, maker.make(clock.nowMs(), [at]));
+    store.receive(agent.host, maker.make(clock.nowMs(), [at]));
     await clock.advance(1000);
   }
   await clock.advance(windowMs);
@@ -138,14 +139,14 @@ test('eight epochs are remembered: those last begun', () => {
   for (let epoch = 1; epoch <= 8; epoch++) {
     store.begin(agent, beginOf({ epoch }));
     const maker = new ReportMaker({ epoch });
-    store.receive(agent, maker.make(1, [1]));
+    store.receive(agent.host, maker.make(1, [1]));
   }
   store.begin(agent, beginOf({ epoch: 1, offsetMs: 250 })); // again: it keeps its place in the count, and is the youngest
   store.begin(agent, beginOf({ epoch: 9 }));
   assert.deepEqual([...agent.epochs.keys()], [3, 4, 5, 6, 7, 8, 1, 9]);
   assert.equal(agent.epochs.get(1), 1);
   assert.equal(agent.epochs.get(9), 0);
-  assert.equal(agent.offsetMs, 0);
+  assert.equal(agent.host.offsetMs, 0);
 });
 
 test('a delta whose chain is broken is stored as a key, with the same values', () => {
@@ -153,13 +154,13 @@ test('a delta whose chain is broken is stored as a key, with the same values', (
   const agent = store.agent(name('a'));
   const maker = new ReportMaker({ schema: testSchema(2) });
   const nowMs = clock.nowMs();
-  assert.equal(store.receive(agent, maker.make(nowMs - 30, [1, undefined])), 'stored');
-  assert.equal(store.receive(agent, maker.make(nowMs - 30, [2, 2])), 'not_newer');
-  assert.equal(store.receive(agent, maker.make(nowMs - 20, [3, 2], { follows: false })), 'stored');
-  assert.equal(store.receive(agent, maker.make(nowMs - 10, [4, undefined])), 'stored');
+  assert.equal(store.receive(agent.host, maker.make(nowMs - 30, [1, undefined])), 'stored');
+  assert.equal(store.receive(agent.host, maker.make(nowMs - 30, [2, 2])), 'not_newer');
+  assert.equal(store.receive(agent.host, maker.make(nowMs - 20, [3, 2], { follows: false })), 'stored');
+  assert.equal(store.receive(agent.host, maker.make(nowMs - 10, [4, undefined])), 'stored');
   // So many that those of interest are no longer held decoded.
-  for (let report = 0; report < 4; report++) store.receive(agent, maker.make(nowMs + report, [5, 5]));
-  const values = agent.window.read(0, nowMs - 10, 9).flatMap(({ reports }) => reports.map(valuesOf));
+  for (let report = 0; report < 4; report++) store.receive(agent.host, maker.make(nowMs + report, [5, 5]));
+  const values = agent.host.window.read(0, nowMs - 10, 9).flatMap(({ reports }) => reports.map(valuesOf));
   assert.deepEqual(values, [
     [1, undefined],
     [3, 2],
@@ -170,24 +171,24 @@ test('a delta whose chain is broken is stored as a key, with the same values', (
 test('an agent is up for three intervals and 5 s after a report', async () => {
   const { clock, store } = makeStore();
   const agent = store.agent(name('a'));
-  agent.intervalMs = 10_000;
-  assert.equal(agent.up(clock.monotonicMs()), false);
-  store.receive(agent, new ReportMaker().make(clock.nowMs(), [1]));
+  agent.host.intervalMs = 10_000;
+  assert.equal(agent.host.up(clock.monotonicMs()), false);
+  store.receive(agent.host, new ReportMaker().make(clock.nowMs(), [1]));
   await clock.advance(35_000);
-  assert.equal(agent.up(clock.monotonicMs()), true);
+  assert.equal(agent.host.up(clock.monotonicMs()), true);
   await clock.advance(1);
-  assert.equal(agent.up(clock.monotonicMs()), false);
+  assert.equal(agent.host.up(clock.monotonicMs()), false);
 });
 
 test('an agent whose newest report was refused is not up, whatever came before', () => {
   const { clock, store } = makeStore();
   const agent = store.agent(name('a'));
-  agent.intervalMs = 10_000;
+  agent.host.intervalMs = 10_000;
   const maker = new ReportMaker();
   const nowMs = clock.nowMs();
   const isUpAfter = (timeMs: number) => {
-    store.receive(agent, maker.make(timeMs, [1]));
-    return agent.up(clock.monotonicMs());
+    store.receive(agent.host, maker.make(timeMs, [1]));
+    return agent.host.up(clock.monotonicMs());
   };
   assert.equal(isUpAfter(nowMs), true);
   assert.equal(isUpAfter(nowMs), false, 'not newer');
@@ -202,10 +203,10 @@ test('an agent whose newest report was refused is not up, whatever came before',
 test('a step of the wall clock makes no agent go down', async () => {
   const { clock, store } = makeStore();
   const agent = store.agent(name('a'));
-  agent.intervalMs = 5000;
-  store.receive(agent, new ReportMaker().make(clock.nowMs(), [1]));
+  agent.host.intervalMs = 5000;
+  store.receive(agent.host, new ReportMaker().make(clock.nowMs(), [1]));
   clock.step(3_600_000);
-  assert.equal(agent.up(clock.monotonicMs()), true);
+  assert.equal(agent.host.up(clock.monotonicMs()), true);
 });
 
 /** An agent with reports 1 to 10, a minute apart, the last one now. */
@@ -215,13 +216,14 @@ function tenReports() {
   const maker = new ReportMaker();
   const nowMs = world.clock.nowMs();
   const timeOf = (seq: number) => nowMs - (10 - seq) * 60_000;
-  for (let seq = 1; seq <= 10; seq++) world.store.receive(agent, maker.make(timeOf(seq), [seq]));
-  const held = () => agent.window.read(-Infinity, Infinity, 99).flatMap(({ reports }) => reports.map(({ seq }) => seq));
+  for (let seq = 1; seq <= 10; seq++) world.store.receive(agent.host, maker.make(timeOf(seq), [seq]));
+  const held = () =>
+    agent.host.window.read(-Infinity, Infinity, 99).flatMap(({ reports }) => reports.map(({ seq }) => seq));
   const step = (deltaMs: number, seq: number) => {
     world.clock.step(deltaMs);
     // As delivery does.
     const untilMs = timeOf(seq) + Math.min(0, deltaMs - 3000);
-    world.store.clockStepped(deltaMs, () => ({ ack: { epoch: 1, seq }, untilMs }));
+    world.store.clockStepped(deltaMs, () => ({ ack: { epoch: 1, seq }, untilMsOf: () => untilMs }));
   };
   return { ...world, agent, maker, timeOf, held, step };
 }
@@ -243,11 +245,11 @@ test('the clock is set: what is not acknowledged is forgotten and comes again; n
     maker.seq = 6;
     maker.breakChain();
     for (let seq = 7; seq <= 10; seq++) {
-      assert.equal(store.receive(agent, maker.make(timeOf(seq) + deltaMs - 500, [seq])), 'stored');
+      assert.equal(store.receive(agent.host, maker.make(timeOf(seq) + deltaMs - 500, [seq])), 'stored');
     }
     assert.deepEqual(held(), [...kept, 7, 8, 9, 10]);
-    assert.deepEqual(agent.ack(Infinity), { epoch: 1, seq: 10 });
-    assert.equal(agent.up(clock.monotonicMs()), true);
+    assert.deepEqual(agent.acknowledgeable(() => Infinity).ack, { epoch: 1, seq: 10 });
+    assert.equal(agent.host.up(clock.monotonicMs()), true);
   }
 });
 
@@ -266,11 +268,11 @@ test('what came before a step leaves the window when it is old, by the time that
 test('of an agent that is acknowledged nothing yet, a step forgets all', () => {
   const { store, agent, held, clock } = tenReports();
   clock.step(60_000);
-  store.clockStepped(60_000, () => ({ ack: undefined, untilMs: -Infinity }));
+  store.clockStepped(60_000, () => ({ ack: undefined, untilMsOf: () => -Infinity }));
   assert.deepEqual(held(), []);
   assert.deepEqual([...agent.epochs], []);
   assert.equal(agent.received, undefined);
-  assert.equal(agent.newestMs, -Infinity);
+  assert.equal(agent.host.newestMs, -Infinity);
   assert.equal(store.windowBytes, 0);
 });
 
@@ -280,9 +282,9 @@ test('epochs before the acknowledged one are known whole, those after it not at 
   for (const epoch of [1, 2, 3]) {
     store.begin(agent, beginOf({ epoch }));
     const maker = new ReportMaker({ epoch });
-    for (let seq = 1; seq <= 3; seq++) store.receive(agent, maker.make(clock.nowMs() + epoch * 10 + seq, [1]));
+    for (let seq = 1; seq <= 3; seq++) store.receive(agent.host, maker.make(clock.nowMs() + epoch * 10 + seq, [1]));
   }
-  store.clockStepped(5000, () => ({ ack: { epoch: 2, seq: 2 }, untilMs: clock.nowMs() + 22 }));
+  store.clockStepped(5000, () => ({ ack: { epoch: 2, seq: 2 }, untilMsOf: () => clock.nowMs() + 22 }));
   assert.deepEqual(
     [...agent.epochs],
     [
@@ -304,7 +306,7 @@ test('an agent is forgotten a day after its last report, unless it is connected'
   const connected = store.agent(name('connected'));
   connected.peer = '192.0.2.1:1';
   const maker = new ReportMaker();
-  store.receive(gone, maker.make(clock.nowMs(), [1]));
+  store.receive(gone.host, maker.make(clock.nowMs(), [1]));
   await clock.advance(24 * 3_600_000);
   assert.deepEqual(store.tidy(), []);
   assert.deepEqual(seen.evicted, ['age']);
@@ -316,7 +318,7 @@ test('an agent is forgotten a day after its last report, unless it is connected'
 test('forgetting an agent gives its bytes back', () => {
   const { clock, store } = makeStore();
   const agent = store.agent(name('a'));
-  store.receive(agent, new ReportMaker().make(clock.nowMs(), [1]));
+  store.receive(agent.host, new ReportMaker().make(clock.nowMs(), [1]));
   assert.ok(store.windowBytes > 0);
   store.forget(name('a'));
   store.forget(name('a'));
@@ -335,12 +337,12 @@ test('beyond the bound the oldest reports of the whole fleet go, and are counted
     const { agent, maker } = agents[report % 3]!;
     const timeMs = nowMs - 60_000 + report * 100;
     const values = Array.from({ length: 500 }, (_, series) => series * report);
-    store.receive(agent, maker.make(timeMs, values, { key: true }));
+    store.receive(agent.host, maker.make(timeMs, values, { key: true }));
     stored.push(timeMs);
     assert.ok(store.windowBytes <= 200_000, `${store.windowBytes} bytes`);
   }
   const left = agents.flatMap(({ agent }) =>
-    agent.window.read(0, nowMs, 99).flatMap(({ reports }) => reports.map(({ timeMs }) => timeMs)),
+    agent.host.window.read(0, nowMs, 99).flatMap(({ reports }) => reports.map(({ timeMs }) => timeMs)),
   );
   const evictedCount = seen.evicted.length;
   assert.ok(evictedCount > 0);
@@ -355,21 +357,21 @@ test('a report that alone is more than the bound is not held', () => {
   const { clock, seen, store } = makeStore({ memoryBytesMax: 10_000, wantedAfterMs: () => -Infinity });
   const agent = store.agent(name('a'));
   const values = Array.from({ length: 5000 }, (_, series) => series);
-  store.receive(agent, new ReportMaker({ schema: testSchema(5000) }).make(clock.nowMs(), values));
+  store.receive(agent.host, new ReportMaker({ schema: testSchema(5000) }).make(clock.nowMs(), values));
   assert.deepEqual(seen.evicted, ['memory, unscraped']);
   assert.equal(store.windowBytes, 0);
-  assert.deepEqual(agent.ack(-Infinity), { epoch: 1, seq: 1 });
+  assert.deepEqual(agent.acknowledgeable(() => -Infinity).ack, { epoch: 1, seq: 1 });
 });
 
 test('schemas of live connections count: windows make room for them, and a schema that does not fit is refused', () => {
   const { clock, store } = makeStore({ memoryBytesMax: 100_000 });
   const agent = store.agent(name('a'));
   const values = Array.from({ length: 300 }, (_, series) => series);
-  store.receive(agent, new ReportMaker({ schema: testSchema(300) }).make(clock.nowMs(), values));
+  store.receive(agent.host, new ReportMaker({ schema: testSchema(300) }).make(clock.nowMs(), values));
   const [big, small] = [testSchema(2600), testSchema(100)];
   assert.equal(store.holdSchema(big, undefined), true);
   assert.ok(store.windowBytes > 95_000, `${store.windowBytes} bytes`);
-  assert.equal(agent.window.reportCount, 0);
+  assert.equal(agent.host.window.reportCount, 0);
   assert.equal(store.holdSchema(small, undefined), false);
   store.holdSchema(undefined, small);
   growSchema(big, 100, 'more_value');
@@ -384,17 +386,17 @@ test('an agent that is gone keeps its schema as long as its reports, one that is
   const agent = store.agent(name('a'));
   const maker = new ReportMaker({ schema: testSchema(2) });
   agent.peer = '192.0.2.1:40000';
-  store.receive(agent, maker.make(clock.nowMs(), [1, 2]));
+  store.receive(agent.host, maker.make(clock.nowMs(), [1, 2]));
   await clock.advance(windowMs + 1);
   store.tidy();
-  assert.equal(agent.schema, maker.schema);
-  store.receive(agent, maker.make(clock.nowMs(), [1, 2]));
+  assert.equal(agent.host.schema, maker.schema);
+  store.receive(agent.host, maker.make(clock.nowMs(), [1, 2]));
   agent.peer = undefined;
   store.tidy();
-  assert.equal(agent.schema, maker.schema);
+  assert.equal(agent.host.schema, maker.schema);
   await clock.advance(windowMs + 1);
   store.tidy();
-  assert.equal(agent.schema, undefined);
+  assert.equal(agent.host.schema, undefined);
   assert.equal(store.windowBytes, 0);
 });
 
@@ -425,13 +427,15 @@ test('whatever agents send within their limits, the windows stay below the bound
           if (isNew) maker.schema = testSchema(series, schema === 'labels' ? 'x'.repeat(20_000) : 'test_value');
           const values = Array.from({ length: maker.schema.seriesCount }, (_, at) => at * dtMs);
           const agent = store.agent(id);
-          const follows = agent.window.newestMs !== undefined && !key;
-          store.receive(agent, maker.make(clock.nowMs() - ageMs, values, { key: key || isNew, follows }));
+          const follows = agent.host.window.newestMs !== undefined && !key;
+          store.receive(agent.host, maker.make(clock.nowMs() - ageMs, values, { key: key || isNew, follows }));
         }
         assert.ok(store.windowBytes <= memoryBytesMax);
-        const sum = [...store.agents.values()].reduce((bytes, { window }) => bytes + window.bytes, 0);
+        const sum = [...store.agents.values()].reduce((bytes, { host }) => bytes + host.window.bytes, 0);
         assert.equal(store.windowBytes, sum + store.schemas.bytes);
-        for (const { window } of store.agents.values()) assert.equal(window.bytes === 0, window.reportCount === 0);
+        for (const { host } of store.agents.values()) {
+          assert.equal(host.window.bytes === 0, host.window.reportCount === 0);
+        }
       }
     }),
     { numRuns: 50 },

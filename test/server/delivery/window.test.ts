@@ -21,7 +21,7 @@ function append(window: Window, report: ReceivedReport): void {
     timeMs: report.timeMs,
     pairs,
   });
-  window.append({ ...report, key, payload: key && !report.key ? payload : report.payload });
+  window.append({ ...report, arrival: 0, key, payload: key && !report.key ? payload : report.payload });
 }
 
 interface Row {
@@ -105,7 +105,7 @@ class Model {
       times.find((ms) => ms > afterMs),
     );
     const upTo = rows.findLast(({ report }) => report.timeMs <= untilMs)?.report;
-    const receipt = upTo && { epoch: upTo.epoch, seq: upTo.seq, timeMs: upTo.timeMs };
+    const receipt = upTo && { epoch: upTo.epoch, seq: upTo.seq, timeMs: upTo.timeMs, arrival: 0 };
     assert.deepEqual(window.receipt(untilMs), receipt);
     const newest = window.newest(untilMs);
     assert.deepEqual(newest && saw([newest]), upTo && expected([upTo]));
@@ -122,7 +122,7 @@ class Model {
       gone.map(({ timeMs }) => timeMs),
     );
     const last = gone.at(-1);
-    assert.deepEqual(receipt, last && { epoch: last.epoch, seq: last.seq, timeMs: last.timeMs });
+    assert.deepEqual(receipt, last && { epoch: last.epoch, seq: last.seq, timeMs: last.timeMs, arrival: 0 });
     this.rows = this.rows.slice(count);
   }
 }

@@ -4,7 +4,7 @@ import fc from 'fast-check';
 import { Schema } from '../../../src/model/schema.ts';
 import { type AgentBatch, Exposition, type ExpositionOptions } from '../../../src/server/exposition/exposition.ts';
 import { ownBytesMax, schemaBytesMax } from '../../../src/server/exposition/series-text.ts';
-import { appendTo, batchOf, familyOf, reportOf, schemaOf, textOf } from '../../support/batches.ts';
+import { appendTo, batchOf, familyOf, idOf, reportOf, schemaOf, textOf } from '../../support/batches.ts';
 
 const quiet: ExpositionOptions = {
   onDisagreement: (family, agent) => assert.fail(`${agent} disagrees about ${family}`),
@@ -484,3 +484,57 @@ function samples(text: string): string[] {
   assert.ok(text === '' || text.endsWith('\n'));
   return text.split('\n').filter((line) => line !== '' && !line.startsWith('#'));
 }
+
+test('a histogram has one TYPE and HELP for its buckets, sum and count; other sources say their name', () => {
+  const family = { name: 'h', type: 'histogram', help: 'Times.', divisor: 1 } as const;
+  const summary = { name: 's', type: 'summary', help: '', divisor: 1000 } as const;
+  const schema = new Schema();
+  const add = (of: typeof family | typeof summary, suffix: string, labelNames: string[], ...labelValues: string[]) => {
+    const seriesCount = labelNames.length === 0 ? 1 : labelValues.length / labelNames.length;
+    schema.add({ family: of, suffix, labelNames, seriesCount, labelValues });
+  };
+  add(family, '_bucket', ['path', 'le'], '/a', '0.1', '/a', '+Inf');
+  add(family, '_sum', ['path'], '/a');
+  add(summary, '', ['quantile'], '0.5');
+  add(family, '_count', ['path'], '/a');
+  add(summary, '_sum', []);
+  add(summary, '_count', []);
+  const reports = [reportOf(1, 1, 2, 3.5, 1500, 2, 2500, 4000)];
+  const runs = [{ schema, labels: [['tier', 'db']] as const, reports }];
+  const host = batchOf('a', [{ schema: schemaOf([familyOf('m')]), reports: [reportOf(1, 7)] }]);
+  const exposition = new Exposition(quiet);
+  for (let round = 0; round < 2; round++) {
+    const text = textOf(exposition, [{ agent: idOf('a'), sourceName: 'redis', runs }, host]);
+    assert.deepEqual(text.trimEnd().split('\n'), [
+      '# HELP h Times.',
+      '# TYPE h histogram',
+      'h_bucket{agent="a",source="redis",path="/a",le="0.1",tier="db"} 1 1',
+      'h_bucket{agent="a",source="redis",path="/a",le="+Inf",tier="db"} 2 1',
+      'h_sum{agent="a",source="redis",path="/a",tier="db"} 3.5 1',
+      'h_count{agent="a",source="redis",path="/a",tier="db"} 2 1',
+      '# TYPE s summary',
+      's{agent="a",source="redis",quantile="0.5",tier="db"} 1.5 1',
+      's_sum{agent="a",source="redis",tier="db"} 2.5 1',
+      's_count{agent="a",source="redis",tier="db"} 4 1',
+      '# HELP m Help of m.',
+      '# TYPE m gauge',
+      'm{agent="a"} 7 1',
+    ]);
+  }
+});
+
+test('one answer has the reports before and after a change of labels, each with its own', () => {
+  const labels = (rack: string) => [['rack', rack]] as const;
+  const runs = [
+    { schema: schemaOf([familyOf('m')]), labels: labels('a'), reports: [reportOf(1, 1), reportOf(2, 2)] },
+    { schema: schemaOf([familyOf('m')]), labels: labels('b'), reports: [reportOf(3, 3)] },
+  ];
+  const exposition = new Exposition(quiet);
+  for (let round = 0; round < 2; round++) {
+    assert.deepEqual(samples(textOf(exposition, [{ agent: idOf('x'), sourceName: 'host', runs }])), [
+      'm{agent="x",rack="a"} 1 1',
+      'm{agent="x",rack="a"} 2 2',
+      'm{agent="x",rack="b"} 3 3',
+    ]);
+  }
+});

@@ -5,19 +5,19 @@ import { ProtocolError } from '../../../src/protocol/errors.ts';
 import { encodeFrame } from '../../../src/protocol/frame.ts';
 import { limits } from '../../../src/protocol/limits.ts';
 import type { AgentMessage } from '../../../src/protocol/messages.ts';
-import { pingOf } from '../../support/groups.ts';
+import { groupOf, pingOf } from '../../support/groups.ts';
 import { pack } from '../../support/messagepack.ts';
 import { settle } from '../../support/virtual-clock.ts';
 import { minuteMs } from '../delivery/cursors-harness.ts';
 import { memoryBytesMax } from '../delivery/delivery-harness.ts';
-import { testSchema, valuesOf } from '../delivery/report-maker.ts';
+import { testFamily, testSchema, valuesOf } from '../delivery/report-maker.ts';
 import { type Client, ConnectionHarness } from './connection-harness.ts';
 
 const record = (world: ConnectionHarness, name = 'a') => world.delivery.store.agents.get(agentId(name)!)!;
 
 /** What the window holds: times and values. */
 function held(world: ConnectionHarness, name = 'a'): unknown[] {
-  const runs = record(world, name).window.read(0, Infinity, 999);
+  const runs = record(world, name).host.window.read(0, Infinity, 999);
   return runs.flatMap(({ reports }) => reports.map((report) => [report.timeMs, ...valuesOf(report)]));
 }
 
@@ -201,7 +201,7 @@ test('an error is said also to a peer that goes on sending, and what it sends is
   await world.clock.advance(200);
   assert.equal(client.error, 'bad-message');
   assert.equal(client.closed, 'ended');
-  assert.equal(record(world).window.reportCount, 1);
+  assert.equal(record(world).host.window.reportCount, 1);
 });
 
 test('what is logged: a connection without a word is a health check, a torn frame is told', async () => {
@@ -248,8 +248,8 @@ test('reports are stored with the offset of their epoch, whatever the bytes are 
     [nowMs - 1000, 1, 2],
     [nowMs - 500, undefined, 7],
   ]);
-  assert.equal(record(world).offsetMs, -60_000);
-  assert.equal(record(world).window.newestMs, nowMs - 500);
+  assert.equal(record(world).host.offsetMs, -60_000);
+  assert.equal(record(world).host.window.newestMs, nowMs - 500);
 });
 
 test('a replay: duplicates are read and dropped, and what follows them is stored with the right values', async () => {
@@ -309,7 +309,7 @@ test('after a reconnect an equal schema is the same object, and a window grows w
     client.schema(labels);
     client.key(connection, world.clock.nowMs(), 1);
     await settle();
-    schemas.add(record(world).schema);
+    schemas.add(record(world).host.schema);
     if (connection === 10) bytes = world.delivery.store.windowBytes;
     client.link.cut();
     await world.clock.advance(1000);
@@ -328,7 +328,7 @@ test('a schema that begins like the one before, then differs, is another; the re
   first.schema(['a', 'b']);
   first.key(1, nowMs + 1, 1, 2);
   await settle();
-  const before = record(world).schema;
+  const before = record(world).host.schema;
   first.link.cut();
   await settle();
 
@@ -337,24 +337,24 @@ test('a schema that begins like the one before, then differs, is another; the re
   second.schema(['a']);
   second.key(2, nowMs + 2, 3);
   await settle();
-  assert.equal(record(world).schema, before);
+  assert.equal(record(world).host.schema, before);
   second.schema(['b']);
   second.key(3, nowMs + 3, 4, 5);
   await settle();
-  assert.equal(record(world).schema, before);
+  assert.equal(record(world).host.schema, before);
   second.schema(['c']);
   second.key(4, nowMs + 4, 6, 7, 8);
   await settle();
-  assert.equal(record(world).schema, before, 'grown by what the second has beyond the first');
+  assert.equal(record(world).host.schema, before, 'grown by what the second has beyond the first');
   second.begin();
   second.schema(['a', 'x']);
   second.key(5, nowMs + 5, 9, 10);
   await settle();
-  const after = record(world).schema;
+  const after = record(world).host.schema;
   assert.notEqual(after, before);
   assert.deepEqual(
     record(world)
-      .window.read(0, Infinity, 99)
+      .host.window.read(0, Infinity, 99)
       .map(({ schema, reports }) => [
         schema.blocks.flatMap(({ labelValues }) => labelValues),
         ...reports.map(valuesOf),
@@ -378,8 +378,8 @@ test('other labels in the begin mean another schema object, and stay with their 
     client.schema(['a']);
     client.key(1, world.clock.nowMs(), 1);
     await settle();
-    assert.deepEqual(record(world).labels, labels);
-    schemas.push(record(world).schema);
+    assert.deepEqual(record(world).host.labels, labels);
+    schemas.push(record(world).host.schema);
     client.link.cut();
     await world.clock.advance(1000);
   }
@@ -387,7 +387,7 @@ test('other labels in the begin mean another schema object, and stay with their 
     schemas.map((schema) => schemas.indexOf(schema)),
     [0, 0, 2, 3, 3],
   );
-  const runs = record(world).window.read(0, Infinity, 99);
+  const runs = record(world).host.window.read(0, Infinity, 99);
   assert.deepEqual(
     runs.map(({ labels, reports }) => [labels, reports.length]),
     [
@@ -533,10 +533,10 @@ test('an agent that says nothing for long is down, and up again with its next re
     await world.clock.advance(10_000);
     client.send(pingOf(ping));
   }
-  assert.equal(record(world).up(world.clock.monotonicMs()), false);
+  assert.equal(record(world).host.up(world.clock.monotonicMs()), false);
   client.key(2, world.clock.nowMs(), 1);
   await world.clock.advance(minuteMs / 6);
-  assert.equal(record(world).up(world.clock.monotonicMs()), true);
+  assert.equal(record(world).host.up(world.clock.monotonicMs()), true);
 });
 
 test('a bug that one agent meets ends its connection alone: it is told, and the others go on', async () => {
@@ -654,4 +654,71 @@ test('what is refused is said to the agent: once for many, and on the next conne
     firstMs: oldMs + 1000,
     lastMs: oldMs + 101_000,
   });
+});
+
+test('several sources: each has its schema and window, and one connection has one row of numbers', async () => {
+  const world = new ConnectionHarness();
+  const nowMs = world.clock.nowMs();
+  const client = await world.welcomed();
+  const family = { name: 'redis_seconds', type: 'histogram', help: '', divisor: 1 } as const;
+  const groups = [
+    { family, suffix: '_bucket', labelNames: ['le'], seriesCount: 2, labelValues: ['1', '+Inf'] },
+    { family, suffix: '_sum', labelNames: [], seriesCount: 1, labelValues: [] },
+  ];
+  client.begin();
+  client.schema(['a', 'b']);
+  client.key(1, nowMs, 1, 2);
+  client.begin(1, 0, { source: 3, name: 'redis', intervalMs: 15_000, labels: [['tier', 'db']] });
+  client.send({ kind: 'schema', source: 3, groups });
+  client.send({ kind: 'report', key: true, source: 3, seq: 2, timeMs: nowMs - 500, pairs: [0, 5, 0, 6, 0, 7] });
+  client.delta(3, nowMs + 1000, 0, 1);
+  client.send({ kind: 'report', key: false, source: 3, seq: 4, timeMs: nowMs, pairs: [0, 1] });
+  await settle();
+  assert.equal(client.error, undefined);
+  const agent = record(world);
+  assert.deepEqual(held(world), [
+    [nowMs, 1, 2],
+    [nowMs + 1000, 2, 2],
+  ]);
+  const redis = [...agent.streams].find(({ sourceName }) => sourceName === 'redis')!;
+  const runs = redis.window.read(0, Infinity, 9);
+  assert.deepEqual(
+    runs.map(({ labels, reports }) => [labels, ...reports.map(valuesOf)]),
+    [[[['tier', 'db']], [5, 6, 7], [6, 6, 7]]],
+  );
+  assert.deepEqual([...agent.epochs], [[1, 4]]);
+  const bytes = world.delivery.store.windowBytes;
+  // A begin of one source gives back what that one had declared; one of another epoch what all had.
+  client.begin(1, 0, { source: 3, name: 'redis', intervalMs: 15_000, labels: [['tier', 'db']] });
+  client.send({ kind: 'report', key: true, source: 3, seq: 5, timeMs: nowMs + 1, pairs: [0, 1] });
+  await settle();
+  assert.equal(client.error, 'bad-message');
+  assert.ok(world.delivery.store.windowBytes <= bytes);
+  assert.equal(world.running, 0);
+});
+
+test('an ack waits for the slowest source', async () => {
+  const world = new ConnectionHarness();
+  await world.clock.advance(45_000);
+  const client = await world.welcomed();
+  client.begin();
+  client.schema(['a']);
+  client.begin(1, 0, { source: 1, name: 'redis' });
+  client.send({ kind: 'schema', source: 1, groups: [groupOf(testFamily('redis_up'), ['a'])] });
+  const redis = (seq: number, timeMs: number) =>
+    client.send({ kind: 'report', key: true, source: 1, seq, timeMs, pairs: [0, seq] });
+  client.key(1, world.clock.nowMs(), 1);
+  await settle();
+  await world.scrapeAll();
+  redis(2, world.clock.nowMs() + 1);
+  client.key(3, world.clock.nowMs() + 2, 3);
+  await world.clock.advance(1000);
+  assert.deepEqual(await world.scrapeAll({ samplesMax: 1 }), { a: [world.clock.nowMs() - 998] });
+  await world.delivery.flush();
+  await world.clock.advance(1000);
+  assert.equal(client.ofKind('ack').at(-1)?.seq, 1, '3 of the host is delivered, 2 of the other is not');
+  await world.scrapeAll();
+  await world.delivery.flush();
+  await world.clock.advance(1000);
+  assert.equal(client.ofKind('ack').at(-1)?.seq, 3);
 });

@@ -130,7 +130,7 @@ export function bigAgent(world: HttpHarness, reports: number): TestAgent {
   for (let report = reports; report > 0; report--) {
     const values = Array.from({ length: 20_000 }, (_, series) => series);
     const made = agent.maker.make(nowMs - report * 1000, values);
-    world.delivery.store.receive(agent.record, { ...made, follows: false });
+    world.delivery.store.receive(agent.record.host, { ...made, follows: false });
   }
   return agent;
 }

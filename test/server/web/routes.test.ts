@@ -92,7 +92,7 @@ test('the agents as JSON', () =>
   withHttp(async (world) => {
     const b = world.connect('b');
     const a = world.connect('a');
-    a.record.labels = [['site', 'x']];
+    a.record.host.labels = [['site', 'x']];
     a.record.peer = '192.0.2.1:1';
     const ms = a.report();
     b.report();

@@ -234,12 +234,12 @@ test('scrapes that are rarer than reports, and reports that are rare, are warned
     agent.report();
     await client.scrape();
     assert.match(world.warnings[0]!, /^scraper 'addr\/127.0.0.1' scrapes every 15 s, agent 'a' reports every 5 s: /);
-    agent.record.intervalMs = 150_000;
+    agent.record.host.intervalMs = 150_000;
     await client.scrape();
     assert.match(world.warnings[1]!, /^agent 'a' reports every 150 s: Prometheus looks back 5 min/);
     // After a long break Prometheus was away, rather than slow.
     await world.clock.advance(minutes(6));
-    agent.record.intervalMs = 5000;
+    agent.record.host.intervalMs = 5000;
     agent.report();
     await client.scrape();
     assert.equal(world.warnings.length, 2);
@@ -273,7 +273,7 @@ test('what is too old to arrive in time is passed over and counted once', () =>
     }
     assert.equal(await world.own(lost), 1);
     await client.scrape();
-    assert.ok(agent.record.window.reportCount === 1 && agent.record.window.oldestMs === oldMs);
+    assert.ok(agent.record.host.window.reportCount === 1 && agent.record.host.window.oldestMs === oldMs);
     await world.clock.advance(minutes(1));
     world.delivery.tidy();
     assert.equal(world.count('evicted age'), 1);
