@@ -53,7 +53,7 @@ function ingestRows(): BenchRow[] {
     windowMs: 30 * 60_000,
     memoryBytesMax: 2 ** 40,
     forgetAfterMs: 86_400_000,
-    wantedAfterMs: () => 0,
+    unscrapedAfterMs: () => 0,
     onReport() {},
     onEvict() {},
     onReceived() {},

@@ -100,14 +100,16 @@ const addressTimeoutMsMax = 10_000;
 /** Ends with the deadline or the signal, although a query of the system cannot be ended. */
 async function addressesOf(options: DialInTurnOptions, peer: string): Promise<readonly string[]> {
   const { host, timeoutMs, signal, clock, resolve = systemAddresses } = options;
-  const given = new AbortController();
+  const canceller = new AbortController();
   const overdue = clock.after(timeoutMs, () =>
-    given.abort(new ConnectionError('name', `the name of ${peer} was not resolved within ${secondsText(timeoutMs)}`)),
+    canceller.abort(
+      new ConnectionError('name', `the name of ${peer} was not resolved within ${secondsText(timeoutMs)}`),
+    ),
   );
-  const stop = () => given.abort(stopped(peer));
+  const stop = () => canceller.abort(stopped(peer));
   signal.addEventListener('abort', stop, { once: true });
   const ended = new Promise<never>((_, reject) => {
-    given.signal.addEventListener('abort', () => reject(given.signal.reason), { once: true });
+    canceller.signal.addEventListener('abort', () => reject(canceller.signal.reason), { once: true });
   });
   if (signal.aborted) stop();
   try {

@@ -151,7 +151,7 @@ class NotifyQueue {
   #waiting: (readonly string[])[] = [];
   #running = false;
   #warned = false;
-  readonly #given = new AbortController();
+  readonly #givenUp = new AbortController();
 
   constructor(send: Send | undefined, log: Log) {
     this.#send = send;
@@ -170,16 +170,16 @@ class NotifyQueue {
   /** Drops the queued messages and ends the one that is being sent. */
   giveUp(): void {
     this.#waiting = [];
-    this.#given.abort();
+    this.#givenUp.abort();
   }
 
   async #run(send: Send): Promise<void> {
     this.#running = true;
     for (let next = this.#waiting.shift(); next !== undefined; next = this.#waiting.shift()) {
       try {
-        await send(next, this.#given.signal);
+        await send(next, this.#givenUp.signal);
       } catch (error) {
-        if (this.#given.signal.aborted) break;
+        if (this.#givenUp.signal.aborted) break;
         const reason = reasonOf(error);
         if (!this.#warned) this.#log.warn(`cannot notify systemd: ${reason}`);
         this.#warned = true;

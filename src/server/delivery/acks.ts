@@ -2,38 +2,38 @@ import type { StreamId } from '../../model/source.ts';
 import type { Clock } from '../../runtime/clock.ts';
 
 /**
- * What may be acknowledged of a stream: what every known scraper has, where the disk knows so; or all of it, where nobody
- * scrapes.
+ * What may be acknowledged of a stream: what every known scraper has, and the file of cursors says so; or everything,
+ * if nobody scrapes.
  */
 export class Acks {
   readonly #clock: Clock;
   readonly #hasDisk: boolean;
-  /** Up to when the file says that the scrapers had a stream. */
+  /** Up to when the scrapers have a stream according to the file. */
   readonly #durableMs = new Map<StreamId, number>();
   /** Up to when a stream was acknowledged. */
   readonly #acknowledgedMs = new Map<StreamId, number>();
-  readonly #sureFromMonotonicMs: number;
+  readonly #holdUntilMonotonicMs: number;
 
   constructor({ clock, hasDisk }: { readonly clock: Clock; readonly hasDisk: boolean }) {
     this.#clock = clock;
     this.#hasDisk = hasDisk;
-    this.#sureFromMonotonicMs = clock.monotonicMs() + holdMs;
+    this.#holdUntilMonotonicMs = clock.monotonicMs() + holdMs;
   }
 
-  /** Up to when; -Infinity: nothing, Infinity: all. `confirmedMs`: what every known scraper has, Infinity where there is none. */
+  /** Up to when; -Infinity: nothing, Infinity: all. `confirmedMs`: what every known scraper has, Infinity without one. */
   ackableMs(stream: StreamId, confirmedMs: number): number {
-    const sureMs = this.sureMs(confirmedMs);
-    if (!this.#hasDisk || !Number.isFinite(sureMs)) return sureMs;
-    return Math.min(sureMs, this.#durableMs.get(stream) ?? -Infinity);
+    const ackableMs = this.afterHoldMs(confirmedMs);
+    if (!this.#hasDisk || !Number.isFinite(ackableMs)) return ackableMs;
+    return Math.min(ackableMs, this.#durableMs.get(stream) ?? -Infinity);
   }
 
-  /** Infinity says that nobody scrapes, as far as is known: for a while after the start, that is no knowledge. */
-  sureMs(confirmedMs: number): number {
-    const isSure = confirmedMs !== Infinity || this.#clock.monotonicMs() >= this.#sureFromMonotonicMs;
+  /** Infinity means that no scraper is known. For a while after the start nothing follows from that: -Infinity. */
+  afterHoldMs(confirmedMs: number): number {
+    const isSure = confirmedMs !== Infinity || this.#clock.monotonicMs() >= this.#holdUntilMonotonicMs;
     return isSure ? confirmedMs : -Infinity;
   }
 
-  /** The file says so now. Of a scraper that has come since, a file in which nobody scrapes says nothing. */
+  /** The file has this now. A file without scrapers says nothing about one that has come since. */
   saved(confirmedMs: ReadonlyMap<StreamId, number>): void {
     for (const [stream, ms] of confirmedMs) {
       if (Number.isFinite(ms)) this.#durableMs.set(stream, ms);
@@ -41,7 +41,7 @@ export class Acks {
     }
   }
 
-  /** From the file of the server before: the scrapers had it, and it was, or may have been, acknowledged. */
+  /** From the file of the last run: the scrapers have it, and it may have been acknowledged. */
   restored(stream: StreamId, ms: number): void {
     this.#durableMs.set(stream, ms);
     this.#acknowledgedMs.set(stream, ms);
@@ -51,7 +51,7 @@ export class Acks {
     this.#acknowledgedMs.set(stream, Math.max(ms, this.acknowledgedMs(stream)));
   }
 
-  /** What is newer its agent still has; -Infinity where it has all. */
+  /** The agent still has what is newer; -Infinity: it has all. */
   acknowledgedMs(stream: StreamId): number {
     return this.#acknowledgedMs.get(stream) ?? -Infinity;
   }
@@ -70,5 +70,5 @@ export class Acks {
   }
 }
 
-// A scraper that was there may not have come yet, without a file from before or after a long rest: three scrapes at 15 s.
+// A scraper may not have come back yet, if there is no file, or after a long stop: three scrapes at 15 s.
 const holdMs = 45_000;

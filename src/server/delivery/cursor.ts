@@ -197,7 +197,7 @@ export class Cursor {
   }
 
   /** Up to this it may have been given, in answers that were never confirmed; -Infinity: nothing. */
-  givenMs(stream: StreamId): number {
+  sentMs(stream: StreamId): number {
     let given = -Infinity;
     for (const { until } of this.answers) given = Math.max(given, until.get(stream) ?? -Infinity);
     return given > this.positionMs(stream) ? given : -Infinity;

@@ -104,10 +104,10 @@ export class Cursors {
   }
 
   /** The same where what was given counts, although it is not confirmed yet. */
-  givenMs(stream: StreamId, agent: string, nowMs: number): number {
+  sentMs(stream: StreamId, agent: string, nowMs: number): number {
     let least = Infinity;
     for (const cursor of this.#holding(agent, nowMs)) {
-      least = Math.min(least, Math.max(cursor.positionMs(stream), cursor.givenMs(stream)));
+      least = Math.min(least, Math.max(cursor.positionMs(stream), cursor.sentMs(stream)));
     }
     return least;
   }

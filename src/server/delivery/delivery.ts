@@ -37,7 +37,7 @@ export class Delivery {
       ...options.store,
       clock,
       windowMs,
-      wantedAfterMs: (stream, reason) => this.#wantedAfterMs(stream, reason),
+      unscrapedAfterMs: (stream, reason) => this.#unscrapedAfterMs(stream, reason),
       onReceived: (agent) => this.#acknowledge(agent),
     });
     if (disk !== undefined) {
@@ -206,10 +206,10 @@ export class Delivery {
     }
   }
 
-  /** Who is gone wants nothing. What an answer has given is no loss when it leaves the window in its time. */
-  #wantedAfterMs({ id: stream, agent: { id } }: StreamRecord, reason: EvictionReason): number {
+  /** A scraper that is gone counts no more. What was sent in an answer is no loss when it is evicted by age. */
+  #unscrapedAfterMs({ id: stream, agent: { id } }: StreamRecord, reason: EvictionReason): number {
     const monotonicMs = this.#options.clock.monotonicMs();
-    if (reason === 'age') return this.#cursors.givenMs(stream, id, monotonicMs);
+    if (reason === 'age') return this.#cursors.sentMs(stream, id, monotonicMs);
     return this.#cursors.confirmedMs(stream, id, monotonicMs);
   }
 
@@ -234,7 +234,7 @@ export class Delivery {
     const confirmedMs = new Map<StreamId, number>();
     const agents: SavedAgent[] = [];
     for (const agent of this.store.agents.values()) {
-      for (const stream of agent.streams) confirmedMs.set(stream.id, this.#acks.sureMs(this.confirmedMs(stream)));
+      for (const stream of agent.streams) confirmedMs.set(stream.id, this.#acks.afterHoldMs(this.confirmedMs(stream)));
       agents.push(savedAgent(agent, ({ id }) => confirmedMs.get(id)!));
     }
     const nowMs = clock.nowMs();
@@ -304,26 +304,26 @@ const neverSeenBackMs = 5 * 60_000;
 // ten seconds for two clocks that are not the same.
 const arrivalMarginMs = 10_000;
 
-/** What of this agent every known scraper had, of each stream up to a time. */
-function savedAgent(agent: AgentRecord, hadMsOf: (stream: StreamRecord) => number): SavedAgent {
-  const { ack } = agent.acknowledgeable(hadMsOf);
+/** What every known scraper has of this agent, of each stream up to a time. */
+function savedAgent(agent: AgentRecord, confirmedMsOf: (stream: StreamRecord) => number): SavedAgent {
+  const { ack } = agent.acknowledgeable(confirmedMsOf);
   const epochs: [number, number][] = [];
   if (ack !== undefined) {
     for (const [epoch, seq] of agent.epochs) {
       if (epoch === ack.epoch) break;
-      // Begun before it, so all of it was had before it.
+      // Begun before it, so the scrapers have all of it.
       if (agent.epochs.has(ack.epoch)) epochs.push([epoch, seq]);
     }
     epochs.push([ack.epoch, ack.seq]);
   }
   const committedMs = [...agent.streams]
-    .map((stream) => [stream.sourceName, committedMsOf(stream, hadMsOf(stream))] as const)
+    .map((stream) => [stream.sourceName, committedMsOf(stream, confirmedMsOf(stream))] as const)
     .filter(([, ms]) => Number.isFinite(ms));
   return { name: agent.id, reportAtMs: agent.reportAtMs, committedMs, epochs };
 }
 
 /** The time of the newest report of a stream that every known scraper had. */
-function committedMsOf({ window, newestMs, evictedMs }: StreamRecord, hadMs: number): number {
+function committedMsOf({ window, newestMs, evictedMs }: StreamRecord, confirmedMs: number): number {
   if (window.reportCount === 0) return newestMs;
-  return window.receipt(hadMs)?.timeMs ?? evictedMs;
+  return window.receipt(confirmedMs)?.timeMs ?? evictedMs;
 }

@@ -81,18 +81,18 @@ export function planAnswer(
   for (const record of records) {
     const { window } = record;
     const stream = record.id;
-    const hadMs = cursor.positionMs(stream);
-    const skipped = window.countAfter(hadMs, notBeforeMs);
+    const positionMs = cursor.positionMs(stream);
+    const skipped = window.countAfter(positionMs, notBeforeMs);
     if (skipped > 0) {
       skippedReports += skipped;
       cursor.pass(stream, window.receipt(notBeforeMs)?.timeMs ?? notBeforeMs);
     }
-    const afterMs = Math.max(hadMs, notBeforeMs);
+    const afterMs = Math.max(positionMs, notBeforeMs);
     arrivedSamples += window.countAfter(lastScrapeMs, nowMs) * (window.newestSize?.samples ?? 0);
     const waiting = window.countAfter(afterMs, nowMs);
-    const givenMs = Math.min(cursor.givenMs(stream), nowMs);
-    const isOld = window.countAfter(afterMs, Math.min(givenMs, nowMs - oldMs)) > 0;
-    const untilMs = isOld ? givenMs : nowMs;
+    const sentMs = Math.min(cursor.sentMs(stream), nowMs);
+    const isOld = window.countAfter(afterMs, Math.min(sentMs, nowMs - oldMs)) > 0;
+    const untilMs = isOld ? sentMs : nowMs;
     const sizes = window.sizesAfter(afterMs, untilMs);
     candidates.push({ stream, record, afterMs, untilMs, sizes, waiting, count: 0, samples: 0 });
   }
@@ -105,9 +105,9 @@ export function planAnswer(
     backlogReports += waiting - count;
     if (count === 0) {
       // One of which something waits gives no report again that the scraper may have newer ones of.
-      const isHad = waiting === 0 || cursor.givenMs(stream) <= candidate.afterMs;
+      const hasAll = waiting === 0 || cursor.sentMs(stream) <= candidate.afterMs;
       const size = record.window.newestSize?.samples ?? 0;
-      if (!isHad || !record.up(times.monotonicMs) || samples + size > bounds.samplesMax) continue;
+      if (!hasAll || !record.up(times.monotonicMs) || samples + size > bounds.samplesMax) continue;
       samples += size;
     }
     parts.push(candidate);

@@ -20,11 +20,11 @@ export interface StoreOptions {
   /** An agent without a report for so long is forgotten. */
   readonly forgetAfterMs: number;
   /** What is newer some scraper still wants of this stream; Infinity where nobody scrapes. */
-  wantedAfterMs(stream: StreamRecord, reason: EvictionReason): number;
+  unscrapedAfterMs(stream: StreamRecord, reason: EvictionReason): number;
   onReport(outcome: Outcome): void;
-  /** `unscraped`: some known scraper had not had the report. That is what is lost. */
+  /** `unscraped`: some known scraper has not had the report, which is a loss. */
   onEvict(reason: EvictionReason, unscraped: boolean): void;
-  /** What an ack may say for this agent has changed, or may have. */
+  /** What may be acknowledged to this agent may have changed. */
   onReceived(agent: AgentRecord): void;
 }
 
@@ -47,9 +47,9 @@ export class Store {
   constructor(options: StoreOptions) {
     this.#options = options;
     const counting = (reason: EvictionReason) => (stream: StreamRecord) => {
-      const wantedAfterMs = options.wantedAfterMs(stream, reason);
+      const unscrapedAfterMs = options.unscrapedAfterMs(stream, reason);
       return (timeMs: number) => {
-        const isUnscraped = timeMs > wantedAfterMs;
+        const isUnscraped = timeMs > unscrapedAfterMs;
         if (isUnscraped) stream.agent.drops.add(reason, timeMs);
         options.onEvict(reason, isUnscraped);
       };

@@ -35,8 +35,8 @@ export class AgentConnection {
   #ending = false;
   /** Gives back what the hello took. */
   #leave = (): void => {};
-  /** Resolves when an error has been said, and the peer has had its time to read it. */
-  #goodbye: Promise<void> | undefined;
+  /** Resolves when an error was sent and the peer has closed its end, or has had time to. */
+  #halfClosed: Promise<void> | undefined;
   /** By number; those of the table. */
   readonly #sources = new Map<number, ConnectedSource>();
   #acked: EpochSeq | undefined;
@@ -76,12 +76,12 @@ export class AgentConnection {
       this.#refusedTimer?.cancel();
       this.#leaveSources();
       this.#leave();
-      await this.#goodbye;
+      await this.#halfClosed;
       this.#connection.destroy();
     }
   }
 
-  /** Ends it with an error that the agent is told, as far as it still listens. */
+  /** Ends it with an error message to the agent. */
   refuse(error: ProtocolError): void {
     this.#fail(error);
   }
@@ -294,7 +294,7 @@ export class AgentConnection {
     // A bug and a step of the clock have been logged with their size.
     else if (code !== 'internal' && code !== 'clock')
       this.#options.warn(`${code} ${this.#connection.peerAddress}`, line);
-    this.#goodbye = this.#connection.end();
+    this.#halfClosed = this.#connection.end();
     // The name is free at once, however long the peer takes to read.
     this.#leave();
   }

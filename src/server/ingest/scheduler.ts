@@ -13,8 +13,8 @@ import type { Clock } from '../../runtime/clock.ts';
 export class FrameScheduler {
   readonly #clock: Pick<Clock, 'monotonicMs'>;
   readonly #nextTurn: (callback: () => void) => void;
-  readonly #modest: Waiting[] = [];
-  readonly #greedy: Waiting[] = [];
+  readonly #light: Waiting[] = [];
+  readonly #heavy: Waiting[] = [];
   /** In this turn of the event loop. */
   #spentMs = 0;
   #isTurnAwaited = false;
@@ -45,12 +45,12 @@ export class FrameScheduler {
   }
 
   get hasWaiting(): boolean {
-    return this.#modest.length + this.#greedy.length > 0;
+    return this.#light.length + this.#heavy.length > 0;
   }
 
-  wait(isGreedy: boolean): Promise<void> {
+  wait(isHeavy: boolean): Promise<void> {
     this.#awaitTurn();
-    return new Promise((resume) => (isGreedy ? this.#greedy : this.#modest).push({ resume }));
+    return new Promise((resume) => (isHeavy ? this.#heavy : this.#light).push({ resume }));
   }
 
   spent(ms: number): void {
@@ -72,7 +72,7 @@ export class FrameScheduler {
   }
 
   #serve(): void {
-    const next = this.isSpent() ? undefined : (this.#modest.shift() ?? this.#greedy.shift());
+    const next = this.isSpent() ? undefined : (this.#light.shift() ?? this.#heavy.shift());
     this.#isServing = next !== undefined;
     if (next !== undefined) next.resume();
     else if (this.hasWaiting) this.#awaitTurn();
@@ -129,7 +129,7 @@ export class Quota {
   }
 
   async #wait(): Promise<void> {
-    await this.#all.wait(this.#isGreedy());
+    await this.#all.wait(this.#isHeavy());
     this.#start();
   }
 
@@ -140,8 +140,8 @@ export class Quota {
     this.#usedMs = 0;
   }
 
-  #isGreedy(): boolean {
-    return this.#all.nowMs - this.#usedFromMs < usedSpanMs && this.#usedMs >= modestMsMax;
+  #isHeavy(): boolean {
+    return this.#all.nowMs - this.#usedFromMs < usedSpanMs && this.#usedMs >= lightMsMax;
   }
 }
 
@@ -151,4 +151,4 @@ const turnMsMax = 5;
 const goMsMax = 1;
 // A report a second of such a host is a hundredth of that.
 const usedSpanMs = 1000;
-const modestMsMax = 10;
+const lightMsMax = 10;

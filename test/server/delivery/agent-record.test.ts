@@ -14,7 +14,7 @@ function makeStore(clock = new VirtualClock()) {
   const evicted: string[] = [];
   const store = new Store({
     ...{ clock, windowMs: 3_600_000, memoryBytesMax: 2 ** 30, forgetAfterMs: 86_400_000 },
-    wantedAfterMs: () => 0,
+    unscrapedAfterMs: () => 0,
     onReport() {},
     onEvict: (reason, unscraped) => evicted.push(unscraped ? `${reason}, unscraped` : reason),
     onReceived() {},

@@ -87,11 +87,11 @@ test('what was given twice and had time to be read is not given a third time', (
   const world = new CursorHarness();
   world.answer(1, 'ended at rest');
   assert.equal(world.moveOn(), undefined);
-  assert.equal(world.cursor.givenMs(a), 1);
+  assert.equal(world.cursor.sentMs(a), 1);
   world.answer(2, 'ended at rest');
   assert.equal(world.moveOn(), 1);
   assert.equal(world.cursor.positionMs(a), 1);
-  assert.equal(world.cursor.givenMs(a), 2);
+  assert.equal(world.cursor.sentMs(a), 2);
   world.answer(3, 'ended at rest');
   assert.equal(world.moveOn(), 2, 'new data always flow');
 });
@@ -144,7 +144,7 @@ test('each stream moves on by itself', () => {
   }));
   assert.deepEqual(world.cursor.moveOn(10_000), [{ stream: a, afterMs: -Infinity, untilMs: 1 }]);
   assert.equal(world.cursor.positionMs(b), -Infinity);
-  assert.equal(world.cursor.givenMs(b), 5);
+  assert.equal(world.cursor.sentMs(b), 5);
 });
 
 test('a confirmed answer moves the position, and never back', () => {
@@ -160,9 +160,9 @@ test('what a lost answer had given is remembered through a smaller one', () => {
   world.answer(4, 'ended at rest');
   world.answer(1, 'asked again');
   assert.equal(world.cursor.positionMs(a), 1);
-  assert.equal(world.cursor.givenMs(a), 4);
+  assert.equal(world.cursor.sentMs(a), 4);
   world.answer(4, 'asked again');
-  assert.equal(world.cursor.givenMs(a), -Infinity);
+  assert.equal(world.cursor.sentMs(a), -Infinity);
 });
 
 test('a scraper is known from its first answer that was sent whole', () => {
@@ -185,7 +185,7 @@ test('from the oldest of several: what the others had may be there, what was giv
   const cursors = [slow, fast, own].map(({ cursor }) => cursor.copy());
   own.cursor.startAtOldestOf(cursors, own.cursor.copy());
   assert.equal(own.cursor.positionMs(a), 1);
-  assert.equal(own.cursor.givenMs(a), 9);
+  assert.equal(own.cursor.sentMs(a), 9);
   assert.equal(own.moveOn(), undefined);
   own.answer(5, 'ended at rest');
   assert.equal(own.moveOn(), 4);

@@ -109,8 +109,8 @@ export class CursorsHarness {
     return this.cursors.confirmedMs(hostOf(agent), agent, this.clock.monotonicMs());
   }
 
-  givenMs(agent: AgentId = agentA): number {
-    return this.cursors.givenMs(hostOf(agent), agent, this.clock.monotonicMs());
+  sentMs(agent: AgentId = agentA): number {
+    return this.cursors.sentMs(hostOf(agent), agent, this.clock.monotonicMs());
   }
 
   /** The cursors of a name, over all selections. */

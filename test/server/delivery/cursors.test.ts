@@ -152,7 +152,7 @@ test('an answer whose connection had ended before all of it was sent was not giv
   world.end(connection, 'fin');
   open.finish();
   assert.deepEqual(world.events, ['lost p aborted']);
-  assert.equal(world.cursors.givenMs(hostOf(agentA), agentA, 0), Infinity, 'nor is the scraper known');
+  assert.equal(world.cursors.sentMs(hostOf(agentA), agentA, 0), Infinity, 'nor is the scraper known');
   assert.deepEqual(world.scrape(connect()), [ms]);
 });
 
@@ -261,7 +261,7 @@ test('after the window a cursor holds no acks and wants nothing; its position is
   await world.clock.advance(1);
   world.tidy();
   assert.equal(world.confirmedMs(), Infinity);
-  assert.equal(world.givenMs(), Infinity);
+  assert.equal(world.sentMs(), Infinity);
   await world.clock.advance(20 * 3_600_000);
   const second = world.report();
   world.tidy();
@@ -291,7 +291,7 @@ test('what an answer has given is no loss when it leaves the window in its time'
   await world.clock.advance(1000);
   const given = world.report();
   world.scrape(connection);
-  assert.equal(world.givenMs(), given);
+  assert.equal(world.sentMs(), given);
   assert.equal(world.confirmedMs(), confirmed);
 });
 
@@ -338,8 +338,8 @@ test('positions come back after a restart; what was unconfirmed is given again',
   for (const name of ['pending', 'lost']) {
     const { given, cursor } = world.open(connect(), { name });
     assert.deepEqual([...given.keys()].sort(), [odd, agentA].sort());
-    assert.equal(cursor.givenMs(hostOf(agentA)), first);
-    assert.equal(cursor.givenMs(hostOf(odd)), first);
+    assert.equal(cursor.sentMs(hostOf(agentA)), first);
+    assert.equal(cursor.sentMs(hostOf(odd)), first);
     assert.equal(world.count(`lost ${name} restart`), 1);
   }
   assert.equal(world.open(connect(), { name: 'confirmed' }).given.size, 0);

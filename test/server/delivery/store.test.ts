@@ -26,7 +26,7 @@ function makeStore(options: Partial<StoreOptions> = {}) {
     windowMs,
     memoryBytesMax: 64 * 1024 * 1024,
     forgetAfterMs: 24 * 3_600_000,
-    wantedAfterMs: () => Infinity,
+    unscrapedAfterMs: () => Infinity,
     onReport: (outcome) => seen.outcomes.push(outcome),
     onEvict: (reason, unscraped) => seen.evicted.push(unscraped ? `${reason}, unscraped` : reason),
     onReceived: () => seen.received++,
@@ -105,7 +105,7 @@ test('an ack names the newest report that every scraper has; a dropped one is ac
 });
 
 test('what was evicted is acknowledged: it will not be asked for any more', async () => {
-  const { clock, seen, store } = makeStore({ wantedAfterMs: () => -Infinity });
+  const { clock, seen, store } = makeStore({ unscrapedAfterMs: () => -Infinity });
   const agent = store.agent(name('a'));
   const maker = new ReportMaker();
   for (let report = 0; report < 4; report++) {
@@ -119,12 +119,12 @@ test('what was evicted is acknowledged: it will not be asked for any more', asyn
 });
 
 test('an eviction counts as a loss only where a scraper that is known had not had the report', async () => {
-  let wantedAfterMs = 0;
-  const { clock, seen, store } = makeStore({ wantedAfterMs: () => wantedAfterMs });
+  let unscrapedAfterMs = 0;
+  const { clock, seen, store } = makeStore({ unscrapedAfterMs: () => unscrapedAfterMs });
   const agent = store.agent(name('a'));
   const maker = new ReportMaker();
   for (const at of [1, 2, 3]) {
-    if (at === 2) wantedAfterMs = clock.nowMs();
+    if (at === 2) unscrapedAfterMs = clock.nowMs();
     store.receive(agent.host, maker.make(clock.nowMs(), [at]));
     await clock.advance(1000);
   }
@@ -354,7 +354,7 @@ test('beyond the bound the oldest reports of the whole fleet go, and are counted
 });
 
 test('a report that alone is more than the bound is not held', () => {
-  const { clock, seen, store } = makeStore({ memoryBytesMax: 10_000, wantedAfterMs: () => -Infinity });
+  const { clock, seen, store } = makeStore({ memoryBytesMax: 10_000, unscrapedAfterMs: () => -Infinity });
   const agent = store.agent(name('a'));
   const values = Array.from({ length: 5000 }, (_, series) => series);
   store.receive(agent.host, new ReportMaker({ schema: testSchema(5000) }).make(clock.nowMs(), values));
