@@ -65,7 +65,7 @@ test('commands', () => {
 });
 
 test('metrics', async () => {
-  const names = new Set<string>();
+  const names = new Set(['sysmon_agent_up']); // written apart, by agent
   const facts = { version: '', nodeVersion: '', startTimeMs: 0, cpuMicroseconds: () => 0, residentBytes: () => 0 };
   const counters = newAgentCounters();
   const sampler = new Sampler({

@@ -270,10 +270,11 @@ export class ServerMetrics implements WebMetrics {
   }
 }
 
-/** Not by prom-client: which labels there are, every agent says for itself. */
+/** Not by prom-client, because each agent has label names of its own. */
 function upText(sources: readonly SourceUp[]): string {
   if (sources.length === 0) return '';
-  const help = 'Whether a report has come within three intervals and 5 s, and the newest was stored. As of the scrape.';
+  const help =
+    '1 while reports arrive (one within three intervals and 5 s) and the newest was stored, else 0. As of the scrape.';
   const lines = sources.map(({ stream: { agent, sourceName, labels }, up }) => {
     const names = sourceName === hostSourceName ? [] : [['source', sourceName] as const];
     const pairs = [['agent', agent.id] as const, ...names, ...labels].filter(([, value]) => value !== '');
@@ -283,7 +284,7 @@ function upText(sources: readonly SourceUp[]): string {
   return `# HELP sysmon_agent_up ${help}\n# TYPE sysmon_agent_up gauge\n${lines.join('')}`;
 }
 
-/** Why what was given is given again. */
+/** Why samples are sent again. */
 export const rollBacks = ['aborted', 'unconfirmed', 'restart', 'clock', 'refused'] as const;
 export type RollBack = (typeof rollBacks)[number];
 
