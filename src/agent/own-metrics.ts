@@ -1,5 +1,6 @@
 import { counter, gauge, type SampledFamily, type Samples } from './collect/collectors/collector.ts';
 import type { RecorderCounters } from './collect/recorder.ts';
+import { type RefusalReason, refusalReasons } from './uplink/refusals.ts';
 
 /**
  * What the parts of the agent count about themselves: a part changes its own fields, and `SelfMetrics` reads all of them.
@@ -9,6 +10,8 @@ export interface AgentCounters extends RecorderCounters {
   reportsSampled: number;
   /** Why reports were dropped: the spool was full, they were too old, or their file was damaged. */
   readonly reportsDropped: Record<'full' | 'age' | 'disk', number>;
+  /** Why reports that were sent reach no scraper: the server refused them, or could not take them. */
+  readonly reportsRefused: Record<RefusalReason, number>;
   /** Ticks for which the last collection was still running. */
   ticksSkipped: number;
   /** Ticks that came late: by more than half an interval, or a second. */
@@ -39,6 +42,7 @@ export function newAgentCounters(): AgentCounters {
   return {
     reportsSampled: 0,
     reportsDropped: { full: 0, age: 0, disk: 0 },
+    reportsRefused: { too_old: 0, not_newer: 0, server_bug: 0, server_clock: 0, other: 0 },
     ticksSkipped: 0,
     ticksLate: 0,
     spoolReports: 0,
@@ -101,6 +105,7 @@ export class SelfMetrics {
     out.sample(cpu, this.#facts.cpuMicroseconds());
     out.sample(residentMemory, this.#facts.residentBytes());
     for (const reason of dropReasons) out.sample(reportsDropped, this.#counters.reportsDropped[reason], reason);
+    for (const reason of refusalReasons) out.sample(reportsDropped, this.#counters.reportsRefused[reason], reason);
     for (const state of diskStates) {
       out.sample(spoolDiskState, this.#counters.spoolDiskState === state ? 1 : 0, state);
     }
@@ -122,8 +127,9 @@ const cpu = counter('sysmon_agent_cpu_seconds_total', 'CPU time that the agent h
 const residentMemory = gauge('sysmon_agent_resident_memory_bytes', 'Resident memory of the agent.');
 const reportsDropped = counter(
   'sysmon_agent_reports_dropped_total',
-  'Reports dropped by the agent, each a gap of one interval. full: the spool was full; age: they were older than ' +
-    '--spool.max-age; disk: their file was damaged.',
+  'Reports dropped, each a gap of one interval. full: the spool was full; age: they were older than --spool.max-age; ' +
+    'disk: their file was damaged. At the server: too_old: older than its --window; not_newer: not newer than what it ' +
+    'has; server_bug: it failed on the report three times; server_clock: ahead of its clock; other: see the log.',
   { labels: ['reason'] },
 );
 

@@ -23,6 +23,15 @@ export interface AgentStatus {
     readonly unwrittenReports: number;
   };
   readonly reportsDropped: Readonly<Record<'full' | 'age' | 'disk', number>>;
+  /** Reports that the server did not store, by reason. */
+  readonly reportsRefused: readonly {
+    readonly reason: string;
+    readonly text: string;
+    readonly count: number;
+    /** The times of the oldest and the newest of them. */
+    readonly firstAt: string;
+    readonly lastAt: string;
+  }[];
   readonly lastReportAt: string | null;
   readonly intervalSeconds: number;
   readonly series: number;
@@ -91,9 +100,8 @@ export function linkLine(server: string, state: LinkState): string | undefined {
 
 /** What `status` prints. */
 export function statusText(status: AgentStatus): string {
-  const { spool, reportsDropped } = status;
+  const { spool } = status;
   const place = spool.folder === null ? 'in memory' : `in '${spool.folder}'`;
-  const dropped = Object.entries(reportsDropped).filter(([, count]) => count > 0);
   const rows: [string, string][] = [
     ['agent', `'${status.name}', version ${status.version}, up since ${status.startedAt}`],
     ['server', `${status.server}: ${linkText(status.link)}`],
@@ -103,7 +111,7 @@ export function statusText(status: AgentStatus): string {
         `${mebibytesText(spool.bytes)} of ${bytesText(spool.bytesMax)}, ${place}`,
     ],
     ...diskRows(spool),
-    ['dropped', dropped.length === 0 ? 'none' : dropped.map(([reason, count]) => `${count} (${reason})`).join(', ')],
+    ...droppedRows(status),
     [
       'reports',
       `every ${durationText(status.intervalSeconds * 1000)}, ${plural(status.series, 'series', 'series')}, last ${status.lastReportAt ?? 'none yet'}`,
@@ -120,6 +128,17 @@ export function statusText(status: AgentStatus): string {
     ]),
   ];
   return rows.map(([name, words]) => `${name.padEnd(9)} ${printable(words)}\n`).join('');
+}
+
+function droppedRows({ reportsDropped, reportsRefused }: AgentStatus): [string, string][] {
+  const dropped = Object.entries(reportsDropped).filter(([, count]) => count > 0);
+  const here = dropped.map(([reason, count]) => `${count} (${reason})`).join(', ');
+  const rows = reportsRefused.map(({ count, text, firstAt, lastAt }): [string, string] => [
+    'dropped',
+    `${count} at the server: ${text} (${firstAt} to ${lastAt})`,
+  ]);
+  if (here !== '') rows.unshift(['dropped', here]);
+  return rows.length === 0 ? [['dropped', 'none']] : rows;
 }
 
 function diskRows({ disk, unwrittenReports }: AgentStatus['spool']): [string, string][] {

@@ -154,6 +154,9 @@ export class Agent {
         unwrittenReports: spool.unwrittenCount,
       },
       reportsDropped: counters.reportsDropped,
+      reportsRefused: this.#link.refusals.map(({ firstMs, lastMs, ...refusal }) => ({
+        ...{ ...refusal, firstAt: isoTime(firstMs), lastAt: isoTime(lastMs) },
+      })),
       lastReportAt: spool.epoch === undefined ? null : isoTime(spool.epoch.lastTimeMs),
       intervalSeconds: settings.schedule.intervalMs / 1000,
       series: this.#series,

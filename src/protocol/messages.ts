@@ -134,6 +134,8 @@ export interface Refused {
   /** The times of the oldest and the newest of them. */
   readonly firstMs: number;
   readonly lastMs: number;
+  /** The reason, for people. */
+  readonly text: string;
 }
 
 /** A kind that this version does not know: checked like any other, then skipped. */
@@ -292,8 +294,9 @@ export const serverKinds = {
       count: integer(fields[2], 'refused count', positive),
       firstMs: integer(fields[3], 'refused firstMs', anyInteger),
       lastMs: integer(fields[4], 'refused lastMs', anyInteger),
+      text: string(fields[5], 'refused text'),
     }),
-    write: ({ reason, count, firstMs, lastMs }) => [5, reason, count, firstMs, lastMs],
+    write: ({ reason, count, firstMs, lastMs, text }) => [5, reason, count, firstMs, lastMs, text],
   }),
 };
 

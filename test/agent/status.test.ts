@@ -35,6 +35,7 @@ const status: AgentStatus = {
     unwrittenReports: 0,
   },
   reportsDropped: { full: 0, age: 0, disk: 0 },
+  reportsRefused: [],
   lastReportAt: null,
   intervalSeconds: 5,
   series: 808,
@@ -81,6 +82,12 @@ test('what is wrong is said: a disk, drops, a clock, collectors', () => {
       unwrittenReports: 5,
     },
     reportsDropped: { full: 7, age: 0, disk: 2 },
+    reportsRefused: [
+      {
+        ...{ reason: 'too_old', text: 'older than the window of 30m', count: 369 },
+        ...{ firstAt: '2026-01-01T00:00:00.000Z', lastAt: '2026-01-01T00:30:40.000Z' },
+      },
+    ],
     clockOffsetSeconds: -3600,
     failures: [
       { name: 'cpu', extent: 'whole', reason: "'/proc/stat' is \u001b[2Jempty" },
@@ -93,6 +100,10 @@ test('what is wrong is said: a disk, drops, a clock, collectors', () => {
     /^disk +failing since 2026-01-01T00:00:00.000Z \(ENOSPC: no space left on device\); 5 reports in memory only$/m,
   );
   assert.match(text, /^dropped +7 \(full\), 2 \(disk\)$/m);
+  assert.match(
+    text,
+    /^dropped +369 at the server: older than the window of 30m \(2026-01-01T00:00:00.000Z to 2026-01-01T00:30:40.000Z\)$/m,
+  );
   assert.match(text, /^clock +differs from the server's: timestamps are corrected by -3600 s; check NTP/m);
   assert.match(text, /^failing +collector 'cpu': '\/proc\/stat' is \\x1b\[2Jempty$/m);
   assert.match(text, /^failing +collector 'meminfo', in part: '\/proc\/meminfo', line 5: Cached is not in kB$/m);

@@ -144,7 +144,7 @@ test('fields that a later version added are passed over', () => {
     [{ kind: 'ack', epoch: 7, seq: 3 }, pack([2, 7, 3, 'more'])],
     [{ kind: 'error', code: 'new', text: 'x' }, pack([3, 'new', 'x', [[]]])],
     [{ kind: 'pong', nonce: 7, nowMs: 3 }, pack([4, 7, 3, 1.5])],
-    [{ kind: 'refused', reason: 'x', count: 1, firstMs: 2, lastMs: 2 }, pack([5, 'x', 1, 2, 2, 0])],
+    [{ kind: 'refused', reason: 'x', count: 1, firstMs: 2, lastMs: 2, text: 'y' }, pack([5, 'x', 1, 2, 2, 'y', 0])],
   ];
   for (const [message, payload] of toAgent) assert.deepEqual(decodeServerMessage(payload), message);
 });

@@ -56,7 +56,7 @@ const frames: readonly Frame[] = [
   serverFrame('ack', 'of text in fields of a later version', 4000, (size) => [2, 1, 1, ...texts(size / 2)]),
   serverFrame('error', 'of text', 4000, (size) => [3, 'x', 'x'.repeat(size)]),
   serverFrame('pong', 'of text in fields of a later version', 4000, (size) => [4, 1, 1, ...texts(size / 2)]),
-  serverFrame('refused', 'of text', 4000, (size) => [5, 'x'.repeat(size), 1, 1, 1]),
+  serverFrame('refused', 'of text', 4000, (size) => [5, 'x', 1, 1, 1, 'x'.repeat(size)]),
 ];
 
 test('every kind has its dearest frame here', () => {

@@ -62,7 +62,10 @@ const conversation: (AgentMessage | ServerMessage)[] = [
   report(false, 1, 7, startMs + 21_000, 0, 1, 0, 1, -1, 1.5, 0, 1),
   { kind: 'ping', nonce: 1, spoolReports: 5, droppedReports: 300 },
   { kind: 'pong', nonce: 1, nowMs: startMs + 35_100 },
-  { kind: 'refused', reason: 'too_old', count: 1, firstMs: startMs - 50_000, lastMs: startMs - 50_000 },
+  {
+    ...{ kind: 'refused', reason: 'too_old', count: 1, firstMs: startMs - 50_000, lastMs: startMs - 50_000 },
+    text: 'older than the window of 30m',
+  },
   { kind: 'ack', epoch, seq: 7 },
   { kind: 'error', code: 'replaced', text: 'web-1 has dialled again' },
 ];

@@ -103,6 +103,7 @@ export const serverMessages: fc.Arbitrary<ServerMessage> = fc.oneof(
     count: positive,
     firstMs: safeInteger,
     lastMs: safeInteger,
+    text: text(200),
   }),
   record({ kind: fc.constant('unknown' as const), number: fc.integer({ min: 6, max: 1e9 }) }),
 );

@@ -84,6 +84,8 @@ export class Receiver {
   readonly last = new Map<number, number>();
   schemaBytes = 0;
   duplicates = 0;
+  /** Looks at each report before it is read; what it throws is thrown by `push`. */
+  onReport: (report: EpochSeq) => void = () => {};
   #decoder = new FrameDecoder({ payloadBytesMax: limits.reportFrameBytesMax });
   #table = new SchemaTable();
 
@@ -116,6 +118,7 @@ export class Receiver {
       this.#table.declare(message, payloadBytes);
       this.schemaBytes += payloadBytes;
     } else if (message.kind === 'report') {
+      this.onReport({ epoch: this.#table.epoch!, seq: message.seq });
       this.#keep(message, this.#table.apply(message));
     }
   }

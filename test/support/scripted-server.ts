@@ -66,7 +66,13 @@ export class ScriptedServer {
     if (this.isMute) return;
     const left = this.cutAfterBytes - connection.readBytes;
     connection.readBytes += bytes.length;
-    for (const message of this.receiver.push(bytes.subarray(0, Math.max(0, left)))) this.#answer(connection, message);
+    try {
+      for (const message of this.receiver.push(bytes.subarray(0, Math.max(0, left)))) this.#answer(connection, message);
+    } catch (error) {
+      // As the server does with whatever is no refusal of its own.
+      connection.send({ kind: 'error', code: 'internal', text: String(error) });
+      connection.close();
+    }
     if (bytes.length >= left) connection.break(new ConnectionError('reset', 'server:9732 reset it'));
   }
 

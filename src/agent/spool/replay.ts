@@ -1,4 +1,5 @@
-import { encodeMessage } from '../../protocol/codec.ts';
+import { decodeAgentMessage, encodeMessage } from '../../protocol/codec.ts';
+import { applyPairs, encodeKey } from '../../protocol/delta.ts';
 import { encodeFrame } from '../../protocol/frame.ts';
 import type { EpochSeq } from '../../protocol/messages.ts';
 import type { Receiver } from './receiver.ts';
@@ -16,6 +17,8 @@ interface Place {
   readonly segment: Segment;
   /** The report to start from: of what stands before it only the schema frames go out. */
   readonly keyIndex: number;
+  /** That report as a key, where what it builds on is not sent. */
+  readonly key: Uint8Array | undefined;
   /** The next frame that goes out. */
   index: number;
 }
@@ -28,19 +31,22 @@ export class Replay {
   readonly #segments: () => readonly Segment[];
   readonly #receiver: Receiver;
   readonly #received: ReadonlyMap<number, number>;
+  readonly #skipped: readonly EpochSeq[];
   #place: Place | undefined;
   /** Where the last segment was read to its end: the one that continues it needs no begin. */
   #finished: Segment | undefined;
   #segmentNumber = 0;
 
-  /** `received`: what the server has said in its welcome. */
+  /** `received`: what the server has said in its welcome. `skipped`: reports that are not sent. */
   constructor(options: {
     readonly segments: () => readonly Segment[];
     readonly receiver: Receiver;
     readonly received: readonly EpochSeq[];
+    readonly skipped?: readonly EpochSeq[];
   }) {
     this.#segments = options.segments;
     this.#receiver = options.receiver;
+    this.#skipped = options.skipped ?? [];
     this.#received = new Map(options.received.map(({ epoch, seq }) => [epoch, seq]));
   }
 
@@ -52,6 +58,14 @@ export class Replay {
       if (!left && segment.lastSeq > 0) count += segment.lastSeq - this.#lastSentOf(segment);
     }
     return count;
+  }
+
+  /** The first report that the server lacks, and its time; undefined where it lacks none. */
+  get first(): (EpochSeq & { readonly timeMs: number }) | undefined {
+    const segment = this.#segments().find((each) => this.#lacksOf(each));
+    if (segment === undefined) return undefined;
+    const seq = this.#lastHeldOf(segment) + 1;
+    return { epoch: segment.epoch.id, seq, timeMs: segment.timeOf(seq) };
   }
 
   /** The next step. A piece to send is at most `bytesMax` long, or a single frame. */
@@ -77,11 +91,11 @@ export class Replay {
     // An epoch of an earlier run whose offset was never fixed has none: its clock is gone.
     const offsetMs = this.#receiver.offsetsMs.get(epoch.id) ?? (epoch.baseMs === undefined ? 0 : undefined);
     if (offsetMs === undefined) return { kind: 'fix offset', epoch };
-    const keyIndex = segment.keyFor(this.#lastSentOf(segment) + 1);
+    const { keyIndex, key } = this.#startIn(segment);
     const continues = this.#finished !== undefined && isContinuation(this.#finished, segment);
     this.#finished = undefined;
     this.#segmentNumber = segment.number;
-    this.#place = { segment, keyIndex, index: continues ? keyIndex : 0 };
+    this.#place = { segment, keyIndex, key, index: continues ? segment.keyFor(segment.firstSeq) : 0 };
     if (continues) return this.#send(this.#place, bytesMax);
     const { id: source, name, intervalMs, labels } = segment.source;
     const begin = encodeFrame(
@@ -94,9 +108,25 @@ export class Replay {
     const { segment, keyIndex } = place;
     while (place.index < keyIndex && segment.kind(place.index) !== frameKind.schema) place.index++;
     const from = place.index;
+    if (from === keyIndex && place.key !== undefined) {
+      place.index++;
+      return { kind: 'send', bytes: place.key, reportCount: 1 };
+    }
     const to = segment.pieceEnd(from, { before: runEnd(place), bytesMax });
     place.index = to;
     return { kind: 'send', bytes: segment.piece(from, to), reportCount: reportsIn(segment, from, to) };
+  }
+
+  /** The report that a segment is sent from: the last key before what the server lacks, unless a skipped one is between. */
+  #startIn(segment: Segment): Pick<Place, 'keyIndex' | 'key'> {
+    const first = this.#lastSentOf(segment) + 1;
+    const keyIndex = segment.keyFor(first);
+    const from = segment.seq(keyIndex);
+    const isInTheWay = ({ epoch, seq }: EpochSeq) => epoch === segment.epoch.id && seq >= from && seq < first;
+    if (!this.#skipped.some(isInTheWay)) return { keyIndex, key: undefined };
+    let index = keyIndex;
+    while (segment.kind(index) === frameKind.schema || segment.seq(index) < first) index++;
+    return { keyIndex: index, key: asKey(segment, keyIndex, index) };
   }
 
   #lacksOf(segment: Segment): boolean {
@@ -106,7 +136,9 @@ export class Replay {
   /** The last report of a segment that the server has, by its welcome or its acknowledgements. */
   #lastHeldOf(segment: Segment): number {
     const received = Math.min(this.#received.get(segment.epoch.id) ?? 0, segment.lastSeq);
-    return Math.max(received, this.#receiver.acknowledgedIn(segment));
+    let seq = Math.max(received, this.#receiver.acknowledgedIn(segment));
+    while (this.#skipped.some((skipped) => skipped.epoch === segment.epoch.id && skipped.seq === seq + 1)) seq++;
+    return seq;
   }
 
   /** The last report of a segment that needs not be sent (again). */
@@ -118,6 +150,29 @@ export class Replay {
     }
     return before;
   }
+}
+
+/** The report of a frame as a key, by way of those from the key at `keyIndex` on. */
+function asKey(segment: Segment, keyIndex: number, index: number): Uint8Array {
+  const state = { sums: new Float64Array(0), present: new Uint8Array(0) };
+  for (let at = 0; at <= index; at++) {
+    if (at < keyIndex && segment.kind(at) !== frameKind.schema) continue;
+    const message = decodeAgentMessage(segment.frame(at).payload);
+    if (message.kind === 'schema') {
+      const count = message.groups.reduce((sum, { seriesCount }) => sum + seriesCount, state.sums.length);
+      state.sums = resized(state.sums, new Float64Array(count));
+      state.present = resized(state.present, new Uint8Array(count));
+    } else if (message.kind === 'report') {
+      applyPairs(state, state.sums.length, message.key, message.pairs);
+      if (at === index) return encodeFrame(encodeMessage({ ...message, key: true, pairs: encodeKey(state) }));
+    }
+  }
+  throw new Error(`spool: frame ${index} of segment ${segment.number} is no report`);
+}
+
+function resized<T extends Float64Array | Uint8Array>(before: T, after: T): T {
+  after.set(before);
+  return after;
 }
 
 /** Whether a server that has read `before` to its end can read `next` from its first key on, without a begin. */

@@ -232,8 +232,8 @@ export class Spool {
   }
 
   /** What a server that has received this much has to be sent, and then everything that comes. */
-  replay(receiver: Receiver, received: readonly EpochSeq[]): Replay {
-    return new Replay({ segments: () => this.#segments, receiver, received });
+  replay(receiver: Receiver, received: readonly EpochSeq[], skipped: readonly EpochSeq[] = []): Replay {
+    return new Replay({ segments: () => this.#segments, receiver, received, skipped });
   }
 
   /** Nothing is appended afterwards. What the disk lacks is written and synced, for `msMax` at most. */

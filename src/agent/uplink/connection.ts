@@ -2,13 +2,22 @@ import { decodeServerMessage, encodeMessage } from '../../protocol/codec.ts';
 import { ProtocolError } from '../../protocol/errors.ts';
 import { encodeFrame, FrameDecoder } from '../../protocol/frame.ts';
 import { limits } from '../../protocol/limits.ts';
-import type { AgentMessage, Handlers, Hello, Pong, ServerMessage, Welcome } from '../../protocol/messages.ts';
+import type {
+  AgentMessage,
+  EpochSeq,
+  Handlers,
+  Hello,
+  Pong,
+  Refused,
+  ServerMessage,
+  Welcome,
+} from '../../protocol/messages.ts';
 import { handle, protocolVersion } from '../../protocol/messages.ts';
 import type { BootClock, Clock, Timer } from '../../runtime/clock.ts';
 import { CodedError } from '../../runtime/coded-error.ts';
 import { type Connection, ConnectionError } from '../../runtime/connection.ts';
 import type { Log } from '../../runtime/log.ts';
-import { isoTime, plural, printable, secondsText } from '../../runtime/words.ts';
+import { secondsText } from '../../runtime/words.ts';
 import type { Receiver } from '../spool/receiver.ts';
 import type { Replay, ReplayStep } from '../spool/replay.ts';
 import type { SpoolEpoch } from '../spool/segment.ts';
@@ -22,6 +31,7 @@ import {
   serverAhead,
 } from './clock-offset.ts';
 import { KeepAlive } from './keep-alive.ts';
+import type { PoisonCode, PoisonReports } from './poison.ts';
 
 /** The server ends the connection and says why. The code comes from a peer: any text. */
 export class RefusedError extends CodedError<string> {
@@ -46,6 +56,7 @@ export interface ServerConnectionOptions {
   /** The server, as the spool knows it. */
   readonly receiver: Receiver;
   readonly serverClock: ServerClock;
+  readonly poison: PoisonReports;
   readonly hello: Omit<Hello, 'kind' | 'version'>;
   readonly clock: Clock;
   readonly boot: BootClock;
@@ -57,6 +68,10 @@ export interface ServerConnectionOptions {
   readonly onWelcomed: (replay: Replay) => void;
   /** A report is on its way. */
   readonly onReportSent: () => void;
+  /** The server has not stored reports. */
+  readonly onRefused: (refused: Refused) => void;
+  /** A report was given up: the server has ended three connections because of it. */
+  readonly onDropped: (code: PoisonCode, timeMs: number) => void;
   /** The server's clock was set, and the offsets of this run's epochs are fixed anew. */
   readonly onClockStep: () => void;
   /** No more reports are made: what is there is sent, and the connection ends in good order. */
@@ -116,7 +131,7 @@ export class ServerConnection {
    * a RefusedError, or what is wrong with the server's bytes. The connection is closed in any case.
    */
   async run(): Promise<void> {
-    const { signal, draining, spool, receiver } = this.#options;
+    const { signal, draining } = this.#options;
     const stop = () => this.#end(new ConnectionError('closed', `the connection to ${this.#peer} was ended here`));
     const wake = () => this.#wake();
     signal.addEventListener('abort', stop);
@@ -125,9 +140,9 @@ export class ServerConnection {
       if (signal.aborted) stop();
       if (draining.aborted) wake();
       this.#reading = this.#readAll();
-      const received = await this.#greet();
+      const { epochs } = await this.#greet();
       await this.#agreeOnClock();
-      const replay = spool.replay(receiver, received.epochs);
+      const replay = await this.#replay(epochs);
       this.#options.onWelcomed(replay);
       this.#keepAlive.start();
       this.#isDelivering = true;
@@ -170,6 +185,30 @@ export class ServerConnection {
     } finally {
       overdue.cancel();
     }
+  }
+
+  /** What the server lacks, without what it cannot take. */
+  async #replay(received: readonly EpochSeq[]): Promise<Replay> {
+    const { spool, receiver, poison, onDropped } = this.#options;
+    const replay = spool.replay(receiver, received, poison.dropped);
+    const { first } = replay;
+    const treatment = poison.begins(first);
+    if (treatment.kind === 'send') return replay;
+    if (treatment.kind === 'drop') onDropped(treatment.code, first!.timeMs);
+    else if (treatment.code === 'clock') await this.#doubtOffsetOf(treatment.report.epoch);
+    return spool.replay(receiver, received, poison.dropped);
+  }
+
+  /**
+   * Both ends agree on the server's clock, and the server finds reports of this epoch ahead of it. That is an epoch of an
+   * earlier run, whose offset was measured when the server's clock was wrong: now it gets that of this host's wall clock.
+   */
+  async #doubtOffsetOf(id: number): Promise<void> {
+    const { spool, receiver } = this.#options;
+    const epoch = spool.epochs.find((each) => each.id === id);
+    const baseMs = spool.epoch?.baseMs;
+    if (epoch === undefined || epoch.baseMs !== undefined || baseMs === undefined) return;
+    await spool.fixOffset(receiver, epoch, offsetMeasured(baseMs, await this.#measureServer()));
   }
 
   /** Sends what the replay gives, until it is drained. */
@@ -282,7 +321,7 @@ export class ServerConnection {
 
   /** Within an epoch this host's clock is monotonic, so it is the server's that was set: offsets of this run follow it. */
   #followStep({ byMs, measured }: ClockStep): void {
-    const { spool, receiver, counters, log, onClockStep } = this.#options;
+    const { spool, receiver, poison, counters, log, onClockStep } = this.#options;
     for (const epoch of spool.epochs) {
       // Of an epoch of an earlier run only the offset is known: it moves with the server's clock.
       const before = receiver.offsetsMs.get(epoch.id);
@@ -292,6 +331,7 @@ export class ServerConnection {
       if (epoch === spool.epoch) counters.clockOffsetMs = offsetMs;
     }
     receiver.serverAheadMs = measured.aheadMs;
+    poison.clockStepped();
     counters.serverClockSteps++;
     onClockStep();
     const way = byMs > 0 ? 'forwards' : 'back';
@@ -361,10 +401,7 @@ export class ServerConnection {
       if (code === 'clock') this.#options.serverClock.doubt();
       throw new RefusedError(code, `${this.#peer} refuses us (${code}): ${text}`);
     },
-    refused: ({ reason, count, firstMs, lastMs }) => {
-      const reports = `${plural(count, 'report')} of ${isoTime(firstMs)} to ${isoTime(lastMs)}`;
-      this.#options.log.warn(`${this.#peer} has not stored ${reports}: ${printable(reason)}`);
-    },
+    refused: (message) => this.#options.onRefused(message),
     unknown: () => {},
   };
 

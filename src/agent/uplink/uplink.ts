@@ -1,16 +1,18 @@
 import { FrameError, ProtocolError, permanent } from '../../protocol/errors.ts';
-import type { Hello } from '../../protocol/messages.ts';
+import type { Hello, Refused } from '../../protocol/messages.ts';
 import { backoffMs } from '../../runtime/backoff.ts';
 import type { BootClock, Clock, Timer } from '../../runtime/clock.ts';
 import { type Connection, ConnectionError } from '../../runtime/connection.ts';
-import type { Log } from '../../runtime/log.ts';
-import { plural } from '../../runtime/words.ts';
+import { type Log, onceAMinute, type SeldomLog } from '../../runtime/log.ts';
+import { isoTime, plural, printable } from '../../runtime/words.ts';
 import type { Receiver } from '../spool/receiver.ts';
 import type { Replay } from '../spool/replay.ts';
 import type { Spool } from '../spool/spool.ts';
 import { ServerClock } from './clock-offset.ts';
 import { ClockStepError, type ConnectionCounters, RefusedError, ServerConnection, sendDelayMs } from './connection.ts';
 import { FailureLog } from './failure-log.ts';
+import { type PoisonCode, PoisonReports } from './poison.ts';
+import { type Refusal, type RefusalReason, Refusals } from './refusals.ts';
 
 /** What the link is doing, for whoever asks. Times are of the wall clock. */
 export type LinkState =
@@ -21,6 +23,7 @@ export type LinkState =
   | { readonly kind: 'stopped' };
 
 export interface LinkCounters extends ConnectionCounters {
+  readonly reportsRefused: Record<RefusalReason, number>;
   connects: number;
   reconnects: number;
   connectFailures: number;
@@ -51,6 +54,9 @@ export class Link {
   readonly #options: LinkOptions;
   readonly #failureLog: FailureLog;
   readonly #serverClock = new ServerClock();
+  readonly #poison = new PoisonReports();
+  readonly #refusals: Refusals;
+  readonly #seldom: SeldomLog;
   #state: LinkState;
   /** The present connection, from its hello on. */
   #connection: ServerConnection | undefined;
@@ -64,6 +70,8 @@ export class Link {
   constructor(options: LinkOptions) {
     this.#options = options;
     this.#failureLog = new FailureLog(options);
+    this.#refusals = new Refusals(options.counters.reportsRefused);
+    this.#seldom = onceAMinute(options.log, options.clock);
     this.#state = { kind: 'connecting', sinceMs: options.clock.nowMs() };
   }
 
@@ -74,6 +82,11 @@ export class Link {
   /** The spool has one more report. */
   appended(): void {
     this.#connection?.appended();
+  }
+
+  /** Reports that the server did not store, by reason. */
+  get refusals(): readonly Refusal[] {
+    return this.#refusals.all;
   }
 
   /** Something has changed, maybe what was in the way: the next try is now. */
@@ -119,28 +132,48 @@ export class Link {
     const { spool, receiver, hello, clock, boot, counters, log, onClockStep } = this.#options;
     this.#become({ kind: 'connecting', sinceMs: clock.nowMs() });
     let isWelcomed = false;
+    let hasSentReports = false;
     try {
       const connection = await this.#options.dial(draining);
       this.#connection = new ServerConnection({
         ...{ connection, spool, receiver, hello, clock, boot, counters, log, draining, signal, onClockStep },
-        serverClock: this.#serverClock,
+        ...{ serverClock: this.#serverClock, poison: this.#poison },
+        onRefused: (refused) => this.#refused(refused),
+        onDropped: (code, timeMs) =>
+          this.#refused({ ...poisonReasons[code], count: 1, firstMs: timeMs, lastMs: timeMs }),
         delayMs: sendDelayMs(hello.agentName, spool.source.intervalMs),
         onWelcomed: (replay) => {
           isWelcomed = true;
           this.#welcomed(connection, replay);
         },
-        // Not at the welcome: a server that takes the hello and then ends each connection is not dialled at full speed.
         onReportSent: () => {
-          this.#failures = 0;
+          hasSentReports = true;
         },
       });
       await this.#connection.run();
     } catch (error) {
       if (!isWelcomed && !draining.aborted) counters.connectFailures++;
+      if (isOperational(error)) this.#ended(error.code, hasSentReports);
       throw error;
     } finally {
       this.#connection = undefined;
     }
+  }
+
+  /** A connection was of use when a report went out: a server that takes hellos alone is not dialled at full speed. */
+  #ended(code: string, hasSentReports: boolean): void {
+    if (hasSentReports && code !== 'internal') this.#failures = 0;
+    this.#poison.ended(code, hasSentReports);
+  }
+
+  #refused(refused: Omit<Refused, 'kind'>): void {
+    const { reason, count, firstMs, lastMs, text } = refused;
+    this.#refusals.add(refused);
+    const times = count === 1 ? isoTime(firstMs) : `${isoTime(firstMs)} to ${isoTime(lastMs)}`;
+    this.#seldom.warn(
+      `refused ${reason}`,
+      `'${this.#options.address}' did not store ${plural(count, 'report')} of ${times}: ${printable(text)}`,
+    );
   }
 
   #welcomed(connection: Connection, replay: Replay): void {
@@ -186,6 +219,15 @@ const backoff = { baseMs: 500, maxMs: 30_000 };
 const refusedRetryMs = 60_000;
 
 type OperationalError = ConnectionError | RefusedError | ClockStepError | FrameError | ProtocolError;
+
+/** Why a report is given up that the server cannot take. */
+const poisonReasons: Readonly<Record<PoisonCode, { readonly reason: RefusalReason; readonly text: string }>> = {
+  internal: {
+    reason: 'server_bug',
+    text: 'it failed on the report three times; its log has the bug, please report it',
+  },
+  clock: { reason: 'server_clock', text: 'the report is ahead of its clock, though both clocks were compared' },
+};
 
 /** Anything else is a bug, and ends the program. */
 function isOperational(error: unknown): error is OperationalError {

@@ -50,6 +50,10 @@ export class Delivery {
     this.#restore();
   }
 
+  get windowMs(): number {
+    return this.#options.windowMs;
+  }
+
   /** An agent is connected: `acknowledge` is called whenever there is more to acknowledge. Returns what undoes it. */
   connect(agent: AgentRecord, acknowledge: Acknowledge): () => void {
     this.#live.set(agent.id, acknowledge);

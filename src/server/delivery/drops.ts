@@ -62,6 +62,13 @@ export class Drops {
 
 const logEveryMs = 60_000;
 
+/** The reason, for the agent's own administrator. */
+export function refusedText(reason: DropReason, windowMs: number): string {
+  return reason === 'too_old'
+    ? `older than the window of ${durationText(windowMs)}`
+    : 'not newer than what the server has';
+}
+
 /** A line for the log: the agent, the number, the times, the reason, the remedy. */
 export function dropText(
   name: string,

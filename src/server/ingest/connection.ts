@@ -13,6 +13,7 @@ import type { Log } from '../../runtime/log.ts';
 import { printable, secondsText } from '../../runtime/words.ts';
 import type { AgentRecord, StreamRecord } from '../delivery/agent-record.ts';
 import type { Delivery } from '../delivery/delivery.ts';
+import { refusedText } from '../delivery/drops.ts';
 import type { Admission } from './admission.ts';
 import type { FrameScheduler, Quota } from './scheduler.ts';
 
@@ -236,7 +237,9 @@ export class AgentConnection {
 
   #sendRefused(agent: AgentRecord): void {
     if (this.#ending) return;
-    for (const drop of agent.drops.takeRefused()) this.#send({ kind: 'refused', ...drop });
+    for (const drop of agent.drops.takeRefused()) {
+      this.#send({ kind: 'refused', ...drop, text: refusedText(drop.reason, this.#options.delivery.windowMs) });
+    }
   }
 
   /** The store counts what the source has declared, in the place of what it counted before. */

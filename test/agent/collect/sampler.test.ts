@@ -237,6 +237,7 @@ test('what the agent says about itself', async () => {
   const bench = new Bench({});
   Object.assign(bench.counters, { reportsSampled: 3, spoolBytes: 77, clockOffsetMs: -2500, ticksSkipped: 1 });
   bench.counters.reportsDropped.age = 9;
+  bench.counters.reportsRefused.too_old = 369;
   bench.counters.spoolDiskState = 'slow';
   const lines = await bench.lines(/^sysmon_agent_/);
   for (const line of [
@@ -247,6 +248,8 @@ test('what the agent says about itself', async () => {
     'sysmon_agent_reports_sampled_total 3',
     'sysmon_agent_reports_dropped_total{reason="full"} 0',
     'sysmon_agent_reports_dropped_total{reason="age"} 9',
+    'sysmon_agent_reports_dropped_total{reason="too_old"} 369',
+    'sysmon_agent_reports_dropped_total{reason="server_bug"} 0',
     'sysmon_agent_spool_bytes 77',
     'sysmon_agent_spool_disk_state{state="ok"} 0',
     'sysmon_agent_spool_disk_state{state="slow"} 1',
@@ -259,7 +262,9 @@ test('what the agent says about itself', async () => {
 
 test('every counter is shown', async () => {
   const bench = new Bench({});
-  const numbers = Object.keys(bench.counters).filter((field) => !['reportsDropped', 'spoolDiskState'].includes(field));
+  const numbers = Object.keys(bench.counters).filter(
+    (field) => !['reportsDropped', 'reportsRefused', 'spoolDiskState'].includes(field),
+  );
   numbers.forEach((field, at) => {
     Object.assign(bench.counters, { [field]: 1000 + at });
   });

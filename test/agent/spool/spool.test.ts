@@ -577,3 +577,47 @@ test('property: whatever is appended, cut, freed and restarted, each server gets
     { numRuns: 300 },
   );
 });
+
+test('a report that is skipped is never sent, and what builds on it has the same values', async () => {
+  const made = newSpool();
+  const maker = new RecordingMaker();
+  begin(made.spool, 7);
+  const reports = await fill(made, maker, 8);
+  maker.grow(2);
+  reports.push(...(await fill(made, maker, 8)));
+  for (let skipped = 1; skipped <= reports.length; skipped++) {
+    for (const known of [0, skipped - 1, skipped, Math.min(skipped + 3, reports.length)]) {
+      const receiver = new Receiver();
+      receiver.last.set(7, known);
+      const seen: number[] = [];
+      receiver.onReport = ({ seq }) => seen.push(seq);
+      const skip = [{ epoch: 7, seq: skipped }];
+      const pass = made.spool.replay(made.spool.receiver(server), receiver.known, skip);
+      const first = known + 1 === skipped ? skipped + 1 : known + 1;
+      assert.equal(pass.first?.seq, first > reports.length ? undefined : first);
+      receiver.push(drain(pass));
+      const expected = reports.filter(({ seq }) => seq > known && seq !== skipped);
+      assert.deepEqual(
+        receiver.received,
+        known >= skipped - 1 ? expected : reports.slice(known),
+        `${skipped}, ${known}`,
+      );
+      if (known >= skipped - 1) assert.ok(!seen.includes(skipped), `${skipped} was sent, ${known} being known`);
+      assert.equal(pass.unsentCount, 0);
+    }
+  }
+});
+
+test('a report that is skipped and is the last one: what comes next is a key', async () => {
+  const made = newSpool();
+  const maker = new RecordingMaker();
+  begin(made.spool, 7);
+  await fill(made, maker, 3);
+  const receiver = new Receiver();
+  receiver.last.set(7, 2);
+  const pass = made.spool.replay(made.spool.receiver(server), receiver.known, [{ epoch: 7, seq: 3 }]);
+  assert.equal(drain(pass).length, 0);
+  const reports = await fill(made, maker, 2);
+  receiver.push(drain(pass));
+  assert.deepEqual(receiver.received, reports);
+});

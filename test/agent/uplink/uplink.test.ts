@@ -515,6 +515,71 @@ test('clocks: one contradiction that is not repeated changes nothing', async () 
   agent.assertDelivered();
 });
 
+test('a report on which the server fails is sent three times, then dropped, counted, logged; the rest arrives', async () => {
+  const poison = 5;
+  let tries = 0;
+  const agent = new Agent({
+    server: (server) => {
+      server.receiver.onReport = ({ seq }) => {
+        if (seq !== poison) return;
+        tries++;
+        throw new TypeError('undefined is not a function');
+      };
+    },
+  }).start();
+  await agent.live(120_000);
+  assert.equal(tries, 3);
+  const expected = agent.made.filter(({ seq }) => seq !== poison);
+  assert.deepEqual(agent.server.receiver.received, expected, 'what builds on it has right values all the same');
+  assert.equal(agent.server.connections.length, 4);
+  assert.equal(agent.counters.reportsRefused.server_bug, 1);
+  assert.deepEqual(
+    agent.link.refusals.map(({ reason, count }) => [reason, count]),
+    [['server_bug', 1]],
+  );
+  const lines = agent.warnings().filter((line) => /did not store/.test(line));
+  assert.equal(lines.length, 1);
+  assert.match(
+    lines[0]!,
+    /^warn: 'server:9732' did not store 1 report of 2026-01-01T00:00:2\d.\d{3}Z: it failed on the/,
+  );
+  agent.server.acknowledgeAll();
+  await settle();
+  assert.equal(agent.counters.spoolReports, 0, 'it holds nothing up');
+});
+
+test('a server that fails on every report is not dialled at full speed', async () => {
+  const agent = new Agent({
+    server: (server) => {
+      server.receiver.onReport = () => {
+        throw new TypeError('undefined is not a function');
+      };
+    },
+  }).start();
+  await agent.live(600_000);
+  assert.ok(agent.server.connections.length < 60, `${agent.server.connections.length} connections in 10 min`);
+  assert.ok(agent.log.lines.length < 40, `${agent.log.lines.length} lines`);
+});
+
+test('what the server says that it refused is counted, shown and logged once a minute', async () => {
+  const agent = new Agent().start();
+  await agent.live(10_000);
+  const refused: ServerMessage = {
+    ...{ kind: 'refused', reason: 'too_old', count: 369, text: 'older than the window of 30m' },
+    ...{ firstMs: Date.UTC(2026, 0, 1), lastMs: Date.UTC(2026, 0, 1, 0, 30) },
+  };
+  for (let second = 0; second < 30; second++) {
+    agent.server.connection.send(refused);
+    await agent.clock.advance(1000);
+  }
+  assert.equal(agent.counters.reportsRefused.too_old, 30 * 369);
+  assert.deepEqual(agent.warnings(), [
+    "warn: 'server:9732' did not store 369 reports of 2026-01-01T00:00:00.000Z to 2026-01-01T00:30:00.000Z: " +
+      'older than the window of 30m',
+  ]);
+  assert.equal(agent.spool.droppedCount, 0, 'the server knows of these');
+});
+
 test("clocks: the error 'clock' counts as the first contradiction, and alone as nothing", async () => {
   for (const aheadMs of [0, 300_000]) {
     const agent = new Agent({ server: (server) => (server.latencyMs = 50) }).start();

@@ -637,7 +637,9 @@ test('what is refused is said to the agent: once for many, and on the next conne
   await settle();
   assert.deepEqual(client.ofKind('refused'), []);
   await world.clock.advance(1000);
-  const refused = { kind: 'refused', reason: 'too_old', count: 100, firstMs: oldMs + 1000, lastMs: oldMs + 100_000 };
+  const text = 'older than the window of 30m';
+  const times = { firstMs: oldMs + 1000, lastMs: oldMs + 100_000 };
+  const refused = { kind: 'refused', reason: 'too_old', count: 100, ...times, text };
   assert.deepEqual(client.ofKind('refused'), [refused]);
   client.key(101, oldMs + 101_000, 1);
   await settle();
