@@ -5,7 +5,7 @@ import type { Family } from '../model/family.ts';
 import type { SeriesGroup } from '../model/series.ts';
 import { shown } from './errors.ts';
 import { array, integer, positive } from './fields.ts';
-import { type Guarded, guard } from './guard.ts';
+import { type Guarded, guard, scalarEnd } from './guard.ts';
 import { limits } from './limits.ts';
 import {
   type AgentMessage,
@@ -58,6 +58,22 @@ function decode<M extends { readonly kind: string }>(payload: Uint8Array, table:
   const kind = table.byNumber[guarded.kind];
   if (kind !== undefined) return kind.read(array(unpack(payload, guarded), 'message'));
   return { kind: 'unknown', number: integer(guarded.kind, 'message kind', positive) };
+}
+
+/**
+ * A report's payload without its source, number and time, for whoever keeps these elsewhere: it is decoded as number 1 of
+ * source 0 at time 0. These are a dozen bytes of a report that has some hundreds.
+ */
+export function bareReport(payload: Uint8Array): Uint8Array {
+  const arrayEnd = payload[0] === 0xdd ? 5 : payload[0] === 0xdc ? 3 : 1;
+  const sourceAt = scalarEnd(payload, arrayEnd);
+  let pairsAt = sourceAt;
+  for (const _ of ['source', 'seq', 'timeMs']) pairsAt = scalarEnd(payload, pairsAt);
+  const bare = new Uint8Array(sourceAt + 3 + payload.length - pairsAt);
+  bare.set(payload.subarray(0, sourceAt));
+  bare.set([0, 1, 0], sourceAt);
+  bare.set(payload.subarray(pairsAt), sourceAt + 3);
+  return bare;
 }
 
 /**

@@ -170,6 +170,11 @@ const shapes = new Uint8Array(256).map((_, token) => {
   }
 });
 
+/** Where a number, nil or boolean ends that begins here, in a payload that the guard let by. */
+export function scalarEnd(payload: Uint8Array, at: number): number {
+  return at + 1 + (shapes[payload[at]!]! & sizeMask);
+}
+
 /** The number at a token, if it is whole and exact. Called once a payload, for its kind. */
 function integerAt(payload: Uint8Array, token: number, at: number): number | undefined {
   if (token <= 0x7f) return token;

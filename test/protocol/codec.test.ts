@@ -3,7 +3,13 @@ import { test } from 'node:test';
 import fc from 'fast-check';
 import type { Family } from '../../src/model/family.ts';
 import type { SeriesGroup } from '../../src/model/series.ts';
-import { decodeAgentMessage, decodeServerMessage, encodeMessage, encodeSchema } from '../../src/protocol/codec.ts';
+import {
+  bareReport,
+  decodeAgentMessage,
+  decodeServerMessage,
+  encodeMessage,
+  encodeSchema,
+} from '../../src/protocol/codec.ts';
 import { limits } from '../../src/protocol/limits.ts';
 import type { AgentMessage, ServerMessage } from '../../src/protocol/messages.ts';
 import { beginOf, groupOf, pingOf } from '../support/groups.ts';
@@ -208,4 +214,23 @@ test('what no schema frame can hold is the caller’s mistake', () => {
   const wide = Array.from({ length: 300 }, (_, i) => `l${i}`);
   const values = wide.map(() => 'x'.repeat(limits.stringBytesMax));
   assert.throws(() => encodeSchema(0, [group('a', wide, values)]), /one series is more than a frame holds/);
+});
+
+test('property: a report without its place is decoded to the same pairs', () => {
+  fc.assert(
+    fc.property(agentMessages, (message) => {
+      if (message.kind !== 'report') return;
+      const bare = decodeAgentMessage(bareReport(encodeMessage(message)));
+      assert.deepEqual(bare, withoutMinusZero({ ...message, source: 0, seq: 1, timeMs: 0 }));
+    }),
+    { numRuns: 2000 },
+  );
+  const long = { kind: 'report', key: true, source: 7, seq: 2 ** 40, timeMs: 1.7e12, pairs: [] } as const;
+  for (const count of [0, 12, 14, 16, 65_536, 70_000]) {
+    const message: AgentMessage = { ...long, pairs: Array<number>(count).fill(0) };
+    const payload = encodeMessage(message);
+    const bare = bareReport(payload);
+    assert.equal(payload.length - bare.length, 16);
+    assert.deepEqual(decodeAgentMessage(bare), { ...message, source: 0, seq: 1, timeMs: 0 });
+  }
 });

@@ -1,7 +1,7 @@
 import type { Report } from '../../model/report.ts';
 import type { Schema } from '../../model/schema.ts';
 import type { Labels } from '../../model/source.ts';
-import { decodeAgentMessage } from '../../protocol/codec.ts';
+import { bareReport, decodeAgentMessage } from '../../protocol/codec.ts';
 import { applyPairs } from '../../protocol/delta.ts';
 import { limits } from '../../protocol/limits.ts';
 import type { SchemasInUse } from './schemas.ts';
@@ -395,9 +395,10 @@ class Chunk {
   append(report: AppendedReport): number {
     const before = this.seqs.length === 0 ? 0 : this.bytes;
     const start = this.#ends.at(-1) ?? 0;
-    const end = start + report.payload.length;
+    const payload = bareReport(report.payload);
+    const end = start + payload.length;
     if (end > this.#payloads.length) this.#resize(Math.max(end, Math.ceil(this.#payloads.length * 1.5)));
-    this.#payloads.set(report.payload, start);
+    this.#payloads.set(payload, start);
     this.#ends.push(end);
     this.seqs.push(report.seq);
     this.timesMs.push(report.timeMs);
