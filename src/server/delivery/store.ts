@@ -40,12 +40,14 @@ export class Store {
   readonly #agents = new Map<AgentId, AgentRecord>();
   readonly #evictions: { [reason in EvictionReason]: (stream: StreamRecord) => (timeMs: number) => void };
   readonly schemas = new SchemasInUse();
+  readonly #startedAtMonotonicMs: number;
   #windowBytes = 0;
   /** Reports stored so far. */
   #arrivals = 0;
 
   constructor(options: StoreOptions) {
     this.#options = options;
+    this.#startedAtMonotonicMs = options.clock.monotonicMs();
     const counting = (reason: EvictionReason) => (stream: StreamRecord) => {
       const unscrapedAfterMs = options.unscrapedAfterMs(stream, reason);
       return (timeMs: number) => {
@@ -187,7 +189,7 @@ export class Store {
     this.#letSchemaGo(stream);
   }
 
-  /** What has left the windows, and the agents of which nothing was heard for a day. Returns the streams forgotten. */
+  /** What has left the windows, and the agents and sources that sent nothing for a day. Returns the streams forgotten. */
   tidy(): StreamId[] {
     const nowMs = this.#options.clock.nowMs();
     const forgotten: StreamId[] = [];
@@ -195,6 +197,11 @@ export class Store {
       this.evictByAge(agent, nowMs);
       if (agent.peer === undefined && nowMs - agent.reportAtMs > this.#options.forgetAfterMs) {
         forgotten.push(...this.forget(agent.id));
+        continue;
+      }
+      for (const stream of [...agent.streams].filter((each) => this.#isGone(each))) {
+        this.#forgetStream(stream);
+        forgotten.push(stream.id);
       }
     }
     return forgotten;
@@ -213,6 +220,13 @@ export class Store {
     }
     this.#agents.delete(id);
     return streams;
+  }
+
+  /** An agent forwards it no longer. */
+  #isGone(stream: StreamRecord): boolean {
+    if (stream === stream.agent.host || stream.window.reportCount > 0) return false;
+    const atMs = stream.reportAtMonotonicMs ?? this.#startedAtMonotonicMs;
+    return this.#options.clock.monotonicMs() - atMs > this.#options.forgetAfterMs;
   }
 
   /** What is left in its window is lost where a scraper wants it, and counted so. */

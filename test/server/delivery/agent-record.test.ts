@@ -142,6 +142,18 @@ test('an agent that begins ever other sources loses the oldest of them, counted'
   assert.equal(agent.drops.all[0]?.count, 36);
 });
 
+test('a source that is forwarded no longer is forgotten after a day, the host stays', async () => {
+  const { store, agent, clock } = makeStore();
+  const redis = store.begin(agent, beginOf({ source: 1, name: 'redis' }));
+  agent.peer = 'connected';
+  store.receive(redis, new ReportMaker().make(clock.nowMs(), [1]));
+  await clock.advance(86_400_000);
+  assert.deepEqual(store.tidy(), []);
+  await clock.advance(1);
+  assert.deepEqual(store.tidy(), ['a/redis']);
+  assert.deepEqual([...agent.streams], [agent.host]);
+});
+
 test('other labels in a begin mean another schema object for what comes', () => {
   const agent = new AgentRecord(idOf('a'), 0, new SchemasInUse());
   agent.begin(beginOf());

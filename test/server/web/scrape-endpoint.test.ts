@@ -1,12 +1,15 @@
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { test } from 'node:test';
+import type { Labels } from '../../../src/model/source.ts';
 import { samplesMaxDefault } from '../../../src/server/delivery/cursor.ts';
 import { scrapersMax } from '../../../src/server/delivery/cursors.ts';
 import { identify } from '../../../src/server/web/identify.ts';
 import { type AnswerSink, ScrapeEndpoint } from '../../../src/server/web/scrape-endpoint.ts';
+import { beginOf } from '../../support/groups.ts';
 import { settle } from '../../support/virtual-clock.ts';
 import { connect, timeoutMs } from '../delivery/cursors-harness.ts';
+import { ReportMaker, testSchema } from '../delivery/report-maker.ts';
 import {
   bigAgent,
   HttpHarness,
@@ -100,6 +103,32 @@ test("the body ends with the server's own metrics; each family stands in one pie
     assert.match(text, /\nsysmon_agent_up\{agent="a"\} 1\nsysmon_agent_up\{agent="b"\} 1\n/);
     assert.match(text, /\nsysmon_server_agents\{state="up"\} 2\n/);
     assert.ok(text.endsWith('\n'));
+  }));
+
+test('each source of an agent has its series and its sysmon_agent_up, with its labels', () =>
+  withHttp(async (world) => {
+    const { store } = world.delivery;
+    const { record } = world.connect('a');
+    const nowMs = world.clock.nowMs();
+    const report = (name: string, source: number, labels: Labels, seq: number, timeMs: number) => {
+      const begin = beginOf({ source, name, labels });
+      const made = new ReportMaker({ schema: testSchema(1) }).make(timeMs, [seq]);
+      return store.receive(store.begin(record, begin), { ...made, labels, seq });
+    };
+    assert.equal(report('host', 0, [['rack', 'b "7"']], 1, nowMs), 'stored');
+    assert.equal(report('redis', 1, [['tier', 'db']], 2, nowMs - 1), 'stored');
+    assert.equal(report('nginx', 2, [], 3, nowMs - 1), 'stored');
+    assert.equal(report('nginx', 2, [], 4, nowMs - 1), 'not_newer');
+    const { text } = await world.client().get('/metrics', scrapeHeaders);
+    const lines = text.split('\n').filter((line) => /^(test_value|sysmon_agent_up)/.test(line));
+    assert.deepEqual(lines, [
+      `test_value{agent="a",series="s0",rack="b \\"7\\""} 1 ${nowMs}`,
+      `test_value{agent="a",source="redis",series="s0",tier="db"} 2 ${nowMs - 1}`,
+      `test_value{agent="a",source="nginx",series="s0"} 3 ${nowMs - 1}`,
+      'sysmon_agent_up{agent="a",rack="b \\"7\\""} 1',
+      'sysmon_agent_up{agent="a",source="redis",tier="db"} 1',
+      'sysmon_agent_up{agent="a",source="nginx"} 0',
+    ]);
   }));
 
 test('agent= selects one agent, with a cursor of its own', () =>
