@@ -7,7 +7,7 @@ import type { Spool } from '../spool/spool.ts';
 export interface EpochClockOptions {
   readonly clock: Clock;
   readonly boot: BootClock;
-  /** 0 ≤ random() < 1; each epoch is named by one. */
+  /** 0 ≤ random() < 1, for the numbers of epochs. */
   readonly random: () => number;
   readonly spool: Spool;
   readonly counters: { clockSteps: number };
@@ -15,9 +15,9 @@ export interface EpochClockOptions {
 }
 
 /**
- * The times of reports. An epoch's clock is the wall clock at its start, carried on by the monotonic clock: between two
- * reports of an epoch exactly so much time has passed as their times say. When the wall clock has moved against it
- * (set by hand or by NTP, or the host was suspended), a new epoch begins.
+ * The timestamps of reports. An epoch's clock is the wall clock at its start, continued by the monotonic clock, so the
+ * time between two reports of an epoch is exact. When the wall clock deviates from it (it was set by hand or by NTP, or
+ * the host was suspended), a new epoch begins.
  */
 export class EpochClock {
   readonly #options: EpochClockOptions;
@@ -29,12 +29,12 @@ export class EpochClock {
     this.#watch = new ClockWatch({ ...options, stepMsMin: limits.clockOffsetIgnoredMs });
   }
 
-  /** The next report begins a new epoch: the server's clock was set, so that what was agreed on times is void. */
+  /** The next report begins a new epoch: the server's clock was set, so the offset of the present one is wrong. */
   renew(): void {
     this.#state = { kind: 'due' };
   }
 
-  /** The time of a report that is made now. Begins an epoch in the spool where that is due. */
+  /** The timestamp of a report that is made now. Begins an epoch in the spool if necessary. */
   stamp(): number {
     const { clock } = this.#options;
     this.#follow(this.#watch.look());
@@ -69,5 +69,5 @@ export class EpochClock {
 type State =
   /** The next report begins an epoch. */
   | { readonly kind: 'due' }
-  /** The epoch's clock is so much ahead of the monotonic clock. */
+  /** The epoch's clock minus the monotonic clock. */
   | { readonly kind: 'running'; readonly aheadMs: number };

@@ -3,7 +3,7 @@ import { limits } from '../../protocol/limits.ts';
 import { isLabelName, isMetricName, isReservedMetricName } from '../../protocol/names.ts';
 import type { SampledFamily } from './collectors/collector.ts';
 
-/** Why a server would refuse the family, and with it everything from this agent; undefined where it would not. */
+/** Why a server would refuse the family, and with it the connection; undefined if it would not. */
 export function problemOf({ name, type, divisor, labelNames }: SampledFamily): string | undefined {
   if (!isMetricName(name) || name.length > limits.nameBytesMax) return 'not a name for a metric';
   if (isReservedMetricName(name)) return 'the name is reserved';

@@ -17,7 +17,7 @@ import {
   type SeriesCost,
 } from './series-budget.ts';
 
-/** What became of samples that are not in a recording, for the agent's own metrics. */
+/** Samples that are not in a recording, by reason, for the agent's own metrics. */
 export interface RecorderCounters {
   samplesDuplicate: number;
   samplesRefused: number;
@@ -28,7 +28,7 @@ export interface RecorderCounters {
 export interface RecorderOptions {
   readonly counters: RecorderCounters;
   readonly warn: (text: string) => void;
-  /** Without one: what the wire allows a host without labels. */
+  /** By default what the protocol allows a host without labels. */
   readonly budget?: SeriesBudget;
 }
 
@@ -38,13 +38,13 @@ export interface Part {
 }
 
 /**
- * Takes samples in the order in which they come, lines them up with a schema, and writes them into one array.
+ * Writes samples into one array, in the order of a schema, whatever the order in which collectors deliver them.
  *
  *     begin()   enter(cpu) sample … leave()   enter(disks) sample … abandon()   enter(own) … leave()   end()
  *
- * Each part has a plan: the series that it gave the last time, in that order. A sample that equals the plan's next is
- * written and that is all; any other is looked up by its labels, and the plan is corrected. New series get their place
- * at `end`, family by family, so that a schema says a family once, and not once for each of its devices.
+ * Each part has a plan: its series of the last time, in their order. A sample of the next series of the plan is written
+ * to its place at once; any other is looked up by its labels, and the plan is corrected. New series get their places at
+ * `end`, family by family, so that a schema declares a family once, not once for each of its devices.
  */
 export class Recorder implements Samples {
   readonly #counters: RecorderCounters;
@@ -57,7 +57,7 @@ export class Recorder implements Samples {
   /** By id. */
   #series: Series[] = [];
   readonly #families = new Map<string, FamilySeries>();
-  /** By the object that collectors pass, which is quicker to find than a name. */
+  /** By the object that collectors pass: a faster key than the name. */
   readonly #familiesByObject = new Map<SampledFamily, FamilySeries | undefined>();
 
   readonly #parts: PartState[] = [];
@@ -78,7 +78,7 @@ export class Recorder implements Samples {
     this.#recording = this.#view();
   }
 
-  /** Adds a part. The agent's own is not a part of the budget: there is room for it beside the collectors. */
+  /** Adds a part. The agent's own part does not count in the collectors' budget. */
   part(name: string, options: { readonly isOwn?: boolean } = {}): Part {
     const part = new PartState(name, options.isOwn ?? false);
     this.#parts.push(part);
@@ -100,7 +100,7 @@ export class Recorder implements Samples {
     part.cursor = 0;
   }
 
-  /** The part has given all it has. Throws a SeriesBudgetError where that is too much: then it has to be abandoned. */
+  /** The part is complete. Throws a SeriesBudgetError if it has too many series: then it has to be abandoned. */
   leave(): void {
     const part = this.#entered();
     if (part.cursor < part.plan.length) {
@@ -112,7 +112,7 @@ export class Recorder implements Samples {
     this.#part = undefined;
   }
 
-  /** The part has failed: what it gave at this instant is taken back. */
+  /** The part has failed: its samples of this instant are removed. */
   abandon(): void {
     const part = this.#entered();
     for (let at = 0; at < part.cursor; at++) {
@@ -122,7 +122,7 @@ export class Recorder implements Samples {
       this.#sums[id] = 0;
     }
     for (const series of part.added) this.#families.get(series.family.name)!.series.delete(textsKey(series.labels));
-    // Those that have a place stay planned: mostly the same samples come the next time.
+    // Series that have a place stay in the plan: usually the same samples come the next time.
     if (part.added.length > 0) part.plan = part.plan.filter((series) => series.id !== pending);
     part.added = [];
     part.cost = undefined;
@@ -156,7 +156,7 @@ export class Recorder implements Samples {
     assert(this.#part === undefined, 'the last part was left');
     const added = this.#parts.flatMap((part) => part.added);
     if (added.length > 0) {
-      // What is present is within the budget: where there is no room, it is taken by series that are gone.
+      // What is present is within the budget: if the schema is full, series that are gone fill it.
       const cost = addCost(this.#schemaCost, costOf(added));
       if (!fitsInto(this.#budget.wire, cost)) this.#beginAnew((series) => this.#present[series.id] === 1);
       this.#place(added);
@@ -191,7 +191,7 @@ export class Recorder implements Samples {
     part.plan[part.cursor++] = series;
   }
 
-  /** Not where it was the last time: a series that stands elsewhere, or a new one. */
+  /** A sample that is not the next of the plan: another series, or a new one. */
   #sampleAnew(source: SampledFamily, sum: number, given: readonly string[]): void {
     const part = this.#entered();
     const family = this.#familyOf(source);
@@ -236,7 +236,7 @@ export class Recorder implements Samples {
   #familyOf(source: SampledFamily): FamilySeries | undefined {
     const known = this.#familiesByObject.get(source);
     if (known !== undefined || this.#familiesByObject.has(source)) return known;
-    // A collector that makes its families anew each time is slow, and must not fill the memory.
+    // A collector that makes new family objects each time is slow, and must not fill the memory.
     if (this.#familiesByObject.size > familyObjectsMax) this.#familiesByObject.clear();
     const family = this.#familyNamed(source);
     this.#familiesByObject.set(source, family);
@@ -293,7 +293,7 @@ export class Recorder implements Samples {
     this.#schemaCost = addCost(this.#schemaCost, costOf(group));
   }
 
-  /** An empty schema, and in it the series worth keeping with the values that they have. */
+  /** Begins a new schema with the series that are not dead and their present values. */
   #beginAnew(isKept: (series: Series) => boolean): void {
     const kept: Series[] = [];
     for (const series of this.#series) {
@@ -321,8 +321,8 @@ export class Recorder implements Samples {
   }
 
   /**
-   * A series is dead that was absent for a whole period. Begun anew, a schema without them makes reports smaller, but
-   * itself has to travel once more: at a quarter of the series the one outweighs the other.
+   * A series is dead if it was absent for a whole period. A new schema without dead series makes reports smaller, but
+   * has to be sent: at a quarter of the series the gain is larger.
    */
   #collectDead(): void {
     const count = this.#schema.seriesCount;
@@ -363,13 +363,13 @@ export class Recorder implements Samples {
   }
 }
 
-/** The place of a series that has none yet, and of one that has lost it. */
+/** The place of a series that has none yet, or no more. */
 const pending = -1;
 const gone = -2;
 
 class Series implements CostedSeries {
   readonly family: SampledFamily;
-  /** The label values as the collector passed them: what the next sample is compared with. */
+  /** The label values as the collector passed them, to compare the next sample with. */
   readonly given: readonly string[];
   /** The first two, undefined where there are none, or more than two. */
   readonly label1: string | undefined;
@@ -380,7 +380,7 @@ class Series implements CostedSeries {
   readonly textBytes: number;
   /** The series' id in the schema. */
   id = pending;
-  /** While it has no place: whether it was given at this instant, and what. */
+  /** While it has no place: whether it has a sample at this instant, and its sum. */
   isGiven = false;
   sum = 0;
 
@@ -420,13 +420,13 @@ const otherDeclaration = 'another collector gives it a different type, help or l
 class PartState implements Part {
   readonly name: string;
   readonly isOwn: boolean;
-  /** What it gave the last time, in that order. */
+  /** Its series of the last time, in their order. */
   plan: Series[] = [];
-  /** What these cost, undefined where it has to be counted anew. */
+  /** Their cost, undefined if it has to be counted again. */
   cost: SeriesCost | undefined;
-  /** While it is entered: how far in the plan it is. */
+  /** Its position in the plan, while it is entered. */
   cursor = 0;
-  /** What came new at this instant. */
+  /** Its series that are new at this instant. */
   added: Series[] = [];
 
   constructor(name: string, isOwn: boolean) {
@@ -436,13 +436,13 @@ class PartState implements Part {
 }
 
 const capacityFirst = 1024;
-// Five minutes at 5 s: a device that is away for a moment, or a collector that fails now and then, is not dead.
+// Five minutes at 5 s: longer than a device is away for a moment, or a collector fails now and then.
 const periodInstants = 60;
 const deadShareMax = 1 / 4;
 const familyObjectsMax = 8192;
 const warnedMax = 1000;
 
-/** In the order in which the families come first. */
+/** Families in the order of their first series. */
 function byFamily(series: readonly Series[]): Map<string, Series[]> {
   const groups = new Map<string, Series[]>();
   for (const one of series) {

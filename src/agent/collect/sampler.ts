@@ -19,14 +19,17 @@ export interface SamplerOptions {
   readonly budget?: SeriesBudget;
 }
 
-/** A collector that gave nothing the last time, or not all that it should have given: then the first reason. */
+/** A collector that failed the last time, wholly or in part, with the first reason. */
 export interface CollectorFailure {
   readonly name: string;
   readonly extent: 'whole' | 'part';
   readonly reason: string;
 }
 
-/** Asks every collector at one instant. A collector that fails costs itself alone, and its failure is a number too. */
+/**
+ * Runs every collector at one instant. A collector that fails takes only its own series away, and its failure is
+ * counted.
+ */
 export class Sampler {
   readonly #host: Host;
   readonly #self: SamplerOptions['self'];
@@ -71,8 +74,8 @@ export class Sampler {
   }
 
   /**
-   * The instant is this one. What it returns is valid until the next call, which must wait for this one. Without a
-   * collector that has to prepare, everything has been read when the call returns its promise.
+   * A recording of this instant, valid until the next call, which must wait for this one. If no collector has to
+   * prepare, everything has been read when this returns its promise.
    */
   async sample(): Promise<Recording> {
     this.#host.beginInstant();
@@ -97,7 +100,7 @@ export class Sampler {
     }
   }
 
-  /** Returns when it ended, which is when the next one starts. */
+  /** Returns the time of its end, at which the next one starts. */
   #collect(entry: Entry, startMs: number): number {
     this.#recorder.enter(entry.part);
     try {
@@ -136,7 +139,7 @@ export class Sampler {
     out.leave();
   }
 
-  /** A collector that fails does so at each tick, for days maybe: only what changes is worth a line. */
+  /** A collector may fail at each tick for days: only a change is logged. */
   #logChange(entry: Entry): void {
     const { name, failure, loggedFailure } = entry;
     if (failure?.kind === loggedFailure?.kind) return;
@@ -146,7 +149,7 @@ export class Sampler {
       return;
     }
     const line = `collector '${name}' failed: ${failure.reason}; its series are absent until it works again`;
-    // Not every host has what every collector looks for.
+    // Not every host has the files of every collector.
     if (failure.isNoData) this.#log.info(line);
     else this.#log.warn(line);
   }
@@ -163,14 +166,14 @@ interface Entry {
   parseError: CollectError | undefined;
   /** Since the start. */
   parseErrors: number;
-  /** The kinds that have had their line in the log. */
+  /** The kinds that were logged. */
   readonly loggedErrors: Set<string>;
 }
 
 interface Failure {
   readonly reason: string;
   readonly isNoData: boolean;
-  /** Equal for what is worth one line: the reason may say a number that changes each time. */
+  /** Equal for errors that are logged once: the reason may hold a number that changes each time. */
   readonly kind: string;
 }
 
@@ -188,17 +191,17 @@ const parseErrorsTotal = counter(
     'says which they are.',
   { labels: ['collector'] },
 );
-// A device that comes under another name each time must not fill the memory.
+// A device with another name each time must not fill the memory.
 const loggedErrorsMax = 100;
 
-/** Equal for what is worth one line: the file and the reason without what changes in it. */
+/** Equal for errors that are logged once: the file, and the reason without its numbers. */
 function kindOf({ code, path, message }: CollectError): string {
   return `${code} ${path} ${message.slice(path.length + 2).replaceAll(/"[^"]*"|\d+/g, '')}`;
 }
 
 /**
- * What the files of a host can do to a collector is a CollectError; anything else is a bug of that collector. A bug should
- * not end the others either: the kernel of tomorrow prints what nobody has thought of.
+ * A CollectError is about the files of the host; anything else is a bug of the collector. A bug does not end the others
+ * either: a future kernel prints what nobody has thought of.
  */
 function failureOf(error: unknown): Failure {
   if (error instanceof CollectError) {

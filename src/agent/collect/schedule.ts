@@ -13,8 +13,8 @@ export interface Schedule {
 }
 
 /**
- * Reads the value of `--schedule`: a duration, or a cron expression. Only the latter loads node-cron, which costs 8 to 13
- * MiB. The Error for what is neither says what was expected, beginning with that word.
+ * Reads the value of `--schedule`: a duration, or a cron expression. Only the latter loads node-cron, which costs 8 to
+ * 13 MiB. Throws an Error for what is neither, whose message begins with `expected`.
  */
 export async function loadSchedule(text: string): Promise<Schedule> {
   return isCron(text) ? await loadCron(text) : every(parseInterval(text));
@@ -48,7 +48,7 @@ async function loadCron(expression: string): Promise<Schedule> {
     const reasons = errors.map(({ message }) => message).join('; ');
     throw new Error(`expected a cron expression with seconds such as '*/5 * * * * *', or a duration: ${reasons}`);
   }
-  // In a zone with summer time an hour would be missing once a year, and another not be told from its repetition.
+  // In a zone with summer time one hour a year is missing, and one is ambiguous.
   const task = cron.createTask(expression, () => {}, { timezone: 'UTC' });
   const isEveryDay = [fields.dayOfMonth.length === 31, fields.month.length === 12, fields.dayOfWeek.length === 7];
   const times = new TimesOfDay(fields.hour, fields.minute, fields.second);
@@ -56,8 +56,8 @@ async function loadCron(expression: string): Promise<Schedule> {
 }
 
 /**
- * node-cron says what an expression means. It does not run the timer: it gives up an instant that is late by a second, and
- * after a suspend, or when a clock that started in 1970 is set, it walks over every instant in between, for hours.
+ * node-cron parses the expression. It does not run the timer: its own skips an instant that is a second late, and after
+ * a suspend, or when a clock that started in 1970 is set, it goes through every instant in between, for hours.
  */
 class CronSchedule implements Schedule {
   readonly intervalMs: number;
@@ -87,7 +87,7 @@ class CronSchedule implements Schedule {
 
   #isOn(day: number): boolean {
     if (this.#task === undefined) return true;
-    // A match asks ICU, and the same day is asked for at every tick.
+    // Matching a day costs a call of ICU, and every tick matches the same day.
     if (day !== this.#lastDay) {
       this.#lastDay = day;
       this.#lastDayMatches = this.#task.match(new Date(day * dayMs + this.#times.first));
@@ -151,13 +151,13 @@ export interface RunScheduleOptions {
   readonly schedule: Schedule;
   readonly clock: Clock;
   readonly counters: { ticksSkipped: number; ticksLate: number };
-  /** What it returns is waited for: a tick that comes before it has ended is skipped and counted. */
+  /** A tick that is due before the promise resolves is skipped and counted. */
   readonly tick: () => void | Promise<void>;
 }
 
 /**
- * Calls `tick` at the instants of the schedule until it is stopped. When several were missed, by a suspend, a stopped
- * process or a step of the clock, there is one tick and not one for each, which is counted as late.
+ * Calls `tick` at the instants of the schedule until it is stopped. After a suspend, a stopped process or a step of the
+ * clock there is one tick for all that were missed; it is counted as late.
  */
 export function runSchedule({ schedule, clock, counters, tick }: RunScheduleOptions): { stop(): void } {
   const lateMsMin = Math.min(schedule.intervalMs / 2, lateMsMax);
@@ -174,7 +174,7 @@ export function runSchedule({ schedule, clock, counters, tick }: RunScheduleOpti
       run();
       targetMs = schedule.nextAfter(Math.max(nowMs, targetMs));
     } else {
-      // The timer was cut short, or the clock was set back: then the next instant is before the one that was waited for.
+      // The timer was shortened, or the clock was set back: the next instant is earlier than the one waited for.
       targetMs = Math.min(targetMs, schedule.nextAfter(nowMs));
     }
     wait();
@@ -196,9 +196,9 @@ export function runSchedule({ schedule, clock, counters, tick }: RunScheduleOpti
   return { stop: () => timer.cancel() };
 }
 
-// A timer counts monotonic time and may fire a little before the wall clock is there.
+// A timer counts monotonic time, and may fire a little before that instant of the wall clock.
 const earlyMsMax = 20;
 // A tick that is later than this, or than half an interval, is counted as late.
 const lateMsMax = 1000;
-// How long a clock that was set can go unnoticed.
+// How long it can take to notice that the clock was set.
 const wakeMsMax = 60_000;

@@ -3,10 +3,10 @@ import { limits } from '../../protocol/limits.ts';
 import { escapedBytes, labelOverheadBytes, lineBytesOf } from '../../protocol/text-size.ts';
 import type { SampledFamily } from './collectors/collector.ts';
 
-/** What series take of each of the wire's limits on a schema. */
+/** What series cost in terms of the protocol's limits on a schema. */
 export interface SeriesCost {
   readonly count: number;
-  /** To declare them. */
+  /** Of their declaration. */
   readonly schemaBytes: number;
   /** As text, when all are present. */
   readonly textBytes: number;
@@ -14,7 +14,7 @@ export interface SeriesCost {
 
 export const noCost: SeriesCost = { count: 0, schemaBytes: 0, textBytes: 0 };
 
-/** A collector has more series than there is room for. It fails by this, as by any other error. */
+/** A collector has more series than its budget, and fails. */
 export class SeriesBudgetError extends Error {
   override readonly name = 'SeriesBudgetError';
   readonly code = 'series-budget';
@@ -25,9 +25,9 @@ const wireLimits: SeriesCost = {
   schemaBytes: limits.schemaBytesMax,
   textBytes: limits.reportTextBytesMax,
 };
-// For what the agent says about itself: 1024 series.
+// For the agent's own metrics: 1024 series.
 const ownShare = 1 / 64;
-// The others have what one collector leaves them.
+// One collector leaves the others at least a quarter.
 const collectorShare = 3 / 4;
 
 const measures = [
@@ -37,15 +37,15 @@ const measures = [
 ] as const;
 
 export interface SeriesBudgetOptions {
-  /** The host's, which are on every line of text. */
+  /** The host's labels, which are on every line of text. */
   readonly labels?: Labels;
   /** Smaller in tests. */
   readonly wire?: SeriesCost;
 }
 
 /**
- * How many series the collectors may have at one instant: one of them three quarters of what the wire allows, all of them
- * together nearly the whole.
+ * How many series the collectors may have at one instant: one collector three quarters of what the protocol allows, all
+ * together nearly all of it.
  */
 export class SeriesBudget {
   readonly wire: SeriesCost;
@@ -61,25 +61,25 @@ export class SeriesBudget {
     this.#oneMax = scaleCost(wire, collectorShare);
   }
 
-  /** Another instant. */
+  /** Starts an instant. */
   begin(): void {
     this.#used = noCost;
   }
 
-  /** For a collector that gives series without end: it stops at the first that is too many. */
+  /** For a collector that delivers series without end: it is stopped at the first that is too many. */
   checkCount(count: number): void {
     if (count > this.#oneMax.count || count + this.#used.count > this.#allMax.count)
       throw this.#tooMuch({ ...noCost, count });
   }
 
-  /** All that a collector gives at this instant. */
+  /** All series of a collector at this instant. */
   add(cost: SeriesCost): void {
     const used = addCost(this.#used, cost);
     if (!fitsInto(this.#oneMax, cost) || !fitsInto(this.#allMax, used)) throw this.#tooMuch(cost);
     this.#used = used;
   }
 
-  /** What a series takes as a line of text. */
+  /** Bytes of a series as a line of text. */
   textBytesOf({ name, labelNames }: SampledFamily, labels: readonly string[]): number {
     let bytes = this.#lineBytes + name.length;
     for (let at = 0; at < labels.length; at++) {
@@ -146,7 +146,7 @@ function scaleCost({ count, schemaBytes, textBytes }: SeriesCost, factor: number
 const headerBytes = 5;
 const numberBytes = 9;
 
-/** To declare these labels. */
+/** Of the declaration of these labels. */
 export function labelBytesOf(labels: readonly string[]): number {
   let bytes = 0;
   for (const label of labels) bytes += headerBytes + Buffer.byteLength(label);

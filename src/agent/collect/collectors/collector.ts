@@ -4,10 +4,10 @@ import { boolean, type OptionRow, option, optional, regexp } from '../../../runt
 import type { Host } from '../proc/host.ts';
 
 /**
- * Takes what a collector has found at this instant, series after series, best in the same order each time: a series that
- * comes where it came the last time costs next to nothing. The value that Prometheus sees is `sum / family.divisor`, so
- * give the kernel's own whole number. Up to two label values are passed one by one, in the order of `family.labelNames`;
- * more as an array, which must not change afterwards and is best the same object each time.
+ * Where a collector puts its samples of this instant, series after series. The same order as the last time is fastest.
+ * The value that Prometheus sees is `sum / family.divisor`, so pass the kernel's own whole number. Up to two label
+ * values are passed one by one, in the order of `family.labelNames`; more as an array, which must not change afterwards
+ * and is best the same object each time.
  */
 export interface Samples {
   sample(family: SampledFamily, sum: number, label1?: string, label2?: string): void;
@@ -15,23 +15,23 @@ export interface Samples {
 }
 
 /**
- * One subject of the host. It may keep what it likes between two collections. A line, an attribute or a device that cannot
- * be read costs its own series alone: `KernelText.eachLine` and `Host.value` see to that. A collector fails by throwing
- * NoDataError, UnreadableError or FormatError, which name the file, or because it gives more series than it may have. Then
- * all its series are absent at this instant, those too that it gave before it threw.
+ * One subject of the host. It may keep state between two collections. A line, an attribute or a device that cannot be
+ * read costs only its own series, by `KernelText.eachLine` and `Host.value`. A collector fails by throwing NoDataError,
+ * UnreadableError or FormatError, which name the file, or by having more series than its budget. Then all its series
+ * are absent at this instant, also those that it delivered before it threw.
  */
 export interface Collector {
   collect(host: Host, out: Samples): void;
   /**
-   * For what may not be read synchronously because it can hang (a network file system): runs before `collect`, together
-   * with the others' `prepare`. It must end by itself before a deadline of its own.
+   * Reads what can hang (a network file system) and so must not be read synchronously. Runs before `collect`, at the
+   * same time as the others' `prepare`, and must end within a deadline of its own.
    */
   prepare?(host: Host): Promise<void>;
 }
 
 export interface CollectorContext {
   readonly clock: Pick<Clock, 'nowMs' | 'monotonicMs'>;
-  /** What an option of the row is set to. */
+  /** The value of an option of the row. */
   option<T>(row: OptionRow<T>): T;
 }
 
@@ -55,7 +55,7 @@ export interface FamilyOptions {
   readonly divisor?: number;
 }
 
-/** A family whose values only rise, but for restarts. */
+/** A family whose values only rise, except at restarts. */
 export function counter(name: string, help: string, options: FamilyOptions = {}): SampledFamily {
   return family('counter', name, help, options);
 }
@@ -65,7 +65,9 @@ export function gauge(name: string, help: string, options: FamilyOptions = {}): 
   return family('gauge', name, help, options);
 }
 
-/** A family of which node_exporter does not say whether it is a counter: its values come from a list of the kernel's. */
+/**
+ * A family that node_exporter gives without a type, because the kernel does not tell which of its values are counters.
+ */
 export function untyped(name: string, help: string, options: FamilyOptions = {}): SampledFamily {
   return family('untyped', name, help, options);
 }
@@ -81,8 +83,8 @@ function family(type: MetricType, name: string, help: string, options: FamilyOpt
 }
 
 /**
- * A pattern for `NameFilter`, undefined where it is empty. It is JavaScript's, where node_exporter has RE2's: what both
- * know means the same; RE2 alone has `(?i)` and `\z`, JavaScript alone looks ahead and behind.
+ * A pattern for `NameFilter`, undefined where it is empty. It is JavaScript's, in node_exporter RE2's: common syntax
+ * has the same meaning; only RE2 has `(?i)` and `\z`, only JavaScript has look-ahead and look-behind.
  */
 export function patternOption(name: string, defaultText: string, help: string): OptionRow<RegExp | undefined> {
   return optional({ name, placeholder: 'REGEXP', parse: regexp, default: defaultText, help });
@@ -93,7 +95,9 @@ export function switchOption(name: string, defaultText: 'true' | 'false', help: 
   return option({ name, placeholder: 'BOOLEAN', parse: boolean, default: defaultText, help });
 }
 
-/** node_exporter's filter: what `exclude` finds is left out, and what `include`, where it is set, does not find. */
+/**
+ * node_exporter's filter: names that `exclude` matches are left out, and those that `include`, if set, does not match.
+ */
 export class NameFilter {
   readonly #include: RegExp | undefined;
   readonly #exclude: RegExp | undefined;

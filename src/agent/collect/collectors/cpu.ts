@@ -1,5 +1,5 @@
-// /proc/stat: `cpu0 2629 0 1439 95833 18 0 32 4 0 0`, a line a CPU, in ticks of 1/100 s: user nice system idle iowait irq
-// softirq steal guest guest_nice. The line `cpu` is their sum.
+// /proc/stat: `cpu0 2629 0 1439 95833 18 0 32 4 0 0`, a line a CPU, in ticks of 1/100 s: user nice system idle iowait
+// irq softirq steal guest guest_nice. The line `cpu` is their sum.
 // https://www.kernel.org/doc/html/latest/filesystems/proc.html#miscellaneous-kernel-statistics-in-proc-stat
 // /sys/devices/system/cpu: isolated (`2-3,5`), cpuN/thermal_throttle/{core,package}_throttle_count,
 // cpuN/topology/{physical_package_id,core_id}.
@@ -43,8 +43,8 @@ const guestModes = ['user', 'nice'] as const;
 const columnNames: readonly string[] = [...modes, ...guestModes.map((mode) => `guest ${mode}`)];
 const columnCount = columnNames.length;
 const idleColumn = modes.indexOf('idle');
-// iowait and idle can step back by a little, also while a CPU is being taken out and put back. By more than this it is
-// another count, which began at zero.
+// iowait and idle can fall by a little, also while a CPU is taken offline and online again. A fall by more than this is
+// a counter that started at zero again.
 const idleDropTicks = 300;
 
 class Cpu implements Collector {
@@ -82,7 +82,7 @@ class Cpu implements Collector {
 
 interface CpuTime {
   readonly name: string;
-  /** The highest that each column has shown: a counter that falls would be taken for a restart. */
+  /** The highest value of each column so far: Prometheus takes a counter that falls for a restart. */
   readonly ticks: Float64Array;
   /** How many columns this kernel has. */
   columns: number;
@@ -105,7 +105,7 @@ function readCpus(text: KernelText, last: CpuTime[]): { cpus: CpuTime[]; changed
     count++;
     return true;
   });
-  // CPUs that are gone are forgotten: one that comes back counts from where it says.
+  // CPUs that are gone are forgotten: one that comes back starts at its own value.
   return { cpus: count < cpus.length ? cpus.slice(0, count) : cpus, changed: cpus !== last || count < last.length };
 }
 

@@ -1,7 +1,7 @@
 /** `no-data`: there is nothing of the kind on this host. `unreadable`: it is there. `format`: it was read. */
 export type CollectErrorCode = 'no-data' | 'unreadable' | 'format';
 
-/** Why a collector has nothing to give at this instant. The words name the file too. */
+/** Why a collector fails at this instant. The message names the file. */
 export abstract class CollectError extends Error {
   abstract readonly code: CollectErrorCode;
   readonly path: string;
@@ -11,7 +11,7 @@ export abstract class CollectError extends Error {
   }
 }
 
-/** Nothing here: the file is missing, so the kernel or the hardware has no such thing. */
+/** The file is missing: the kernel or the hardware has no such thing. */
 export class NoDataError extends CollectError {
   override readonly name = 'NoDataError';
   readonly code = 'no-data';
@@ -23,7 +23,7 @@ export class UnreadableError extends CollectError {
   readonly code = 'unreadable';
 }
 
-/** The file was read and does not say what its format promises. */
+/** The file was read and is not in its format. */
 export class FormatError extends CollectError {
   override readonly name = 'FormatError';
   readonly code = 'format';

@@ -17,7 +17,7 @@ export const hostRoots: HostRoots = { procfs: '/proc', sysfs: '/sys', rootfs: '/
 interface KernelFile {
   readonly text: KernelText;
   readonly root: string;
-  /** Whether a read that does not fill the buffer has given the file to its end. */
+  /** Whether a read that does not fill the buffer has reached the end of the file. */
   readonly comesWhole: boolean;
   /** Undefined where the file is not open. */
   fd: number | undefined;
@@ -27,13 +27,13 @@ interface KernelFile {
 }
 
 /**
- * What the kernel says: files are named `proc/…`, `sys/…`, `root/…`, `udev/…`, wherever those trees are.
+ * The files of the kernel, named `proc/…`, `sys/…`, `root/…`, `udev/…`, wherever those trees are.
  *
  * Files are read synchronously and stay open, because that is what costs: a pread of a small file takes 6 to 15 µs, to
  * open, read and close it two or three times as long, and through the promise API a hundred times. Kept descriptors of
  * /proc and /sys are never stale, with one exception: that of a removed device says ENODEV for ever, also when
- * the device is back. It is opened again then. Files of the other two trees are replaced rather than written to, so they
- * are opened for each read.
+ * the device is back. It is opened again then. Files of the other two trees are replaced rather than written to, so
+ * they are opened for each read.
  *
  * At one instant a file is read once, however many collectors ask for it.
  */
@@ -54,7 +54,7 @@ export class Host {
     this.#roots = { proc: roots.procfs, sys: roots.sysfs, root: roots.rootfs, udev: roots.udev };
   }
 
-  /** From now on files are read anew. Now and then closes those of devices that are gone. */
+  /** Starts an instant: files are read again. Now and then closes those of devices that are gone. */
   beginInstant(): void {
     this.#instant++;
     if (this.#instant % unreadInstants === 0) this.#closeUnread();
@@ -116,7 +116,7 @@ export class Host {
     this.#parseErrors.push(error);
   }
 
-  /** What was passed over since this was last asked, because it could not be read or parsed. */
+  /** What was skipped since the last call because it could not be read or parsed. */
   takeParseErrors(): readonly CollectError[] {
     if (this.#parseErrors.length === 0) return noErrors;
     return this.#parseErrors.splice(0);
@@ -137,7 +137,7 @@ export class Host {
     }
   }
 
-  /** `proc/stat` as an error message should say it: `/proc/stat`. */
+  /** `proc/stat` for an error message: `/proc/stat`. */
   path(path: string): string {
     const slash = path.indexOf('/');
     const root = this.#roots[slash < 0 ? path : path.slice(0, slash)];
@@ -184,7 +184,7 @@ export class Host {
   }
 
   #readOpen(fd: number, { text, comesWhole }: KernelFile): void {
-    // Mostly a file is about as long as the last time.
+    // Usually a file is about as long as the last time.
     const { room } = text;
     let length = readInto(room, fd, { from: 0, comesWhole });
     if (length < room.length) return text.filled(length);
@@ -244,19 +244,20 @@ function readInto(
 }
 
 /**
- * Files made of records (net/dev, diskstats, mountinfo) give at most a page a read, however large the buffer: only a read
- * of nothing is their end. These are one record (single_open), which the kernel gives whole, like an attribute of sysfs
- * and a value below /proc/sys. The read that would say so once more is spared.
+ * A read of a file made of records (net/dev, diskstats, mountinfo) returns at most a page, however large the buffer,
+ * and only a read of 0 bytes is its end. These files are one record (single_open), which one read returns whole, like
+ * an attribute of sysfs and a value below /proc/sys. This saves the read of 0 bytes.
  * https://www.kernel.org/doc/html/latest/filesystems/seq_file.html#the-extra-simple-version
  */
 const wholeFiles: ReadonlySet<string> = new Set(['proc/loadavg', 'proc/meminfo', 'proc/stat', 'proc/uptime']);
 
 const noErrors: readonly CollectError[] = [];
 const never = -1;
-// A collector may look at some files rarely. Beyond this, the file's device is taken to be gone.
+// A collector may read some files rarely. A file that was not read for longer is closed: its device is probably gone.
 const unreadInstants = 120;
 const bufferBytesFirst = 16 * 1024;
-// No file of the kernel that is read here comes near; what does is not one, and must not fill the memory.
+// Far more than any file of the kernel that is read here: a larger one is not of the kernel, and must not fill the
+// memory.
 const fileBytesMax = 32 * 1024 * 1024;
 // Node raises the soft limit of open files to the hard one, 4096 on the smallest systems. Beyond this many, a file is
 // opened for each read.

@@ -1,6 +1,6 @@
 import { hostname, machine, release, type, version } from 'node:os';
 
-/** What no file of the host says, and what uname(2) says where a sandbox has no such file. */
+/** What is in no file of the host, and uname(2) for sandboxes that lack its files. */
 export interface HostSystem {
   /** The environment's TZ, undefined where it is not set. */
   timeZone(): string | undefined;

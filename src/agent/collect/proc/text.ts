@@ -7,12 +7,12 @@ const zero = 0x30;
 const colon = 0x3a;
 
 /**
- * The bytes of one kernel file, with a position that goes over them once: lines, and in a line words and numbers. A word
- * that was seen before is the same string again. The only place that parses a number.
+ * The bytes of one kernel file, with a position that goes over them once: lines, and in a line words and numbers. A
+ * word that was seen before is the same string again. The only place that parses a number.
  *
  * The agent runs without the optimizer, where a step of JavaScript costs ten times what it costs in a loop of C++. So
- * lines are found and prefixes compared in a string, a character a byte, by its built-in methods; digits, of which there
- * are few in a row, are looked at as bytes, which costs less than charCodeAt.
+ * lines are found and prefixes compared in a string, a character a byte, by its built-in methods; digits, of which
+ * there are few in a row, are looked at as bytes, which costs less than charCodeAt.
  *
  * The content stays valid until its file is read again.
  */
@@ -20,7 +20,7 @@ export class KernelText {
   /** The path as error messages show it. */
   readonly path: string;
   readonly #words: Words;
-  /** What was passed over because it could not be parsed, of all files of a host. */
+  /** What was skipped because it could not be parsed, of all files of a host. */
   readonly #parseErrors: CollectError[];
   #bytes: Buffer = Buffer.alloc(0);
   #length = 0;
@@ -28,9 +28,9 @@ export class KernelText {
   #text = '';
   #at = 0;
   #lineNumber = 0;
-  /** Where the line's newline is: there, what looks for digits or spaces stops by itself. */
+  /** Where the line's newline is, which ends every loop over digits or spaces. */
   #lineEnd = 0;
-  /** By line, what stood before its colon the last time: mostly the same. */
+  /** By line, the text before its colon the last time, which is usually the same. */
   readonly #keys: ({ readonly key: string; readonly withColon: string } | undefined)[] = [];
 
   constructor(path: string, words = new Words(), parseErrors: CollectError[] = []) {
@@ -39,7 +39,7 @@ export class KernelText {
     this.#parseErrors = parseErrors;
   }
 
-  /** What the file may be read into, as far as it fits; `filled` is said then. */
+  /** The buffer to read the file into; then call `filled`. */
   get room(): Uint8Array {
     return this.#bytes;
   }
@@ -65,10 +65,10 @@ export class KernelText {
   }
 
   /**
-   * Reads the file line by line, each from its first character that is no space; blank lines are passed over. `read`
-   * returns whether the line was of the kind that it looks for. It first parses all of a line and then gives its samples:
-   * a line that it cannot parse costs its own series, and its FormatError becomes one of the host's parse errors. A file
-   * without any line of this kind is a FormatError.
+   * Reads the file line by line, each from its first character that is no space; blank lines are skipped. `read`
+   * returns whether the line is of the kind that it looks for. It parses all of a line before it delivers samples: a
+   * line that it cannot parse costs only its own series, and its FormatError becomes one of the host's parse errors. A
+   * file without any line of this kind is a FormatError.
    */
   eachLine(kind: string, read: (line: this) => boolean): void {
     const errorsBefore = this.#parseErrors.length;
@@ -103,12 +103,13 @@ export class KernelText {
     this.#lineNumber++;
     this.#at = start;
     this.#lineEnd = end < 0 ? this.#length : end;
-    // The kernel ends every line. Without this, a number that was cut in half would be taken for a smaller number.
+    // The kernel ends every line with a newline. Without it, a number that was cut in half would read as a smaller
+    // number.
     if (end < 0) throw new FormatError(this.path, ` ends in the middle of line ${this.#lineNumber}`);
     return true;
   }
 
-  /** Whether the rest of the line starts with these ASCII characters; if so, goes behind them. */
+  /** Skips these ASCII characters; false if the rest of the line does not start with them. */
   skip(prefix: string): boolean {
     if (!this.#text.startsWith(prefix, this.#at)) return false;
     this.#at += prefix.length;
@@ -134,7 +135,7 @@ export class KernelText {
     return this.#words.of(this.#bytes, start, end);
   }
 
-  /** The characters before the next colon, which is passed over. */
+  /** The characters before the next colon, which is skipped. */
   key(what: string): string {
     if (this.#bytes[this.#at] === space) this.more();
     const line = this.#lineNumber;
@@ -148,7 +149,7 @@ export class KernelText {
     return key;
   }
 
-  /** The characters before the line's last colon, which is passed over. */
+  /** The characters before the line's last colon, which is skipped. */
   keyToLastColon(what: string): string {
     this.more();
     const start = this.#at;
@@ -163,8 +164,8 @@ export class KernelText {
   }
 
   /**
-   * A whole number from 0 to 2^64-1 in decimal digits, up to the next space or the end of the line. Above 2^53 it is the
-   * nearest double.
+   * A whole number from 0 to 2^64-1 in decimal digits, up to the next space or the end of the line. Above 2^53 it is
+   * the nearest double.
    */
   unsigned(what: string): number {
     const bytes = this.#bytes;
@@ -185,8 +186,8 @@ export class KernelText {
   }
 
   /**
-   * The whole numbers that follow, one for each of `whats` as far as there are as many. Returns how many there were. Each
-   * is read as by `unsigned`, in one loop, because rows are what most numbers stand in.
+   * The whole numbers that follow, one for each of `whats` as far as there are as many. Returns how many there were.
+   * Each is read as by `unsigned`, in one loop, because most numbers are in rows.
    */
   unsigneds(into: number[], whats: readonly string[]): number {
     const bytes = this.#bytes;
@@ -213,9 +214,9 @@ export class KernelText {
   }
 
   /**
-   * The whole number behind each of these starts of lines, which come in this order: for the few lines that are wanted of
-   * a long file, once they are known. False where one is missing, or its number is none: the file has to be read line by
-   * line then, which says why.
+   * The whole number behind each of these starts of lines, which come in this order: for the few lines that are wanted
+   * of a long file, once they are known. False where one is missing, or its number is none: the file has to be read
+   * line by line then, which says why.
    */
   unsignedsBehind(starts: readonly string[], into: number[]): boolean {
     const bytes = this.#bytes;
@@ -309,8 +310,8 @@ export class KernelText {
 }
 
 /**
- * Strings that were read before, found by their bytes. Two strings with one hash are no error: the later one is simply
- * made anew each time.
+ * Strings that were read before, found by their bytes. Two strings with one hash are no error: the later one is decoded
+ * each time.
  */
 export class Words {
   readonly #byHash = new Map<number, string>();
@@ -360,7 +361,7 @@ function ascii(bytes: Uint8Array, start: number, end: number): string {
   return text;
 }
 
-/** Grows in steps, so that a file that grows by a digit does not reallocate. */
+/** Grows in steps, so that a file that grows by a digit needs no new buffer. */
 function roomFor(length: number): number {
   return length + (length >> 2) + 16;
 }

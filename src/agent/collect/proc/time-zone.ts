@@ -1,6 +1,6 @@
 import { FormatError } from './errors.ts';
 
-/** What the clocks on the wall show at some instant, against UTC. */
+/** Local time at some instant, compared to UTC. */
 export interface LocalTime {
   /** `CET`, `UTC`, `+03`. */
   readonly abbreviation: string;
@@ -14,8 +14,8 @@ export const utc: LocalTime = { abbreviation: 'UTC', offsetSeconds: 0 };
  * The content of a file of the zone database, `/etc/localtime` or one below `/usr/share/zoneinfo`: transitions, and
  * behind the last one a rule. https://www.rfc-editor.org/rfc/rfc9636
  *
- * JavaScript knows the offset, but not the abbreviation that `date +%Z` prints, and asking it for either would load ICU:
- * 8 MiB in a process that has 46.
+ * JavaScript knows the offset, but not the abbreviation that `date +%Z` prints, and asking it for either would load
+ * ICU: 8 MiB in a process that has 46.
  */
 export class TimeZone {
   /** Seconds since 1970, ascending; `#types[i]` holds from `#transitions[i]` on. */
@@ -117,7 +117,7 @@ function blockBytes(header: Header, timeBytes: 4 | 8): number {
 const typeBytes = 6;
 
 function parseBlock(view: DataView, start: number, header: Header, timeBytes: 4 | 8): ZoneFile {
-  // A count that says more than there is must not make us reserve it: a read past the end throws a RangeError.
+  // No memory is allocated by a count that is larger than the file: a read past the end throws a RangeError.
   if (start + blockBytes(header, timeBytes) > view.byteLength) throw new RangeError('it is cut off');
   const indexStart = start + header.transitionCount * timeBytes;
   const typeStart = indexStart + header.transitionCount;
@@ -145,7 +145,7 @@ function typeAt(types: readonly LocalTime[], index: number): LocalTime {
   return type;
 }
 
-/** The characters from `start` up to a terminator, which has to come. */
+/** The characters from `start` up to a terminator, which must exist. */
 function text(bytes: Uint8Array, start: number, terminator: number): string {
   const end = bytes.indexOf(terminator, start);
   if (end < 0 || start > bytes.length) throw new RangeError('it is cut off');
@@ -159,7 +159,10 @@ interface Rule {
 }
 
 interface YearlyMoment {
-  /** `month`: the nth weekday of a month, n = 5 is the last. `julian`: 1 to 365, never counting 29 February. `day`: 0 to 365. */
+  /**
+   * `month`: the nth weekday of a month, n = 5 is the last. `julian`: 1 to 365, never counting 29 February. `day`: 0 to
+   * 365.
+   */
   readonly kind: 'month' | 'julian' | 'day';
   /** The month from 1, the week, the day of the week; or the day alone. */
   readonly numbers: readonly number[];
@@ -213,7 +216,7 @@ function localTimeBy({ standard, summer }: Rule, timeSeconds: number): LocalTime
   return isSummer ? summer.time : standard;
 }
 
-/** Seconds since 1970 as the clock on the wall counts them. */
+/** Seconds since 1970 in local time. */
 function momentIn(year: number, { kind, numbers, secondOfDay }: YearlyMoment): number {
   return dayIn(year, kind, numbers) * daySeconds + secondOfDay;
 }
