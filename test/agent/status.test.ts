@@ -15,7 +15,7 @@ const states: Record<string, LinkState> = {
   connecting: { kind: 'connecting', sinceMs: nowMs },
   connected: { kind: 'connected', peer: '192.0.2.7:9732', sinceMs: nowMs, unsent: () => 3 },
   waiting: { kind: 'waiting', reason: 'it refused', isRefused: false, retryAtMs: nowMs },
-  refused: { kind: 'waiting', reason: 'it refuses us (revoked)', isRefused: true, retryAtMs: nowMs },
+  refused: { kind: 'waiting', reason: 'it refused this agent (revoked)', isRefused: true, retryAtMs: nowMs },
   stopped: { kind: 'stopped' },
 };
 
@@ -57,8 +57,8 @@ test('each state of the link has its words, for machines, for people and for sys
       'not connected: it refused',
     ],
     [
-      'server    relay:9732: not connected: it refuses us (revoked); retrying at 2026-01-01T00:00:00.000Z',
-      'not connected: it refuses us (revoked)',
+      'server    relay:9732: not connected: it refused this agent (revoked); retrying at 2026-01-01T00:00:00.000Z',
+      'not connected: it refused this agent (revoked)',
     ],
     ['server    relay:9732: stopped', 'stopped'],
   ]);

@@ -317,7 +317,7 @@ async function revoked(world: World): Promise<void> {
 
   const said = await command('server', 'revoke', 'victim', '--control-socket', server.controlSocket);
   assert.match(said, /the key of generation 1 of agent 'victim' is revoked/);
-  await agent.run.line(/refuses us \(revoked\)/);
+  await agent.run.line(/refused this agent \(revoked\)/);
   assert.equal(await statusOf(server, 'victim'), undefined, 'forgotten');
 
   const says = /the key 'victim:1:[0-9a-f]{8}' has been revoked; enrol the agent again/;
@@ -392,7 +392,7 @@ async function rotation(world: World): Promise<void> {
   rewriteSecret(fleetKeyFile, `${newFleetKey}\n`);
   process.kill(server.run.pid, 'SIGHUP');
   await server.run.line(/reloaded: fleet key [0-9a-f]{8}, 1 revocation; 1 connection ended/);
-  await late.run.line(/refuses us \(revoked\)/);
+  await late.run.line(/refused this agent \(revoked\)/);
   await world.othersKeepWorking();
   process.kill(late.run.pid, 'SIGHUP');
   await late.run.line(/cannot connect to .* does not know the key of 'late:1:[0-9a-f]{8}': enrol this host again/);

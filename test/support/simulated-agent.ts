@@ -133,7 +133,7 @@ export class SimulatedAgent {
   #receive(message: ServerMessage): void {
     if (message.kind === 'ack' && message.epoch === this.#epoch) this.#ackedSeq = message.seq;
     else if (message.kind === 'error')
-      this.#fail(new Error(`the server refuses us (${message.code}): ${message.text}`));
+      this.#fail(new Error(`the server refused this agent (${message.code}): ${message.text}`));
     else if (message.kind === 'welcome' || message.kind === 'pong') this.#answered?.(message);
   }
 

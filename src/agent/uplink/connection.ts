@@ -399,7 +399,7 @@ export class ServerConnection {
     },
     error: ({ code, text }) => {
       if (code === 'clock') this.#options.serverClock.doubt();
-      throw new RefusedError(code, `${this.#peer} refuses us (${code}): ${text}`);
+      throw new RefusedError(code, `${this.#peer} refused this agent (${code}): ${text}`);
     },
     refused: (message) => this.#options.onRefused(message),
     unknown: () => {},

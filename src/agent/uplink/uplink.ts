@@ -243,5 +243,5 @@ function isOperational(error: unknown): error is OperationalError {
 /** A handshake fails without a word on why: almost always by the key. */
 function adviceOn(error: OperationalError): string {
   if (error.code !== 'tls') return '';
-  return " (is the key of --key-file this server's, and of the present fleet key? 'sysmon-server enroll' gives another)";
+  return " (is the key of --key-file this server's, and of the present fleet key? 'sysmon-server enroll' makes another)";
 }

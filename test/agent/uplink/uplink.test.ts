@@ -287,7 +287,7 @@ test('permanent refusals: said with the reason and tried again once a minute; ot
       assert.ok(agent.warnings().length <= 2, 'one at first, one after 10 min');
       assert.match(
         agent.warnings()[0]!,
-        new RegExp(`cannot connect .*refuses us \\(${code}\\): the reason; .*retrying in`),
+        new RegExp(`cannot connect .*refused this agent \\(${code}\\): the reason; .*retrying in`),
       );
       const { state } = agent.link;
       assert.ok(state.kind === 'waiting' && state.isRefused === (code !== 'busy'));
