@@ -69,6 +69,7 @@ export class AgentNode {
   #runs = 0;
   /** Of all runs. */
   #dropped = 0;
+  readonly #givenUp: (readonly [firstMs: number, lastMs: number])[] = [];
   #lateTicks = 0;
   readonly #byEpoch = new Map<number, SampledReport[]>();
 
@@ -242,6 +243,12 @@ export class AgentNode {
     this.#run?.schedule.end();
   }
 
+  /** Whether a report may be one that was given up, because the server failed on it three times. */
+  gaveUp({ timeMs }: SampledReport): boolean {
+    const ranges = [...this.#givenUp, ...(this.#run === undefined ? [] : givenUpBy(this.#run.agent))];
+    return ranges.some(([firstMs, lastMs]) => timeMs >= firstMs && timeMs <= lastMs);
+  }
+
   #sampled(spool: Spool, values: Instant): void {
     const epoch = spool.epoch!;
     const { lastSeq: seq, lastTimeMs: timeMs } = epoch;
@@ -277,6 +284,7 @@ export class AgentNode {
     this.#world.trace(`${run.process.name}: ${how}, ${run.agent.spool.waitingCount} reports wait`);
     this.#dropped += droppedBy(run.agent);
     this.#lateTicks += run.agent.counters.ticksLate;
+    this.#givenUp.push(...givenUpBy(run.agent));
     const { unwrittenCount, waitingCount } = run.agent.spool;
     const unwritten = Math.min(unwrittenCount, waitingCount, this.reports.length);
     this.#leftWaiting = waitingCount;
@@ -298,6 +306,14 @@ export class AgentNode {
     }
     if (!agentLosses.includes(how)) this.#world.beyond(how);
   }
+}
+
+/** From the oldest to the newest report that a run gave up because the server failed on it three times. */
+function givenUpBy(agent: Agent): (readonly [firstMs: number, lastMs: number])[] {
+  return agent
+    .status()
+    .reportsRefused.filter(({ reason }) => reason === 'server_bug')
+    .map(({ firstAt, lastAt }) => [Date.parse(firstAt), Date.parse(lastAt)]);
 }
 
 const droppedBy = ({ counters }: Agent): number =>

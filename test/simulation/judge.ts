@@ -42,8 +42,11 @@ export function judge(world: World): { missing: Map<string, number>; counts: Rec
 /** A scraper that was never seen starts five minutes back. */
 const beforeFirstScrape = 'before it was known to scrape';
 
+/** The agent drops it, and counts and logs that. */
+const failedThreeTimes = 'a bug of the server that it met three times';
+
 /** What is within the bounds, and missing all the same. */
-export const statedLosses: ReadonlySet<string> = new Set([beforeFirstScrape, ...agentLosses]);
+export const statedLosses: ReadonlySet<string> = new Set([beforeFirstScrape, failedThreeTimes, ...agentLosses]);
 
 /** When the server's time of a report is not what it ought to be, no promise holds. */
 function judgeClocks(world: World): void {
@@ -128,6 +131,7 @@ function explain(
   if (isBeforeFirst(world, cursor, report)) return beforeFirstScrape;
   if (wentToNamesake(world, cursor, report))
     return 'an answer to another of the same name, before both were seen at work';
+  if (serverMs === undefined && agent.gaveUp(report)) return failedThreeTimes;
   if (serverMs === undefined) return isTight(agent) && agent.droppedReports > 0 ? 'a small spool' : undefined;
   const isOff = isTimeWrong(world, report) || world.hasSteppedServer;
   if (refusedAs === 'not_newer' ? isPassed(report) : refusedAs !== undefined && isOff) {

@@ -62,6 +62,8 @@ export class Link {
   #connection: ServerConnection | undefined;
   /** In a row, since the last connection that was of use. */
   #failures = 0;
+  /** Connections in a row that a bug of the server has ended. */
+  #bugsInARow = 0;
   /** No connection was logged yet. */
   #isFirst = true;
   /** Aborted to end the wait for the next try. */
@@ -162,7 +164,10 @@ export class Link {
 
   /** A connection was of use when a report went out: a server that takes hellos alone is not dialled at full speed. */
   #ended(code: string, hasSentReports: boolean): void {
-    if (hasSentReports && code !== 'internal') this.#failures = 0;
+    if (hasSentReports) {
+      this.#bugsInARow = code === 'internal' ? this.#bugsInARow + 1 : 0;
+      this.#failures = Math.max(0, this.#bugsInARow - 1);
+    }
     this.#poison.ended(code, hasSentReports);
   }
 

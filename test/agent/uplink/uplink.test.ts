@@ -340,6 +340,23 @@ test('failures count from 0 again once a report was sent', async () => {
   assert.equal(state.retryAtMs - agent.clock.nowMs(), 500);
 });
 
+test('a bug of the server after an outage: the first retries are quick, and rarer with each bug in a row', async () => {
+  const agent = new Agent({ random: () => 1, server: (server) => (server.isAway = true) }).start();
+  await agent.live(120_000);
+  agent.server.isAway = false;
+  await agent.live(60_000);
+  const waits: number[] = [];
+  for (let bug = 0; bug < 4; bug++) {
+    agent.server.connection.send({ kind: 'error', code: 'internal', text: 'a bug' });
+    await settle();
+    const { state } = agent.link;
+    assert.ok(state.kind === 'waiting');
+    waits.push(state.retryAtMs - agent.clock.nowMs());
+    await agent.live(10_000);
+  }
+  assert.deepEqual(waits, [500, 1000, 2000, 4000]);
+});
+
 test('SIGTERM: what is unsent is sent within 4 s and read by the server, then it ends', async () => {
   const agent = new Agent({ server: (server) => (server.latencyMs = 300) }).start();
   await agent.live(60_000);
