@@ -43,8 +43,8 @@ const rows = {
     placeholder: 'NAME',
     parse: text(/^[A-Za-z0-9._-]{1,253}$/, "a host's name without a port"),
     help:
-      'A name under which Prometheus or a browser reaches the HTTP port, where it is neither an address, localhost nor the ' +
-      'name of this host: requests for other names are refused.',
+      'Name under which Prometheus or a browser reaches the HTTP port, if it is not an address, localhost or the name of ' +
+      'this host. Requests for other names are refused.',
     commands: ['run', 'check'],
   }),
   fleetKeyFile: optional({

@@ -79,7 +79,7 @@ export class ServerMetrics implements WebMetrics {
     );
     this.#clockSteps = counter(
       'clock_steps_total',
-      'Times that the clock of this host was set by more than 2 s. Agents send again what was not acknowledged, with right times. Is NTP on?',
+      'Times that the clock of this host was set by more than 2 s. Agents send again what was not acknowledged, with corrected timestamps. Check NTP.',
     );
     this.#clones = counter(
       'cloned_identities_total',
@@ -95,8 +95,8 @@ export class ServerMetrics implements WebMetrics {
     );
     this.#assumed = counter(
       'answers_assumed_total',
-      'Answers that were given twice, were never confirmed, and count as read: a gap in that Prometheus if they were not. ' +
-        'Let its connections rest for longer than its scrape interval.',
+      'Answers that were sent twice and never confirmed, and count as scraped: a gap in that Prometheus if it has not read ' +
+        'them. Raise the idle time-out of its connections above its scrape interval.',
       'scraper',
     );
     this.#conflicts = counter(
@@ -117,8 +117,8 @@ export class ServerMetrics implements WebMetrics {
     this.#samples = gauge('scrape_samples', 'Samples of agents in the last answer.', 'scraper', 'selection');
     this.#scraperInfo = gauge(
       'scraper_info',
-      'Who scrapes, always 1: the program and its version, whether an HTTP proxy shows ("via"), and what confirms that its ' +
-        'answers were read: its "connection", or "none" where it gets the newest values only.',
+      'A scraper, always 1: its program and version, whether an HTTP proxy is in between ("via"), and what confirms its ' +
+        'answers: its "connection", or "none" where it gets the newest values only.',
       'scraper',
       'program',
       'version',
