@@ -11,25 +11,20 @@ export interface AgentKey {
 }
 
 /** The first word of a key file; the number changes when the meaning of the rest does. */
-export const keyFileVersion = 'sysmon-key-v1';
+const keyFileVersion = 'sysmon-key-v1';
 
-/** What an agent's key file holds: one line, `sysmon-key-v1 IDENTITY HEX`. */
-export function keyFileText(identity: string, key: Uint8Array): string {
-  return `${keyFileVersion} ${identity} ${Buffer.from(key).toString('hex')}\n`;
-}
-
-/** The key in a file that only its owner and group can read. Throws a SecretFileError that names the file. */
+/** The key in the file of one line, `sysmon-key-v1 IDENTITY HEX`. Throws a SecretFileError that names the file. */
 export function readKeyFile(path: string): AgentKey {
   const key = parseKeyFile(readSecretFile(path));
   if (key !== undefined) return key;
-  // What is there stays unsaid: it may be a key.
+  // What the file holds is not shown: it may be a key.
   throw new SecretFileError(
     'format',
     `key file '${path}': expected one line '${keyFileVersion} IDENTITY KEY', where the key is 64 hex digits`,
   );
 }
 
-/** Undefined for a text that is no key file. */
+/** Undefined if the text is no key file. */
 export function parseKeyFile(text: string): AgentKey | undefined {
   const match = /^sysmon-key-v1 ([^: ]+)(:[A-Za-z0-9:._-]{1,64}) ([0-9a-fA-F]{64})\s*$/.exec(text);
   const [, agentName = '', rest = '', hex = ''] = match ?? [];

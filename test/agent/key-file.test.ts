@@ -3,8 +3,9 @@ import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import { keyFileText, parseKeyFile, readKeyFile } from '../../src/agent/key-file.ts';
+import { parseKeyFile, readKeyFile } from '../../src/agent/key-file.ts';
 import { SecretFileError } from '../../src/runtime/secret-file.ts';
+import { keyFileText } from '../support/key-file.ts';
 
 const root = mkdtempSync(join(tmpdir(), 'sysmon-key-'));
 after(() => rmSync(root, { recursive: true, force: true }));

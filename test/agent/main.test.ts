@@ -7,8 +7,8 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { after, test } from 'node:test';
 import { collectorRows } from '../../src/agent/collect/collectors/index.ts';
-import { keyFileText } from '../../src/agent/key-file.ts';
 import { wholeHost } from '../support/collect-fixture.ts';
+import { keyFileText } from '../support/key-file.ts';
 
 const main = new URL('../../src/agent/main.js', import.meta.url).pathname;
 const root = mkdtempSync(join(tmpdir(), 'sysmon-agent-'));

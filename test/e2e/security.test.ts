@@ -5,7 +5,7 @@ import { connect as connectPlain } from 'node:net';
 import { dirname, join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { type ConnectionOptions, connect as connectTls, type TLSSocket } from 'node:tls';
-import { type AgentKey, keyFileText, parseKeyFile } from '../../src/agent/key-file.ts';
+import { type AgentKey, parseKeyFile } from '../../src/agent/key-file.ts';
 import { decodeServerMessage, encodeMessage, encodeSchema } from '../../src/protocol/codec.ts';
 import { encodeKey } from '../../src/protocol/delta.ts';
 import { encodeFrame, FrameDecoder } from '../../src/protocol/frame.ts';
@@ -17,6 +17,7 @@ import { tlsParameters } from '../../src/runtime/tls.ts';
 import { certificate } from '../support/certificates.ts';
 import { rootFile } from '../support/files.ts';
 import { beginOf, groupOf, pingOf } from '../support/groups.ts';
+import { keyFileText } from '../support/key-file.ts';
 import {
   AgentProgram,
   bundleOf,

@@ -3,7 +3,7 @@ import { randomBytes } from 'node:crypto';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { keyFileText } from '../../src/agent/key-file.ts';
+import { keyFileText } from '../support/key-file.ts';
 import { bundleOf, command, Program, temporaryFolder } from '../support/programs.ts';
 import { slowLine } from '../support/slow-line.ts';
 
