@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { agentId } from '../../src/model/agent-id.ts';
 import { ListenError } from '../../src/runtime/listen.ts';
 import { Server, type ServerParts } from '../../src/server/wire-up.ts';
 import { MemoryLog } from '../support/memory-log.ts';
 import { serverSettings } from '../support/server-settings.ts';
 import { settle, VirtualClock } from '../support/virtual-clock.ts';
-import { MemoryState } from './delivery/delivery-harness.ts';
+import { MemoryState, TestAgent } from './delivery/delivery-harness.ts';
 
 /** A server whose ports are opened and closed without a network; `events` says in which order. */
 function wired(parts: Partial<ServerParts> = {}) {
@@ -65,5 +66,35 @@ test('every ten seconds what is old goes; a bug in it is not swallowed', async (
   await clock.advance(29_999);
   assert.equal(calls, 2);
   await assert.rejects(clock.advance(1), /a bug/);
+  await server.stop();
+});
+
+test('a report that leaves the window before its scraper has fetched it is logged, with the remedy', async () => {
+  const { clock, log, server } = wired();
+  const { delivery } = server;
+  await server.start();
+  const agent = new TestAgent({ clock, delivery }, agentId('web-1')!);
+  const name = { space: 'param', text: 'prometheus-a' } as const;
+  const connection = { address: '192.0.2.9' };
+  const open = async () => (await delivery.openScrape({ name, selection: [], connection, timeoutMs: 10_000 }))!;
+  for (let scrape = 0; scrape < 2; scrape++) {
+    agent.report();
+    (await open()).finish();
+    await clock.advance(5000);
+  }
+  const lostMs = agent.report();
+  // That scraper comes, and does not read its answer.
+  await clock.advance(15 * 60_000);
+  (await open()).abort();
+  await clock.advance(14 * 60_000);
+  log.lines.length = 0;
+  await clock.advance(2 * 60_000);
+  assert.deepEqual(
+    log.lines.filter((line) => line.includes('fetched')),
+    [
+      `warn: dropped 1 report of 'web-1' of ${new Date(lostMs).toISOString()} that not every scraper had fetched: ` +
+        'older than --window 30m; raise --window or scrape more often',
+    ],
+  );
   await server.stop();
 });

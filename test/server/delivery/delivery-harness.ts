@@ -145,9 +145,9 @@ export class TestAgent {
   readonly maker: ReportMaker;
   readonly acks: EpochSeq[] = [];
   readonly disconnect: () => void;
-  readonly #harness: DeliveryHarness;
+  readonly #harness: Pick<DeliveryHarness, 'clock' | 'delivery'>;
 
-  constructor(harness: DeliveryHarness, id: AgentId, maker = new ReportMaker()) {
+  constructor(harness: Pick<DeliveryHarness, 'clock' | 'delivery'>, id: AgentId, maker = new ReportMaker()) {
     this.#harness = harness;
     this.maker = maker;
     const { delivery } = harness;
