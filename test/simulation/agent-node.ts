@@ -30,7 +30,9 @@ export interface SampledReport {
   /** True time, since the beginning of the history. */
   readonly atMs: number;
   readonly values: Instant;
-  /** Its time as the server had it, and when that was first. */
+  /** The times by which the server stored it, and when it did: more than one where its clock was set meanwhile. */
+  readonly stored: { readonly serverMs: number; readonly atMs: number }[];
+  /** The last time by which it came, whatever became of it. */
   serverMs: number | undefined;
   receivedMs: number | undefined;
   /** What became of it there, the last time that it was not a duplicate. */
@@ -76,8 +78,7 @@ export class AgentNode {
   constructor(world: World, plan: AgentPlan) {
     this.#world = world;
     this.plan = plan;
-    this.host = new Host(plan.name);
-    this.host.wallAheadMs = plan.wallAheadMs;
+    this.host = new Host(plan.name, plan);
     this.line = new Line(`${plan.name}—server`, world.timeline, world.random(`line ${plan.name}`));
     this.#deadLine = new Line(`${plan.name}—nowhere`, world.timeline, world.random(`dead line ${plan.name}`));
     this.#deadLine.cut();
@@ -256,7 +257,14 @@ export class AgentNode {
     const report = { agent: this, epoch, seq, timeMs, atMs: timeline.nowMs, values };
     const sampled: SampledReport = {
       ...report,
-      ...{ serverMs: undefined, receivedMs: undefined, outcome: undefined, refusedAs: undefined, lostWith: undefined },
+      ...{
+        stored: [],
+        serverMs: undefined,
+        receivedMs: undefined,
+        outcome: undefined,
+        refusedAs: undefined,
+        lostWith: undefined,
+      },
     };
     this.#checkGap();
     this.reports.push(sampled);

@@ -12,6 +12,7 @@ import { nameOf, type World } from './world.ts';
 export function judge(world: World): { missing: Map<string, number>; counts: Record<string, number> } {
   const missing = new Map<string, number>();
   judgeClocks(world);
+  if (isFarOff(world)) world.beyond("a server's clock that is far off");
   for (const scraper of world.scrapers) {
     let found = 0;
     for (const agent of world.agents) {
@@ -45,54 +46,94 @@ const beforeFirstScrape = 'before it was known to scrape';
 /** The agent drops it, and counts and logs that. */
 const failedThreeTimes = 'a bug of the server that it met three times';
 
-/** What is within the bounds, and missing all the same. */
-export const statedLosses: ReadonlySet<string> = new Set([beforeFirstScrape, failedThreeTimes, ...agentLosses]);
+/** An offset is measured anew where the old one is wrong by over 2 s: what is made within as long as that is not newer. */
+const smallCorrection = 'a correction of the clock by a few seconds';
 
-/** When the server's time of a report is not what it ought to be, no promise holds. */
+/** What is within the bounds, and missing all the same. */
+export const statedLosses: ReadonlySet<string> = new Set([
+  ...[beforeFirstScrape, smallCorrection, failedThreeTimes],
+  ...agentLosses,
+]);
+
+/** By the server's clock, as it was at some moment between the report's making and its storing. */
 function judgeClocks(world: World): void {
-  const serverAheadMs = world.plan.server.wallAheadMs;
-  if (Math.abs(serverAheadMs) > serverAheadMsMax) world.beyond("a server's clock that is far off");
   for (const agent of world.agents) {
     let newestMs = Number.NEGATIVE_INFINITY;
     for (const report of agent.reports) {
-      const { serverMs, atMs, epoch } = report;
-      if (serverMs === undefined) continue;
-      const errorMs = serverMs - (epochMs + atMs + world.server.host.wallAheadMs);
-      if (Math.abs(errorMs) > clockErrorMsMax && !agent.hasOffset(epoch)) {
-        world.beyond('an epoch whose clock was never compared, in an agent that was restarted');
-      } else if (Math.abs(errorMs) > clockErrorMsMax) {
-        // The measurement gave up: only where answers were slow.
-        const isSlow = world.plan.faults.some(({ kind }) => /line (?:slow|cut|narrow)|paused|power/.test(kind));
-        if (!isSlow && !world.hasSteppedServer)
-          world.violated(`the time of ${nameOf(report)} is wrong by ${errorMs} ms`);
-        world.beyond('a clock that could not be compared');
+      for (const stored of timesOf(report)) {
+        const errorMs = errorOf(world, report, stored);
+        if (Math.abs(errorMs) <= clockErrorMsMax) continue;
+        if (!agent.hasOffset(report.epoch)) {
+          world.beyond('an epoch whose clock was never compared, in an agent that was restarted');
+        } else {
+          // The measurement gave up: only where answers were slow.
+          if (!world.isClockUnsure) world.violated(`the time of ${nameOf(report)} is wrong by ${errorMs} ms`);
+          world.beyond('a clock that could not be compared');
+        }
       }
-      if (serverMs <= newestMs) world.beyond("an agent's times that go back");
+      const { serverMs } = report.stored.at(-1) ?? report;
+      if (serverMs === undefined) continue;
+      if (serverMs <= newestMs && !isSetBack(world, report.atMs)) world.beyond("an agent's times that go back");
       newestMs = Math.max(newestMs, serverMs);
     }
   }
 }
 
-function isTimeWrong({ server }: World, { serverMs, atMs }: SampledReport): boolean {
-  return serverMs !== undefined && Math.abs(serverMs - (epochMs + atMs + server.host.wallAheadMs)) > clockErrorMsMax;
+/** The times by which a report was stored, or that by which it was refused. */
+function timesOf({ stored, serverMs, receivedMs }: SampledReport): SampledReport['stored'] {
+  if (stored.length > 0 || serverMs === undefined) return stored;
+  return [{ serverMs, atMs: receivedMs! }];
 }
 
-/** Whether a report that was made before it has a later time. */
-function isPassed({ agent, atMs, serverMs }: SampledReport): boolean {
-  return agent.reports.some((other) => other.atMs < atMs && (other.serverMs ?? 0) >= (serverMs ?? 0));
+/** By how much the time of a report is wrong, at the least. */
+function errorOf(
+  { server }: World,
+  { atMs }: SampledReport,
+  stored: { readonly serverMs: number; readonly atMs: number },
+): number {
+  const errors = server.host
+    .wallAheadBetween(atMs, stored.atMs)
+    .map((aheadMs) => stored.serverMs - (epochMs + atMs + aheadMs));
+  return errors.reduce((least, error) => (Math.abs(error) < Math.abs(least) ? error : least));
 }
 
-/** The series of a report that are not there. One that is there with another value is a violation. */
+function isTimeWrong(world: World, report: SampledReport): boolean {
+  return timesOf(report).some((stored) => Math.abs(errorOf(world, report, stored)) > clockErrorMsMax);
+}
+
+/** Whether the server's clock was set back by then: times before it may be later than those after it. */
+function isSetBack({ server }: World, ms: number): boolean {
+  const ahead = server.host.wallAheadBetween(0, ms);
+  return ahead.some((aheadMs, at) => aheadMs < (ahead[at - 1] ?? Number.NEGATIVE_INFINITY));
+}
+
+/** By how much a report that was made before it has a later time; negative where none has. */
+function passedByMs({ agent, atMs, serverMs }: SampledReport): number {
+  let mostMs = Number.NEGATIVE_INFINITY;
+  for (const other of agent.reports) {
+    if (other.atMs >= atMs) break;
+    for (const time of timesOf(other)) mostMs = Math.max(mostMs, time.serverMs);
+  }
+  return mostMs - (serverMs ?? 0);
+}
+
+const isPassed = (report: SampledReport): boolean => passedByMs(report) >= 0;
+
+/** So little that no clock was set. */
+function isPassedByLittle(report: SampledReport): boolean {
+  const ms = passedByMs(report);
+  return ms >= 0 && ms <= correctionMsMax;
+}
+
+/** The series of a report that are not there, by none of its times. One with another value is a violation. */
 function compare(world: World, { database, plan }: ScraperNode, report: SampledReport): string[] {
-  const { serverMs, outcome } = report;
-  // What the server refused may have the time of another.
-  if (serverMs === undefined || outcome !== 'stored') return [...report.values.keys()];
   const lacks: string[] = [];
   for (const [series, value] of report.values) {
-    const stored = database.series.get(series)?.samples.get(serverMs);
-    if (stored === undefined) lacks.push(series);
-    else if (!Object.is(stored, value)) {
-      world.violated(`${plan.name} has ${stored} for ${series} of ${nameOf(report)}, expected ${value}`);
+    const { samples } = database.series.get(series) ?? { samples: new Map<number, number>() };
+    const found = report.stored.flatMap(({ serverMs }) => samples.get(serverMs) ?? []);
+    if (found.length === 0) lacks.push(series);
+    else if (!found.some((each) => Object.is(each, value))) {
+      world.violated(`${plan.name} has ${found[0]} for ${series} of ${nameOf(report)}, expected ${value}`);
     }
   }
   return lacks;
@@ -133,23 +174,23 @@ function explain(
     return 'an answer to another of the same name, before both were seen at work';
   if (serverMs === undefined && agent.gaveUp(report)) return failedThreeTimes;
   if (serverMs === undefined) return isTight(agent) && agent.droppedReports > 0 ? 'a small spool' : undefined;
-  const isOff = isTimeWrong(world, report) || world.hasSteppedServer;
-  if (refusedAs === 'not_newer' ? isPassed(report) : refusedAs !== undefined && isOff) {
+  if (isPassedByLittle(report)) return smallCorrection;
+  const isStored = outcome === 'stored';
+  if (!isStored && (refusedAs === 'not_newer' ? isPassed(report) : isTimeWrong(world, report))) {
     return `a time that the server refuses as ${refusedAs}`;
   }
-  const nowMs = epochMs + world.timeline.nowMs + server.host.wallAheadMs;
-  if (world.hasSteppedServer && serverMs > nowMs - scrapedWithinMs)
-    return "a step of the server's clock, after which the time has not come yet";
   if (server.plan.windowMs < windowMsUsual) return 'a small window';
   if (server.plan.memoryBytesMax < memoryBytesUsual) return 'little memory for windows';
-  const refusal = lacks.map((series) => world.refusalOf(cursor.scraper, series, serverMs)).find((reason) => reason);
+  const times = timesOf(report).map((time) => time.serverMs);
+  const refusal = lacks
+    .flatMap((series) => times.map((ms) => world.refusalOf(cursor.scraper, series, ms)))
+    .find((reason) => reason);
   if (refusal !== undefined) return `Prometheus refuses it: ${refusal}`;
   let lostAnswers = 0;
   for (const answer of cursor.answers) {
     const given = answer.given.get(agent.plan.name);
-    if (given === undefined || !(given[0] < serverMs && serverMs <= given[1])) continue;
-    const isFarOff = Math.abs(server.plan.wallAheadMs) > serverAheadMsMax || world.hasSteppedServer;
-    if (answer.isRefusedWhole && isFarOff) return 'times so far off that Prometheus refuses whole scrapes';
+    if (given === undefined || !times.some((ms) => given[0] < ms && ms <= given[1])) continue;
+    if (answer.isRefusedWhole && isFarOff(world)) return 'times so far off that Prometheus refuses whole scrapes';
     const excuse = excuseOf(answer);
     if (excuse !== undefined) return excuse;
     if (answer.finishedMs !== undefined && answer.storedMs === undefined) lostAnswers++;
@@ -162,14 +203,22 @@ function explain(
   return undefined;
 }
 
+/** Prometheus takes what is up to 10 min ahead of it, or an hour behind. */
+function isFarOff({ server, timeline }: World): boolean {
+  return server.host.wallAheadBetween(0, timeline.nowMs).some((aheadMs) => Math.abs(aheadMs) > serverAheadMsMax);
+}
+
 function isBeforeFirst(world: World, cursor: CursorHistory, { atMs, serverMs }: SampledReport): boolean {
   const sharesName = world.scrapers.some(
     ({ plan }) => plan !== cursor.scraper.plan && plan.scraper === cursor.scraper.plan.scraper,
   );
   // What has a wrong time is as old as that says.
-  const toldMs = serverMs === undefined ? atMs : serverMs - epochMs - world.server.host.wallAheadMs;
+  const [aheadMs = 0] = world.server.host.wallAheadBetween(cursor.firstMs, cursor.firstMs);
+  const toldMs = serverMs === undefined ? atMs : serverMs - epochMs - aheadMs;
   if (Math.min(atMs, toldMs) <= cursor.firstMs - (sharesName ? 0 : neverSeenBackMs)) return true;
-  return atMs <= cursor.knownMs && world.serverEnds.some((ms) => ms <= cursor.knownMs);
+  // Acknowledged before, it was in memory alone, and by the clock as it was then.
+  const isClockSet = world.server.host.wallAheadBetween(atMs, cursor.knownMs).length > 1;
+  return atMs <= cursor.knownMs && (isClockSet || world.serverEnds.some((ms) => ms > atMs));
 }
 
 /** While one of two under one name is away, the other takes its place, unless both have been seen at work. */
@@ -200,12 +249,11 @@ function judgeRest(world: World, { database, plan }: ScraperNode, found: number)
   if (stored === found) return;
   const expected = new Map<string, Set<number>>();
   for (const { reports } of world.agents) {
-    for (const { values, serverMs } of reports) {
-      if (serverMs === undefined) continue;
+    for (const { values, stored: times } of reports) {
       for (const series of values.keys()) {
-        const times = expected.get(series) ?? new Set();
-        expected.set(series, times);
-        times.add(serverMs);
+        const all = expected.get(series) ?? new Set();
+        expected.set(series, all);
+        for (const { serverMs } of times) all.add(serverMs);
       }
     }
   }
@@ -225,9 +273,11 @@ function judgeRest(world: World, { database, plan }: ScraperNode, found: number)
  * that was there has gone for good: acks wait for it as long as the window.
  */
 function judgeQueues(world: World): void {
-  // A clock that was set back has reports in its future, which wait until their time has come.
-  if (world.hasSteppedServer) return;
   if (new Set(world.scrapers.map(({ plan }) => plan.scraper)).size < world.scrapers.length) return;
+  // Nor whether a connection whose end it never saw was another scraper's.
+  for (const { groups } of world.server.delivery?.scrapers ?? []) {
+    for (const { cursors } of groups.values()) if (cursors.length > 1) return;
+  }
   for (const { spool, plan } of world.agents) {
     if (spool === undefined) world.violated(`${plan.name} is not running at the end`);
     else if (spool.waitingCount > 0) world.violated(`${plan.name}: ${spool.waitingCount} reports wait at the end`);
@@ -241,16 +291,13 @@ function judgeCounters(world: World): Record<string, number> {
     'dropped by a spool': agents.reduce((sum, agent) => sum + agent.droppedReports, 0),
     'evicted unscraped': server.unscrapedEvictions,
     'skipped at the end of a window': server.skippedReports,
-    'not newer': server.outcomes.get('not_newer') ?? 0,
-    'too far ahead': server.outcomes.get('too_far_ahead') ?? 0,
-    'too old': server.outcomes.get('too_old') ?? 0,
   };
   const internal = world.ends.get('internal') ?? 0;
   if (internal !== server.bugsMet) {
     world.violated(`${server.bugsMet} bugs have ended ${internal} connections`);
   }
   for (const agent of agents) if (isTight(agent) && agent.droppedReports > 0) world.beyond('a small spool');
-  const left = server.unscrapedEvictions + server.skippedReports + lost['too old'];
+  const left = server.unscrapedEvictions + server.skippedReports + refusedAs(world, 'too_old');
   if (server.plan.windowMs < windowMsUsual && left > 0) world.beyond('a small window');
   if (server.plan.memoryBytesMax < memoryBytesUsual && server.unscrapedEvictions > 0)
     world.beyond('little memory for windows');
@@ -262,6 +309,9 @@ function judgeCounters(world: World): Record<string, number> {
   const refused = scrapers.reduce((sum, scraper) => sum + [...scraper.refused.values()].reduce((a, b) => a + b, 0), 0);
   return {
     ...lost,
+    'not newer': refusedAs(world, 'not_newer'),
+    'too far ahead': refusedAs(world, 'too_far_ahead'),
+    'too old': refusedAs(world, 'too_old'),
     'refused by Prometheus': refused,
     scrapes: scrapers.reduce((sum, scraper) => sum + scraper.scrapes, 0),
     'failed scrapes': scrapers.reduce((sum, scraper) => sum + scraper.failures, 0),
@@ -275,6 +325,11 @@ function judgeCounters(world: World): Record<string, number> {
   };
 }
 
+/** Reports that the server did not store in the end, for this reason. */
+function refusedAs({ agents }: World, outcome: string): number {
+  return agents.reduce((sum, { reports }) => sum + reports.filter((report) => report.outcome === outcome).length, 0);
+}
+
 const isTight = ({ plan }: AgentNode): boolean =>
   plan.bounds.bytesMax < spoolBytesUsual || plan.bounds.ageMsMax < spoolAgeMsUsual;
 
@@ -282,12 +337,12 @@ const spoolBytesUsual = 2 ** 20;
 const spoolAgeMsUsual = 3_600_000;
 const windowMsUsual = 15 * 60_000;
 const memoryBytesUsual = 2 ** 20;
+// Twice what is ignored of an offset.
+const correctionMsMax = 4000;
 // Prometheus takes what is up to 10 min ahead of it.
 const serverAheadMsMax = 9 * 60_000;
 // What is ignored of an offset, what a step may move unnoticed, half a round trip at either end, and a step of the server.
 const clockErrorMsMax = 7000;
-// The longest interval between two scrapes, and a timeout.
-const scrapedWithinMs = 30_000;
 // Of cursor.ts: given twice.
 const givenBeforeAssumed = 2;
 // Of delivery.ts.

@@ -7,15 +7,32 @@ export class Host {
   readonly name: string;
   /** As others see it. Two may have one, through a network that hides them. */
   readonly address: string;
-  /** What its wall clock is ahead of the truth. */
-  wallAheadMs = 0;
+  /** What its wall clock is ahead of the truth, from when on; the last is now. */
+  readonly #ahead: { readonly fromMs: number; readonly ms: number }[];
   isUp = true;
   /** Changes with each boot: what was connected before is not any more. */
   boot = 1;
 
-  constructor(name: string, address = name) {
+  constructor(name: string, { wallAheadMs = 0, address = name } = {}) {
     this.name = name;
     this.address = address;
+    this.#ahead = [{ fromMs: Number.NEGATIVE_INFINITY, ms: wallAheadMs }];
+  }
+
+  get wallAheadMs(): number {
+    return this.#ahead.at(-1)!.ms;
+  }
+
+  /** The wall clock is set by so much. */
+  setClock(nowMs: number, byMs: number): void {
+    this.#ahead.push({ fromMs: nowMs, ms: this.wallAheadMs + byMs });
+  }
+
+  /** By how much it was ahead at some time in between, both ends included. */
+  wallAheadBetween(fromMs: number, untilMs: number): number[] {
+    return this.#ahead
+      .filter(({ fromMs: since }, at) => since <= untilMs && (this.#ahead[at + 1]?.fromMs ?? Infinity) >= fromMs)
+      .map(({ ms }) => ms);
   }
 }
 

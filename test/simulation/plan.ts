@@ -170,12 +170,12 @@ function forMs(random: Random, kind: FaultKind): number {
 
 function size(random: Random, kind: FaultKind): number {
   if (kind.endsWith('clock')) {
-    const isBig = random.chance(kind === 'agent clock' ? 0.6 : 0.05);
+    const isBig = random.chance(0.6);
     return random.pick([-1, 1]) * (isBig ? random.whole(2000, random.pick([10_000, 600_000])) : random.whole(1, 1200));
   }
   if (kind.endsWith('slow')) return random.pick([100, 400, 2000]);
   if (kind.endsWith('narrow')) return random.pick([300, 2000, 8000]);
   // How often in a row, also when the same report comes again.
-  if (kind === 'agent trips a bug') return random.pick([1, 1, 1, 2, 2]);
+  if (kind === 'agent trips a bug') return random.pick([1, 1, 1, 2, 2, 2, 3, 5]);
   return random.pick([0, 100, 3000]);
 }

@@ -49,8 +49,7 @@ export class ScraperNode {
   constructor(world: World, plan: ScraperPlan) {
     this.#world = world;
     this.plan = plan;
-    this.host = new Host(plan.name, plan.address);
-    this.host.wallAheadMs = plan.wallAheadMs;
+    this.host = new Host(plan.name, plan);
     this.line = new Line(`${plan.name}—server`, world.timeline, world.random(`line ${plan.name}`));
     this.database = new PrometheusModel(plan.outOfOrderMs);
     this.#jobs = plan.selections.map((selection) => new Job(world, this, selection));

@@ -55,7 +55,7 @@ interface Run {
 /** The server and its host: what ships, over virtual ports. HTTP is messages over a virtual connection. */
 export class ServerNode {
   readonly plan: ServerPlan;
-  readonly host = new Host('server');
+  readonly host: Host;
   readonly ports = new Ports();
   readonly volume: StateVolume;
   readonly answers: Answer[] = [];
@@ -79,7 +79,7 @@ export class ServerNode {
   constructor(world: World, plan: ServerPlan) {
     this.#world = world;
     this.plan = plan;
-    this.host.wallAheadMs = plan.wallAheadMs;
+    this.host = new Host('server', plan);
     this.volume = new StateVolume(world.random('server disk'));
   }
 

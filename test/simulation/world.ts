@@ -52,7 +52,6 @@ export class World {
   #hash = 0;
   readonly #stateWrites: number[] = [];
   readonly #serverEnds: number[] = [];
-  hasSteppedServer = false;
   readonly ends = new Map<string, number>();
   /** What a Prometheus has refused, by series and time. */
   readonly #refusals = new Map<ScraperNode, Map<string, string>>();
@@ -130,6 +129,11 @@ export class World {
     return { error: at('error'), warn: at('warn'), info: at('info'), debug: at('debug') };
   }
 
+  /** What an agent measures of the server's clock may change: it is set in this history, or answers are slow. */
+  get isClockUnsure(): boolean {
+    return this.plan.faults.some(({ kind }) => /server clock|line (?:slow|cut|narrow)|paused|power/.test(kind));
+  }
+
   get isWithin(): boolean {
     return this.#beyond.size === 0;
   }
@@ -173,14 +177,18 @@ export class World {
       this.violated(`report ${report.seq} of epoch ${report.epoch} came as one of '${agentName}', which never made it`);
       return;
     }
+    const { nowMs } = this.timeline;
     if (sampled.serverMs !== undefined && sampled.serverMs !== report.timeMs) {
-      this.violated(`report ${nameOf(sampled)} came with time ${sampled.serverMs}, and again with ${report.timeMs}`);
+      if (!this.isClockUnsure) {
+        this.violated(`report ${nameOf(sampled)} came with time ${sampled.serverMs}, and again with ${report.timeMs}`);
+      }
     }
     sampled.serverMs = report.timeMs;
-    sampled.receivedMs ??= this.timeline.nowMs;
+    sampled.receivedMs ??= nowMs;
     if (outcome === 'duplicate') return;
     sampled.outcome = outcome;
-    if (outcome !== 'stored') sampled.refusedAs ??= outcome;
+    if (outcome === 'stored') sampled.stored.push({ serverMs: report.timeMs, atMs: nowMs });
+    else sampled.refusedAs ??= outcome;
   }
 
   /** Prometheus has stored an answer. */
@@ -278,10 +286,7 @@ export class World {
           server.volume.isBroken = false;
         });
       case 'server clock':
-        server.host.wallAheadMs += size;
-        if (Math.abs(size) <= stepMsMax) return;
-        this.hasSteppedServer = true;
-        return this.beyond("a step of the server's clock");
+        return server.host.setClock(this.timeline.nowMs, size);
       case 'agent killed':
         agent.kill();
         return void later(() => agent.start());
@@ -307,8 +312,7 @@ export class World {
         server.bugs.set(agent.plan.name, size);
         return;
       case 'agent clock':
-        agent.host.wallAheadMs += size;
-        return;
+        return agent.host.setClock(this.timeline.nowMs, size);
       case 'scraper killed':
         scraper.kill();
         return void later(() => scraper.start());
@@ -386,5 +390,3 @@ const settleMsMin = 60_000;
 // keeps for 310 s, and its cursor until then.
 const settleMsMax = 420_000;
 const startWithinMs = 15_000;
-// Below what an offset is taken for 0.
-const stepMsMax = 2000;
