@@ -52,6 +52,7 @@ export function scraperChanged(
 
 const rollBacks: { readonly [how in Loss]: RollBack } = {
   aborted: 'aborted',
+  cut: 'unconfirmed',
   'at once': 'unconfirmed',
   'at rest': 'unconfirmed',
   restart: 'restart',

@@ -194,6 +194,8 @@ export class VirtualSocket implements Connection {
   #unsentBytes = 0;
   #wake: (() => void) | undefined;
   #finReceived = false;
+  /** The kernel knows it, the program may not yet. */
+  #wasReset = false;
   #ending = false;
   #finSent = false;
   #failure: ConnectionError | undefined;
@@ -224,12 +226,12 @@ export class VirtualSocket implements Connection {
 
   /** Whether the peer's kernel has all that was written, and the FIN if there was one. */
   get isDelivered(): boolean {
-    return this.#unsentBytes === 0 && this.#out!.bytes === 0 && !this.#out!.hasFin;
+    return this.areBytesDelivered && !this.#out!.hasFin;
   }
 
   /** The same without the FIN. */
   get areBytesDelivered(): boolean {
-    return this.#unsentBytes === 0 && this.#out!.bytes === 0;
+    return !this.#wasReset && this.#unsentBytes === 0 && this.#out!.bytes === 0;
   }
 
   /** The peer has closed its end. */
@@ -382,7 +384,9 @@ export class VirtualSocket implements Connection {
   }
 
   #broken(): void {
-    if (this.#isClosed || this.host.boot !== this.#boot) return;
+    if (this.host.boot !== this.#boot) return;
+    this.#wasReset = true;
+    if (this.#isClosed) return;
     this.#out!.clear();
     const error = new ConnectionError('reset', `${this.peer} reset the connection`);
     this.process.deliver(this, () => {

@@ -51,7 +51,7 @@ export function makePlan(seed: number): Plan {
     memoryBytesMax: random.chance(0.98) ? 512 * 2 ** 20 : random.whole(30_000, 100_000),
     wallAheadMs: serverAheadMs,
   };
-  const scrapers = scraperPlans(random, agents);
+  const scrapers = scraperPlans(random, new Random(`idle ${seed}`), agents);
   const startMs = {
     agents: agents.map(() => (random.chance(0.8) ? random.whole(0, 2000) : random.whole(0, 120_000))),
     server: random.chance(0.8) ? random.whole(0, 2000) : random.whole(0, 60_000),
@@ -89,7 +89,7 @@ function wallError(random: Random, [near, minutes]: readonly [number, number]): 
   return random.pick([-1, 1]) * random.whole(600_000, 3_000_000_000);
 }
 
-function scraperPlans(random: Random, agents: readonly AgentPlan[]): ScraperPlan[] {
+function scraperPlans(random: Random, idle: Random, agents: readonly AgentPlan[]): ScraperPlan[] {
   const count = random.chance(0.6) ? 1 : 2;
   const sharesName = random.chance(0.25);
   return Array.from({ length: count }, (_, at) => {
@@ -101,7 +101,7 @@ function scraperPlans(random: Random, agents: readonly AgentPlan[]): ScraperPlan
     const address = selections[0] === '' && sharesName ? '192.0.2.9' : `192.0.2.${at + 1}`;
     return {
       name: `prometheus-${at + 1}`,
-      ...{ scraper, address, selections },
+      ...{ scraper, address, selections, idle: idlePlan(idle) },
       intervalMs,
       timeoutMs: random.chance(0.5) ? intervalMs : Math.max(1000, intervalMs / 2),
       outOfOrderMs: random.chance(0.6) ? 0 : 30 * 60_000,
@@ -109,6 +109,12 @@ function scraperPlans(random: Random, agents: readonly AgentPlan[]): ScraperPlan
       samplesMax: random.chance(0.85) ? undefined : 3 * steady,
     };
   });
+}
+
+/** Shorter than most intervals, or longer than some. */
+function idlePlan(random: Random): ScraperPlan['idle'] {
+  if (random.chance(0.8)) return undefined;
+  return { afterMs: random.whole(300, 12_000), by: random.pick(['close', 'reset'] as const) };
 }
 
 // Of synthetic-host.ts.

@@ -16,6 +16,8 @@ export interface ScraperPlan {
   readonly outOfOrderMs: number;
   readonly wallAheadMs: number;
   readonly samplesMax: number | undefined;
+  /** Something on the way, or the scraper itself, ends a connection that has rested for so long. */
+  readonly idle: { readonly afterMs: number; readonly by: 'close' | 'reset' } | undefined;
   /** A job for each: an agent's name, or "" for all. */
   readonly selections: readonly string[];
 }
@@ -39,8 +41,12 @@ export class ScraperNode {
   readonly #jobs: readonly Job[];
   #process: Process | undefined;
   #runs = 0;
+  #rests = 0;
+  readonly #restingSince = new WeakMap<VirtualSocket, number>();
   /** The next answer is read whole and then thrown away, its connection closed. */
   discards = 0;
+  /** Connections that rest, the one that was used last at the end: as Go keeps them, any job takes any. */
+  #resting: VirtualSocket[] = [];
   scrapes = 0;
   failures = 0;
   /** Refused one by one, by reason. */
@@ -69,6 +75,7 @@ export class ScraperNode {
     const random = this.#world.random(`${this.plan.name} ${++this.#runs}`);
     const process = new Process(`${this.plan.name}.${this.#runs}`, this.host, timeline, random);
     this.#process = process;
+    this.#resting = [];
     this.#world.trace(`${process.name}: starts`);
     for (const job of this.#jobs) job.run(process, random.between(0, this.plan.intervalMs));
   }
@@ -80,6 +87,29 @@ export class ScraperNode {
     this.#process!.kill();
   }
 
+  /** A connection to use again. */
+  takeResting(): VirtualSocket | undefined {
+    for (;;) {
+      const socket = this.#resting.pop();
+      if (socket === undefined || !socket.isOver) return socket;
+    }
+  }
+
+  rest(socket: VirtualSocket): void {
+    this.#resting.push(socket);
+    const { idle } = this.plan;
+    if (idle === undefined) return;
+    const restingSince = ++this.#rests;
+    this.#restingSince.set(socket, restingSince);
+    this.#process!.clock.after(idle.afterMs, () => {
+      const at = this.#resting.indexOf(socket);
+      if (at < 0 || this.#restingSince.get(socket) !== restingSince) return;
+      this.#resting.splice(at, 1);
+      if (idle.by === 'close') socket.destroy();
+      else socket.breakOff();
+    });
+  }
+
   /** The job that scrapes this agent, and what the server knows it by. */
   keyFor(agent: string): string | undefined {
     const { selections, scraper } = this.plan;
@@ -88,12 +118,11 @@ export class ScraperNode {
   }
 }
 
-/** One target of a Prometheus: a scrape each interval, over a connection that is kept. */
+/** One target of a Prometheus: a scrape each interval. */
 class Job {
   readonly #world: World;
   readonly #node: ScraperNode;
   readonly #selection: string;
-  #idle: VirtualSocket | undefined;
 
   constructor(world: World, node: ScraperNode, selection: string) {
     this.#world = world;
@@ -102,7 +131,6 @@ class Job {
   }
 
   run(process: Process, offsetMs: number): void {
-    this.#idle = undefined;
     const { intervalMs } = this.#node.plan;
     const { clock } = process;
     let dueMs = clock.monotonicMs() + offsetMs;
@@ -124,8 +152,7 @@ class Job {
     node.scrapes++;
     const request = this.#request();
     const exchange = new Exchange(clock, timeoutMs);
-    const response = await exchange.run(this.#idle, () => this.#dial(process), request);
-    this.#idle = undefined;
+    const response = await exchange.run(node.takeResting(), () => this.#dial(process), request);
     if (typeof response === 'string') {
       node.failures++;
       this.#failed(atMs);
@@ -142,7 +169,7 @@ class Job {
     // Parsing takes its time, and what is not in the database by the end of a process never will be.
     await clock.sleep(world.parseMs());
     if (!process.isAlive) return;
-    this.#idle = response.socket;
+    node.rest(response.socket);
     if (response.status === 200) this.#store(response, atMs, clock.nowMs());
     else this.#failed(atMs);
   }

@@ -2,6 +2,7 @@ import { hostSourceName, streamId } from '../../src/model/source.ts';
 import { runEvery } from '../../src/runtime/clock.ts';
 import type { Connection } from '../../src/runtime/connection.ts';
 import type { Listener, ListenOptions } from '../../src/runtime/listen.ts';
+import { restMs } from '../../src/server/delivery/cursor.ts';
 import type { Delivery } from '../../src/server/delivery/delivery.ts';
 import type { ScrapeConnection } from '../../src/server/delivery/scraper.ts';
 import type { WebOptions, WebServer } from '../../src/server/web/listener.ts';
@@ -280,10 +281,12 @@ export class ServerNode {
         });
       });
     });
-    spy(delivery, 'connectionEvent', (_, connection, { kind }) => {
+    spy(delivery, 'connectionEvent', (_, connection, event) => {
       const { socket } = this.#asked.get(connection) ?? {};
       const last = this.answers.findLast((answer) => answer.socket === socket);
-      if (kind !== 'reset' && last !== undefined) last.isConfirmedByEnd = true;
+      const restedMs = this.#world.timeline.nowMs - (last?.finishedMs ?? Number.POSITIVE_INFINITY);
+      const isRead = event.kind === 'fin' && event.isAcknowledged && restedMs >= restMs;
+      if (last !== undefined && (event.kind === 'half-closed' || isRead)) last.isConfirmedByEnd = true;
     });
   }
 

@@ -21,10 +21,11 @@ export type AnswerState =
   | { readonly kind: 'lost'; readonly how: Loss };
 
 /**
- * Why an answer was not confirmed: it was not sent whole; its connection ended within a second of its end, or later; the
- * server ended, or its clock was set; its Prometheus says that it did not store it.
+ * Why an answer was not confirmed: it was not sent whole; its connection was cut before it can have been read, or closed at
+ * once by a client that had read all of it, or it ended later; the server ended, or its clock was set; its Prometheus says that it
+ * did not store it.
  */
-export const losses = ['aborted', 'at once', 'at rest', 'restart', 'clock', 'refused'] as const;
+export const losses = ['aborted', 'cut', 'at once', 'at rest', 'restart', 'clock', 'refused'] as const;
 export type Loss = (typeof losses)[number];
 
 /** What can happen to an answer. The first two are the server's own doing. */
@@ -37,10 +38,14 @@ export const answerEvents = [
   'half-closed',
   /** The client has closed the connection after a second of rest, its kernel having acknowledged every byte. */
   'closed at rest',
-  /** The connection has ended in another way, after a second of rest. */
-  'ended at rest',
-  /** The connection has ended within a second of the answer's end. */
-  'ended at once',
+  /** The client has closed the connection and its kernel has not acknowledged every byte: it has gone before they came. */
+  'closed too early',
+  /** The connection has ended in another way, after a second of rest: an idle time-out on the way. */
+  'reset at rest',
+  /** The client has closed the connection within a second of the answer's end, its kernel having acknowledged every byte. */
+  'closed at once',
+  /** The connection has ended in another way within that second. */
+  'reset at once',
   'restarted',
   'clock stepped',
   /** Its receipt: Prometheus has stored it, or has read it and stored nothing. */
@@ -76,8 +81,10 @@ export const transitions: {
     'asked again': ['confirmed', 'advance', 'widen'],
     'half-closed': ['confirmed', 'advance', 'widen'],
     'closed at rest': ['confirmed', 'advance', 'widen'],
-    'ended at rest': ['at rest', 'count'],
-    'ended at once': ['at once', 'count', 'halve'],
+    'closed too early': ['cut', 'count'],
+    'reset at rest': ['at rest', 'count'],
+    'closed at once': ['at once', 'count', 'halve'],
+    'reset at once': ['cut', 'count', 'halve'],
     restarted: ['restart', 'count'],
     'clock stepped': ['clock', 'count'],
     stored: ['confirmed', 'advance', 'widen'],
@@ -129,13 +136,13 @@ export interface Assumed {
 }
 
 /**
- * How sure it is that a whole answer was read, although nothing confirms it. A Prometheus that is killed again and again by
- * an answer ends its connection at once: that says half as much as one that has rested.
+ * How sure it is that a whole answer was read, although nothing confirms it. One that is killed by its answers closes its
+ * connection at once; a line that is too slow cuts it, and its scrapes fail, which is seen there.
  */
 function weight({ state, sentAtMs }: Answer, nowMs: number): number {
   switch (state.kind) {
     case 'unconfirmed':
-      return nowMs - sentAtMs >= restMs ? weightRested : 1;
+      return nowMs - sentAtMs >= restMs ? weightRested : weightOfLost.cut;
     case 'lost':
       return weightOfLost[state.how];
     default:
@@ -143,10 +150,10 @@ function weight({ state, sentAtMs }: Answer, nowMs: number): number {
   }
 }
 
-const weightRested = 2;
+const weightRested = 8;
 const weightOfLost: { readonly [how in Loss]: number } = {
-  ...{ aborted: 0, clock: 0 },
-  ...{ 'at once': 1, restart: 1, refused: 1 },
+  ...{ aborted: 0, clock: 0, cut: 1 },
+  ...{ 'at once': 4, restart: 4, refused: 4 },
   'at rest': weightRested,
 };
 // Given twice.
@@ -375,7 +382,7 @@ export class Pace {
 export const samplesMaxDefault = 300_000;
 // The largest report fits.
 const samplesMaxLeast = limits.seriesMax;
-const answersMax = 16;
+const answersMax = 32;
 
 // Counts for nothing.
 const givenToSome: Omit<Answer, 'until'> = {

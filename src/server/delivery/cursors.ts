@@ -515,8 +515,9 @@ const keyOf = ({ space, text }: ScraperName): string => `${space}:${text}`;
 
 function answerEvent(event: ConnectionEvent, isRested: boolean): AnswerEvent {
   if (event.kind === 'half-closed') return 'half-closed';
-  if (!isRested) return 'ended at once';
-  return event.kind === 'fin' && event.isAcknowledged ? 'closed at rest' : 'ended at rest';
+  if (event.kind === 'reset') return isRested ? 'reset at rest' : 'reset at once';
+  if (!event.isAcknowledged) return 'closed too early';
+  return isRested ? 'closed at rest' : 'closed at once';
 }
 
 const beforeRestart = { state: { kind: 'unconfirmed' }, connection: undefined, request: -1 } as const;

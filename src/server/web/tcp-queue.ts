@@ -20,7 +20,10 @@ export class TcpQueues {
     this.#read = read;
   }
 
-  /** True where the table cannot be read or has no such connection. */
+  /**
+   * True where the table cannot be read. A connection that is not in it was reset, although Node may say that the client has
+   * closed it: after a pause of this process, a close that came first hides the reset behind it.
+   */
   isAcknowledged({ localPort, remotePort }: Ports): boolean {
     if (localPort === undefined || remotePort === undefined) return true;
     if (this.#bytes === undefined) {
@@ -29,7 +32,7 @@ export class TcpQueues {
         this.#bytes = undefined;
       });
     }
-    return (this.#bytes.get(portsKey(localPort, remotePort)) ?? 0) === 0;
+    return this.#bytes.size === 0 || this.#bytes.get(portsKey(localPort, remotePort)) === 0;
   }
 }
 
@@ -41,7 +44,6 @@ export function unacknowledgedBytes(tables: readonly string[]): Map<string, numb
     for (const [, local, remote, queue] of table.matchAll(
       /^ *\d+: [0-9A-F]+:([0-9A-F]{4}) [0-9A-F]+:([0-9A-F]{4}) [0-9A-F]{2} ([0-9A-F]{8}):/gm,
     )) {
-      if (queue === '00000000') continue;
       const key = portsKey(Number.parseInt(local!, 16), Number.parseInt(remote!, 16));
       bytes.set(key, (bytes.get(key) ?? 0) + Number.parseInt(queue!, 16));
     }

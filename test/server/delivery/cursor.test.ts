@@ -31,8 +31,10 @@ const rows: readonly [AnswerState, AnswerEvent, AnswerState, ...Effect[]][] = [
   [unconfirmed, 'asked again', confirmed, 'advance', 'widen'],
   [unconfirmed, 'half-closed', confirmed, 'advance', 'widen'],
   [unconfirmed, 'closed at rest', confirmed, 'advance', 'widen'],
-  [unconfirmed, 'ended at rest', lost('at rest'), 'count'],
-  [unconfirmed, 'ended at once', lost('at once'), 'count', 'halve'],
+  [unconfirmed, 'closed too early', lost('cut'), 'count'],
+  [unconfirmed, 'reset at rest', lost('at rest'), 'count'],
+  [unconfirmed, 'closed at once', lost('at once'), 'count', 'halve'],
+  [unconfirmed, 'reset at once', lost('cut'), 'count', 'halve'],
   [unconfirmed, 'restarted', lost('restart'), 'count'],
   [unconfirmed, 'clock stepped', lost('clock'), 'count'],
   [unconfirmed, 'stored', confirmed, 'advance', 'widen'],
@@ -85,19 +87,19 @@ class CursorHarness {
 
 test('what was given twice and had time to be read is not given a third time', () => {
   const world = new CursorHarness();
-  world.answer(1, 'ended at rest');
+  world.answer(1, 'reset at rest');
   assert.equal(world.moveOn(), undefined);
   assert.equal(world.cursor.sentMs(a), 1);
-  world.answer(2, 'ended at rest');
+  world.answer(2, 'reset at rest');
   assert.equal(world.moveOn(), 1);
   assert.equal(world.cursor.positionMs(a), 1);
   assert.equal(world.cursor.sentMs(a), 2);
-  world.answer(3, 'ended at rest');
+  world.answer(3, 'reset at rest');
   assert.equal(world.moveOn(), 2, 'new data always flow');
 });
 
 test('what was given and had no time to be read is given four times', () => {
-  for (const event of ['ended at once', 'restarted'] as const) {
+  for (const event of ['closed at once', 'restarted'] as const) {
     const world = new CursorHarness();
     for (const ms of [1, 2, 3]) {
       world.answer(ms, event);
@@ -106,6 +108,16 @@ test('what was given and had no time to be read is given four times', () => {
     world.answer(4, event);
     assert.equal(world.moveOn(), 1, event);
   }
+});
+
+test('what was cut off is given many times', () => {
+  const world = new CursorHarness();
+  for (let ms = 1; ms < 16; ms++) {
+    world.answer(ms, 'reset at once');
+    assert.equal(world.moveOn(), undefined, `${ms}`);
+  }
+  world.answer(16, 'reset at once');
+  assert.equal(world.moveOn(), 1);
 });
 
 test('what was not sent whole, or with times of another clock, was not given', () => {
@@ -121,7 +133,7 @@ test('what was not sent whole, or with times of another clock, was not given', (
 test('answers within one second of each other count once: they were for those who had given up meanwhile', () => {
   const world = new CursorHarness();
   for (let answer = 0; answer < 6; answer++) {
-    world.answer(1, 'ended at once');
+    world.answer(1, 'closed at once');
     world.nowMs -= 1000;
   }
   assert.equal(world.moveOn(), undefined);
@@ -129,7 +141,7 @@ test('answers within one second of each other count once: they were for those wh
 
 test('an answer that nothing has happened to counts as given once it has rested', () => {
   const world = new CursorHarness();
-  world.answer(1, 'ended at rest');
+  world.answer(1, 'reset at rest');
   world.answer(2);
   assert.equal(world.cursor.moveOn(world.nowMs + 999).length, 0);
   assert.equal(world.moveOn(), 1);
@@ -138,7 +150,7 @@ test('an answer that nothing has happened to counts as given once it has rested'
 test('each stream moves on by itself', () => {
   const world = new CursorHarness();
   const answers = [new Map([[a, 1]]), new Map([[b, 5]]), new Map([[a, 2]])];
-  for (const until of answers) world.answer(0, 'ended at rest').until = until;
+  for (const until of answers) world.answer(0, 'reset at rest').until = until;
   world.cursor.answers = answers.map((until, at) => ({
     ...{ state: lost('at rest'), connection: connect(), request: at, sentAtMs: at * 1000, until },
   }));
@@ -157,7 +169,7 @@ test('a confirmed answer moves the position, and never back', () => {
 
 test('what a lost answer had given is remembered through a smaller one', () => {
   const world = new CursorHarness();
-  world.answer(4, 'ended at rest');
+  world.answer(4, 'reset at rest');
   world.answer(1, 'asked again');
   assert.equal(world.cursor.positionMs(a), 1);
   assert.equal(world.cursor.sentMs(a), 4);
@@ -179,15 +191,15 @@ test('from the oldest of several: what the others had may be there, what was giv
   const [slow, fast, own] = [new CursorHarness(), new CursorHarness(), new CursorHarness()];
   slow.answer(1, 'asked again');
   fast.answer(7, 'asked again');
-  for (const ms of [8, 9]) fast.answer(ms, 'ended at rest');
+  for (const ms of [8, 9]) fast.answer(ms, 'reset at rest');
   own.answer(3, 'asked again');
-  own.answer(4, 'ended at rest');
+  own.answer(4, 'reset at rest');
   const cursors = [slow, fast, own].map(({ cursor }) => cursor.copy());
   own.cursor.startAtOldestOf(cursors, own.cursor.copy());
   assert.equal(own.cursor.positionMs(a), 1);
   assert.equal(own.cursor.sentMs(a), 9);
   assert.equal(own.moveOn(), undefined);
-  own.answer(5, 'ended at rest');
+  own.answer(5, 'reset at rest');
   assert.equal(own.moveOn(), 4);
 });
 
@@ -203,12 +215,12 @@ test('a step of the clock backwards takes the positions with it, one forwards do
 test('answers are bounded where single streams are given in turn', () => {
   const world = new CursorHarness();
   for (let at = 0; at < 50; at++) {
-    const answer = world.answer(0, 'ended at once');
+    const answer = world.answer(0, 'reset at once');
     answer.until = new Map([[`s${at}` as typeof a, 1]]);
     world.cursor.answers.push(answer);
   }
-  world.answer(1, 'ended at once');
-  assert.ok(world.cursor.answers.length <= 16);
+  world.answer(1, 'reset at once');
+  assert.ok(world.cursor.answers.length <= 32);
 });
 
 test('K is three times what comes in, halved by an abort, doubled by a confirmation', () => {

@@ -122,10 +122,10 @@ test('how a connection ends, and after how long, says whether its last answer wa
     [{ kind: 'half-closed' }, 0, 'confirmed p'],
     [{ kind: 'fin', isAcknowledged: true }, 1000, 'confirmed p'],
     [{ kind: 'fin', isAcknowledged: true }, 999, 'lost p at once'],
-    [{ kind: 'fin', isAcknowledged: false }, 1000, 'lost p at rest'],
-    [{ kind: 'fin', isAcknowledged: false }, 999, 'lost p at once'],
+    [{ kind: 'fin', isAcknowledged: false }, 1000, 'lost p cut'],
+    [{ kind: 'fin', isAcknowledged: false }, 999, 'lost p cut'],
     [{ kind: 'reset' }, 1000, 'lost p at rest'],
-    [{ kind: 'reset' }, 999, 'lost p at once'],
+    [{ kind: 'reset' }, 999, 'lost p cut'],
   ];
   for (const [end, restMs, event] of ends) {
     const world = new CursorsHarness();
@@ -195,7 +195,7 @@ test('a scraper that is killed by its answers is given them more often', async (
     const connection = connect();
     assert.deepEqual(world.scrape(connection), [ms], `kill ${kill}`);
     await world.clock.advance(100);
-    world.end(connection, 'reset');
+    world.end(connection, 'fin');
     await world.clock.advance(15_000);
   }
   assert.deepEqual(world.scrape(connect()), []);

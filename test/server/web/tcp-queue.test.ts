@@ -7,8 +7,8 @@ import { portOf } from '../../support/sockets.ts';
 import { until } from './http-harness.ts';
 
 test('what the kernel has not got acknowledged is seen, until the peer reads', { timeout: 20_000 }, async () => {
-  const queues = new TcpQueues();
   for (const host of ['127.0.0.1', '::']) {
+    const queues = new TcpQueues();
     const server = createServer();
     server.listen(0, host);
     await once(server, 'listening');
@@ -30,11 +30,27 @@ test('what the kernel has not got acknowledged is seen, until the peer reads', {
   }
 });
 
-test('a connection without ports, or that is in no table, counts as acknowledged', () => {
+test('a connection without ports, or where there is no table, counts as acknowledged', () => {
   const queues = new TcpQueues();
   assert.equal(queues.isAcknowledged({}), true);
   assert.equal(queues.isAcknowledged({ localPort: 1, remotePort: undefined }), true);
-  assert.equal(queues.isAcknowledged({ localPort: 1, remotePort: 2 }), true);
+  assert.equal(new TcpQueues(() => ['', '']).isAcknowledged({ localPort: 1, remotePort: 2 }), true);
+});
+
+test('a connection that was reset counts as not acknowledged', { timeout: 20_000 }, async () => {
+  const queues = new TcpQueues();
+  const server = createServer();
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const peer = connect(portOf(server), '127.0.0.1');
+  const [socket] = (await once(server, 'connection')) as [Socket];
+  const { localPort, remotePort } = socket;
+  assert.equal(queues.isAcknowledged({ localPort, remotePort }), true);
+  socket.on('error', () => {});
+  peer.resetAndDestroy();
+  await until(() => !queues.isAcknowledged({ localPort, remotePort }));
+  socket.destroy();
+  server.close();
 });
 
 // https://docs.kernel.org/networking/proc_net_tcp.html: local port 9733 is 2605, remote port 48879 BEEF.
