@@ -27,13 +27,13 @@ export async function run(
   const { server, address, spoolDir } = settings;
   let key = settings.key;
   const folder = spoolDir === undefined ? undefined : await openFolder(spoolDir, { clock, log });
+  const usable = { ...settings, spoolDir: folder && spoolDir };
   const agent = new Agent({
-    ...{ clock, log, random: Math.random },
-    settings: { ...settings, spoolDir: folder && spoolDir },
+    ...{ settings: usable, clock, log, random: Math.random },
     boot: bootClock(clock, () => uptime() * 1000),
     disk: folder?.disk,
     dial: dialLastGood((options) => dial({ ...server, ...options, psk: key, timeoutMs: dialTimeoutMs })),
-    hostId: hostId({ ...settings, randomBytes }),
+    hostId: hostId({ ...usable, randomBytes }),
     newSampler: (counters) => newSampler(options, { clock, log, counters }),
     onState(state) {
       const line = linkLine(address, state);

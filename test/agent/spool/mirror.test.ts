@@ -57,9 +57,9 @@ class Agent {
     return this.mirror.state.kind;
   }
 
-  /** The next process, on the same disk. */
+  /** The next process, on the same disk. The timers of this one fire no more. */
   next(setting: Setting = {}): Promise<Agent> {
-    return Agent.start(this.disk, { clock: this.clock, ...setting });
+    return Agent.start(this.disk, { clock: new VirtualClock(this.clock.nowMs()), ...setting });
   }
 
   async begin(epoch: number): Promise<this> {
@@ -413,7 +413,7 @@ test('a full disk: memory keeps all, one warning, it goes on by itself when ther
   assert.ok(agent.spool.unwrittenCount >= 55);
   assert.equal(agent.counters.spoolUnwrittenReports, agent.spool.unwrittenCount);
   assert.deepEqual(agent.delivered(), reports, 'nothing is lost');
-  const onDisk = (await Agent.start(disk.copy(), { clock: agent.clock })).delivered();
+  const onDisk = (await Agent.start(disk.copy(), { clock: new VirtualClock(agent.clock.nowMs()) })).delivered();
   assert.ok(onDisk.length >= 20 && onDisk.length < 30);
   assert.deepEqual(onDisk, reports.slice(0, onDisk.length), 'the disk holds what it took');
 
@@ -476,6 +476,72 @@ test('after a sync that failed all of the file is written again: the kernel call
   const next = await agent.next();
   assert.deepEqual(next.delivered(), reports);
   assert.deepEqual(next.log.lines, []);
+});
+
+test('a slow disk that then fails has been in trouble since it was slow, and both are said', async () => {
+  const disk = new MemoryDisk();
+  const agent = await (await Agent.start(disk)).begin(1);
+  disk.stall('write');
+  const stalledMs = agent.clock.nowMs();
+  await agent.live(30 * second);
+  disk.broken.add('write');
+  disk.goOn();
+  await agent.live(5 * second);
+  assert.deepEqual(agent.mirror.state, { kind: 'failing', sinceMs: stalledMs, reason: 'EIO: i/o error, write' });
+  disk.broken.clear();
+  await agent.live(20 * second);
+  assert.equal(agent.state, 'ok');
+  assert.equal(agent.log.lines.length, 3);
+  assert.match(agent.log.lines[2]!, /disk ok after (3\d|4\d)\.\d s of failures; up to \d+ reports were in memory only/);
+});
+
+test('what a disk lacks after a while is written in pieces', async () => {
+  const disk = new MemoryDisk();
+  const agent = await Agent.start(disk);
+  agent.maker.grow(2000);
+  await agent.begin(1);
+  disk.stall('write');
+  for (let report = 0; report < 60; report++) {
+    const values = Array.from({ length: 2000 }, (_, series) => Math.sin(report * series));
+    agent.spool.append(agent.maker.make(values), agent.clock.nowMs());
+  }
+  const before = disk.callCounts.write;
+  let longest = 0;
+  const { write } = disk;
+  disk.write = (name, position, bytes) => {
+    longest = Math.max(longest, bytes.length);
+    return write.call(disk, name, position, bytes);
+  };
+  disk.goOn();
+  await settle();
+  assert.equal(agent.spool.unwrittenCount, 0);
+  assert.ok(disk.bytes > 1_000_000, `${disk.bytes}`);
+  assert.ok(disk.callCounts.write - before >= disk.bytes / (512 * 1024));
+  assert.ok(longest < 512 * 1024, `${longest}`);
+});
+
+test('what was acknowledged and is torn off is no loss', async () => {
+  const disk = new MemoryDisk();
+  const agent = await Agent.start(disk, { bytesMax: 1024 * 1024 });
+  agent.maker.grow(500);
+  await agent.begin(1);
+  while (segmentFiles(disk).length < 2) await agent.append(1);
+  const { firstSeq } = agent.spool.segments[1]!;
+  await agent.acknowledge(1, firstSeq - 2);
+  await agent.close();
+  const whole = disk.bytesOf(firstFile);
+  // The last report but one is acknowledged, the last is not.
+  for (const [lost, kept] of [
+    [0, 0],
+    [1, 1],
+    [1, 100],
+    [1, 20_000],
+  ] as const) {
+    disk.put(firstFile, whole.subarray(0, whole.length - kept));
+    const next = await agent.next();
+    assert.equal(next.counters.reportsDropped.disk, lost, `without the last ${kept} bytes`);
+    assert.equal(next.drops.length, lost);
+  }
 });
 
 test('a file that fails does not keep the others from being written, and a full disk is emptied first', async () => {
@@ -587,11 +653,16 @@ test('closing waits for a disk that stalls for some seconds, and says how many r
   assert.deepEqual(await closing, { unwrittenReports: 3, isIdle: false });
   assert.ok(closedAfterMs !== undefined && closedAfterMs <= 2 * second, `${closedAfterMs}`);
   assert.equal(agent.clock.timers, 0);
-  assert.deepEqual((await Agent.start(disk.copy(), { clock: agent.clock })).delivered(), reports);
+  assert.deepEqual(
+    (await Agent.start(disk.copy(), { clock: new VirtualClock(agent.clock.nowMs()) })).delivered(),
+    reports,
+  );
   // The call that hung may end while the process lives: nothing follows it.
   const { write } = disk.callCounts;
+  disk.broken.add('write');
   disk.goOn();
-  await agent.clock.advance(minute);
+  await settle();
+  assert.equal(agent.clock.timers, 0);
   assert.equal(disk.callCounts.write, write);
 });
 
@@ -601,6 +672,7 @@ for (const call of ['list', 'read'] as const) {
     const first = await (await Agent.start(disk)).begin(1);
     const reports = await first.append(3);
     await first.close();
+    disk.put(secondFile, disk.bytesOf(firstFile));
     disk.stall(call);
     const agent = new Agent(disk, { clock: first.clock });
     const loading = agent.spool.load();
@@ -616,12 +688,14 @@ for (const call of ['list', 'read'] as const) {
     await agent.begin(2);
     const later = await agent.live(minute);
     assert.deepEqual(agent.delivered(), later);
-    assert.deepEqual(segmentFiles(disk), [firstFile], 'no number is taken that another file may have');
+    assert.deepEqual(segmentFiles(disk), [firstFile, secondFile], 'no number is taken that another file may have');
+    assert.equal(disk.underWayMax, 1);
 
     disk.goOn();
     await agent.live(20 * second);
     assert.equal(agent.state, 'ok');
-    assert.deepEqual(segmentFiles(disk), [firstFile, secondFile]);
+    assert.deepEqual(segmentFiles(disk), [firstFile, secondFile, '000000000003.spool']);
+    await disk.remove(secondFile);
     // The offset of the first epoch was not read either.
     const delivered = (await agent.next()).delivered();
     assert.deepEqual(
