@@ -40,11 +40,6 @@ function importsOf(path: string, text: string): Pick<Source, 'imports' | 'types'
 
 const sources = sourcesBelow('src');
 
-// What does not keep to the rules yet.
-const exceptions = new Set([
-  'test/simulation/agent-node.ts → test/simulation/world.ts → test/simulation/agent-node.ts',
-]);
-
 test('the sources are found, and what they import', () => {
   assert.ok(sources.length > 30);
   const found = importsOf(
@@ -140,10 +135,7 @@ test('the stretches of the way meet in wire-up.ts', () => {
       if (!allowed.some((pattern) => pattern.test(name))) found.push(`${path} imports ${name}`);
     }
   }
-  assert.deepEqual(
-    found.filter((each) => !exceptions.has(each)),
-    [],
-  );
+  assert.deepEqual(found, []);
 });
 
 test('no file imports itself by way of others', () => {
@@ -162,7 +154,7 @@ test('no file imports itself by way of others', () => {
   };
   const circles = files.map(({ path }) => circleFrom(path, [])?.join(' → ') ?? '');
   assert.deepEqual(
-    circles.filter((circle) => circle !== '' && !exceptions.has(circle)),
+    circles.filter((circle) => circle !== ''),
     [],
   );
   assert.ok(done.has('scripts/compile.mjs') && done.has('test/tidy.test.ts') && done.has('src/agent/main.ts'));

@@ -6,8 +6,15 @@ import { dialInTurn, dialLastGood } from '../../src/runtime/dial.ts';
 import { SpoolVolume } from './disk.ts';
 import { Host, Process } from './machine.ts';
 import { dialVirtual, Line } from './network.ts';
+import type { ServerNode } from './server-node.ts';
+import type { Surroundings } from './surroundings.ts';
 import { type Instant, SeriesNames, SyntheticHost } from './synthetic-host.ts';
-import { nameOf, type World } from './world.ts';
+
+interface World extends Surroundings {
+  readonly server: ServerNode;
+  /** This history is outside of what is promised. */
+  beyond(why: string): void;
+}
 
 export interface AgentPlan {
   readonly name: string;
@@ -41,6 +48,10 @@ export interface SampledReport {
   refusedAs: string | undefined;
   /** The agent's process or host ended in a way that may have taken it along. */
   lostWith: string | undefined;
+}
+
+export function nameOf({ agent, epoch, seq }: SampledReport): string {
+  return `${agent.plan.name} ${epoch.id}/${seq}`;
 }
 
 interface Run {

@@ -1,8 +1,26 @@
-import { type AgentNode, agentLosses, type SampledReport } from './agent-node.ts';
+import { type AgentNode, agentLosses, nameOf, type SampledReport } from './agent-node.ts';
 import { epochMs } from './machine.ts';
 import type { ScraperNode } from './scraper-node.ts';
-import type { Answer } from './server-node.ts';
-import { nameOf, type World } from './world.ts';
+import type { Answer, ServerNode } from './server-node.ts';
+import type { Timeline } from './timeline.ts';
+
+/** A history that has ended. */
+interface World {
+  readonly timeline: Timeline;
+  readonly agents: readonly AgentNode[];
+  readonly server: ServerNode;
+  readonly scrapers: readonly ScraperNode[];
+  /** When the server's state was written, and when it ended. */
+  readonly stateWrites: readonly number[];
+  readonly serverEnds: readonly number[];
+  /** Connections that the server ended, by reason. */
+  readonly ends: ReadonlyMap<string, number>;
+  readonly isClockUnsure: boolean;
+  readonly isWithin: boolean;
+  refusalOf(scraper: ScraperNode, series: string, timeMs: number): string | undefined;
+  beyond(why: string): void;
+  violated(what: string): void;
+}
 
 /**
  * What a history came to, when everything has been put right and there was time to deliver: each report that was made is

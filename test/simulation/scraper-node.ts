@@ -1,9 +1,21 @@
 import type { Clock } from '../../src/runtime/clock.ts';
 import { Host, Process } from './machine.ts';
 import { dialVirtual, Line, type VirtualSocket } from './network.ts';
-import { PrometheusModel, parseExposition } from './prometheus-model.ts';
+import { type ParsedSample, PrometheusModel, parseExposition, type Refusal } from './prometheus-model.ts';
+import type { ServerNode } from './server-node.ts';
+import type { Surroundings } from './surroundings.ts';
 import type { Request } from './web-node.ts';
-import type { World } from './world.ts';
+
+interface World extends Surroundings {
+  readonly server: ServerNode;
+  readonly onScrape: ((scrape: Scrape) => void) | undefined;
+  checkBody(scraper: ScraperNode, samples: readonly ParsedSample[]): void;
+  /** How long Prometheus takes to parse an answer. */
+  parseMs(): number;
+  stored(answerId: number): void;
+  refusedWhole(answerId: number): void;
+  refused(scraper: ScraperNode, reason: Refusal['reason'], sample: Refusal['sample']): void;
+}
 
 export interface ScraperPlan {
   /** Of the Prometheus; two may send the same `scraper=`. */

@@ -5,14 +5,24 @@ import type { Listener, ListenOptions } from '../../src/runtime/listen.ts';
 import { restMs } from '../../src/server/delivery/cursor.ts';
 import type { Delivery } from '../../src/server/delivery/delivery.ts';
 import type { ScrapeConnection } from '../../src/server/delivery/scraper.ts';
+import type { ReceivedReport } from '../../src/server/delivery/store.ts';
 import type { WebOptions, WebServer } from '../../src/server/web/listener.ts';
 import { Server } from '../../src/server/wire-up.ts';
 import { serverSettings } from '../support/server-settings.ts';
 import { StateVolume } from './disk.ts';
 import { Host, Process } from './machine.ts';
-import { Ports, type VirtualSocket } from './network.ts';
+import { type Line, Ports, type VirtualSocket } from './network.ts';
+import type { Surroundings } from './surroundings.ts';
 import { openVirtualWeb, type Request } from './web-node.ts';
-import type { World } from './world.ts';
+
+interface World extends Surroundings {
+  readonly lines: readonly Line[];
+  received(agentName: string, report: ReceivedReport, outcome: string): void;
+  /** A connection of an agent was ended by the server. */
+  ended(reason: string): void;
+  stateWritten(composedMs: number): void;
+  serverEnded(): void;
+}
 
 export interface ServerPlan {
   readonly windowMs: number;

@@ -1,7 +1,7 @@
 import type { Log } from '../../src/runtime/log.ts';
 import type { ReceivedReport } from '../../src/server/delivery/store.ts';
 import { Random } from '../support/random.ts';
-import { AgentNode, type SampledReport } from './agent-node.ts';
+import { AgentNode, nameOf } from './agent-node.ts';
 import { judge } from './judge.ts';
 import type { Process } from './machine.ts';
 import type { Line } from './network.ts';
@@ -371,10 +371,6 @@ export class World {
       });
     }
   }
-}
-
-export function nameOf({ agent, epoch, seq }: SampledReport): string {
-  return `${agent.plan.name} ${epoch.id}/${seq}`;
 }
 
 function stackOf(error: unknown): string {
