@@ -51,7 +51,7 @@ test('a reload opens the files of the kernel anew', async (context) => {
   assert.ok(openBelow(procfs).length > 0, 'they are kept open');
   lifecycle.reload();
   assert.deepEqual(openBelow(procfs), []);
-  assert.match(log.lines.at(-1) ?? '', /^info: reloaded: /);
+  assert.match(log.lines.at(-1) ?? '', /^info: reloaded the key/);
   await stop();
 });
 
