@@ -72,8 +72,13 @@ export function offsetMeasured(baseMs: number, measured: ServerAhead): number {
  */
 export function offsetOfNext(baseMs: number, measured: ServerAhead, knownMs: number): number {
   const carriedOnMs = Math.round(knownMs - baseMs);
-  return measured.isExact ? Math.max(offsetMeasured(baseMs, measured), carriedOnMs) : carriedOnMs;
+  if (!measured.isExact) return carriedOnMs;
+  const offsetMs = offsetMeasured(baseMs, measured);
+  return carriedOnMs > offsetMs + goneBackMsMax ? carriedOnMs : offsetMs;
 }
+
+// Two reports are never as close as this.
+const goneBackMsMax = limits.intervalMsMin / 2;
 
 /** One server's clock, over all connections to it. */
 export class ServerClock {

@@ -284,7 +284,7 @@ export class ServerConnection {
     const offsetMs = knownMs === undefined ? offsetMeasured(baseMs, measured) : offsetOfNext(baseMs, measured, knownMs);
     if (epoch === spool.epoch) counters.clockOffsetMs = offsetMs;
     await spool.fixOffset(receiver, epoch, offsetMs);
-    if (offsetMs === 0) return;
+    if (Math.abs(offsetMs) <= limits.clockOffsetIgnoredMs) return;
     const way = offsetMs > 0 ? 'behind' : 'ahead of';
     log.warn(
       `the clock of this host is ${secondsText(Math.abs(offsetMs))} ${way} the server's; times are corrected. ` +
@@ -330,7 +330,6 @@ export class ServerConnection {
       void spool.fixOffset(receiver, epoch, offsetMs);
       if (epoch === spool.epoch) counters.clockOffsetMs = offsetMs;
     }
-    receiver.serverAheadMs = measured.aheadMs;
     poison.clockStepped();
     counters.serverClockSteps++;
     onClockStep();

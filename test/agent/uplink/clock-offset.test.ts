@@ -95,4 +95,6 @@ test("the next epoch carries the last one's offset on; what is measured may set 
   assert.equal(offsetOfNext(5000, quick(6900), 8000), 3000, 'by itself no offset: times would go back by 3 s');
   assert.equal(offsetOfNext(5000, quick(8100), 8000), 3100);
   assert.equal(offsetOfNext(5000, quick(5500), 4500), 0);
+  assert.equal(offsetOfNext(5000, quick(5500), 5050), 0, 'less than the shortest interval is no step back');
+  assert.equal(offsetOfNext(5000, quick(5500), 5051), 51);
 });
