@@ -6,7 +6,7 @@ import { type Log, onceAMinute, type SeldomLog } from '../runtime/log.ts';
 import { version } from '../runtime/version.ts';
 import { plural, reasonOf, secondsText } from '../runtime/words.ts';
 import { AgentsLog } from './agents-log.ts';
-import { Delivery } from './delivery/delivery.ts';
+import { Delivery, type DeliveryOptions } from './delivery/delivery.ts';
 import type { StateDisk } from './delivery/state-file.ts';
 import { Exposition } from './exposition/exposition.ts';
 import { Admission } from './ingest/admission.ts';
@@ -80,7 +80,10 @@ export class Server {
     this.#seldom = onceAMinute(log, clock);
     this.#keyRing = new KeyRing(settings.fleetKeys, settings.revoked);
     this.metrics = new ServerMetrics(new Registry(), { version, gauges: () => serverGauges(this.#sources) });
-    this.delivery = newDelivery(parts, { metrics: this.metrics, seldom: this.#seldom });
+    this.delivery = newDelivery(parts, {
+      ...{ metrics: this.metrics, seldom: this.#seldom },
+      lookAtClock: () => this.#lookAtClock(),
+    });
     const startedAtMs = clock.nowMs();
     this.#sources = {
       ...{ clock, delivery: this.delivery, version, startedAtMs, windowMs, memoryBytesMax },
@@ -104,7 +107,6 @@ export class Server {
       const agents = await this.#openIngest();
       this.#closing.push(() => agents.close());
       const tidying = runEvery(clock, tidyEveryMs, () => {
-        this.#lookAtClock();
         this.delivery.tidy();
         this.#agentsLog.look(this.delivery.store.agents, clock.monotonicMs());
         this.#serverClock.compare(this.delivery.store.agents.values());
@@ -218,13 +220,18 @@ export class Server {
 /** Delivery, with every event counted, and in the log where a person should do something. */
 function newDelivery(
   { settings, clock, log, disk, loop }: ServerParts,
-  { metrics, seldom }: { readonly metrics: ServerMetrics; readonly seldom: SeldomLog },
+  {
+    metrics,
+    seldom,
+    lookAtClock,
+  }: Pick<DeliveryOptions, 'lookAtClock'> & {
+    readonly metrics: ServerMetrics;
+    readonly seldom: SeldomLog;
+  },
 ): Delivery {
   const { stateDir, windowMs, memoryBytesMax } = settings;
   return new Delivery({
-    clock,
-    windowMs,
-    disk,
+    ...{ clock, windowMs, disk, lookAtClock },
     store: {
       memoryBytesMax,
       forgetAfterMs: 24 * 3_600_000,

@@ -98,3 +98,35 @@ test('a report that leaves the window before its scraper has fetched it is logge
   );
   await server.stop();
 });
+
+test('the clock is set: whoever looks first, a scrape too, finds nothing old; positions and acks follow', async () => {
+  for (const stepMs of [7_200_000, -7_200_000]) {
+    const { clock, log, server } = wired();
+    const { delivery } = server;
+    await server.start();
+    const agent = new TestAgent({ clock, delivery }, agentId('web-1')!);
+    const name = { space: 'param', text: 'prometheus-a' } as const;
+    const connection = { address: '192.0.2.9' };
+    const open = async () => (await delivery.openScrape({ name, selection: [], connection, timeoutMs: 10_000 }))!;
+    agent.report();
+    (await open()).finish();
+    await clock.advance(5000);
+    (await open()).finish();
+    const { drops } = agent.record;
+    for (let report = 0; report < 3; report++) {
+      agent.report();
+      await clock.advance(1000);
+    }
+    clock.step(stepMs);
+    (await open()).finish();
+    assert.deepEqual(drops.all, [], 'it is not older by that');
+    assert.equal(server.status().clock.steps, 1);
+    const steps = log.lines.filter((line) =>
+      /the clock of this host was set (forwards|back) by 7200.0 s; 0 conn/.test(line),
+    );
+    assert.equal(steps.length, 1, log.lines.join('\n'));
+    // Of what was not acknowledged nothing is known any more: it comes again, and is given.
+    assert.equal(agent.record.received?.seq, 1);
+    await server.stop();
+  }
+});

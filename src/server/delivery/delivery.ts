@@ -88,6 +88,7 @@ export class Delivery {
    */
   async openScrape(request: ScrapeRequest): Promise<Scrape | undefined> {
     const { clock, windowMs, turn } = this.#options;
+    this.#options.lookAtClock();
     const nowMs = clock.nowMs();
     const monotonicMs = clock.monotonicMs();
     const { opened, changes } = this.#cursors.open(
@@ -168,6 +169,7 @@ export class Delivery {
 
   /** What has left the windows, cursors out of use, agents long gone. Called once in a while. */
   tidy(): void {
+    this.#options.lookAtClock();
     const forgotten = this.store.tidy();
     this.#forgotten(forgotten);
     // Cursors that have just stopped to hold acks, and a first wait that is over, give no event of their own.
@@ -291,6 +293,8 @@ export interface DeliveryOptions {
   /** Where cursors are kept; undefined: in memory alone. */
   readonly disk: StateDisk | undefined;
   readonly store: Pick<StoreOptions, 'memoryBytesMax' | 'forgetAfterMs' | 'onReport' | 'onEvict'>;
+  /** Looks whether the wall clock was set, before the age of anything is judged by it; it may call `clockStepped`. */
+  lookAtClock(): void;
   /** Lets the event loop turn, so that agents are heard while a large scrape is put together. */
   turn(): Promise<void>;
   /** Something has become of an answer, or of a scraper: to be counted, and said where a person should do something. */

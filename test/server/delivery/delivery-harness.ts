@@ -113,6 +113,7 @@ export class DeliveryHarness {
         onReport: (outcome) => this.events.push(outcome),
         onEvict: (reason, unscraped) => this.events.push(`evicted ${reason}${unscraped ? ' unscraped' : ''}`),
       },
+      lookAtClock: () => {},
       turn: async () => this.onTurn(),
       onCursorChange: (change) => {
         this.events.push(change.kind === 'lost' ? `lost ${change.how}` : change.kind);
