@@ -61,19 +61,20 @@ function decode<M extends { readonly kind: string }>(payload: Uint8Array, table:
 }
 
 /**
- * A report's payload without its source, number and time, for whoever keeps these elsewhere: it is decoded as number 1 of
- * source 0 at time 0. These are a dozen bytes of a report that has some hundreds.
+ * Writes a report's payload without its source, number and time, for whoever keeps these elsewhere: it is decoded as number
+ * 1 of source 0 at time 0. These are a dozen bytes of a report that has some hundreds. Returns where it ends.
  */
-export function bareReport(payload: Uint8Array): Uint8Array {
+export function writeBareReport(to: Uint8Array, start: number, payload: Uint8Array): number {
   const arrayEnd = payload[0] === 0xdd ? 5 : payload[0] === 0xdc ? 3 : 1;
   const sourceAt = scalarEnd(payload, arrayEnd);
-  let pairsAt = sourceAt;
-  for (const _ of ['source', 'seq', 'timeMs']) pairsAt = scalarEnd(payload, pairsAt);
-  const bare = new Uint8Array(sourceAt + 3 + payload.length - pairsAt);
-  bare.set(payload.subarray(0, sourceAt));
-  bare.set([0, 1, 0], sourceAt);
-  bare.set(payload.subarray(pairsAt), sourceAt + 3);
-  return bare;
+  const pairsAt = scalarEnd(payload, scalarEnd(payload, scalarEnd(payload, sourceAt)));
+  let at = start;
+  for (let from = 0; from < sourceAt; from++) to[at++] = payload[from]!;
+  to[at++] = 0;
+  to[at++] = 1;
+  to[at++] = 0;
+  to.set(payload.subarray(pairsAt), at);
+  return at + payload.length - pairsAt;
 }
 
 /**

@@ -403,42 +403,42 @@ function readLabels(flat: readonly unknown[]): Labels {
 /** Appends the family's groups: `[name, type, help, divisor, group…]`. */
 function readFamily(fields: readonly unknown[], groups: SeriesGroup[]): void {
   const name = string(fields[0], 'schema family name');
-  const what = `schema family ${shown(name)}`;
-  const type = string(fields[1], `${what}, type`);
-  const help = string(fields[2], `${what}, help`);
-  const divisor = integer(fields[3], `${what}, divisor`, anyInteger);
+  const field = (rest: string) => () => `schema family ${shown(name)}${rest}`;
+  const type = string(fields[1], field(', type'));
+  const help = string(fields[2], field(', help'));
+  const divisor = integer(fields[3], field(', divisor'), anyInteger);
   const metricType = metricTypes.find((known) => known === type);
-  if (metricType === undefined) throw refusal('schema', `${what}, type`, shown(type), metricTypes.join(' or '));
+  if (metricType === undefined) throw refusal('schema', field(', type'), shown(type), metricTypes.join(' or '));
   if (divisor < 1 || divisor > limits.divisorMax) {
-    throw refusal('schema', `${what}, divisor`, divisor, `1 to ${limits.divisorMax}`);
+    throw refusal('schema', field(', divisor'), divisor, `1 to ${limits.divisorMax}`);
   }
   // A family without a series says nothing, and each would cost memory that no count of series bounds.
-  if (fields.length < 5) throw refusal('schema', `${what}, groups`, 'missing', '1 or more');
+  if (fields.length < 5) throw refusal('schema', field(', groups'), 'missing', '1 or more');
   const family: Family = { name, type: metricType, help, divisor };
-  for (let at = 4; at < fields.length; at++) {
-    groups.push(readGroup(family, array(fields[at], `${what}, group ${at - 3}`), `${what}, group ${at - 3}`));
-  }
+  for (let at = 4; at < fields.length; at++) groups.push(readGroup(family, fields[at], at - 3));
 }
 
-/** `[suffix, labelNames, seriesCount, labelValues]` */
-function readGroup(family: Family, fields: readonly unknown[], what: string): SeriesGroup {
+/** `[suffix, labelNames, seriesCount, labelValues]`; `number` counts the family's groups, for error messages. */
+function readGroup(family: Family, value: unknown, number: number): SeriesGroup {
+  const field = (rest: string) => () => `schema family ${shown(family.name)}, group ${number}${rest}`;
+  const fields = array(value, field(''));
   if (fields.length !== groupFieldCount) {
-    throw refusal('bad-message', what, `${fields.length} fields`, `${groupFieldCount}`);
+    throw refusal('bad-message', field(''), `${fields.length} fields`, `${groupFieldCount}`);
   }
-  const suffix = string(fields[0], `${what}, suffix`);
-  const labelNames = strings(fields[1], `${what}, labelNames`);
-  const seriesCount = integer(fields[2], `${what}, seriesCount`, anyInteger);
-  const labelValues = strings(fields[3], `${what}, labelValues`);
+  const suffix = string(fields[0], field(', suffix'));
+  const labelNames = strings(fields[1], field(', labelNames'));
+  const seriesCount = integer(fields[2], field(', seriesCount'), anyInteger);
+  const labelValues = strings(fields[3], field(', labelValues'));
   const known = suffixesOf(family.type);
   if (!known.some((each) => each.suffix === suffix)) {
     const expected = known.map((each) => JSON.stringify(each.suffix)).join(' or ');
-    throw refusal('schema', `${what}, suffix`, shown(suffix), `${expected} for a ${family.type}`);
+    throw refusal('schema', field(', suffix'), shown(suffix), `${expected} for a ${family.type}`);
   }
-  if (seriesCount < 1) throw refusal('schema', `${what}, seriesCount`, seriesCount, '1 or more');
+  if (seriesCount < 1) throw refusal('schema', field(', seriesCount'), seriesCount, '1 or more');
   const expectedValues = seriesCount * labelNames.length;
   if (labelValues.length !== expectedValues) {
     const expected = `${expectedValues}: ${seriesCount} series of ${labelNames.length} labels`;
-    throw refusal('schema', `${what}, labelValues`, `${labelValues.length} strings`, expected);
+    throw refusal('schema', field(', labelValues'), `${labelValues.length} strings`, expected);
   }
   return { family, suffix, labelNames, seriesCount, labelValues };
 }

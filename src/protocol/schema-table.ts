@@ -125,8 +125,8 @@ export class DeclaredSource implements Source {
   /** What a line has beside the name, the series' own labels. */
   readonly #lineBytes: number;
   #state: Sums = noSums;
-  /** Whose series have a name (that of the family and the suffix), while something is being declared. */
-  #owners: Map<string, Family> | undefined;
+  /** By their names, the families whose series have suffixes, while something is being declared. */
+  #suffixed: Map<string, Family> | undefined;
   /** By such a name, once one has been declared again. */
   #series: Map<string, Set<string>> | undefined;
   #lastTimeMs = Number.NEGATIVE_INFINITY;
@@ -177,7 +177,7 @@ export class DeclaredSource implements Source {
    */
   #compact(): void {
     if (++this.#reportsSinceSchema * compactedSeriesAReport < this.schema.seriesCount) return;
-    this.#owners = undefined;
+    this.#suffixed = undefined;
     this.#series = undefined;
     this.schema.compact();
   }
@@ -193,19 +193,31 @@ export class DeclaredSource implements Source {
     total.series += seriesCount;
     checkTotal('series since the begin', total.series, limits.seriesMax);
 
-    this.#owners ??= new Map(this.schema.groups.map((each) => [each.family.name + each.suffix, each.family]));
     const name = family.name + suffix;
-    const owner = this.#owners.get(name);
+    const owner = this.#ownerOf(name);
     if (owner !== undefined && owner.name !== family.name) {
       throw badFamily(family, `has series named ${shown(name)}, as family ${shown(owner.name)} has`);
     }
     const textBytes = addSeries(this.#seriesNamed(name, owner !== undefined), group, this.#lineBytes);
     total.textBytes += textBytes;
     checkTotal('bytes of text a report', total.textBytes, limits.reportTextBytesMax);
-    this.#owners.set(name, family);
+    if (suffix !== '') this.#suffixed?.set(name, family);
     this.size.series += seriesCount;
     this.size.textBytes += textBytes;
     this.schema.add(this.#share(group));
+  }
+
+  /** The family that has series of this name, or may have them, already. */
+  #ownerOf(name: string): Family | undefined {
+    this.#suffixed ??= new Map(
+      this.schema.groups
+        .filter(({ suffix }) => suffix !== '')
+        .map(({ family, suffix }) => [family.name + suffix, family]),
+    );
+    const owner = this.#suffixed.get(name);
+    if (owner !== undefined) return owner;
+    const family = this.schema.family(name);
+    return family?.type === 'histogram' ? undefined : family;
   }
 
   /**
@@ -251,7 +263,7 @@ function checkGroup({ family, suffix, labelNames }: SeriesGroup, sourceId: numbe
   if (labelNames.length > limits.labelNamesMax) {
     throw tooMuch(family, `${labelNames.length} labels`, limits.labelNamesMax);
   }
-  const names = new Set<string>();
+  const names = labelNames.length === 0 ? noNames : new Set<string>();
   for (const label of labelNames) {
     if (label.length > limits.nameBytesMax) {
       throw tooMuch(family, `a label name of ${label.length} characters`, limits.nameBytesMax);
@@ -269,6 +281,8 @@ function checkGroup({ family, suffix, labelNames }: SeriesGroup, sourceId: numbe
   }
 }
 
+const noNames = new Set<string>();
+
 interface SeriesKeys {
   readonly keys: Set<string>;
   /** All have the same label names in one order, so that the values alone tell them apart. */
@@ -279,7 +293,8 @@ interface SeriesKeys {
 function addSeries({ keys, byValues }: SeriesKeys, group: SeriesGroup, lineBytes: number): number {
   const { family, suffix, labelNames, labelValues, seriesCount } = group;
   const width = labelNames.length;
-  const keyOf = byValues ? keyByValues(group) : keyByLabels(group);
+  // One series cannot come twice, where nothing else has its name.
+  const keyOf = byValues ? (seriesCount === 1 ? undefined : keyByValues(group)) : keyByLabels(group);
   const number = numberLabelAt(group);
   let textBytes = seriesCount * (lineBytes + family.name.length + suffix.length);
   for (const name of labelNames) textBytes += seriesCount * (labelOverheadBytes + name.length);
@@ -295,6 +310,7 @@ function addSeries({ keys, byValues }: SeriesKeys, group: SeriesGroup, lineBytes
       const value = shown(labelValues[i * width + number]);
       throw badFamily(family, `has ${value} for its label ${shown(labelNames[number])}, expected a number`);
     }
+    if (keyOf === undefined) continue;
     const key = keyOf(i);
     if (keys.has(key)) {
       const values = labelValues.slice(i * width, (i + 1) * width).map(shown);
@@ -316,6 +332,7 @@ function valueTextBytes(family: Family, value: string): number {
 
 /** The place of the label whose values are numbers, -1 where there is none. */
 function numberLabelAt({ family, suffix, labelNames }: SeriesGroup): number {
+  if (family.type !== 'histogram' && family.type !== 'summary') return -1;
   const ownLabel = suffixesOf(family.type).find((each) => each.suffix === suffix)?.ownLabel;
   return ownLabel === undefined ? -1 : labelNames.indexOf(ownLabel);
 }

@@ -4,11 +4,11 @@ import fc from 'fast-check';
 import type { Family } from '../../src/model/family.ts';
 import type { SeriesGroup } from '../../src/model/series.ts';
 import {
-  bareReport,
   decodeAgentMessage,
   decodeServerMessage,
   encodeMessage,
   encodeSchema,
+  writeBareReport,
 } from '../../src/protocol/codec.ts';
 import { limits } from '../../src/protocol/limits.ts';
 import type { AgentMessage, ServerMessage } from '../../src/protocol/messages.ts';
@@ -234,3 +234,8 @@ test('property: a report without its place is decoded to the same pairs', () => 
     assert.deepEqual(decodeAgentMessage(bare), { ...message, source: 0, seq: 1, timeMs: 0 });
   }
 });
+
+function bareReport(payload: Uint8Array): Uint8Array {
+  const bytes = new Uint8Array(payload.length + 7);
+  return bytes.slice(7, writeBareReport(bytes, 7, payload));
+}

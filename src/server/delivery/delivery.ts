@@ -64,12 +64,15 @@ export class Delivery {
 
   /** What this agent may be told now. */
   ack(agent: AgentRecord): EpochSeq | undefined {
-    const ackableMs = (stream: StreamRecord) => this.#acks.ackableMs(stream.id, this.confirmedMs(stream));
-    const { ack, first } = agent.acknowledgeable(ackableMs);
-    if (ack === undefined) return undefined;
+    const ackableMs = new Map<StreamRecord, number>();
     for (const stream of agent.streams) {
-      const untilMs = Math.min(ackableMs(stream), stream.newestMs);
+      ackableMs.set(stream, this.#acks.ackableMs(stream.id, this.confirmedMs(stream)));
+    }
+    const { ack, first } = agent.acknowledgeable((stream) => ackableMs.get(stream)!);
+    if (ack === undefined) return undefined;
+    for (const [stream, ms] of ackableMs) {
       const { window } = stream;
+      const untilMs = Math.min(ms, stream.newestMs);
       // What every scraper has of it may have come after what the ack stops at.
       const lastMs = first === undefined ? untilMs : (window.receiptBefore(first, untilMs)?.timeMs ?? -Infinity);
       this.#acks.acknowledged(stream.id, Math.min(untilMs, (window.timeAfter(lastMs) ?? Infinity) - 1));

@@ -14,6 +14,7 @@ export class SchemasInUse {
   readonly #labelNames = new Shared<number, readonly string[]>(hashOf, textsBytes);
   readonly #labelValues = new Shared<number, LabelValues>(hashOf, textsBytes);
   /** Those that came last, which nobody may hold yet: the families of one collector tend to have the same. */
+  #lastLabelNames: readonly string[] = noTexts;
   #lastLabelValues: LabelValues = noTexts;
   #placeCount = 0;
 
@@ -28,7 +29,7 @@ export class SchemasInUse {
     const group: SeriesGroup = {
       family: this.#families.find(family, sameFamily) ?? family,
       suffix,
-      labelNames: labelNames.length === 0 ? noTexts : (this.#labelNames.find(labelNames, sameTexts) ?? labelNames),
+      labelNames: this.#sharedLabelNames(labelNames),
       seriesCount,
       labelValues: this.#sharedLabelValues(labelValues),
     };
@@ -53,6 +54,13 @@ export class SchemasInUse {
     if (--use.count > 0) return;
     this.#schemas.delete(schema);
     for (let at = 0; at < use.groupCount; at++) this.#remove(schema.groups[at]!);
+  }
+
+  #sharedLabelNames(labelNames: readonly string[]): readonly string[] {
+    if (labelNames.length === 0) return noTexts;
+    if (sameTexts(this.#lastLabelNames, labelNames)) return this.#lastLabelNames;
+    this.#lastLabelNames = this.#labelNames.find(labelNames, sameTexts) ?? labelNames;
+    return this.#lastLabelNames;
   }
 
   #sharedLabelValues(labelValues: LabelValues): LabelValues {

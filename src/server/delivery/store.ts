@@ -8,7 +8,7 @@ import type { Begin } from '../../protocol/messages.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import { type Acknowledged, AgentRecord, type Outcome, type StreamRecord } from './agent-record.ts';
 import { SchemasInUse } from './schemas.ts';
-import type { AppendedReport } from './window.ts';
+import type { AppendedAs, AppendedReport } from './window.ts';
 
 export type EvictionReason = 'age' | 'memory';
 
@@ -29,7 +29,7 @@ export interface StoreOptions {
 }
 
 /** A report as its connection has decoded it. */
-export interface ReceivedReport extends Omit<AppendedReport, 'arrival'> {
+export interface ReceivedReport extends AppendedReport, Pick<AppendedAs, 'key' | 'payload'> {
   /** The report before it in the same stream is the newest one that is stored, so that a delta can follow it. */
   readonly follows: boolean;
 }
@@ -112,12 +112,8 @@ export class Store {
     const { window } = stream;
     const before = window.bytes;
     const isKey = report.key || !report.follows || window.needsKey(report);
-    window.append({
-      ...report,
-      arrival: this.#arrivals++,
-      key: isKey,
-      payload: isKey && !report.key ? keyPayload(report) : report.payload,
-    });
+    const payload = isKey && !report.key ? keyPayload(report) : report.payload;
+    window.append(report, { arrival: this.#arrivals++, key: isKey, payload });
     stream.newestMs = report.timeMs;
     stream.schema = report.schema;
     this.#windowBytes += window.bytes - before;

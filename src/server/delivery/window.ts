@@ -1,7 +1,7 @@
 import type { Report } from '../../model/report.ts';
 import type { Schema } from '../../model/schema.ts';
 import type { Labels } from '../../model/source.ts';
-import { bareReport, decodeAgentMessage } from '../../protocol/codec.ts';
+import { decodeAgentMessage, writeBareReport } from '../../protocol/codec.ts';
 import { applyPairs } from '../../protocol/delta.ts';
 import { limits } from '../../protocol/limits.ts';
 import type { SchemasInUse } from './schemas.ts';
@@ -49,19 +49,19 @@ export class Window {
   }
 
   /**
-   * Takes a report that is newer than all that is held: the caller has checked. `payload` is its frame's payload, copied
-   * here. A delta must follow the newest report held, or be given as a key instead ({@link needsKey} tells).
+   * Takes a report that is newer than all that is held: the caller has checked. A delta must follow the newest report held,
+   * or be given as a key instead ({@link needsKey} tells).
    */
-  append(report: AppendedReport): void {
+  append(report: AppendedReport, as: AppendedAs): void {
     let chunk = this.#chunks.at(-1);
-    if (report.key || chunk === undefined) {
+    if (as.key || chunk === undefined) {
       if (chunk !== undefined) this.#bytes += chunk.close();
-      chunk = new Chunk(report);
+      chunk = new Chunk(report, as.arrival);
       this.#schemas.hold(chunk.schema);
       this.#chunks.push(chunk);
       this.#bytes += chunkOverheadBytes;
     }
-    this.#bytes += chunk.append(report);
+    this.#bytes += chunk.append(report, as.payload);
     this.#reportCount++;
     const held = this.#newest.length < newestHeldMax ? undefined : this.#newest.shift();
     if (held !== undefined) this.#bytes -= heldBytes(held);
@@ -315,8 +315,6 @@ export function isBefore(a: Receipt, b: Receipt): boolean {
 }
 
 export interface AppendedReport {
-  /** Counts as the reports of all agents come. */
-  readonly arrival: number;
   readonly schema: Schema;
   /** Of the source's begin: one object for all reports of one list of labels, as far as that is known. */
   readonly labels: Labels;
@@ -324,12 +322,18 @@ export interface AppendedReport {
   readonly seq: number;
   /** On the server's clock: the epoch's offset has been added. */
   readonly timeMs: number;
-  readonly key: boolean;
-  /** The frame's payload. Copied. */
-  readonly payload: Uint8Array;
   /** As long as the schema was when the report came. Copied. */
   readonly sums: Float64Array;
   readonly present: Uint8Array;
+}
+
+/** How it is held. */
+export interface AppendedAs {
+  /** Counts as the reports of all agents come. */
+  readonly arrival: number;
+  readonly key: boolean;
+  /** A frame's payload. Copied. */
+  readonly payload: Uint8Array;
 }
 
 interface HeldReport extends Report {
@@ -371,10 +375,10 @@ class Chunk {
   /** By how much the wall clock was set since it was opened. */
   steppedMs = 0;
 
-  constructor(key: AppendedReport) {
+  constructor(key: AppendedReport, arrival: number) {
     this.schema = key.schema;
     this.labels = key.labels;
-    this.#arrival = key.arrival;
+    this.#arrival = arrival;
     this.seriesCount = key.sums.length;
     this.epoch = key.epoch;
   }
@@ -392,13 +396,12 @@ class Chunk {
   }
 
   /** Returns by how many bytes it grew. */
-  append(report: AppendedReport): number {
+  append(report: AppendedReport, whole: Uint8Array): number {
     const before = this.seqs.length === 0 ? 0 : this.bytes;
     const start = this.#ends.at(-1) ?? 0;
-    const payload = bareReport(report.payload);
-    const end = start + payload.length;
-    if (end > this.#payloads.length) this.#resize(Math.max(end, Math.ceil(this.#payloads.length * 1.5)));
-    this.#payloads.set(payload, start);
+    const endMost = start + whole.length;
+    if (endMost > this.#payloads.length) this.#resize(Math.max(endMost, Math.ceil(this.#payloads.length * 1.5)));
+    const end = writeBareReport(this.#payloads, start, whole);
     this.#ends.push(end);
     this.seqs.push(report.seq);
     this.timesMs.push(report.timeMs);

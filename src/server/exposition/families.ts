@@ -32,7 +32,9 @@ export class FamilyRegistry {
 
   /** The layout that has these groups after those of `before`: one object for all agents that declare the same. */
   extend(before: Layout | undefined, groups: readonly SeriesGroup[], agent: AgentId): Layout {
-    const added = groups.map((group) => this.#declare(group, agent));
+    const disagreeing = new Set<string>();
+    const added = groups.map((group) => this.#declare(group, disagreeing));
+    for (const family of disagreeing) this.#onDisagreement(family, agent);
     const declarations = before === undefined ? added : [...before.declarations, ...added];
     const hash = hashOf(declarations);
     const known = this.#layouts.get(hash);
@@ -43,11 +45,11 @@ export class FamilyRegistry {
   }
 
   /** The declaration that says the same: one object for all agents that agree. */
-  #declare(group: SeriesGroup, agent: AgentId): Declaration {
+  #declare(group: SeriesGroup, disagreeing: Set<string>): Declaration {
     const { family } = group;
     const entry = this.#entry(family.name);
     const living = entry.living();
-    if (living.length > 0 && living[0]!.type !== family.type) this.#onDisagreement(family.name, agent);
+    if (living.length > 0 && living[0]!.type !== family.type) disagreeing.add(family.name);
     const known = living.find((each) => each.says(group));
     if (known !== undefined) return known;
     const declaration = new Declaration(this.#declarationCount++, entry, group);

@@ -206,8 +206,14 @@ export class AgentConnection {
     const count = schema.seriesCount;
     const timeMs = message.timeMs + offsetMs;
     const outcome = this.#options.delivery.store.receive(stream, {
-      ...{ schema: recordedSchema(source, schema), labels: stream.labels, epoch: this.#table.epoch!, seq: message.seq },
-      ...{ timeMs, key: message.key, payload, follows: source.follows },
+      schema: recordedSchema(source, schema),
+      labels: stream.labels,
+      epoch: this.#table.epoch!,
+      seq: message.seq,
+      timeMs,
+      key: message.key,
+      payload,
+      follows: source.follows,
       sums: state.sums.subarray(0, count),
       present: state.present.subarray(0, count),
     });

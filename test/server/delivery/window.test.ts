@@ -21,7 +21,7 @@ function append(window: Window, report: ReceivedReport): void {
     timeMs: report.timeMs,
     pairs,
   });
-  window.append({ ...report, arrival: 0, key, payload: key && !report.key ? payload : report.payload });
+  window.append(report, { arrival: 0, key, payload: key && !report.key ? payload : report.payload });
 }
 
 interface Row {
