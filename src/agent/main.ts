@@ -13,7 +13,7 @@ import { run } from './run.ts';
 import { logLevelOf } from './settings.ts';
 import { SpoolFolderError } from './spool/folder.ts';
 
-/** Exit codes: 0 done, 1 failed while running, 2 wrong use. */
+/** Exit codes: 0 success, 1 failure, 2 wrong usage. */
 async function main(): Promise<number> {
   const argv = process.argv.slice(2);
   const out = (text: string) => void process.stdout.write(text);
@@ -44,7 +44,7 @@ main().then(
   },
   (error: unknown) => {
     const isUsage = error instanceof UsageError || (error instanceof SpoolFolderError && error.code === 'access');
-    // What a person can mend is said in a line; anything else is a bug, and its stack says where.
+    // One line for what a person can correct; anything else is a bug, and needs its stack.
     const isExpected = isUsage || error instanceof ControlError || error instanceof SpoolFolderError;
     const text = isExpected ? error.message : String((error as Error).stack);
     process.stderr.write(lastWords(program.name, text, { journal: stderrIsJournal(process.env) }));

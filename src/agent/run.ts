@@ -17,7 +17,7 @@ import { linkLine } from './status.ts';
 import { hostId } from './uplink/host-id.ts';
 import { Agent, newSampler } from './wire-up.ts';
 
-/** Collects and sends until the signal: opens what is needed in order, and closes it in reverse. Throws what stops it. */
+/** Collects and sends until the signal; everything is closed in reverse order. Throws what makes it stop otherwise. */
 export async function run(
   options: AgentOptions,
   parts: { clock: Clock; log: Log; lifecycle: Lifecycle },

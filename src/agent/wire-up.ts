@@ -18,18 +18,18 @@ import { type Drop, dropText, Spool } from './spool/spool.ts';
 import { type AgentStatus, diskStatus, linkStatus } from './status.ts';
 import { Link, type LinkState } from './uplink/uplink.ts';
 
-/** What an agent is put together from. `run` passes the real ones, the simulation virtual ones. */
+/** The parts of an agent: real ones in `run`, virtual ones in the simulation. */
 export interface AgentParts {
   readonly settings: Pick<Settings, 'address' | 'agentName' | 'labels' | 'schedule' | 'bounds' | 'spoolDir'>;
   readonly clock: Clock;
   readonly boot: BootClock;
-  /** Where the spool is mirrored to; undefined: it is in memory alone. */
+  /** Where the spool is mirrored; undefined: it is in memory only. */
   readonly disk: SpoolDisk | undefined;
   /** A connection to the server that is ready for the hello, or a ConnectionError. */
   readonly dial: (signal: AbortSignal) => Promise<Connection>;
-  /** Tells two hosts with one name apart. */
+  /** Distinguishes two hosts with one name. */
   readonly hostId: string;
-  /** Makes what the host is measured with; the counters are shown among the samples. */
+  /** Makes the sampler of the host; the counters are among its samples. */
   readonly newSampler: (counters: AgentCounters) => HostSampler;
   readonly log: Log;
   /** 0 ≤ random() < 1. */
@@ -37,9 +37,9 @@ export interface AgentParts {
   readonly onState?: (state: LinkState) => void;
 }
 
-/** A host and how it is measured. */
+/** A host and its collectors. */
 export interface HostSampler {
-  /** What it returns is valid until the next call, which waits for this one. */
+  /** The recording is valid until the next call, which must wait for this one. */
   sample(): Promise<Recording>;
   /** The collectors that failed the last time, and why. */
   readonly failures: readonly CollectorFailure[];
@@ -102,7 +102,10 @@ export class Agent {
     return sinceMs <= 2 * this.#parts.settings.schedule.intervalMs + tickGraceMs;
   }
 
-  /** Reads the spool and makes the first report. Then it goes on by itself, until `stop`; `failed` rejects where it cannot, which is a bug. */
+  /**
+   * Reads the spool and makes the first report. Then it goes on by itself, until `stop`; `failed` rejects where it
+   * cannot, which is a bug.
+   */
   async start(): Promise<{ readonly failed: Promise<never> }> {
     const { clock, settings } = this.#parts;
     this.#logDrops(await this.spool.load());
@@ -129,7 +132,7 @@ export class Agent {
     return closed;
   }
 
-  /** Something outside has changed: the kernel's files are opened anew, and the next try to connect is now. */
+  /** Reopens the files of the kernel, and connects now instead of after the backoff. */
   refresh(): void {
     this.#sampler.close();
     this.#link.retryNow();
@@ -205,5 +208,5 @@ export function newSampler(
 
 // Of the 5 s in which the program ends, the link takes four at most. What is left is the disk's.
 const stopMsMax = 4500;
-// A host that swaps is slow, and not helped by a restart.
+// A restart does not help a host that is slow because it swaps.
 const tickGraceMs = 60_000;

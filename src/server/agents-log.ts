@@ -5,8 +5,8 @@ import type { AgentRecord } from './delivery/agent-record.ts';
 import { dropText } from './delivery/drops.ts';
 
 /**
- * What an administrator should know of agents, looked for every few seconds: who is down and who is back, and whose
- * reports were dropped. One line for each, however many connections and reports it took.
+ * Logs, every few seconds, which agents went down or came back, and whose reports were dropped: one line for each, for
+ * any number of connections and reports.
  */
 export class AgentsLog {
   readonly #log: Pick<Log, 'warn' | 'info'>;
@@ -32,7 +32,7 @@ export class AgentsLog {
     this.#logDown(down, monotonicMs);
   }
 
-  /** Whether the agent has just gone down. One that has not reported since this server's start is not known to be up. */
+  /** Whether the agent has just gone down. One that has not reported since this server's start was not up. */
   #follow(agent: AgentRecord, monotonicMs: number): boolean {
     const state = this.#states.get(agent.id);
     const { reportAtMonotonicMs: atMs } = agent.host;
@@ -44,7 +44,7 @@ export class AgentsLog {
       this.#states.set(agent.id, { kind: 'up' });
       return false;
     }
-    // Reports that come and are refused have a line of their own.
+    // Refused reports have a line of their own.
     if (state?.kind !== 'up' || atMs === undefined || agent.host.isReporting(monotonicMs)) return false;
     this.#states.set(agent.id, { kind: 'down', sinceMs: atMs, storedCount: agent.storedCount });
     return true;
@@ -67,5 +67,5 @@ type State =
   /** Since its last report; as many reports of it had been stored by then. */
   | { readonly kind: 'down'; readonly sinceMs: number; readonly storedCount: number };
 
-// When a line between two sites is cut, a thousand agents go down at once.
+// When the line between two sites is cut, a thousand agents go down at once.
 const linesMax = 5;

@@ -18,7 +18,7 @@ export type Out = (text: string) => void;
 /** The first word of a join line; the number changes when its meaning does. */
 export const joinVersion = 'sysmon-join-v1';
 
-/** Prints the line that makes a host an agent. It holds the key: not for a command line, where `ps` shows it. */
+/** Prints the join line of an agent. It holds the key, so it must not be put on a command line, where `ps` shows it. */
 export function enroll(options: ServerOptions, out: Out): number {
   const id = nameArgument(options);
   const { fleetKeyFile, stateDir } = commandSettings(options);

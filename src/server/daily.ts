@@ -2,13 +2,13 @@ import { schedule } from 'node-cron';
 
 /**
  * Runs a task every day at midnight until it is stopped. In UTC: in a zone with daylight saving time an hour is missing
- * once a year. node-cron would print what the task throws and go on; it is a bug, and ends the program as any other.
+ * once a year. node-cron would print what the task throws and continue; here it is a bug, and ends the program.
  */
 export function everyDay(task: () => void): { stop(): Promise<void> } {
   const job = schedule(midnight, () => orCrash(task), {
     timezone: 'UTC',
     name: 'daily',
-    // It would be a line in colours, past our log.
+    // node-cron would print a coloured line instead of using our log.
     suppressMissedWarning: true,
   });
   return {
@@ -22,7 +22,7 @@ export function orCrash(task: () => void): void {
   try {
     task();
   } catch (error) {
-    // Outside of whoever called, so that nobody catches it.
+    // Outside of the caller, so that nothing catches it.
     setImmediate(() => {
       throw error;
     });

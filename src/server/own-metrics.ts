@@ -5,8 +5,8 @@ import { type Outcome, outcomes } from './delivery/agent-record.ts';
 import type { ScraperInfo, SourceUp, WebMetrics } from './web/metrics.ts';
 
 /**
- * The server's own metrics, `sysmon_server_*`, and `sysmon_agent_up`. Kept by prom-client, without timestamps: they are as
- * of the scrape. A HELP text says what a number means, and what to do about it.
+ * The server's own metrics, `sysmon_server_*`, and `sysmon_agent_up`. Kept by prom-client, without timestamps: they are
+ * as of the scrape. A HELP text says what a number means, and what to do about it.
  */
 export class ServerMetrics implements WebMetrics {
   readonly #registry: Registry;
@@ -28,7 +28,7 @@ export class ServerMetrics implements WebMetrics {
   readonly #backlog: Gauge<'scraper' | 'selection'>;
   readonly #samples: Gauge<'scraper' | 'selection'>;
   readonly #scraperInfo: Gauge<keyof ScraperInfo>;
-  /** What is shown of each, to take it back. */
+  /** The labels of each, to remove them. */
   readonly #scraperInfos = new Map<string, ScraperInfo>();
   readonly #disagreements: Counter;
   readonly #stateWrites: Counter<'outcome'>;
@@ -184,7 +184,7 @@ export class ServerMetrics implements WebMetrics {
     this.#evicted.inc({ reason });
     if (unscraped) this.#lost.inc({ reason });
   }
-  /** At the old end of the window when it was scraped: too old to be given. */
+  /** At the old end of the window when it was scraped: too old to be sent. */
   skipped(reports: number): void {
     this.#lost.inc({ reason: 'age' }, reports);
   }
@@ -234,7 +234,7 @@ export class ServerMetrics implements WebMetrics {
     this.#samples.set({ scraper, selection }, given.samples);
     this.#backlog.set({ scraper, selection }, given.backlogReports);
   }
-  /** What is shown by scraper, of one that nobody knows any more. */
+  /** Removes the series of a scraper that is forgotten. */
   forgetScraper(scraper: string, selection: string): void {
     for (const gauge of [this.#samples, this.#backlog]) gauge.remove({ scraper, selection });
     for (const counter of [this.#assumed, this.#conflicts]) counter.remove({ scraper });
@@ -264,7 +264,7 @@ export class ServerMetrics implements WebMetrics {
     this.#httpRefused.inc();
   }
 
-  /** The text of all of it, with `sysmon_agent_up` of the given sources. */
+  /** The text of all metrics, with `sysmon_agent_up` of these sources. */
   async text(sources: readonly SourceUp[]): Promise<string> {
     return upText(sources) + (await this.#registry.metrics());
   }

@@ -17,7 +17,7 @@ import { readFleetKeys, readSettings, type Settings } from './settings.ts';
 import { openWeb } from './web/listener.ts';
 import { type EventLoop, Server } from './wire-up.ts';
 
-/** Serves until the signal: opens what is needed in order, and closes it in reverse. Throws what stops it. */
+/** Serves until the signal; everything is closed in reverse order. Throws what makes it stop otherwise. */
 export async function run(
   options: ServerOptions,
   parts: { clock: Clock; log: Log; lifecycle: Lifecycle },
@@ -55,7 +55,7 @@ export async function run(
   log.info('stopped');
 }
 
-/** Two passes of the event loop: whatever had arrived when the first began has been reported after the second. */
+/** Two passes of the event loop: what had arrived before the first has been handled after the second. */
 const nodeLoop: EventLoop = {
   async turn() {
     for (let pass = 0; pass < 2; pass++) await new Promise((resolve) => setImmediate(resolve));
@@ -116,7 +116,7 @@ function startLine(
   );
 }
 
-/** What an administrator should know, logged at the start and once a day: a line of last month is not read. */
+/** Warnings that are logged at the start and once a day. */
 function standingWarnings({ plaintext }: Settings): string[] {
   if (!plaintext) return [];
   return ['agents connect without keys (--allow-plaintext): anyone who can reach the port can report under any name'];

@@ -13,7 +13,7 @@ export interface ServerClockStatus {
   readonly aheadOfAgents?: { readonly seconds: number; readonly agents: number; readonly of: number };
 }
 
-/** Watches the clock of this host: whether it was set, and whether the agents' clocks speak against it. */
+/** Watches the clock of this host: whether it was set, and whether it disagrees with the agents' clocks. */
 export class ServerClock {
   readonly #clock: Clock;
   readonly #log: Pick<Log, 'warn' | 'info'>;
@@ -28,7 +28,7 @@ export class ServerClock {
     this.#watch = new ClockWatch({ ...options, stepMsMin: limits.clockOffsetIgnoredMs });
   }
 
-  /** By how much it was set since the last look; 0 where it was not. */
+  /** By how much it was set since the last call; 0 if it was not. */
   look(): number {
     const byMs = this.#watch.look();
     if (byMs === 0) return 0;
@@ -37,7 +37,7 @@ export class ServerClock {
     return byMs;
   }
 
-  /** Compares it with the clocks of the agents, and logs when most of them disagree with it, or do so no more. */
+  /** Compares it with the clocks of the agents, and logs when most of them disagree with it, or agree again. */
   compare(agents: Iterable<AgentRecord>): void {
     const offsetsMs = [...agents].filter(({ peer }) => peer !== undefined).map(({ host }) => host.offsetMs);
     const before = this.#ahead;
@@ -80,5 +80,5 @@ export function commonOffset(offsetsMs: readonly number[]): CommonOffset | undef
   return count * 2 > sorted.length ? { offsetMs, count, of: sorted.length } : undefined;
 }
 
-// Two that agree against one may be two virtual machines of one host.
+// Two agents that agree may be virtual machines of one host.
 const agentsMin = 3;

@@ -12,7 +12,7 @@ import { defaultPort, type ServerOptions } from './options.ts';
 export interface Settings {
   readonly listen: ListenAddress;
   readonly webListen: ListenAddress;
-  /** What a Host header may say, besides addresses and localhost. In lower case. */
+  /** Names that a Host header may have, besides addresses and localhost. In lower case. */
   readonly webHosts: ReadonlySet<string>;
   readonly fleetKeyFile: string | undefined;
   readonly fleetKeys: readonly FleetKey[];
@@ -23,11 +23,11 @@ export interface Settings {
   readonly memoryBytesMax: number;
   readonly connectionsMax: number;
   readonly connectionsPerAddressMax: number;
-  /** Agents are taken without keys on an address that others reach. */
+  /** Agents connect without keys, on an address that others can reach. */
   readonly plaintext: boolean;
 }
 
-/** What the commands need that ask the running server or make keys: these read no files but those they name. */
+/** The settings of the commands that ask the running server or make keys. */
 export function commandSettings({ values }: ServerOptions): CommandSettings {
   const { controlSocket, json, fleetKeyFile, stateDir } = values;
   return { controlSocket, json, fleetKeyFile, stateDir };
@@ -84,13 +84,13 @@ export function readSettings(options: ServerOptions): Settings {
   };
 }
 
-/** This host's name, with and without its domain, and those that were given. */
+/** This host's name, with and without its domain, and the configured ones. */
 function hostNames(given: readonly string[]): Set<string> {
   const own = hostname();
   return new Set([own, own.replace(/\..*$/, ''), ...given].map((name) => name.toLowerCase()));
 }
 
-/** The keys of the file, none where none is named. */
+/** The keys of the file; none without a file. */
 export function readFleetKeys(path: string | undefined): FleetKey[] {
   if (path === undefined) return [];
   try {
@@ -101,7 +101,7 @@ export function readFleetKeys(path: string | undefined): FleetKey[] {
   }
 }
 
-/** Where agents reach this server, for a join line. */
+/** The address of this server in join lines. */
 export function advertisedAddress(options: ServerOptions): string {
   const { advertise, listen } = options.values;
   if (advertise !== undefined) return addressText(advertise.host, advertise.port);

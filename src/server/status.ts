@@ -15,26 +15,26 @@ export interface AgentStatus {
   /** Address and port of the live connection. */
   readonly peer?: string;
   readonly connectedAt?: string;
-  /** Whose key its last connection had: name, generation, fleet key. */
+  /** The identity of its last connection: name, generation, fleet key. */
   readonly identity?: string;
   readonly lastReportAt?: string;
   /** The time of its newest report. */
   readonly newestAt?: string;
   readonly labels: Readonly<Record<string, string>>;
   readonly intervalSeconds: number;
-  /** What was added to the times of its epoch, because its clock was wrong. */
+  /** The correction of the timestamps of its epoch, because its clock was wrong. */
   readonly clockOffsetSeconds: number;
   /** Of all its sources. */
   readonly series: number;
-  /** What it forwards beside its host. */
+  /** The exporters that it forwards. */
   readonly sources: readonly SourceStatus[];
   readonly windowReports: number;
   readonly windowBytes: number;
-  /** Reports that some known scraper has not had; null where nobody scrapes. */
+  /** Reports that some known scraper has not had; null if nobody scrapes. */
   readonly unscrapedReports: number | null;
-  /** Reports that were refused, or left the window before every scraper had them, since the server's start. */
+  /** Reports that were refused, or evicted before every scraper had them, since the server's start. */
   readonly drops: readonly DropStatus[];
-  /** What its last ping said: reports in its spool, and those that it has dropped since its start. */
+  /** By its last ping: reports in its spool, and those that it has dropped since its start. */
   readonly spoolReports?: number;
   readonly droppedByAgent?: number;
 }
@@ -58,14 +58,14 @@ export interface ScraperStatus {
   readonly scraper: string;
   /** The agent it selects, or "" for all. */
   readonly selection: string;
-  /** Connections that read for it, each from a position of its own: mostly one. */
+  /** Connections that read for it, each with a position of its own: usually one. */
   readonly connections: number;
   readonly conflicts: number;
   readonly lastScrapeAt: string;
-  /** It was sent a whole answer: acks wait for this scraper. */
+  /** It was sent a whole answer, so acknowledgements wait for it. */
   readonly known: boolean;
   readonly backlogReports: number;
-  /** Age of the oldest report that it has not had; 0 where it has all. */
+  /** Age of the oldest report that it has not had; 0 if it has all. */
   readonly lagSeconds: number;
 }
 
@@ -134,7 +134,7 @@ function agentStatus(agent: AgentRecord, monotonicMs: number, delivery: Delivery
   };
 }
 
-/** Null where nobody scrapes. */
+/** Null if nobody scrapes. */
 function unscrapedReports(stream: StreamRecord, delivery: Delivery): number | null {
   const confirmedMs = delivery.confirmedMs(stream);
   return confirmedMs === Infinity ? null : stream.window.countAfter(confirmedMs);

@@ -29,13 +29,13 @@ import {
 } from './status.ts';
 import type { WebAddress, WebOptions, WebServer } from './web/listener.ts';
 
-/** What a server is put together from. `run` passes the real ones, the simulation virtual ones. */
+/** The parts of a server: real ones in `run`, virtual ones in the simulation. */
 export interface ServerParts {
   readonly settings: Omit<Settings, 'fleetKeyFile' | 'controlSocket'>;
   readonly clock: Clock;
   readonly boot: BootClock;
   readonly log: Log;
-  /** Where the cursors are kept; undefined: in memory alone. */
+  /** Where the cursors are kept; undefined: in memory only. */
   readonly disk: StateDisk | undefined;
   readonly loop: EventLoop;
   /** Opens the agents' port. */
@@ -46,7 +46,7 @@ export interface ServerParts {
 
 /** The event loop, which is virtual in the simulation. */
 export interface EventLoop {
-  /** Resolves when whatever had arrived by now has been reported. */
+  /** Resolves when everything that had arrived has been handled. */
   turn(): Promise<void>;
   /** Calls in the next pass. */
   next(callback: () => void): void;
@@ -97,7 +97,7 @@ export class Server {
     });
   }
 
-  /** Opens the ports. Where one cannot be had it throws, and the other is closed. */
+  /** Opens the ports. Throws if one is not available, and closes the other. */
   async start(): Promise<{ readonly agentsPort: number; readonly webPort: number }> {
     const { clock } = this.#parts;
     this.#closing.push(() => this.delivery.flush());
@@ -120,7 +120,7 @@ export class Server {
     }
   }
 
-  /** Ends every connection, then writes down what the scrapers have: the connections' ends say some of it. */
+  /** Ends every connection, then writes the cursors, which the ends of connections may still move. */
   async stop(): Promise<void> {
     for (const close of this.#closing.splice(0).reverse()) await close();
   }
@@ -143,7 +143,7 @@ export class Server {
     return { generation, revoked };
   }
 
-  /** Other keys and revocations from now on; without the latter those of this run stay. Returns what was ended. */
+  /** Replaces keys and, if they are passed, revocations. Returns how many connections that ended. */
   replaceKeys(
     keys: readonly FleetKey[],
     revoked: Revocations = this.#keyRing.revoked,
@@ -153,8 +153,8 @@ export class Server {
   }
 
   /**
-   * Looks whether this host's clock was set. Agents hold what is not acknowledged, and their own clocks were not set: so
-   * they measure this one again, and send that once more with right times.
+   * Checks whether this host's clock was set. Agents still have what is not acknowledged, and their clocks were not
+   * set: they measure this one again, and send those reports again with corrected timestamps.
    */
   #lookAtClock(): void {
     const stepMs = this.#serverClock.look();
@@ -217,7 +217,7 @@ export class Server {
   }
 }
 
-/** Delivery, with every event counted, and in the log where a person should do something. */
+/** Delivery, with every event counted, and logged if a person should act on it. */
 function newDelivery(
   { settings, clock, log, disk, loop }: ServerParts,
   {
@@ -248,7 +248,7 @@ function newDelivery(
   });
 }
 
-/** An address that cannot be had is mended by an option. */
+/** Names the option that sets another address. */
 function withOption(error: ListenError, option: string): ListenError {
   return new ListenError(error.code, `${error.message}; choose another with --${option}`, { cause: error });
 }

@@ -30,11 +30,11 @@ export class AgentConnection {
   readonly #startedMs: number;
   readonly #quota: Quota;
   #agent: AgentRecord | undefined;
-  /** Frames since the connection: none tells a port scan or a health check. */
+  /** Frames so far: none means a port scan or a health check. */
   #frames = 0;
   #heardMs: number;
   #ending = false;
-  /** Gives back what the hello took. */
+  /** Undoes the admission. */
   #leave = (): void => {};
   /** Resolves when an error was sent and the peer has closed its end, or has had time to. */
   #halfClosed: Promise<void> | undefined;
@@ -60,7 +60,7 @@ export class AgentConnection {
     return this.#connection.peer;
   }
 
-  /** Until the connection has ended. Never rejects: what a peer does wrong ends its connection alone. */
+  /** Resolves when the connection has ended. Never rejects: a peer's error ends only its connection. */
   async run(): Promise<void> {
     const deadline = this.#watch();
     try {
@@ -87,7 +87,7 @@ export class AgentConnection {
     this.#fail(error);
   }
 
-  /** Tells the agent how far its reports have arrived: the newest word only, at most five times a second. */
+  /** Acknowledges reports: the newest position, at most five times a second. */
   acknowledge(ack: EpochSeq): void {
     if (ack.epoch === this.#acked?.epoch && ack.seq <= this.#acked.seq) return;
     this.#ackWaiting = ack;
@@ -152,7 +152,7 @@ export class AgentConnection {
       agent.connectedAtMs = undefined;
     };
     this.#acknowledgeNow(agent);
-    // Of a connection that ended before it could be said.
+    // From a connection that ended before it was sent.
     this.#sendRefused(agent);
   }
 
@@ -190,7 +190,7 @@ export class AgentConnection {
     },
   };
 
-  /** Who sends this: nothing comes before the hello. */
+  /** The agent; nothing may come before its hello. */
   #known({ kind }: AgentMessage): AgentRecord {
     if (this.#agent === undefined) throw new ProtocolError('bad-message', `${kind}: before the hello`);
     return this.#agent;
@@ -222,7 +222,9 @@ export class AgentConnection {
     else if (outcome !== 'stored' && outcome !== 'duplicate') this.#refusedTimer ??= this.#refusedSoon(agent);
   }
 
-  /** One of the two clocks is wrong. Nothing is refused for that: the agent measures again, and sends the report again. */
+  /**
+   * One of the two clocks is wrong. Nothing is refused for that: the agent measures again, and sends the report again.
+   */
   #endForClock(agent: AgentRecord, timeMs: number): never {
     const by = secondsText(timeMs - this.#options.clock.nowMs());
     const text = `a report is ${by} ahead of the server's clock`;
@@ -233,7 +235,7 @@ export class AgentConnection {
     throw new ProtocolError('clock', text);
   }
 
-  /** A backlog that is refused is said in one message, not in hundreds. */
+  /** One message for a whole backlog that is refused. */
   #refusedSoon(agent: AgentRecord): Timer {
     return this.#options.clock.after(refusedEveryMs, () => {
       this.#refusedTimer = undefined;
@@ -269,7 +271,7 @@ export class AgentConnection {
 
   #send(message: ServerMessage): void {
     if (this.#ending) return;
-    // Acks and pongs are a few bytes; who lets them pile up does not read.
+    // Acknowledgements and pongs are a few bytes; a peer that lets them pile up does not read.
     if (this.#connection.unsentBytes > unsentBytesMax) {
       this.#ending = true;
       this.#options.onEnd('slow');
@@ -304,11 +306,11 @@ export class AgentConnection {
     else if (code !== 'internal' && code !== 'clock')
       this.#options.warn(`${code} ${this.#connection.peerAddress}`, line);
     this.#halfClosed = this.#connection.end();
-    // The name is free at once, however long the peer takes to read.
+    // The name is free at once, not when the peer has read the error.
     this.#leave();
   }
 
-  /** One peer of a thousand must not end the others: a bug that it meets ends its connection alone. */
+  /** A bug that one peer of a thousand meets ends only its connection. */
   #bug(error: unknown): ProtocolError {
     this.#options.onBug(this.#who(), error);
     return new ProtocolError('internal', "a bug of the server ended this connection; the server's log has more");
@@ -338,7 +340,7 @@ export class AgentConnection {
   }
 
   #log(line: string): void {
-    // A connection that never said a word is a health check.
+    // A connection without a frame is a health check.
     if (this.#frames === 0) this.#options.log.debug(line);
     else this.#options.log.info(line);
   }
@@ -356,7 +358,7 @@ interface ConnectedSource {
   schemaSeries: number;
 }
 
-/** The schema object that serves for what this connection has declared: the one of the connection before, if equal. */
+/** The schema object for what this connection has declared: that of the connection before, if equal. */
 function recordedSchema(source: ConnectedSource, declared: Schema): Schema {
   if (source.schema !== undefined && source.schemaSeries === declared.seriesCount) return source.schema;
   const recorded = source.schema ?? source.stream.schema;
@@ -371,13 +373,13 @@ export interface AgentConnectionOptions {
   readonly delivery: Delivery;
   readonly admission: Admission;
   readonly scheduler: FrameScheduler;
-  /** A warning that comes again and again: at most one a minute for each key. */
+  /** Logs a warning at most once a minute for each key. */
   warn(key: string, line: string): void;
-  /** Cut off by us: an error code of the wire, or `slow`. */
+  /** The server has ended the connection: an error code of the protocol, or `slow`. */
   onEnd(reason: string): void;
   /** A frame of a kind that this version does not know. */
   onUnknown(kind: number): void;
-  /** What this peer sent has met a bug. */
+  /** A frame of this peer has met a bug. */
   onBug(who: string, error: unknown): void;
   /** Looks whether this host's clock was set, before a time is compared with it; that may end every connection. */
   lookAtClock(): void;

@@ -1,16 +1,16 @@
 import { createHash, hkdfSync } from 'node:crypto';
 import { type AgentId, agentId } from '../../model/agent-id.ts';
 
-/** 32 random bytes that the server alone has; every agent's key is derived from them. */
+/** 32 random bytes that only the server has; every agent's key is derived from them. */
 export interface FleetKey {
-  /** The first 8 hex digits of its SHA-256: says which key an identity belongs to, and nothing about the key. */
+  /** The first 8 hex digits of its SHA-256: identifies the key without revealing anything of it. */
   readonly id: string;
   readonly bytes: Buffer;
 }
 
 /**
- * Whose key it is: the agent's name, a generation from 1, and which fleet key it was derived from. As text, which is
- * also the identity that TLS carries: `web-1:1:5c9e0b3a`.
+ * The identity of an agent's key: name, generation from 1, and the fleet key that it was derived from. In TLS and in
+ * key files it is the text `web-1:1:5c9e0b3a`.
  */
 export interface Identity {
   readonly name: AgentId;
@@ -25,7 +25,9 @@ export function fleetKey(bytes: Buffer): FleetKey {
   return { id: createHash('sha256').update(bytes).digest('hex').slice(0, 8), bytes };
 }
 
-/** The keys in a fleet key file: a line of 64 hex digits each, the present one first, then one that is being retired. */
+/**
+ * The keys in a fleet key file: a line of 64 hex digits each, the present one first, then one that is being retired.
+ */
 export function parseFleetKeys(text: string): FleetKey[] {
   const lines = text.split('\n').map((line) => line.trim());
   const keys = lines.filter((line) => line !== '' && !line.startsWith('#'));
@@ -35,7 +37,7 @@ export function parseFleetKeys(text: string): FleetKey[] {
   return keys.map((line) => fleetKey(Buffer.from(line, 'hex')));
 }
 
-/** `fleet key 5c9e0b3a`: by their names, of which an agent's identity has one. */
+/** `fleet key 5c9e0b3a`: by their ids, as agents' identities have them. */
 export function fleetKeysText(keys: readonly FleetKey[]): string {
   return `fleet key${keys.length === 1 ? '' : 's'} ${keys.map(({ id }) => id).join(', ') || 'none'}`;
 }
@@ -44,7 +46,7 @@ export function identityText({ name, generation, fleetKeyId }: Identity): string
   return `${name}:${generation}:${fleetKeyId}`;
 }
 
-/** Undefined for a text that is no identity. */
+/** Undefined if the text is no identity. */
 export function parseIdentity(text: string): Identity | undefined {
   const [, given = '', generation = '', fleetKeyId = ''] = /^([^:]+):([1-9][0-9]{0,8}):([0-9a-f]{8})$/.exec(text) ?? [];
   const name = agentId(given);
@@ -52,7 +54,7 @@ export function parseIdentity(text: string): Identity | undefined {
 }
 
 /**
- * An agent's key: the server derives it anew for each connection and stores nothing per agent. HKDF-SHA256 without salt
+ * An agent's key: the server derives it for each connection, and stores nothing per agent. HKDF-SHA256 without salt
  * (RFC 5869, https://www.rfc-editor.org/rfc/rfc5869); the info names the program and the identity.
  */
 export function agentKey(key: FleetKey, identity: string): Buffer {

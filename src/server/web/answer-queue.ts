@@ -1,16 +1,16 @@
-/** What one answer needs before it is made. */
+/** What the queue needs to know of an answer. */
 export interface Need {
-  /** Who asks: an address, or a network of one owner. */
+  /** Who requests it: an address, or a network of one owner. */
   readonly owner: string;
-  /** What the answer holds in memory at the most while it is sent. */
+  /** The most memory that the answer takes while it is sent. */
   readonly bytes: number;
 }
 
 /** A place among the answers that are made now. */
 export interface Turn {
-  /** What it really holds, once that is known. */
+  /** The memory that it really takes, once that is known. */
   holds(bytes: number): void;
-  /** The reader is slow: another answer may be made meanwhile. What this one holds still counts. */
+  /** The reader is slow: another answer may be made meanwhile. The memory of this one still counts. */
   wait(): void;
   /** The answer has ended. May be called twice. */
   end(): void;
@@ -20,18 +20,18 @@ export interface AnswerQueueOptions {
   /** Answers that are made at the same time, and of one owner. */
   readonly turnsMax: number;
   readonly turnsPerOwnerMax: number;
-  /** What all answers may hold, and those of one owner. One answer alone may always be made. */
+  /** Memory of all answers, and of those of one owner. A single answer may always be made. */
   readonly bytesMax: number;
   readonly bytesPerOwnerMax: number;
 }
 
 /**
- * Answers are made a few at a time and hold a bounded number of bytes together. Who has to wait is served in turns by
- * owner: one who asks a hundred times waits behind himself.
+ * Answers are made a few at a time, and take a bounded number of bytes together. Waiting requests are served by owner
+ * in turn: an owner with a hundred requests delays only itself.
  */
 export class AnswerQueue {
   readonly #options: AnswerQueueOptions;
-  /** By owner, the one who waits longest first. An owner of whom nobody waits is not in it. */
+  /** Waiting requests by owner, the owner that has waited longest first. */
   readonly #waiting = new Map<string, Waiting[]>();
   readonly #byOwner = new Map<string, Held>();
   readonly #all: Held = { answers: 0, turns: 0, bytes: 0 };
@@ -80,7 +80,7 @@ export class AnswerQueue {
     });
   }
 
-  /** Whose turn it is: one of each owner, and the owner goes to the end of the line. */
+  /** The next request: one of the first owner, which then goes to the end. */
   #next(): void {
     for (let began = true; began; ) {
       began = false;
@@ -114,7 +114,7 @@ interface Waiting {
   begin(): void;
 }
 
-/** What several answers hold together. */
+/** Answers and their memory. */
 interface Held {
   answers: number;
   turns: number;

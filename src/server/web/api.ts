@@ -1,7 +1,7 @@
 import type { AgentStatus, ServerStatus } from '../status.ts';
 import { json, type Reply, text } from './reply.ts';
 
-/** What is shown of the server and its agents. */
+/** The state of the server and its agents, for the page and the API. */
 export interface StatusView {
   server(): ServerStatus;
   /** In the order of their names. */

@@ -10,11 +10,11 @@ export interface ConnectionsOptions extends Pick<WebConnectionOptions, 'clock' |
   /** Whether the peer's kernel has acknowledged all that was sent. */
   isAcknowledged(socket: Socket): boolean;
   onRefused(address: string, reason: Crowd): void;
-  /** There are too many, and one that rests was ended to make room. */
+  /** There are too many, and an idle one was ended to make room. */
   onCrowded(address: string, reason: Crowd): void;
 }
 
-/** What there is too much of: connections of one address, or of all. */
+/** Which bound was reached: connections of one address, or of all. */
 export type Crowd = 'address' | 'all';
 
 /** The open HTTP connections, within their bounds. */
@@ -31,10 +31,10 @@ export class Connections {
     return this.#open.get(socket);
   }
 
-  /** Takes in a new connection, or breaks it off. Where there are too many, one that rests is ended for it. */
+  /** Accepts a new connection, or destroys it. If there are too many, an idle one is ended for it. */
   admit(socket: Socket): void {
     const { connectionsMax, connectionsPerAddressMax, onRefused, onCrowded } = this.#options;
-    // A peer may have gone before it was accepted; then it has no address.
+    // A peer that disconnected before it was accepted has no address.
     if (this.#isClosing || socket.remoteAddress === undefined) return void socket.destroy();
     const address = plainAddress(socket.remoteAddress);
     const owner = countedAddress(address);
@@ -57,10 +57,11 @@ export class Connections {
     };
     const connection = new WebConnection(transport, { clock, onEnd, address, owner });
     this.#open.set(socket, connection);
-    // Node calls this after an answer that is the connection's last ("Connection: close", or HTTP/1.0). Its own closes both
-    // ends at once, so that nothing would show whether the client has read that answer. A server has no other say in it.
+    // Node calls this after an answer that is the connection's last ("Connection: close", or HTTP/1.0). Its own method
+    // closes both ends at once, so that nothing would show whether the client has read that answer. There is no other
+    // way to change it.
     socket.destroySoon = () => void connection.halfClose();
-    // Before Node's own listener, which closes our end: that is not acknowledged yet.
+    // Before Node's own listener, which closes our end: the client has not acknowledged that yet.
     socket.prependOnceListener('end', () => connection.clientClosed());
     // Whichever comes first: with 'close' alone, a FIN and the next connection's request could be seen in one turn.
     socket.once('error', () => connection.closed());
@@ -70,7 +71,7 @@ export class Connections {
     });
   }
 
-  /** Takes no more, and lets those under way end, for `graceMs` at the most. */
+  /** Accepts no more, and lets requests under way end, for `graceMs` at most. */
   close(graceMs: number): Promise<void> {
     this.#isClosing = true;
     const ended = Promise.all([...this.#open.values()].map((connection) => connection.halfClose()));
@@ -83,7 +84,7 @@ export class Connections {
     });
   }
 
-  /** Ends the one that has rested longest, of those that have never scraped if there are any. */
+  /** Ends the connection that was idle longest, first of those that have never scraped. */
   #makeRoom(crowd: readonly WebConnection[]): boolean {
     const resting = crowd.filter(({ restingSinceMs }) => restingSinceMs !== undefined);
     const [first] = resting.sort(
@@ -91,7 +92,7 @@ export class Connections {
     );
     if (first === undefined) return false;
     const halfClosed = [...this.#open.values()].filter(({ isHalfClosed }) => isHalfClosed);
-    // Each takes a second to go where its client does not answer.
+    // Each takes a second to end if its client does not answer.
     if (halfClosed.length >= halfClosedMax) first.destroy();
     else void first.halfClose();
     return true;

@@ -4,7 +4,7 @@ import type { Writable } from 'node:stream';
 import { constants, createGzip } from 'node:zlib';
 import type { AnswerSink } from './scrape-endpoint.ts';
 
-/** An answer to `/metrics` over HTTP, compressed where the client takes that. */
+/** An answer to `/metrics` over HTTP, compressed if the client accepts that. */
 export class HttpSink implements AnswerSink {
   readonly ended: Promise<'sent' | 'lost'>;
   readonly #response: ServerResponse;
@@ -76,10 +76,10 @@ export function sendText(response: ServerResponse, code: number, text: string, t
   response.end(text);
 }
 
-/** What the operating system has taken: `bytesWritten` counts what Node still holds, too. */
+/** Bytes that the operating system has accepted: `bytesWritten` also counts those that Node still buffers. */
 const sentBytes = (socket: Socket): number => socket.bytesWritten - socket.writableLength;
 
-/** How a response ends: with the operating system as a whole, or not. */
+/** How a response ends: the operating system has all of it, or not. */
 async function endOf(response: ServerResponse, socket: Socket): Promise<'sent' | 'lost'> {
   if (socket.destroyed) return 'lost';
   let lost = () => {};
@@ -87,7 +87,7 @@ async function endOf(response: ServerResponse, socket: Socket): Promise<'sent' |
     return await new Promise((resolve) => {
       lost = () => resolve('lost');
       response.once('finish', () => resolve('sent'));
-      // Of the socket: a response whose turn has not come when the client goes never closes.
+      // Of the socket: a response that was not begun when the client disconnects never closes.
       socket.once('close', lost);
     });
   } finally {

@@ -10,9 +10,9 @@ import { TcpQueues } from './tcp-queue.ts';
 import type { WebConnection } from './web-connection.ts';
 
 export interface WebOptions extends ScrapeEndpointOptions, RoutesOptions {
-  /** What a Host header may say, besides addresses and localhost. In lower case. */
+  /** Names that a Host header may have, besides addresses and localhost. In lower case. */
   readonly hostNames: ReadonlySet<string>;
-  /** How long a connection may rest between two requests; 310 s where it is not said. */
+  /** How long a connection may be idle between two requests; 310 s by default. */
   readonly keepAliveMs?: number;
 }
 
@@ -25,7 +25,7 @@ export interface WebAddress {
 
 export interface WebServer {
   readonly port: number;
-  /** Takes no more requests and lets those under way end, for `graceMs` at the most. */
+  /** Accepts no more requests and lets those under way end, for `graceMs` at most. */
   close(graceMs: number): Promise<void>;
 }
 
@@ -34,7 +34,7 @@ export async function openWeb(options: WebOptions, address: WebAddress): Promise
   const web: Web = { ...options, routes: routesOf(options), endpoint: new ScrapeEndpoint(options) };
   const connections = connectionsOf(options);
   const server = await serverAt(address, (made) => {
-    // A Prometheus keeps its connection for 5 min between scrapes, and had better be the first to close it.
+    // A Prometheus keeps an idle connection for 5 min, and should be the one that closes it.
     made.keepAliveTimeout = options.keepAliveMs ?? keepAliveMs;
     made.on('connection', (socket: Socket) => connections.admit(socket));
     made.on('timeout', (socket: Socket) => void connections.of(socket)?.halfClose());
@@ -46,7 +46,7 @@ export async function openWeb(options: WebOptions, address: WebAddress): Promise
     made.on('clientError', (error: NodeJS.ErrnoException, socket) => {
       const status = requestErrors[error.code ?? ''] ?? '400 Bad Request';
       options.metrics.request('other', Number(status.slice(0, 3)));
-      // In the middle of another answer it would be taken for a part of that.
+      // In the middle of another answer it would be read as a part of that.
       const isAnswering = connections.of(socket as Socket)?.isAnswering === true;
       if (isAnswering || !socket.writable) socket.destroy();
       else socket.end(`HTTP/1.1 ${status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n`);
@@ -64,7 +64,7 @@ export async function openWeb(options: WebOptions, address: WebAddress): Promise
   };
 }
 
-/** A server that listens at an address. What else an address may be one day is made here and nowhere else. */
+/** A server that listens on an address. Only this knows what kinds of addresses there are. */
 async function serverAt({ host, port }: WebAddress, prepare: (server: Server) => void): Promise<Server> {
   const server = createServer(serverLimits);
   prepare(server);
@@ -130,7 +130,7 @@ async function respond(web: Web, exchange: Exchange): Promise<void> {
   else await metrics(web, exchange, query);
 }
 
-/** A request for another host than this one comes from a page that wants to read what its visitor may see. */
+/** A request for another host: from a page that tries to read this server through its visitor's browser. */
 function refusedHost({ hostNames, seldom }: Web, { connection, request }: Exchange): Reply | undefined {
   const { host } = request.headers;
   if (host === undefined || isOurHost(host, hostNames)) return undefined;

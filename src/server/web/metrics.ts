@@ -5,14 +5,14 @@ export interface WebMetrics {
   request(route: string, code: number): void;
   httpRefused(): void;
   nameRefused(): void;
-  /** An answer to `/metrics` with reports has gone out whole, or has not. */
+  /** An answer to `/metrics` with reports was sent completely, or not. */
   scrape(outcome: 'finished' | 'aborted'): void;
   scraped(
     scraper: string,
     selection: string,
     given: { readonly samples: number; readonly backlogReports: number },
   ): void;
-  /** At the old end of the window when it was scraped: too old to be given. */
+  /** At the old end of the window when it was scraped: too old to be sent. */
   skipped(reports: number): void;
   scraperInfo(info: ScraperInfo): void;
   forgetScraperInfo(scraper: string): void;
@@ -26,7 +26,7 @@ export interface ScraperInfo {
   readonly version: string;
   /** Whether signs of an HTTP proxy have been seen. */
   readonly via: 'direct' | 'proxy';
-  /** What shows that an answer was read. */
+  /** What confirms an answer. */
   readonly confirmed_by: 'connection' | 'none';
 }
 

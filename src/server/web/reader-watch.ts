@@ -4,19 +4,19 @@ export interface ReaderWatchOptions {
   readonly clock: Clock;
   /** Bytes that the reader has been sent so far. */
   sentBytes(): number;
-  /** The reader has taken little for a second. */
+  /** The reader was slow for a second. */
   onSlow(): void;
-  /** The reader has taken too little for too long. */
+  /** The reader was too slow for too long. */
   onStalled(): void;
 }
 
 /**
- * What an answer asks of its reader: 64 KiB a second on average, after 15 s of patience. Only seconds in which it is the
- * reader who is waited for count.
+ * The least speed of an answer's reader: 64 KiB a second on average, after 15 s of patience. Only seconds count in
+ * which the server waits for the reader.
  */
 export class ReaderWatch {
   readonly #options: ReaderWatchOptions;
-  /** Whether more could be sent if the reader took it. */
+  /** Whether the server waits for the reader. */
   isWaitedFor = false;
   #allowedBytes = patienceSeconds * bytesPerSecondMin;
   #sentBytes = 0;

@@ -6,11 +6,11 @@ import { type Reply, text } from './reply.ts';
 
 /** A request as a route sees it. */
 export interface RouteRequest {
-  /** What stands behind a prefix; empty for an exact path. */
+  /** What follows the prefix; empty for an exact path. */
   readonly rest: string;
 }
 
-/** A path, or with a `*` at its end all that begin so. Metrics are streamed, everything else is a {@link Reply}. */
+/** A path, or a prefix with a `*` at its end. Metrics are streamed, everything else is a {@link Reply}. */
 export interface Route {
   readonly path: string;
   readonly answer: ((request: RouteRequest) => Reply) | 'metrics';
@@ -19,13 +19,13 @@ export interface Route {
 export interface RoutesOptions {
   readonly clock: Clock;
   readonly status: StatusView;
-  /** Agents are taken without keys on an address that is not loopback: the page says so. */
+  /** Agents connect without keys on an address that is not loopback: the page warns of it. */
   readonly plaintext: boolean;
   /** Ready: the ports are open and the state is read. */
   isReady(): boolean;
 }
 
-/** All that this server answers. */
+/** Every path of this server. */
 export const routesOf = ({ clock, status, plaintext, isReady }: RoutesOptions): readonly Route[] => [
   { path: '/', answer: () => pageReply(status, { plaintext, nowMs: clock.nowMs() }) },
   { path: '/metrics', answer: 'metrics' },
@@ -35,13 +35,13 @@ export const routesOf = ({ clock, status, plaintext, isReady }: RoutesOptions): 
   { path: '/-/ready', answer: () => (isReady() ? text(200, 'ready\n') : text(503, 'not ready yet\n')) },
 ];
 
-/** What a request is answered with. `route` is the path of the table, `other` for none: as metrics count it. */
+/** The answer to a request. `route` is the path of the table, or `other`, for metrics. */
 export type Routed = { readonly route: string } & (
   | { readonly kind: 'reply'; readonly reply: Reply }
   | { readonly kind: 'metrics' }
 );
 
-/** The first route that fits answers. All are for reading. */
+/** The first route that matches answers. All are read-only. */
 export function routed(routes: readonly Route[], { method, path }: { method: string; path: string }): Routed {
   for (const route of routes) {
     const rest = restOf(route.path, path);
@@ -64,7 +64,7 @@ const notAllowed = (method: string): Reply => ({
   headers: { Allow: 'GET, HEAD' },
 });
 
-/** Path and query of a request's target, which may be a whole URL. Not by `URL`, which throws at some. */
+/** Path and query of a request's target, which may be a whole URL. Not by `URL`, which throws for some. */
 export function targetOf(url: string): { readonly path: string; readonly query: string } {
   const [path, query = ''] = url.replace(/^https?:\/\/[^/?]*/i, '').split(/\?(.*)/s);
   return { path: path || '/', query };
@@ -72,7 +72,7 @@ export function targetOf(url: string): { readonly path: string; readonly query: 
 
 /**
  * Whether a Host header names this server: by an address, as localhost, or by one of its names. A page of another site
- * whose name suddenly resolves to this server's address could read all that is here through its visitor's browser.
+ * whose name suddenly resolves to this server's address could read everything here through its visitor's browser.
  */
 export function isOurHost(host: string, names: ReadonlySet<string>): boolean {
   const [, bracketed, plain = ''] = /^(?:\[([^\]]*)\]|([^:]*))(?::\d*)?$/.exec(host) ?? [];

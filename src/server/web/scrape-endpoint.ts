@@ -14,7 +14,7 @@ import { bytesPerSecondMin, ReaderWatch } from './reader-watch.ts';
 
 /** Where one answer goes, slice by slice. */
 export interface AnswerSink {
-  /** Instead of an answer: a line that says why. */
+  /** A line with the reason, instead of an answer. */
   refuse(code: number, text: string): void;
   /** The answer begins. */
   begin(): void;
@@ -27,9 +27,9 @@ export interface AnswerSink {
   /** Resolves when all of it is with the operating system, or never will be. */
   readonly ended: Promise<'sent' | 'lost'>;
   readonly isLost: boolean;
-  /** What the operating system has taken so far. */
+  /** Bytes that the operating system has accepted so far. */
   readonly sentBytes: number;
-  /** Breaks the connection off. */
+  /** Destroys the connection. */
   cut(): void;
 }
 
@@ -44,8 +44,8 @@ export interface ScrapeEndpointOptions {
 }
 
 /**
- * `/metrics`, whatever carries it: opens the scrape, makes the answer no faster than it is read, and says whether it has
- * gone out.
+ * `/metrics`, whatever carries it: opens the scrape, makes the answer no faster than it is read, and reports whether it
+ * was sent completely.
  *
  *     request ─▶ cursor ─▶ queue ─▶ reports ─▶ text ─▶ sink ─▶ finish or abort
  */
@@ -84,7 +84,7 @@ export class ScrapeEndpoint {
     }
   }
 
-  /** The agents that the request is about, or undefined after an answer that says what is wrong. */
+  /** The agents that the request selects, or undefined after an answer with an error. */
   #select({ agents: names }: Identified, sink: AnswerSink): readonly AgentRecord[] | undefined {
     const { agents } = this.#options.delivery.store;
     if (names.length === 0) return [...agents.values()];
@@ -104,7 +104,7 @@ export class ScrapeEndpoint {
     return this.#send(job, takeNewest(this.#options, streamsOf(job.agents)), { timestamps: false });
   }
 
-  /** Undefined for one that is given newest values, by what it is or because there are too many names. */
+  /** Undefined for a scraper that gets the newest values. */
   async #open({ request, from }: Job): Promise<Scrape | undefined> {
     const { delivery, metrics, seldom } = this.#options;
     const { given, scraper: name, agents: selection, timeoutMs, samplesMax, textBytesMax: bytesMax } = request;
@@ -176,8 +176,7 @@ export class ScrapeEndpoint {
     });
     try {
       sink.begin();
-      // No faster than it is read, and each slice is given back when it has been: a pipeline that makes new ones all the
-      // time costs as much again as the rendering.
+      // No faster than it is read, and each slice is reused once it was sent: new ones cost as much as the rendering.
       for (const slice of exposition.render(batches, { timestamps })) {
         if (sink.isLost) return false;
         if (slice.length === 0 || sink.write(slice, () => exposition.release(slice))) {
@@ -244,7 +243,7 @@ export class ScrapeEndpoint {
 /** Where a request came from. */
 export interface RequestOrigin {
   readonly connection: ScrapeConnection;
-  /** Who waits in the queue: its address, or its network. */
+  /** The owner in the queue: an address, or a network. */
   readonly owner: string;
   /** The sign of a proxy in between. */
   readonly proxy: string | undefined;
@@ -256,7 +255,7 @@ interface Job {
   readonly agents: readonly AgentRecord[];
   readonly sink: AnswerSink;
   readonly turn: Turn;
-  /** Breaks the answer off. */
+  /** Aborts the answer. */
   readonly cut: (why: string) => void;
 }
 
@@ -264,7 +263,7 @@ function streamsOf(agents: readonly AgentRecord[]): StreamRecord[] {
   return agents.flatMap(({ streams }) => [...streams]);
 }
 
-/** What an answer may come to, before anybody knows. */
+/** The size of an answer before it is planned, at most. */
 function samplesAtMost({ given, samplesMax }: Identified, agents: readonly AgentRecord[]): number {
   const once = streamsOf(agents).reduce((sum, { schema }) => sum + (schema?.seriesCount ?? 0), 0);
   return given.kind === 'newest' ? once : Math.max(once, Math.min(samplesMax ?? Infinity, samplesUsual));
@@ -279,14 +278,14 @@ const lateMs = 2000;
 const deadlineMsMax = 120_000;
 // A decoded report: a number of 8 bytes and a mark of presence for each series.
 const sampleBytes = 9;
-// Three answers keep a core busy while one of them waits for its reader. A third owner always finds a place.
+// Three answers keep a core busy while one of them waits for its reader, and two owners leave room for a third.
 const queueLimits = {
   turnsMax: 3,
   turnsPerOwnerMax: 2,
   bytesMax: 128 * 1024 * 1024,
   bytesPerOwnerMax: 64 * 1024 * 1024,
 };
-// After such a pause Prometheus was away, rather than slow.
+// After such a pause Prometheus was down, not slow.
 const longScrapeMs = 5 * 60_000;
 const lookbackWarningMs = 120_000;
 const dayMs = 24 * 3_600_000;

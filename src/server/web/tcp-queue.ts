@@ -7,9 +7,9 @@ export interface Ports {
 }
 
 /**
- * Whether the peer's kernel has acknowledged all bytes that were written to a TCP connection. Node has no call for that,
- * the kernel's table of connections does: `tx_queue` counts bytes not yet acknowledged
- * (https://docs.kernel.org/networking/proc_net_tcp.html). It is read once a turn of the event loop at the most, for all
+ * Whether the peer's kernel has acknowledged all bytes that were written to a TCP connection. Node has no call for
+ * that, the kernel's table of connections does: `tx_queue` counts bytes not yet acknowledged
+ * (https://docs.kernel.org/networking/proc_net_tcp.html). It is read at most once in a turn of the event loop, for all
  * connections: with thousands of them it is long.
  */
 export class TcpQueues {
@@ -21,8 +21,8 @@ export class TcpQueues {
   }
 
   /**
-   * True where the table cannot be read. A connection that is not in it was reset, although Node may say that the client has
-   * closed it: after a pause of this process, a close that came first hides the reset behind it.
+   * True where the table cannot be read. A connection that is not in it was reset, although Node may say that the
+   * client has closed it: after a pause of this process, a close that came first hides the reset behind it.
    */
   isAcknowledged({ localPort, remotePort }: Ports): boolean {
     if (localPort === undefined || remotePort === undefined) return true;
@@ -58,7 +58,7 @@ function readTables(): string[] {
     try {
       return readFileSync(path, 'latin1');
     } catch {
-      return ''; // no IPv6, or a /proc that does not show it: then this cannot be known
+      return ''; // no IPv6, or a /proc without it: then it is unknown
     }
   });
 }

@@ -4,9 +4,9 @@ import { type ConnectionPast, nothingPast } from './identify.ts';
 
 /** The TCP connection below. */
 export interface Transport {
-  /** Closes our end, behind what was written. */
+  /** Half-closes, after what was written. */
   end(): void;
-  /** Breaks it off. */
+  /** Destroys it. */
   destroy(): void;
   /** Whether the peer's kernel has acknowledged all that was sent, the close of our end included. */
   isAcknowledged(): boolean;
@@ -16,7 +16,7 @@ export interface WebConnectionOptions {
   readonly clock: Clock;
   /** Of the client, without its port. */
   readonly address: string;
-  /** Whose it counts as: its address, or its /64. */
+  /** The client's address, or its /64. */
   readonly owner: string;
   /** The connection has ended. Called once. */
   onEnd(connection: ScrapeConnection, how: ConnectionEvent): void;
@@ -31,12 +31,12 @@ type State =
   | { readonly kind: 'half-closed' }
   | { readonly kind: 'ended' };
 
-/** A connection, its requests one after another, and how it ends: that tells whether the last answer was read. */
+/** A connection, its requests one after another, and how it ends, which shows whether the last answer was read. */
 export class WebConnection {
   readonly address: string;
   readonly owner: string;
   readonly scraper: ScrapeConnection;
-  /** What its requests said. */
+  /** Its earlier requests. */
   past: ConnectionPast = nothingPast;
   hasScraped = false;
   readonly #transport: Transport;
@@ -69,10 +69,10 @@ export class WebConnection {
     return this.#state.kind === 'answering';
   }
 
-  /** Answers after what came before: a client may send its next request early. False where too many wait. */
+  /** Answers after the requests before: a client may send its next request early. False if too many wait. */
   answer(respond: () => Promise<void>): boolean {
     const state = this.#state;
-    // Our end was closed while the request was on its way: its client asks again on another connection.
+    // Our end was closed while the request was on its way: the client repeats it on another connection.
     if (state.kind === 'half-closed' || state.kind === 'ended') return true;
     // Node reads on while answers wait: each waiting request costs a hundred times its bytes.
     if (state.kind === 'answering' && state.requests >= pipelinedMax) return false;
@@ -84,7 +84,7 @@ export class WebConnection {
     return true;
   }
 
-  /** Closes our end, after what is under way; a client that does not close its own is cut off. Resolves at the end. */
+  /** Half-closes after the requests under way; a client that does not close its end is cut off. Resolves at the end. */
   async halfClose(): Promise<void> {
     const state = this.#state;
     if (state.kind === 'ended') return;
@@ -108,7 +108,7 @@ export class WebConnection {
     else this.#ended(isAcknowledged ? { kind: 'half-closed' } : { kind: 'reset' });
   }
 
-  /** Nothing more comes or goes. */
+  /** The connection has ended. */
   closed(): void {
     this.#deadline?.cancel();
     this.#ended({ kind: 'reset' });
@@ -125,7 +125,7 @@ export class WebConnection {
     if (state.isLast) void this.halfClose();
   }
 
-  /** The first that is learnt of its end counts. */
+  /** The first sign of its end counts. */
   #ended(how: ConnectionEvent): void {
     if (this.#state.kind === 'ended') return;
     this.#state = { kind: 'ended' };
