@@ -133,7 +133,8 @@ describe('everything arrives', { concurrency: true, skip: prometheusSkip, timeou
     });
     const { line } = world.scrapers[0]!;
     for (let count = 1; count <= 12; count++) {
-      await sleep(faults.between(0, 7) * second);
+      // One is read between two: what is lost twice in a row counts as read.
+      await sleep(faults.between(4, 9) * second);
       line.swallow(count % 2 === 0 ? 'at once' : 'by the client');
       await eventually(60 * second, () => assert.ok(line.swallowed >= count));
       line.stopSwallowing();
@@ -160,6 +161,22 @@ describe('everything arrives', { concurrency: true, skip: prometheusSkip, timeou
     }
     await world.settle();
   });
+
+  for (const by of ['close', 'reset'] as const) {
+    test(`(f) connections end when they rest, by a ${by}`, async (context) => {
+      const world = await World.start(context, { agents: { a1: '1s', a5: '5s' }, scrapers: { one: '5s' } });
+      const { line } = world.scrapers[0]!;
+      line.endAtRest(2 * second, by);
+      line.cut();
+      await sleep(60 * second);
+      await world.settle();
+      const metrics = await (await world.server.get('/metrics')).text();
+      const assumed = Number(/^sysmon_server_answers_assumed_total\{scraper="one"\} (\d+)$/m.exec(metrics)?.[1] ?? 0);
+      context.diagnostic(`${line.connections} connections, ${assumed} answers that count as read`);
+      assert.ok(line.connections > 10);
+      assert.equal(assumed > 5, by === 'reset');
+    });
+  }
 
   test('(g) all at once', async (context) => {
     const world = await World.start(context, {

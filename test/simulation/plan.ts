@@ -114,7 +114,9 @@ function scraperPlans(random: Random, idle: Random, agents: readonly AgentPlan[]
 /** Shorter than most intervals, or longer than some. */
 function idlePlan(random: Random): ScraperPlan['idle'] {
   if (random.chance(0.8)) return undefined;
-  return { afterMs: random.whole(300, 12_000), by: random.pick(['close', 'reset'] as const) };
+  const by = random.pick(['close', 'reset'] as const);
+  // A reset within a second looks like a scraper that was killed by the answer: it is given it many times.
+  return { afterMs: random.whole(by === 'reset' ? 1200 : 300, 12_000), by };
 }
 
 // Of synthetic-host.ts.

@@ -1,8 +1,7 @@
-import { hostSourceName, streamId } from '../../src/model/source.ts';
+import { hostSourceName, parseStreamId, streamId } from '../../src/model/source.ts';
 import { runEvery } from '../../src/runtime/clock.ts';
 import type { Connection } from '../../src/runtime/connection.ts';
 import type { Listener, ListenOptions } from '../../src/runtime/listen.ts';
-import { restMs } from '../../src/server/delivery/cursor.ts';
 import type { Delivery } from '../../src/server/delivery/delivery.ts';
 import type { ScrapeConnection } from '../../src/server/delivery/scraper.ts';
 import type { ReceivedReport } from '../../src/server/delivery/store.ts';
@@ -291,12 +290,10 @@ export class ServerNode {
         });
       });
     });
-    spy(delivery, 'connectionEvent', (_, connection, event) => {
+    spy(delivery, 'connectionEvent', (_, connection, { kind }) => {
       const { socket } = this.#asked.get(connection) ?? {};
       const last = this.answers.findLast((answer) => answer.socket === socket);
-      const restedMs = this.#world.timeline.nowMs - (last?.finishedMs ?? Number.POSITIVE_INFINITY);
-      const isRead = event.kind === 'fin' && event.isAcknowledged && restedMs >= restMs;
-      if (last !== undefined && (event.kind === 'half-closed' || isRead)) last.isConfirmedByEnd = true;
+      if (last !== undefined && kind !== 'reset') last.isConfirmedByEnd = isConfirmed(delivery, last);
     });
   }
 
@@ -315,6 +312,14 @@ export class ServerNode {
     this.#world.trace(`server: answer ${answer.id} to ${from}, ${key}, over ${socket.peer}`);
     return answer;
   }
+}
+
+/** Whether some cursor has passed all that the answer gave. */
+function isConfirmed({ scrapers }: Delivery, { given }: Answer): boolean {
+  const cursors = [...scrapers].flatMap((scraper) => [...scraper.all()]);
+  return cursors.some((cursor) =>
+    [...given].every(([agent, [, untilMs]]) => cursor.positionMs(parseStreamId(agent)!.id) >= untilMs),
+  );
 }
 
 /** Calls `after` with what the method has returned, and what it was given. */

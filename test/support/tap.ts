@@ -80,6 +80,12 @@ export class Tap {
   }
   #swallowEnd: 'at once' | 'by the client' = 'at once';
 
+  /** From now on a new connection that rests for so long ends, as idle ones do at proxies and balancers. */
+  endAtRest(ms: number, by: 'close' | 'reset'): void {
+    this.#rest = { ms, by };
+  }
+  #rest: Rest | undefined;
+
   stopSwallowing(): void {
     this.#isSwallowing = false;
     for (const pair of this.#pairs) pair.swallow(undefined);
@@ -99,7 +105,13 @@ export class Tap {
     this.#pairs.add(pair);
     if (this.#isSwallowing) pair.swallow(this.#swallowEnd);
     if (this.#isStalled) pair.stall();
+    if (this.#rest !== undefined) pair.endAtRest(this.#rest);
   }
+}
+
+interface Rest {
+  readonly ms: number;
+  readonly by: 'close' | 'reset';
 }
 
 /** One connection that came in, and the one that goes on. */
@@ -145,6 +157,21 @@ class Pair {
 
   swallow(end: 'at once' | 'by the client' | undefined): void {
     this.#swallowing = end;
+  }
+
+  endAtRest({ ms, by }: Rest): void {
+    const end = () => {
+      if (by === 'reset') return this.destroy();
+      for (const socket of [this.#client, this.#upstream]) socket.end();
+    };
+    let timer = setTimeout(end, ms);
+    for (const socket of [this.#client, this.#upstream]) {
+      socket.on('data', () => {
+        clearTimeout(timer);
+        timer = setTimeout(end, ms);
+      });
+      socket.on('close', () => clearTimeout(timer));
+    }
   }
 
   /** Whether a part of an answer goes on to the client. */

@@ -36,12 +36,12 @@ export const answerEvents = [
   'asked again',
   /** The client has answered our half-close. */
   'half-closed',
-  /** The client has closed the connection after a second of rest, its kernel having acknowledged every byte. */
+  /** The client has closed the connection after a second of rest, when every byte was acknowledged, and not to give up. */
   'closed at rest',
   /** The client has closed the connection and its kernel has not acknowledged every byte: it has gone before they came. */
   'closed too early',
-  /** The connection has ended in another way, after a second of rest: an idle time-out on the way. */
-  'reset at rest',
+  /** The connection has ended after a second of rest: an idle time-out on the way, or that of the scrape. */
+  'ended at rest',
   /** The client has closed the connection within a second of the answer's end, its kernel having acknowledged every byte. */
   'closed at once',
   /** The connection has ended in another way within that second. */
@@ -82,7 +82,7 @@ export const transitions: {
     'half-closed': ['confirmed', 'advance', 'widen'],
     'closed at rest': ['confirmed', 'advance', 'widen'],
     'closed too early': ['cut', 'count'],
-    'reset at rest': ['at rest', 'count'],
+    'ended at rest': ['at rest', 'count'],
     'closed at once': ['at once', 'count', 'halve'],
     'reset at once': ['cut', 'count', 'halve'],
     restarted: ['restart', 'count'],
@@ -122,10 +122,18 @@ export interface Answer {
   readonly connection: ScrapeConnection | undefined;
   /** The number of the request that it answers, over all scrapers: of two, which came first. */
   readonly request: number;
+  /** When its scraper gives up, as it has said itself; on the monotonic clock. */
+  readonly givesUpMs: readonly [fromMs: number, toMs: number];
   /** When all of it was sent, on the monotonic clock; -Infinity before. */
   sentAtMs: number;
   /** Of each stream that it gives something of: up to when. Empty until all of it is sent. */
   until: Positions;
+}
+
+/** When a request came, and how long its scraper waits. */
+export interface AskedAt {
+  readonly nowMs: number;
+  readonly timeoutMs: number;
 }
 
 /** What was given and not confirmed, when its position moves on all the same. */
@@ -231,9 +239,10 @@ export class Cursor {
     return this.answers.some((answer) => answer.connection !== undefined && weight(answer, nowMs) === weightRested);
   }
 
-  begin(connection: ScrapeConnection, request: number): Answer {
+  begin(connection: ScrapeConnection, request: number, { nowMs, timeoutMs }: AskedAt): Answer {
+    const givesUpMs = [nowMs + timeoutMs * 0.8, nowMs + timeoutMs + lateMs] as const;
     const answer: Answer = {
-      ...{ state: { kind: 'being sent' }, connection, request },
+      ...{ state: { kind: 'being sent' }, connection, request, givesUpMs },
       ...{ sentAtMs: -Infinity, until: new Map() },
     };
     this.answers.push(answer);
@@ -384,7 +393,18 @@ export const samplesMaxDefault = 300_000;
 const samplesMaxLeast = limits.seriesMax;
 const answersMax = 32;
 
+/** Of an answer that nobody waits for any more. */
+export const never = [Infinity, Infinity] as const;
+// A client's clock begins before its request is here, and its close takes a while to come.
+const lateMs = 1500;
+
 // Counts for nothing.
 const givenToSome: Omit<Answer, 'until'> = {
-  ...{ state: { kind: 'lost', how: 'aborted' }, connection: undefined, request: -1, sentAtMs: -Infinity },
+  ...{
+    state: { kind: 'lost', how: 'aborted' },
+    connection: undefined,
+    request: -1,
+    givesUpMs: never,
+    sentAtMs: -Infinity,
+  },
 };

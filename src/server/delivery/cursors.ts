@@ -1,5 +1,5 @@
 import type { StreamId } from '../../model/source.ts';
-import { type Answer, type AnswerEvent, type Assumed, Cursor, type Loss, restMs } from './cursor.ts';
+import { type Answer, type AnswerEvent, type Assumed, Cursor, type Loss, never, restMs } from './cursor.ts';
 import type { ConnectionEvent, Positions, ScrapeConnection, ScraperName } from './scraper.ts';
 
 /**
@@ -39,7 +39,7 @@ export class Cursors {
    * as many names as there may be.
    */
   open(
-    { name, selection, connection }: CursorRequest,
+    { name, selection, connection, timeoutMs }: CursorRequest,
     nowMs: number,
   ): { readonly opened: OpenedCursor | undefined; readonly changes: readonly CursorChange[] } {
     const changes: CursorChange[] = [];
@@ -58,7 +58,10 @@ export class Cursors {
     cursor.asked(connection, nowMs);
     const assumed = cursor.moveOn(nowMs);
     if (assumed.length > 0) changes.push({ kind: 'assumed', scraper, cursor, assumed });
-    return { opened: { scraper, cursor, answer: cursor.begin(connection, request), isNew }, changes };
+    return {
+      opened: { scraper, cursor, answer: cursor.begin(connection, request, { nowMs, timeoutMs }), isNew },
+      changes,
+    };
   }
 
   /** All of an answer has been sent. */
@@ -87,8 +90,7 @@ export class Cursors {
       for (const cursor of scraper.all()) {
         for (const answer of [...cursor.answers]) {
           if (answer.connection !== connection || answer.state.kind !== 'unconfirmed') continue;
-          const isRested = nowMs - answer.sentAtMs >= restMs;
-          this.#happened(scraper, cursor, answer, answerEvent(event, isRested), nowMs, changes);
+          this.#happened(scraper, cursor, answer, answerEvent(event, answer, nowMs), nowMs, changes);
         }
         if (cursor.connection === connection) this.#left(scraper, cursor, nowMs);
       }
@@ -432,6 +434,7 @@ export interface CursorRequest {
   /** Names of agents, sorted, with commas between them; "" for all. */
   readonly selection: string;
   readonly connection: ScrapeConnection;
+  readonly timeoutMs: number;
 }
 
 /** A request that is being answered. */
@@ -513,14 +516,18 @@ export class Scraper {
 
 const keyOf = ({ space, text }: ScraperName): string => `${space}:${text}`;
 
-function answerEvent(event: ConnectionEvent, isRested: boolean): AnswerEvent {
+function answerEvent(event: ConnectionEvent, { sentAtMs, givesUpMs }: Answer, nowMs: number): AnswerEvent {
   if (event.kind === 'half-closed') return 'half-closed';
-  if (event.kind === 'reset') return isRested ? 'reset at rest' : 'reset at once';
+  const isRested = nowMs - sentAtMs >= restMs;
+  if (event.kind === 'reset') return isRested ? 'ended at rest' : 'reset at once';
   if (!event.isAcknowledged) return 'closed too early';
-  return isRested ? 'closed at rest' : 'closed at once';
+  if (!isRested) return 'closed at once';
+  // What a proxy on the way has read, its client may have given up to wait for.
+  const [fromMs, toMs] = givesUpMs;
+  return fromMs <= nowMs && nowMs <= toMs ? 'ended at rest' : 'closed at rest';
 }
 
-const beforeRestart = { state: { kind: 'unconfirmed' }, connection: undefined, request: -1 } as const;
+const beforeRestart = { state: { kind: 'unconfirmed' }, connection: undefined, request: -1, givesUpMs: never } as const;
 
 // More than 32 names is a mistake or an attack; a name may have a job for each of some agents.
 export const scrapersMax = 32;

@@ -9,6 +9,7 @@ import {
   Cursor,
   type Effect,
   type Loss,
+  never,
   Pace,
   samplesMaxDefault,
   transitions,
@@ -32,7 +33,7 @@ const rows: readonly [AnswerState, AnswerEvent, AnswerState, ...Effect[]][] = [
   [unconfirmed, 'half-closed', confirmed, 'advance', 'widen'],
   [unconfirmed, 'closed at rest', confirmed, 'advance', 'widen'],
   [unconfirmed, 'closed too early', lost('cut'), 'count'],
-  [unconfirmed, 'reset at rest', lost('at rest'), 'count'],
+  [unconfirmed, 'ended at rest', lost('at rest'), 'count'],
   [unconfirmed, 'closed at once', lost('at once'), 'count', 'halve'],
   [unconfirmed, 'reset at once', lost('cut'), 'count', 'halve'],
   [unconfirmed, 'restarted', lost('restart'), 'count'],
@@ -62,6 +63,8 @@ test('nothing else changes an answer', () => {
   assert.equal(Object.values(transitions).flatMap((events) => Object.keys(events)).length, rows.length);
 });
 
+const asked = { nowMs: 0, timeoutMs: 10_000 };
+
 /** A cursor, and answers of it that end as it is said. */
 class CursorHarness {
   readonly cursor = new Cursor('', '192.0.2.1', 0);
@@ -70,7 +73,7 @@ class CursorHarness {
 
   /** A whole answer up to `untilMs`, and what happens to it. */
   answer(untilMs: number, ...events: AnswerEvent[]): Answer {
-    const answer = this.cursor.begin(connect(), this.#requests++);
+    const answer = this.cursor.begin(connect(), this.#requests++, asked);
     this.nowMs += 1000;
     for (const event of ['sent' as const, ...events]) {
       if (event === 'sent') answer.until = new Map([[a, untilMs]]);
@@ -87,14 +90,14 @@ class CursorHarness {
 
 test('what was given twice and had time to be read is not given a third time', () => {
   const world = new CursorHarness();
-  world.answer(1, 'reset at rest');
+  world.answer(1, 'ended at rest');
   assert.equal(world.moveOn(), undefined);
   assert.equal(world.cursor.sentMs(a), 1);
-  world.answer(2, 'reset at rest');
+  world.answer(2, 'ended at rest');
   assert.equal(world.moveOn(), 1);
   assert.equal(world.cursor.positionMs(a), 1);
   assert.equal(world.cursor.sentMs(a), 2);
-  world.answer(3, 'reset at rest');
+  world.answer(3, 'ended at rest');
   assert.equal(world.moveOn(), 2, 'new data always flow');
 });
 
@@ -124,9 +127,9 @@ test('what was not sent whole, or with times of another clock, was not given', (
   const world = new CursorHarness();
   for (let answer = 0; answer < 8; answer++) world.answer(1, 'clock stepped');
   for (let answer = 0; answer < 8; answer++) {
-    world.cursor.apply(world.cursor.begin(connect(), answer), 'aborted', world.nowMs);
+    world.cursor.apply(world.cursor.begin(connect(), answer, asked), 'aborted', world.nowMs);
   }
-  world.cursor.begin(connect(), 1);
+  world.cursor.begin(connect(), 1, asked);
   assert.equal(world.moveOn(), undefined);
 });
 
@@ -141,7 +144,7 @@ test('answers within one second of each other count once: they were for those wh
 
 test('an answer that nothing has happened to counts as given once it has rested', () => {
   const world = new CursorHarness();
-  world.answer(1, 'reset at rest');
+  world.answer(1, 'ended at rest');
   world.answer(2);
   assert.equal(world.cursor.moveOn(world.nowMs + 999).length, 0);
   assert.equal(world.moveOn(), 1);
@@ -150,9 +153,9 @@ test('an answer that nothing has happened to counts as given once it has rested'
 test('each stream moves on by itself', () => {
   const world = new CursorHarness();
   const answers = [new Map([[a, 1]]), new Map([[b, 5]]), new Map([[a, 2]])];
-  for (const until of answers) world.answer(0, 'reset at rest').until = until;
+  for (const until of answers) world.answer(0, 'ended at rest').until = until;
   world.cursor.answers = answers.map((until, at) => ({
-    ...{ state: lost('at rest'), connection: connect(), request: at, sentAtMs: at * 1000, until },
+    ...{ state: lost('at rest'), connection: connect(), request: at, givesUpMs: never, sentAtMs: at * 1000, until },
   }));
   assert.deepEqual(world.cursor.moveOn(10_000), [{ stream: a, afterMs: -Infinity, untilMs: 1 }]);
   assert.equal(world.cursor.positionMs(b), -Infinity);
@@ -169,7 +172,7 @@ test('a confirmed answer moves the position, and never back', () => {
 
 test('what a lost answer had given is remembered through a smaller one', () => {
   const world = new CursorHarness();
-  world.answer(4, 'reset at rest');
+  world.answer(4, 'ended at rest');
   world.answer(1, 'asked again');
   assert.equal(world.cursor.positionMs(a), 1);
   assert.equal(world.cursor.sentMs(a), 4);
@@ -179,7 +182,7 @@ test('what a lost answer had given is remembered through a smaller one', () => {
 
 test('a scraper is known from its first answer that was sent whole', () => {
   const world = new CursorHarness();
-  const answer = world.cursor.begin(connect(), 0);
+  const answer = world.cursor.begin(connect(), 0, asked);
   assert.equal(world.cursor.isKnown, false);
   world.cursor.apply(answer, 'aborted', 0);
   assert.equal(world.cursor.isKnown, false);
@@ -191,15 +194,15 @@ test('from the oldest of several: what the others had may be there, what was giv
   const [slow, fast, own] = [new CursorHarness(), new CursorHarness(), new CursorHarness()];
   slow.answer(1, 'asked again');
   fast.answer(7, 'asked again');
-  for (const ms of [8, 9]) fast.answer(ms, 'reset at rest');
+  for (const ms of [8, 9]) fast.answer(ms, 'ended at rest');
   own.answer(3, 'asked again');
-  own.answer(4, 'reset at rest');
+  own.answer(4, 'ended at rest');
   const cursors = [slow, fast, own].map(({ cursor }) => cursor.copy());
   own.cursor.startAtOldestOf(cursors, own.cursor.copy());
   assert.equal(own.cursor.positionMs(a), 1);
   assert.equal(own.cursor.sentMs(a), 9);
   assert.equal(own.moveOn(), undefined);
-  own.answer(5, 'reset at rest');
+  own.answer(5, 'ended at rest');
   assert.equal(own.moveOn(), 4);
 });
 

@@ -49,7 +49,7 @@ export class CursorsHarness {
   tryOpen(connection: ScrapeConnection, options: ScrapeOptions = {}): OpenScrape | undefined {
     const { name = 'p', space = 'param', selection = '' } = options;
     const { opened, changes } = this.cursors.open(
-      { name: { space, text: name }, selection, connection },
+      { name: { space, text: name }, selection, connection, timeoutMs },
       this.clock.monotonicMs(),
     );
     this.#note(changes);

@@ -4,7 +4,7 @@ import fc from 'fast-check';
 import { type AgentId, agentId } from '../../../src/model/agent-id.ts';
 import { scrapersMax } from '../../../src/server/delivery/cursors.ts';
 import type { ConnectionEvent, ScrapeConnection } from '../../../src/server/delivery/scraper.ts';
-import { agentA, agentB, CursorsHarness, connect, hostOf, minuteMs, windowMs } from './cursors-harness.ts';
+import { agentA, agentB, CursorsHarness, connect, hostOf, minuteMs, timeoutMs, windowMs } from './cursors-harness.ts';
 
 // Names.
 
@@ -121,6 +121,10 @@ test('how a connection ends, and after how long, says whether its last answer wa
   const ends: readonly [ConnectionEvent, restMs: number, event: string][] = [
     [{ kind: 'half-closed' }, 0, 'confirmed p'],
     [{ kind: 'fin', isAcknowledged: true }, 1000, 'confirmed p'],
+    [{ kind: 'fin', isAcknowledged: true }, timeoutMs * 0.8 - 1, 'confirmed p'],
+    // It had said that it would wait for so long, and may have waited in vain behind a proxy.
+    [{ kind: 'fin', isAcknowledged: true }, timeoutMs, 'lost p at rest'],
+    [{ kind: 'fin', isAcknowledged: true }, timeoutMs + 1501, 'confirmed p'],
     [{ kind: 'fin', isAcknowledged: true }, 999, 'lost p at once'],
     [{ kind: 'fin', isAcknowledged: false }, 1000, 'lost p cut'],
     [{ kind: 'fin', isAcknowledged: false }, 999, 'lost p cut'],
