@@ -43,7 +43,7 @@ test('options', () => {
     // Of node, prometheus, systemctl.
     '--no-opt --always-sparkplug --max-semi-space-size --storage.tsdb.path --now --help --version',
   ].join(' ');
-  for (const { name, where } of found(/(?<![\w-])--([a-z][a-z-]*(?:\.[a-z-]+)?)/g)) {
+  for (const { name, where } of found(/(?<![\w-])--([a-z][a-z-]*(?:\.[a-z-]+)*)/g)) {
     assert.ok(options.has(name) || others.includes(`--${name}`) || others.includes(` ${name}: {`), where);
   }
 });

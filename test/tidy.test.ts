@@ -53,6 +53,8 @@ test('the sources are found, and what they import', () => {
 for (const [library, importers] of [
   ['msgpackr', ['src/protocol/codec.ts']],
   ['prom-client', ['src/server/own-metrics.ts']],
+  ['bcryptjs', ['src/server/web/password-worker.ts']],
+  ['yaml', ['src/server/web/web-config.ts']],
   ['node-cron', ['src/agent/collect/schedule.ts', 'src/server/daily.ts']],
 ] as const) {
   test(`${library} is imported by ${importers.join(' and ')} alone`, () => {
@@ -68,7 +70,7 @@ for (const [library, importers] of [
 }
 
 test('no other library is used', () => {
-  const known = /^(node:|src\/|msgpackr(\/pack)?$|prom-client$|node-cron$)/;
+  const known = /^(node:|src\/|msgpackr(\/pack)?$|prom-client$|node-cron$|bcryptjs$|yaml$)/;
   for (const { path, imports } of sources) {
     for (const name of imports) assert.match(name, known, `${path} imports '${name}'`);
   }

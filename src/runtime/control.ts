@@ -2,12 +2,12 @@
  * A Unix socket for questions to a running program, in HTTP: `curl --unix-socket PATH http://localhost/api/v1/status`.
  * Who may ask is who may write to the socket: its owner and group.
  */
-import { statSync, unlinkSync } from 'node:fs';
-import { createServer, type IncomingMessage, request, type Server, type ServerResponse } from 'node:http';
-import { connect } from 'node:net';
+import { statSync } from 'node:fs';
+import { createServer, type IncomingMessage, request, type ServerResponse } from 'node:http';
 import { dirname } from 'node:path';
 import { CodedError } from './coded-error.ts';
 import type { Log } from './log.ts';
+import { listenAtPath, removeStaleSocket, socketPathBytesMax } from './unix-socket.ts';
 import { reasonOf } from './words.ts';
 
 /** `GET status` is asked for at /api/v1/status. */
@@ -34,8 +34,6 @@ const askersMax = 16;
 const limits = { headersTimeout: 5000, requestTimeout: 5000, connectionsCheckingInterval: 1000, keepAliveTimeout: 1 };
 // The state of a thousand agents in JSON is some hundred KiB.
 const answerBytesMax = 64 * 1024 * 1024;
-// sun_path has 108 bytes and an end: https://man7.org/linux/man-pages/man7/unix.7.html
-const pathBytesMax = 107;
 
 /**
  * Answers at the path. A socket that a killed program left behind is replaced; where another program answers, or
@@ -51,17 +49,20 @@ export async function serveControl(
     log.debug(`no control socket: the folder of '${path}' does not exist`);
     return undefined;
   }
-  if (Buffer.byteLength(path) > pathBytesMax) {
-    throw new ControlError('failed', `the control socket '${path}' has too long a path: at most ${pathBytesMax} bytes`);
+  if (Buffer.byteLength(path) > socketPathBytesMax) {
+    throw new ControlError(
+      'failed',
+      `the control socket '${path}' has too long a path: at most ${socketPathBytesMax} bytes`,
+    );
   }
-  await removeStale(path);
+  await makeRoom(path);
   const server = createServer(limits, (question, response) => {
     question.resume();
     void answer(handlers, question, response, log);
   });
   server.maxConnections = askersMax;
   try {
-    await listenPrivately(server, path);
+    await listenAtPath(server, path);
   } catch (error) {
     log.warn(`no control socket '${path}': ${reasonOf(error)}; status cannot be asked for`);
     return undefined;
@@ -76,36 +77,10 @@ export async function serveControl(
   };
 }
 
-async function removeStale(path: string): Promise<void> {
-  const found = statSync(path, { throwIfNoEntry: false });
-  if (found === undefined) return;
-  if (!found.isSocket()) throw new ControlError('refused', `'${path}' is there and is no socket`);
-  const alive = await new Promise<boolean>((resolve) => {
-    const socket = connect(path);
-    socket.once('connect', () => {
-      socket.destroy();
-      resolve(true);
-    });
-    socket.once('error', (error: NodeJS.ErrnoException) => resolve(error.code !== 'ECONNREFUSED'));
-  });
-  if (alive) throw new ControlError('refused', `another program answers at the control socket '${path}'`);
-  unlinkSync(path);
-}
-
-function listenPrivately(server: Server, path: string): Promise<void> {
-  return new Promise((resolve, reject) => {
-    server.once('error', reject);
-    // bind() is done when listen() returns, so that there is no moment in which others could connect.
-    const before = process.umask(0o117);
-    try {
-      server.listen(path, () => {
-        server.removeAllListeners('error');
-        resolve();
-      });
-    } finally {
-      process.umask(before);
-    }
-  });
+async function makeRoom(path: string): Promise<void> {
+  const found = await removeStaleSocket(path);
+  if (found === 'no-socket') throw new ControlError('refused', `'${path}' is there and is no socket`);
+  if (found === 'in-use') throw new ControlError('refused', `another program answers at the control socket '${path}'`);
 }
 
 async function answer(

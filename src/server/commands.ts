@@ -10,6 +10,8 @@ import type { ServerOptions } from './options.ts';
 import type { ServerClockStatus } from './server-clock.ts';
 import { advertisedAddress, commandSettings, readFleetKeys, readSettings } from './settings.ts';
 import type { AgentStatus, ServerStatus } from './status.ts';
+import type { WebAddress } from './web/listener.ts';
+import { webConfigText } from './web/web-config-file.ts';
 
 // The commands beside `run`: each prints to `out` and returns the exit code.
 
@@ -81,10 +83,16 @@ export function check(options: ServerOptions, out: Out): number {
   out(
     `the options are valid: agents connect to port ${settings.listen.port} of ${settings.listen.address || 'all addresses'} ` +
       `${settings.fleetKeys.length === 0 ? 'without keys' : `with keys of ${fleetKeysText(settings.fleetKeys)}, and their join lines say '${advertisedAddress(options)}'`}, ` +
-      `Prometheus to port ${settings.webListen.port} of ${settings.webListen.address || 'all addresses'}, ` +
+      `Prometheus to ${settings.webListen.map(webAddressText).join(' and ')} ${webConfigText(settings.webConfig)}, ` +
       `${settings.stateDir === undefined ? 'cursors in memory' : `cursors in '${settings.stateDir}'`}\n`,
   );
+  for (const notice of settings.webConfig.notices) out(`'${settings.webConfigFile}': ${notice}\n`);
   return 0;
+}
+
+function webAddressText(address: WebAddress): string {
+  if (address.kind === 'unix') return `the socket '${address.path}'`;
+  return `port ${address.port} of ${address.address || 'all addresses'}`;
 }
 
 function nameArgument(options: ServerOptions): AgentId {

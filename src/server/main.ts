@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { isMainThread } from 'node:worker_threads';
 import { realClock } from '../runtime/clock.ts';
 import { ControlError } from '../runtime/control.ts';
 import { systemdLifecycle } from '../runtime/lifecycle.ts';
@@ -45,16 +46,19 @@ async function main(): Promise<number> {
   }
 }
 
-main().then(
-  (code) => {
-    process.exitCode = code;
-  },
-  (error: unknown) => {
-    const isUsage = error instanceof UsageError;
-    // One line for what a person can correct; anything else is a bug, and needs its stack.
-    const isExpected = isUsage || error instanceof ListenError || error instanceof ControlError;
-    const text = isExpected ? error.message : String((error as Error).stack);
-    process.stderr.write(lastWords(program.name, text, { journal: stderrIsJournal(process.env) }));
-    process.exit(isUsage ? 2 : 1);
-  },
-);
+// The thread that checks passwords runs the same file.
+if (isMainThread) {
+  main().then(
+    (code) => {
+      process.exitCode = code;
+    },
+    (error: unknown) => {
+      const isUsage = error instanceof UsageError;
+      // One line for what a person can correct; anything else is a bug, and needs its stack.
+      const isExpected = isUsage || error instanceof ListenError || error instanceof ControlError;
+      const text = isExpected ? error.message : String((error as Error).stack);
+      process.stderr.write(lastWords(program.name, text, { journal: stderrIsJournal(process.env) }));
+      process.exit(isUsage ? 2 : 1);
+    },
+  );
+}

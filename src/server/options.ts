@@ -16,8 +16,20 @@ import {
   path,
   text,
 } from '../runtime/options.ts';
+import { socketPathBytesMax } from '../runtime/unix-socket.ts';
+import type { WebAddress } from './web/listener.ts';
 
 export const defaultPort = 9732;
+
+/** `127.0.0.1:9733`, `:9733`, `unix:/run/sysmon-server/web.sock`. */
+function webAddress(given: string): WebAddress {
+  const [, socket] = /^unix:(.*)$/s.exec(given) ?? [];
+  if (socket === undefined) return { kind: 'tcp', ...listenAddress(given) };
+  if (!socket.startsWith('/') || Buffer.byteLength(socket) > socketPathBytesMax || socket.includes('\0')) {
+    throw new Error(`expected unix: and a path that begins with / and has at most ${socketPathBytesMax} bytes`);
+  }
+  return { kind: 'unix', path: socket };
+}
 
 const rows = {
   listen: optional({
@@ -28,14 +40,23 @@ const rows = {
     help: 'Address on which agents connect.',
     commands: ['run', 'check', 'enroll'],
   }),
-  webListenAddress: optional({
+  webListenAddress: listOption({
     name: 'web.listen-address',
     placeholder: 'ADDRESS:PORT',
-    parse: listenAddress,
+    parse: webAddress,
     defaultHelp: '127.0.0.1:9733; with a fleet key :9733',
     help:
-      'HTTP address for Prometheus, without TLS or authentication. Anyone who can reach it can read everything and ' +
-      'consume samples meant for your Prometheus.',
+      'HTTP address for Prometheus, or unix:PATH for a socket that its owner and group can use. Without --web.config.file ' +
+      'anyone who can reach it can read everything and consume samples meant for your Prometheus.',
+    commands: ['run', 'check'],
+  }),
+  webConfigFile: optional({
+    name: 'web.config.file',
+    placeholder: 'FILE',
+    parse: path,
+    help:
+      "File with TLS, users and headers of the HTTP port, in the format of Prometheus's exporters. It and its certificates " +
+      'are read again when they change.',
     commands: ['run', 'check'],
   }),
   webHost: listOption({
@@ -153,7 +174,10 @@ export const program = {
     'Receives the reports of agents on hosts that Prometheus cannot reach and exposes them to Prometheus: every series ' +
     'with its agent as a label, every sample with its original timestamp.',
   commands: [
-    { name: 'run', help: 'Serve until SIGTERM. SIGHUP reloads the fleet key file and the revocations.' },
+    {
+      name: 'run',
+      help: 'Serve until SIGTERM. SIGHUP reloads the fleet key file, the revocations and --web.config.file.',
+    },
     {
       name: 'enroll',
       arguments: ['NAME'],

@@ -15,6 +15,7 @@ import { readRevocations, writeRevocations } from './ingest/revocations.ts';
 import type { ServerOptions } from './options.ts';
 import { readFleetKeys, readSettings, type Settings } from './settings.ts';
 import { openWeb } from './web/listener.ts';
+import { WebConfigFile, webConfigText } from './web/web-config-file.ts';
 import { type EventLoop, Server } from './wire-up.ts';
 
 /** Serves until the signal; everything is closed in reverse order. Throws what makes it stop otherwise. */
@@ -25,7 +26,11 @@ export async function run(
   const { clock, log, lifecycle } = parts;
   const settings = readSettings(options);
   const { stateDir } = settings;
+  const { webConfigFile } = settings;
+  const watched =
+    webConfigFile === undefined ? undefined : new WebConfigFile(webConfigFile, settings.webConfig, { clock, log });
   const server = new Server({
+    webConfig: watched ?? { current: settings.webConfig },
     boot: bootClock(clock, () => uptime() * 1000),
     ...{ settings, clock, log, loop: nodeLoop, listen, openWeb },
     disk: stateDir === undefined ? undefined : cursorsDisk(stateDir),
@@ -39,15 +44,20 @@ export async function run(
     for (const warning of standingWarnings(settings)) log.warn(warning);
   };
   const daily = everyDay(warn);
-  lifecycle.onReload(() => reload(server, settings, log));
+  lifecycle.onReload(() => {
+    watched?.reload();
+    reload(server, settings, log);
+  });
 
   log.info(startLine(settings, options.changed, ports));
+  for (const notice of settings.webConfig.notices) log.info(`'${webConfigFile}': ${notice}`);
   warn();
   lifecycle.ready();
   showStatus();
   lifecycle.watchdog(() => true);
   await lifecycle.stopped;
 
+  watched?.stop();
   await daily.stop();
   showing.stop();
   await control?.close();
@@ -103,14 +113,17 @@ function reload(server: Server, { fleetKeyFile, stateDir }: Settings, log: Log):
 }
 
 function startLine(
-  { listen: agentsAt, webListen, fleetKeys, windowMs, memoryBytesMax }: Settings,
+  { listen: agentsAt, webListen, webConfig, fleetKeys, windowMs, memoryBytesMax }: Settings,
   changed: readonly string[],
-  ports: { readonly agentsPort: number; readonly webPort: number },
+  ports: { readonly agentsPort: number; readonly webPorts: readonly number[] },
 ): string {
+  const webAt = webListen.map((each, index) =>
+    each.kind === 'unix' ? `unix:${each.path}` : addressText(each.address, ports.webPorts[index] ?? each.port),
+  );
   return (
     `version ${version}: agents on ${addressText(agentsAt.address, ports.agentsPort)} ` +
     `${fleetKeys.length > 0 ? `by TLS with keys (${fleetKeysText(fleetKeys)})` : 'without keys'}, ` +
-    `HTTP on ${addressText(webListen.address, ports.webPort)}, ` +
+    `HTTP on ${webAt.join(' and ')} ${webConfigText(webConfig)}, ` +
     `window ${durationText(windowMs)}, at most ${bytesText(memoryBytesMax)}` +
     `${changed.length > 0 ? `; set: ${changed.join(' ')}` : ''}`
   );

@@ -7,11 +7,16 @@ import { checkStateDir } from './delivery/state-disk.ts';
 import { type FleetKey, parseFleetKeys } from './ingest/keys.ts';
 import { type Revocations, readRevocations } from './ingest/revocations.ts';
 import { defaultPort, type ServerOptions } from './options.ts';
+import type { WebAddress } from './web/listener.ts';
+import { WebConfigError } from './web/web-config.ts';
+import { noWebConfig, readWebConfig, type WebConfig } from './web/web-config-file.ts';
 
 /** The options of a server, and what depends on several of them at once. */
 export interface Settings {
   readonly listen: ListenAddress;
-  readonly webListen: ListenAddress;
+  readonly webListen: readonly WebAddress[];
+  readonly webConfigFile: string | undefined;
+  readonly webConfig: WebConfig;
   /** Names that a Host header may have, besides addresses and localhost. In lower case. */
   readonly webHosts: ReadonlySet<string>;
   readonly fleetKeyFile: string | undefined;
@@ -50,7 +55,7 @@ export function readSettings(options: ServerOptions): Settings {
   const fleetKeys = readFleetKeys(values.fleetKeyFile);
   const hasKey = fleetKeys.length > 0;
   const listen = values.listen ?? { address: hasKey ? '' : '127.0.0.1', port: defaultPort };
-  const webListen = values.webListenAddress ?? { address: hasKey ? '' : '127.0.0.1', port: defaultPort + 1 };
+  const webListenUsual = { kind: 'tcp', address: hasKey ? '' : '127.0.0.1', port: defaultPort + 1 } as const;
   const plaintext = !hasKey && !isLoopback(listen.address);
   if (plaintext && !values.allowPlaintext) {
     throw options.refuse(
@@ -69,7 +74,9 @@ export function readSettings(options: ServerOptions): Settings {
   if (values.stateDir !== undefined) checkStateDir(values.stateDir);
   return {
     listen,
-    webListen,
+    webListen: values.webListenAddress.length > 0 ? values.webListenAddress : [webListenUsual],
+    webConfigFile: values.webConfigFile,
+    webConfig: webConfigAt(values.webConfigFile),
     webHosts: hostNames(values.webHost),
     fleetKeyFile: values.fleetKeyFile,
     fleetKeys,
@@ -98,6 +105,16 @@ export function readFleetKeys(path: string | undefined): FleetKey[] {
   } catch (error) {
     if (error instanceof SecretFileError) throw new UsageError(`--fleet-key-file: ${error.message}`);
     throw new UsageError(`--fleet-key-file '${path}': ${reasonOf(error)}`);
+  }
+}
+
+function webConfigAt(path: string | undefined): WebConfig {
+  if (path === undefined) return noWebConfig;
+  try {
+    return readWebConfig(path);
+  } catch (error) {
+    if (!(error instanceof WebConfigError || error instanceof SecretFileError)) throw error;
+    throw new UsageError(`--web.config.file: ${error.message}`);
   }
 }
 

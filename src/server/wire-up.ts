@@ -1,7 +1,7 @@
 import type { AgentId } from '../model/agent-id.ts';
 import { ProtocolError } from '../protocol/errors.ts';
 import { type BootClock, type Clock, runEvery } from '../runtime/clock.ts';
-import { ListenError, type Listener, type ListenOptions, listenErrorOf } from '../runtime/listen.ts';
+import { ListenError, type Listener, type ListenOptions } from '../runtime/listen.ts';
 import { type Log, onceAMinute, type SeldomLog } from '../runtime/log.ts';
 import { version } from '../runtime/version.ts';
 import { plural, reasonOf, secondsText } from '../runtime/words.ts';
@@ -41,7 +41,9 @@ export interface ServerParts {
   /** Opens the agents' port. */
   readonly listen: (options: ListenOptions) => Promise<Listener>;
   /** Opens the HTTP port. */
-  readonly openWeb: (options: WebOptions, address: WebAddress) => Promise<WebServer>;
+  readonly openWeb: (options: WebOptions, addresses: readonly WebAddress[]) => Promise<WebServer>;
+  /** The configuration of the HTTP port, as it is now. */
+  readonly webConfig: WebOptions['config'];
 }
 
 /** The event loop, which is virtual in the simulation. */
@@ -98,7 +100,7 @@ export class Server {
   }
 
   /** Opens the ports. Throws if one is not available, and closes the other. */
-  async start(): Promise<{ readonly agentsPort: number; readonly webPort: number }> {
+  async start(): Promise<{ readonly agentsPort: number; readonly webPorts: readonly number[] }> {
     const { clock } = this.#parts;
     this.#closing.push(() => this.delivery.flush());
     try {
@@ -113,7 +115,7 @@ export class Server {
       });
       this.#closing.push(() => tidying.stop());
       this.#isReady = true;
-      return { agentsPort: agents.port, webPort: web.port };
+      return { agentsPort: agents.port, webPorts: web.ports };
     } catch (error) {
       await this.stop();
       throw error;
@@ -173,7 +175,6 @@ export class Server {
 
   #openWeb(): Promise<WebServer> {
     const { clock, settings, loop, openWeb } = this.#parts;
-    const { address, port } = settings.webListen;
     const { delivery, metrics } = this;
     const seldom = this.#seldom;
     const exposition = new Exposition({
@@ -188,12 +189,12 @@ export class Server {
     const options: WebOptions = {
       ...{ clock, seldom, delivery, exposition, metrics },
       status: { server: () => this.status(), agents: () => this.agents() },
-      ...{ plaintext: settings.plaintext, hostNames: settings.webHosts },
+      ...{ plaintext: settings.plaintext, hostNames: settings.webHosts, config: this.#parts.webConfig },
       turn: () => new Promise((resolve) => loop.next(resolve)),
       isReady: () => this.#isReady,
     };
-    return openWeb(options, { host: address === '' ? undefined : address, port }).catch((error: Error) => {
-      throw withOption(listenErrorOf(error, address, port), 'web.listen-address');
+    return openWeb(options, settings.webListen).catch((error: unknown) => {
+      throw error instanceof ListenError ? withOption(error, 'web.listen-address') : error;
     });
   }
 

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { agentId } from '../../src/model/agent-id.ts';
 import { ListenError } from '../../src/runtime/listen.ts';
+import { noWebConfig } from '../../src/server/web/web-config-file.ts';
 import { Server, type ServerParts } from '../../src/server/wire-up.ts';
 import { MemoryLog } from '../support/memory-log.ts';
 import { serverSettings } from '../support/server-settings.ts';
@@ -17,6 +18,7 @@ function wired(parts: Partial<ServerParts> = {}) {
   disk.onWrite = () => events.push('written');
   const server = new Server({
     settings: serverSettings(),
+    ...{ webConfig: { current: noWebConfig } },
     ...{ clock, log, disk, boot: { bootMs: () => clock.monotonicMs() } },
     loop: { turn: () => settle(), next: (callback) => void clock.after(0, callback) },
     async listen() {
@@ -25,7 +27,7 @@ function wired(parts: Partial<ServerParts> = {}) {
     },
     async openWeb({ isReady }) {
       events.push('web open', isReady() ? 'ready' : 'not ready');
-      return { port: 2, close: async () => void events.push('web closed', isReady() ? 'ready' : 'not ready') };
+      return { ports: [2], close: async () => void events.push('web closed', isReady() ? 'ready' : 'not ready') };
     },
     ...parts,
   });
@@ -34,7 +36,7 @@ function wired(parts: Partial<ServerParts> = {}) {
 
 test('the ports open, then it is ready; a stop closes them and writes what their ends have said', async () => {
   const { clock, events, server } = wired();
-  assert.deepEqual(await server.start(), { agentsPort: 1, webPort: 2 });
+  assert.deepEqual(await server.start(), { agentsPort: 1, webPorts: [2] });
   assert.deepEqual(events, ['web open', 'not ready', 'agents open']);
   events.length = 0;
   await server.stop();
@@ -48,11 +50,10 @@ test('an address that cannot be had names its option, and nothing stays open', a
   await assert.rejects(agents.server.start(), /taken by another program; choose another with --listen$/);
   assert.deepEqual(agents.events.slice(0, 3), ['web open', 'not ready', 'web closed']);
   assert.equal(agents.clock.timers, 0);
-  const web = wired({ openWeb: () => Promise.reject(Object.assign(new Error('x'), { code: 'EACCES' })) });
-  await assert.rejects(
-    web.server.start(),
-    /9733: a port below 1024 needs privileges; choose another with --web.listen-address$/,
-  );
+  const web = wired({
+    openWeb: () => Promise.reject(new ListenError('EACCES', 'cannot listen on :9733: privileges are needed')),
+  });
+  await assert.rejects(web.server.start(), /9733: privileges are needed; choose another with --web.listen-address$/);
   assert.ok(!web.events.includes('agents open'));
 });
 

@@ -6,6 +6,7 @@ import type { Delivery } from '../../src/server/delivery/delivery.ts';
 import type { ScrapeConnection } from '../../src/server/delivery/scraper.ts';
 import type { ReceivedReport } from '../../src/server/delivery/store.ts';
 import type { WebOptions, WebServer } from '../../src/server/web/listener.ts';
+import { noWebConfig } from '../../src/server/web/web-config-file.ts';
 import { Server } from '../../src/server/wire-up.ts';
 import { serverSettings } from '../support/server-settings.ts';
 import { StateVolume } from './disk.ts';
@@ -116,6 +117,7 @@ export class ServerNode {
     const server = new Server({
       settings: serverSettings({ windowMs: this.plan.windowMs, memoryBytesMax: this.plan.memoryBytesMax }),
       ...{ clock, log, boot: { bootMs: () => clock.monotonicMs() } },
+      webConfig: { current: noWebConfig },
       disk: this.volume.openBy(process, (composedMs) => world.stateWritten(composedMs)),
       // On a virtual clock nothing takes time, so no connection waits for its turn.
       loop: { turn: () => process.turn(), next: (callback) => void clock.after(0, callback) },

@@ -39,7 +39,7 @@ export function openVirtualWeb(process: Process, ports: Ports, options: WebOptio
     connection.run().then(() => open.delete(connection), eyes.crashed);
   });
   return {
-    port: 0,
+    ports: [0],
     async close(graceMs) {
       close();
       const ended = Promise.all([...open].map(({ connection }) => connection.halfClose()));

@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
@@ -9,6 +9,15 @@ export interface Certificate {
   readonly authorityFile: string;
   readonly cert: string;
   readonly key: string;
+  readonly certFile: string;
+  /** With mode 0400. */
+  readonly keyFile: string;
+}
+
+/** Signs certificates for the names that it is given, as openssl writes them: `DNS:localhost,IP:127.0.0.1`. */
+export interface Authority {
+  readonly file: string;
+  issue(names: string): Certificate;
 }
 
 /**
@@ -16,6 +25,11 @@ export interface Certificate {
  * openssl, after the test was skipped; with CI=true that is a failure.
  */
 export function certificate(context: TestContext): Certificate | undefined {
+  return authority(context)?.issue('DNS:localhost,IP:127.0.0.1');
+}
+
+/** An authority made for this test; undefined as {@link certificate}. */
+export function authority(context: TestContext): Authority | undefined {
   if (spawnSync('openssl', ['version']).status !== 0) {
     if (process.env.CI === 'true') throw new Error("'openssl' is missing: apt-get install openssl");
     context.skip('no openssl: apt-get install openssl');
@@ -24,16 +38,23 @@ export function certificate(context: TestContext): Certificate | undefined {
   const folder = mkdtempSync(join(tmpdir(), 'sysmon-certificates-'));
   context.after(() => rmSync(folder, { recursive: true }));
   const file = (name: string) => join(folder, name);
-  writeFileSync(file('names'), 'subjectAltName=DNS:localhost,IP:127.0.0.1\n');
   const newKey = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes'];
   openssl('req', '-x509', ...newKey, '-keyout', file('ca.key'), '-out', file('ca.pem'), '-subj', '/CN=authority');
-  openssl('req', ...newKey, '-keyout', file('key'), '-out', file('csr'), '-subj', '/CN=localhost');
-  const authority = ['-CA', file('ca.pem'), '-CAkey', file('ca.key'), '-CAcreateserial'];
-  openssl('x509', '-req', '-in', file('csr'), ...authority, '-extfile', file('names'), '-out', file('cert'));
+  let count = 0;
   return {
-    authorityFile: file('ca.pem'),
-    cert: readFileSync(file('cert'), 'utf8'),
-    key: readFileSync(file('key'), 'utf8'),
+    file: file('ca.pem'),
+    issue(names) {
+      const own = (name: string) => file(`${name}${count}`);
+      count++;
+      writeFileSync(own('names'), `subjectAltName=${names}\n`);
+      openssl('req', ...newKey, '-keyout', own('key'), '-out', own('csr'), '-subj', '/CN=localhost');
+      const signer = ['-CA', file('ca.pem'), '-CAkey', file('ca.key'), '-CAcreateserial'];
+      openssl('x509', '-req', '-in', own('csr'), ...signer, '-extfile', own('names'), '-out', own('cert'));
+      chmodSync(own('key'), 0o400);
+      const [certFile, keyFile] = [own('cert'), own('key')];
+      const [cert, key] = [readFileSync(certFile, 'utf8'), readFileSync(keyFile, 'utf8')];
+      return { authorityFile: file('ca.pem'), cert, key, certFile, keyFile };
+    },
   };
 }
 

@@ -1,10 +1,12 @@
+import { noWebConfig } from '../../src/server/web/web-config-file.ts';
 import type { ServerParts } from '../../src/server/wire-up.ts';
 
 /** Settings of a server without keys, on ports that a test opens itself. */
 export function serverSettings(settings: Partial<ServerParts['settings']> = {}): ServerParts['settings'] {
   return {
     listen: { address: '192.0.2.1', port: 9732 },
-    webListen: { address: '', port: 9733 },
+    webListen: [{ kind: 'tcp', address: '', port: 9733 }],
+    ...{ webConfigFile: undefined, webConfig: noWebConfig },
     webHosts: new Set(),
     ...{ fleetKeys: [], revoked: new Map(), stateDir: '/state', plaintext: false },
     ...{ windowMs: 30 * 60_000, memoryBytesMax: 512 * 2 ** 20 },

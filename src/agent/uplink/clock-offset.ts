@@ -1,16 +1,17 @@
 import { limits } from '../../protocol/limits.ts';
 
-// How the server's clock is measured, and what follows for the timestamps of reports. Everything is in boot time, which
-// neither a step of this host's clock nor a suspend changes: if two measurements differ, the server's clock was set.
+// How the server's clock is measured, and what follows from it for the times of reports. Everything is in boot time,
+// which neither a step of this host's clock nor a suspend disturbs: so what contradicts an earlier measurement is the
+// server's clock.
 
-/** When a ping was sent and answered, in boot time, and the server's clock in between. */
+/** A question and its answer in boot time, and what the server's clock said in between. */
 export interface Measurement {
   readonly sentAtMs: number;
   readonly receivedAtMs: number;
   readonly serverMs: number;
 }
 
-/** How far the server's clock is ahead of boot time, and the error of that. */
+/** How far the server's clock is ahead of boot time, and by how much that may be wrong. */
 export interface ServerAhead {
   readonly aheadMs: number;
   readonly errorMs: number;
@@ -27,12 +28,12 @@ export function serverAhead({ sentAtMs, receivedAtMs, serverMs }: Measurement): 
   };
 }
 
-/** Whether the offsets in use agree with the measurements since. */
+/** Whether the offsets in use agree with what was measured since. */
 export type Agreement =
   | { readonly kind: 'agreed' }
-  /** The server has ended a connection because of its clock. */
+  /** The server itself doubts it: it has ended a connection because of its clock. */
   | { readonly kind: 'doubted' }
-  /** One measurement disagrees: the next one decides. */
+  /** One measurement contradicts: the next one decides. */
   | { readonly kind: 'contradicted'; readonly measured: ServerAhead };
 
 /** The server's clock was set: twice in a row it was found elsewhere than before. */
@@ -53,7 +54,7 @@ export function compare(before: Agreement, knownMs: number, measured: ServerAhea
   return { kind: 'stepped', byMs: Math.round(measured.aheadMs - knownMs), measured };
 }
 
-/** Whether two clocks differ by more than is ignored, and by more than the error of slow round trips. */
+/** Further than a clock is trusted; a slow round trip has its own error beside that. */
 function isApart({ aheadMs, errorMs, isExact }: ServerAhead, otherMs: number, otherErrorMs = 0): boolean {
   const allowedMs = limits.clockOffsetIgnoredMs + (isExact ? 0 : errorMs + otherErrorMs);
   return Math.abs(aheadMs - otherMs) > allowedMs;
@@ -65,9 +66,9 @@ export function offsetMeasured(baseMs: number, measured: ServerAhead): number {
 }
 
 /**
- * The same for an epoch that begins after others. `knownMs` says how far the server was ahead of boot time by the
- * offset of the epoch before. A correction below the ignored difference must not move timestamps backwards: the server
- * refuses what is not newer, and it is this host's clock that was set, not its boot time.
+ * The same for an epoch that begins after others. `knownMs` says how far the server was ahead of boot time by the offset
+ * of the epoch before. A correction that is smaller than a clock is trusted must not set the times back: the server drops
+ * what is not newer, and it is this host's clock that has moved, not its boot time.
  */
 export function offsetOfNext(baseMs: number, measured: ServerAhead, knownMs: number): number {
   const carriedOnMs = Math.round(knownMs - baseMs);
@@ -83,7 +84,7 @@ const goneBackMsMax = limits.intervalMsMin / 2;
 export class ServerClock {
   #agreement: Agreement = { kind: 'agreed' };
 
-  /** All measurements agree with the offsets in use. */
+  /** Nothing speaks against the offsets in use. */
   get isAgreed(): boolean {
     return this.#agreement.kind === 'agreed';
   }

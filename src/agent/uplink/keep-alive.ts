@@ -3,20 +3,20 @@ import type { Clock, Timer } from '../../runtime/clock.ts';
 
 export interface KeepAliveOptions {
   readonly clock: Pick<Clock, 'monotonicMs' | 'after'>;
-  /** Sends a ping on its own. */
+  /** A ping has to go out, on its own. */
   readonly ping: () => void;
-  /** A ping was not answered: the connection is dead. */
+  /** A ping went unanswered: the connection is of no use any more. */
   readonly onSilence: (silentMs: number) => void;
 }
 
 /**
- * When a connection pings, and when it ends for silence. It is called for each frame that is sent or received.
+ * When a connection pings, and when it is given up. It is told what is sent and heard, and knows no messages.
  *
  *     nothing heard, or nothing sent, for 10 s ──▶ ping ──nothing heard for 10 s──▶ silent
  *                                                    └──────anything heard──────▶ quiet again
  *
- * A wake-up of the process costs as much as a report. So a ping that is nearly due is sent with a report, and the timer
- * allows for reports that are late: an agent that reports every 5 s is never woken for a ping alone.
+ * A wake-up of the process costs as much as a report. So a ping goes along with a report where one is nearly due, and
+ * the timer leaves reports the time to come: an agent that reports every 5 s is never woken for a ping alone.
  */
 export class KeepAlive {
   readonly #options: KeepAliveOptions;

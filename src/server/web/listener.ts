@@ -1,12 +1,22 @@
+import { existsSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
+import { dirname } from 'node:path';
+import { countedAddress, ListenError, listenErrorOf } from '../../runtime/listen.ts';
+import { plainAddress } from '../../runtime/socket.ts';
+import { listenAtPath, removeStaleSocket } from '../../runtime/unix-socket.ts';
+import { codeOf, reasonOf } from '../../runtime/words.ts';
 import { Connections, type Crowd } from './connections.ts';
 import { HttpSink, sendText, writeMetricsHead } from './http-sink.ts';
 import { acceptsGzip, identify, pastWith, proxySign, type RequestFacts, scraperText } from './identify.ts';
+import { startPasswordWorker } from './password-worker.ts';
+import { Passwords, type PasswordWorker } from './passwords.ts';
 import { type Reply, text } from './reply.ts';
 import { isOurHost, type Route, type Routed, type RoutesOptions, routed, routesOf, targetOf } from './routes.ts';
 import { ScrapeEndpoint, type ScrapeEndpointOptions } from './scrape-endpoint.ts';
+import { Secure } from './secure.ts';
 import { TcpQueues } from './tcp-queue.ts';
+import type { WebConfig } from './web-config-file.ts';
 import type { WebConnection } from './web-connection.ts';
 
 export interface WebOptions extends ScrapeEndpointOptions, RoutesOptions {
@@ -14,73 +24,138 @@ export interface WebOptions extends ScrapeEndpointOptions, RoutesOptions {
   readonly hostNames: ReadonlySet<string>;
   /** How long a connection may be idle between two requests; 310 s by default. */
   readonly keepAliveMs?: number;
+  /** TLS, users and headers, as they are now. */
+  readonly config: { readonly current: WebConfig };
+  /** A thread that checks passwords; the real one where it is not said. */
+  readonly startPasswordWorker?: () => PasswordWorker;
 }
 
 /** Where the web server listens. */
-export interface WebAddress {
-  /** Undefined: all addresses. */
-  readonly host: string | undefined;
-  readonly port: number;
-}
+export type WebAddress =
+  /** Empty: all addresses. */
+  | { readonly kind: 'tcp'; readonly address: string; readonly port: number }
+  | { readonly kind: 'unix'; readonly path: string };
 
 export interface WebServer {
-  readonly port: number;
+  /** Of each address in turn; 0 for a unix socket. */
+  readonly ports: readonly number[];
   /** Accepts no more requests and lets those under way end, for `graceMs` at most. */
   close(graceMs: number): Promise<void>;
 }
 
-/** Opens the HTTP port. Rejects with the error of `listen`: an address in use, or not of this host. */
-export async function openWeb(options: WebOptions, address: WebAddress): Promise<WebServer> {
-  const web: Web = { ...options, routes: routesOf(options), endpoint: new ScrapeEndpoint(options) };
+/** Opens the HTTP ports. Rejects with a {@link ListenError}; then none of them is open. */
+export async function openWeb(options: WebOptions, addresses: readonly WebAddress[]): Promise<WebServer> {
+  const { clock } = options;
+  const passwords = new Passwords({ clock, startWorker: options.startPasswordWorker ?? startPasswordWorker });
+  const web: Web = { ...options, routes: routesOf(options), endpoint: new ScrapeEndpoint(options), passwords };
   const connections = connectionsOf(options);
-  const server = await serverAt(address, (made) => {
-    // A Prometheus keeps an idle connection for 5 min, and should be the one that closes it.
-    made.keepAliveTimeout = options.keepAliveMs ?? keepAliveMs;
-    made.on('connection', (socket: Socket) => connections.admit(socket));
-    made.on('timeout', (socket: Socket) => void connections.of(socket)?.halfClose());
-    made.on('request', (request: IncomingMessage, response: ServerResponse) => {
-      const connection = connections.of(request.socket);
-      const isTaken = connection?.answer(() => respond(web, { connection, request, response }));
-      if (isTaken !== true) request.socket.destroy();
-    });
-    made.on('clientError', (error: NodeJS.ErrnoException, socket) => {
-      const status = requestErrors[error.code ?? ''] ?? '400 Bad Request';
-      options.metrics.request('other', Number(status.slice(0, 3)));
-      // In the middle of another answer it would be read as a part of that.
-      const isAnswering = connections.of(socket as Socket)?.isAnswering === true;
-      if (isAnswering || !socket.writable) socket.destroy();
-      else socket.end(`HTTP/1.1 ${status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n`);
-    });
-  });
+  const servers: Server[] = [];
+  const close = async () => {
+    passwords.close();
+    const closed = servers.map((server) => new Promise<void>((resolve) => server.close(() => resolve())));
+    for (const server of servers) server.closeAllConnections();
+    await Promise.all(closed);
+  };
+  try {
+    for (const address of addresses) {
+      const server = httpServer(web, connections, { isUnix: address.kind === 'unix' });
+      await listenAt(server, address);
+      servers.push(server);
+    }
+  } catch (error) {
+    await close();
+    throw error;
+  }
   return {
-    // Of a server that listens on a TCP port, never a pipe.
-    port: (server.address() as AddressInfo).port,
+    ports: servers.map((server) => portOf(server.address())),
     async close(graceMs) {
       await connections.close(graceMs);
-      const closed = new Promise<void>((resolve) => server.close(() => resolve()));
-      server.closeAllConnections();
-      await closed;
+      await close();
     },
   };
 }
 
-/** A server that listens on an address. Only this knows what kinds of addresses there are. */
-async function serverAt({ host, port }: WebAddress, prepare: (server: Server) => void): Promise<Server> {
+const portOf = (address: AddressInfo | string | null): number =>
+  typeof address === 'object' ? (address?.port ?? 0) : 0;
+
+function httpServer(web: Web, connections: Connections, { isUnix }: { readonly isUnix: boolean }): Server {
   const server = createServer(serverLimits);
-  prepare(server);
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', reject);
-    server.listen(port, host, resolve);
+  // A Prometheus keeps an idle connection for 5 min, and should be the one that closes it.
+  server.keepAliveTimeout = web.keepAliveMs ?? keepAliveMs;
+  // HTTP's own listener takes a connection from us: at once, or after a TLS handshake.
+  const [begin] = server.listeners('connection');
+  server.removeAllListeners('connection');
+  const serve = (raw: Socket, socket: Socket, san?: string) => {
+    const connection = connections.serve(raw, socket);
+    if (connection === undefined) return void socket.destroy();
+    connection.san = san;
+    begin!.call(server, socket);
+  };
+  const secure = new Secure({
+    clock: web.clock,
+    onSecure: serve,
+    onRefused(raw, reason) {
+      const address = plainAddress(raw.remoteAddress ?? 'unknown');
+      web.metrics.httpRefused();
+      web.seldom.warn(`http tls ${countedAddress(address)}`, `no TLS with ${address} on the HTTP port: ${reason}`);
+    },
+  });
+  server.on('connection', (raw: Socket) => {
+    if (!connections.admit(raw, { isUnix })) return;
+    const { tls } = web.config.current;
+    if (tls === undefined) serve(raw, raw);
+    else secure.begin(raw, tls);
+  });
+  server.on('timeout', (socket: Socket) => void connections.of(socket)?.halfClose());
+  server.on('request', (request: IncomingMessage, response: ServerResponse) => {
+    const connection = connections.of(request.socket);
+    const isTaken = connection?.answer(() => respond(web, { connection, request, response }));
+    if (isTaken !== true) request.socket.destroy();
+  });
+  server.on('clientError', (error: NodeJS.ErrnoException, socket) => {
+    const status = requestErrors[error.code ?? ''] ?? '400 Bad Request';
+    web.metrics.request('other', Number(status.slice(0, 3)));
+    // In the middle of another answer it would be read as a part of that.
+    const isAnswering = connections.of(socket as Socket)?.isAnswering === true;
+    if (isAnswering || !socket.writable) socket.destroy();
+    else socket.end(`HTTP/1.1 ${status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n`);
   });
   return server;
 }
 
+async function listenAt(server: Server, address: WebAddress): Promise<void> {
+  if (address.kind === 'unix') return listenAtUnix(server, address.path);
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', (error) => reject(listenErrorOf(error, address.address, address.port)));
+    server.listen(address.port, address.address === '' ? undefined : address.address, resolve);
+  });
+  server.removeAllListeners('error');
+  server.on('error', () => {}); // of accept(): the next is accepted
+}
+
+async function listenAtUnix(server: Server, path: string): Promise<void> {
+  const failed = (code: string, why: string, cause?: unknown) =>
+    new ListenError(code, `cannot listen on unix:${path}: ${why}`, { cause });
+  try {
+    if (!existsSync(dirname(path))) throw failed('ENOENT', 'its folder does not exist');
+    const found = await removeStaleSocket(path);
+    if (found === 'in-use') throw failed('EADDRINUSE', 'another program answers there');
+    if (found === 'no-socket') throw failed('EEXIST', 'it is there and is no socket');
+    await listenAtPath(server, path);
+    server.on('error', () => {});
+  } catch (error) {
+    if (error instanceof ListenError) throw error;
+    const code = codeOf(error);
+    const why = code === 'EACCES' ? 'this user may not write to its folder' : reasonOf(error);
+    throw failed(code, why, error);
+  }
+}
+
 function connectionsOf({ clock, delivery, metrics, seldom }: WebOptions): Connections {
-  const queues = new TcpQueues();
   return new Connections({
     clock,
     ...connectionLimits,
-    isAcknowledged: (socket) => queues.isAcknowledged(socket),
+    queues: new TcpQueues(),
     onEnd: (connection, how) => delivery.connectionEvent(connection, how),
     onRefused(address, reason) {
       metrics.httpRefused();
@@ -108,6 +183,7 @@ const limitText: Readonly<Record<Crowd, string>> = {
 interface Web extends WebOptions {
   readonly routes: readonly Route[];
   readonly endpoint: ScrapeEndpoint;
+  readonly passwords: Passwords;
 }
 
 interface Exchange {
@@ -120,14 +196,47 @@ async function respond(web: Web, exchange: Exchange): Promise<void> {
   const { request, response } = exchange;
   const { path, query } = targetOf(request.url ?? '/');
   const method = request.method ?? '';
-  response.setHeader('X-Content-Type-Options', 'nosniff');
+  for (const [name, value] of Object.entries({ ...ownHeaders, ...web.config.current.headers })) {
+    response.setHeader(name, value);
+  }
   request.resume();
-  const refusal = refusedHost(web, exchange);
+  const user = refusedHost(web, exchange) ?? (await userOf(web, exchange));
   const answer: Routed =
-    refusal === undefined ? routed(web.routes, { method, path }) : { route: 'other', kind: 'reply', reply: refusal };
+    'code' in user ? { route: 'other', kind: 'reply', reply: user } : routed(web.routes, { method, path });
   response.once('close', () => web.metrics.request(answer.route, response.statusCode));
   if (answer.kind === 'reply') sendReply(response, answer.reply);
-  else await metrics(web, exchange, query);
+  else await metrics(web, exchange, { query, user: 'code' in user ? undefined : user.name });
+}
+
+const ownHeaders = { 'X-Content-Type-Options': 'nosniff' };
+
+/** Who asks: the user whose password it has, or the name in its certificate. Everything asks for it where there are users. */
+async function userOf(
+  web: Web,
+  { connection, request }: Exchange,
+): Promise<{ readonly name: string | undefined } | Reply> {
+  const { users } = web.config.current;
+  if (users.size === 0) return { name: connection.san };
+  const login = loginOf(request.headers.authorization);
+  const { owner, address } = connection;
+  const verdict = login === undefined ? 'none' : await web.passwords.check(users, { ...login, owner });
+  if (verdict === 'right') return { name: login!.user };
+  if (verdict === 'busy') return text(503, 'too many passwords are being checked\n');
+  // Not a name that is unknown: a person may have typed a password there.
+  const who = login !== undefined && users.has(login.user) ? `the password of user '${login.user}'` : 'its user';
+  const why = login === undefined ? 'it names no user' : `${who} is wrong`;
+  web.seldom.warn(
+    `password ${owner}`,
+    `HTTP request from ${address} is refused: ${why}; see basic_auth_users in --web.config.file`,
+  );
+  return { ...text(401, 'Unauthorized\n'), headers: { 'WWW-Authenticate': 'Basic realm="sysmon", charset="UTF-8"' } };
+}
+
+function loginOf(authorization = ''): { readonly user: string; readonly password: string } | undefined {
+  const [, encoded] = /^Basic +([A-Za-z0-9+/=_-]+) *$/i.exec(authorization) ?? [];
+  if (encoded === undefined) return undefined;
+  const [, user, password] = /^([^:]*):(.*)$/s.exec(Buffer.from(encoded, 'base64').toString('utf8')) ?? [];
+  return user === undefined || password === undefined ? undefined : { user, password };
 }
 
 /** A request for another host: from a page that tries to read this server through its visitor's browser. */
@@ -145,7 +254,11 @@ function refusedHost({ hostNames, seldom }: Web, { connection, request }: Exchan
   );
 }
 
-async function metrics(web: Web, { connection, request, response }: Exchange, query: string): Promise<void> {
+async function metrics(
+  web: Web,
+  { connection, request, response }: Exchange,
+  { query, user }: { readonly query: string; readonly user: string | undefined },
+): Promise<void> {
   const { headers, httpVersion } = request;
   const facts: RequestFacts = {
     method: request.method ?? '',
@@ -153,6 +266,7 @@ async function metrics(web: Web, { connection, request, response }: Exchange, qu
     headers,
     httpVersion,
     address: connection.address,
+    ...(user === undefined ? {} : { user }),
   };
   const identified = identify(facts);
   if ('wrong' in identified) return sendText(response, 400, `${identified.wrong}\n`);

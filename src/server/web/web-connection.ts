@@ -39,6 +39,8 @@ export class WebConnection {
   /** Its earlier requests. */
   past: ConnectionPast = nothingPast;
   hasScraped = false;
+  /** What its client certificate has proved. */
+  san: string | undefined;
   readonly #transport: Transport;
   readonly #options: WebConnectionOptions;
   #state: State;

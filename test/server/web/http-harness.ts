@@ -7,7 +7,8 @@ import { Exposition } from '../../../src/server/exposition/exposition.ts';
 import { Registry, ServerMetrics } from '../../../src/server/own-metrics.ts';
 import { scraperChanged } from '../../../src/server/scraper-changes.ts';
 import { agentsStatus, serverGauges, serverStatus } from '../../../src/server/status.ts';
-import { openWeb, type WebServer } from '../../../src/server/web/listener.ts';
+import { openWeb, type WebAddress, type WebServer } from '../../../src/server/web/listener.ts';
+import { noWebConfig, type WebConfig } from '../../../src/server/web/web-config-file.ts';
 import { MemoryLog } from '../../support/memory-log.ts';
 import { timeoutMs, windowMs } from '../delivery/cursors-harness.ts';
 import { DeliveryHarness, type MemoryState, type TestAgent } from '../delivery/delivery-harness.ts';
@@ -25,6 +26,7 @@ export class HttpHarness extends DeliveryHarness {
   isReady = true;
   plaintext = false;
   keepAliveMs = 310_000;
+  readonly config: { current: WebConfig } = { current: noWebConfig };
   override onCursorChange = (change: CursorChange) => scraperChanged(change, this);
   #server: WebServer | undefined;
   readonly #clients: Client[] = [];
@@ -41,10 +43,16 @@ export class HttpHarness extends DeliveryHarness {
   }
 
   get port(): number {
-    return this.#server!.port;
+    return this.#server!.ports[0]!;
   }
 
   async listen(port = 0): Promise<WebServer> {
+    this.#server = await this.openAt([{ kind: 'tcp', address: '127.0.0.1', port }]);
+    return this.#server;
+  }
+
+  /** A server of its own, which the caller closes. */
+  openAt(addresses: readonly WebAddress[]): Promise<WebServer> {
     const { clock, delivery, exposition, metrics, status, plaintext, keepAliveMs, seldom } = this;
     const options = {
       ...{ clock, seldom, delivery, exposition, metrics, plaintext, keepAliveMs },
@@ -52,9 +60,9 @@ export class HttpHarness extends DeliveryHarness {
       hostNames: new Set(['sysmon.example']),
       turn: () => new Promise<void>((resolve) => setImmediate(resolve)),
       isReady: () => this.isReady,
+      config: this.config,
     };
-    this.#server = await openWeb(options, { host: '127.0.0.1', port });
-    return this.#server;
+    return openWeb(options, addresses);
   }
 
   /** A client that keeps its one connection. */

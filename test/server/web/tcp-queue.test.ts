@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { connect, createServer, type Socket } from 'node:net';
 import { test } from 'node:test';
-import { portsKey, TcpQueues, unacknowledgedBytes } from '../../../src/server/web/tcp-queue.ts';
+import { portsKey, TcpQueues, tcpRows } from '../../../src/server/web/tcp-queue.ts';
 import { portOf } from '../../support/sockets.ts';
 import { until } from './http-harness.ts';
 
@@ -64,16 +64,13 @@ const table = `  sl  local_address rem_address   st tx_queue rx_queue tr tm->whe
 `;
 
 test('the bytes are those of the connections from this port to that one', () => {
-  const bytes = unacknowledgedBytes([table, table.replaceAll('BEEF', 'BEE2')]);
-  assert.equal(bytes.get(portsKey(9733, 48_879)), 0x1a + 1);
-  assert.equal(bytes.get(portsKey(48_879, 9733)), 0x63);
-  assert.equal(bytes.get(portsKey(9733, 0xbee0)), 2 * 2);
-  assert.equal(bytes.get(portsKey(9733, 0xbee2)), 0x1a + 1);
-  assert.equal(bytes.get(portsKey(9733, 1)), undefined);
-  assert.equal(
-    unacknowledgedBytes(['', ' cut: 0100007F:2605 0100007F:BEEF ', '   1: 0100007F:2605 0100007F:BE']).size,
-    0,
-  );
+  const rows = tcpRows([table, table.replaceAll('BEEF', 'BEE2')]);
+  assert.equal(rows.get(portsKey(9733, 48_879))?.bytes, 0x1a + 1);
+  assert.equal(rows.get(portsKey(48_879, 9733))?.bytes, 0x63);
+  assert.equal(rows.get(portsKey(9733, 0xbee0))?.bytes, 2 * 2);
+  assert.equal(rows.get(portsKey(9733, 0xbee2))?.bytes, 0x1a + 1);
+  assert.equal(rows.get(portsKey(9733, 1))?.bytes, undefined);
+  assert.equal(tcpRows(['', ' cut: 0100007F:2605 0100007F:BEEF ', '   1: 0100007F:2605 0100007F:BE']).size, 0);
 });
 
 test('the table is read once a turn for all connections', async () => {
