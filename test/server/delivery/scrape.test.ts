@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import fc from 'fast-check';
 import { seriesValue } from '../../../src/model/family.ts';
 import { Cursor } from '../../../src/server/delivery/cursor.ts';
 import { planAnswer, takeNewest } from '../../../src/server/delivery/scrape.ts';
@@ -333,3 +334,51 @@ test('an agent that is not back yet with what may have been had holds up nobody'
   await world.clock.advance(1000);
   assert.deepEqual(await world.scrape(connection), { a: [old], b: [younger] });
 });
+
+test('whatever the bounds, an answer keeps them, gives each agent its oldest, and in the end nobody waits', () =>
+  fc.assert(
+    fc.asyncProperty(
+      fc.array(fc.record({ size: fc.integer({ min: 1, max: 30 }), reports: fc.integer({ min: 0, max: 12 }) }), {
+        minLength: 1,
+        maxLength: 6,
+      }),
+      fc.integer({ min: 30, max: 120 }),
+      fc.constantFrom(1, 3, undefined),
+      async (fleet, samplesMax, reportsMax) => {
+        const world = new DeliveryHarness();
+        const made: Record<string, number[]> = {};
+        for (const [at, { size, reports }] of fleet.entries()) {
+          const agent = world.connect(`a${at}`);
+          agent.maker.schema = testSchema(size);
+          for (let report = 0; report < reports; report++) {
+            const timeMs = world.clock.nowMs() - 1000 + report;
+            const values = Array.from({ length: size }, () => 1);
+            world.delivery.store.receive(agent.record.host, agent.maker.make(timeMs, values, { key: true }));
+            made[`a${at}`] = [...(made[`a${at}`] ?? []), timeMs];
+          }
+        }
+        const connection = connect();
+        const got: Record<string, number[]> = {};
+        const most = fleet.reduce((sum, { reports }) => sum + reports, 0);
+        for (let scrape = 0; scrape <= most; scrape++) {
+          const answer = await world.open(connection, {
+            samplesMax,
+            ...(reportsMax === undefined ? {} : { reportsMax }),
+          });
+          let samples = 0;
+          for (const { runs } of answer.batches) {
+            for (const { reports } of runs) for (const { present } of reports) samples += present.length;
+          }
+          assert.ok(samples <= samplesMax, `${samples} of ${samplesMax}`);
+          for (const [agent, times] of Object.entries(timesOf(answer))) {
+            assert.ok(times.length <= (reportsMax ?? Infinity));
+            got[agent] = [...(got[agent] ?? []), ...times];
+          }
+          answer.finish();
+          if (answer.backlogReports === 0) break;
+        }
+        assert.deepEqual(Object.entries(got).sort(), Object.entries(made).sort());
+      },
+    ),
+    { numRuns: 100 },
+  ));
