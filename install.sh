@@ -198,7 +198,7 @@ is_new_enough() {
   [ "$major" -gt 20 ] || { [ "$major" -eq 20 ] && [ "$minor" -ge 15 ]; }
 }
 
-# The join line: from where it was named, else where no server is known yet from whoever may have it.
+# The join line: from the file that was named, else, if no server is known yet, from this host's server, a prompt or stdin.
 take_join_line() {
   line=''
   if [ -n "$join_file" ]; then

@@ -43,7 +43,7 @@ export interface HostSampler {
   sample(): Promise<Recording>;
   /** The collectors that failed the last time, and why. */
   readonly failures: readonly CollectorFailure[];
-  /** Closes the kernel's files. The next sample opens them anew. */
+  /** Closes the kernel's files. The next sample reopens them. */
   close(): void;
 }
 

@@ -8,7 +8,7 @@ export interface SchemaBlock extends SeriesGroup {
 
 /**
  * Groups of series, in the order in which they were declared. It only grows: a series' id is its position, and a report
- * lines up with the first `report.sums.length` series. Begun anew by an empty Schema, never by clearing.
+ * lines up with the first `report.sums.length` series. To begin again take a new Schema; this one is never cleared.
  */
 export class Schema {
   readonly groups: SeriesGroup[] = [];
@@ -30,7 +30,7 @@ export class Schema {
     this.#families = undefined;
   }
 
-  /** The groups with their places, put together anew each time. */
+  /** The groups with their places; a new list each time. */
   get blocks(): SchemaBlock[] {
     let firstSeries = 0;
     return this.groups.map((group) => {
@@ -52,9 +52,9 @@ export class Schema {
   }
 
   /**
-   * Whether `other` says the same as this one from `fromSeries` on, as far as both go. If so, what `other` has beyond the
-   * end of this one is appended here, so that this one can serve for both: an agent that dials again declares what it
-   * declared before, and a server that kept each declaration would soon hold hundreds of equal ones.
+   * Whether `other` says the same as this one from `fromSeries` on, as far as both go. If so, what `other` has beyond
+   * the end of this one is appended here, so that this one can serve for both: an agent that dials again declares what
+   * it declared before, and a server that kept each declaration would soon hold hundreds of equal ones.
    */
   adopt(other: Schema, fromSeries = 0): boolean {
     const theirs = seriesFrom(other, fromSeries);

@@ -18,8 +18,8 @@ import {
   type Unknown,
 } from './messages.ts';
 
-// Only arrays, and what stands in them, go in and come out: the guard sees to the one, the table of messages to the other. The
-// settings are a second lock on the same door.
+// Only arrays, and what stands in them, go in and come out: the guard sees to the one, the table of messages to the
+// other. The settings are a second lock on the same door.
 const options = {
   useRecords: false,
   mapsAsObjects: true,
@@ -30,7 +30,9 @@ const options = {
 const packer = new Packr(options);
 const unpacker = new Unpackr(options);
 
-/** A payload, without its header, in an array of its own: what `pack` returns is a slice of a buffer that it uses on. */
+/**
+ * A payload, without its header, in an array of its own: what `pack` returns is a slice of a buffer that it uses on.
+ */
 export function encodeMessage(message: AgentMessage | ServerMessage): Uint8Array {
   return new Uint8Array(packer.pack(fieldsOf(message)));
 }
@@ -61,8 +63,8 @@ function decode<M extends { readonly kind: string }>(payload: Uint8Array, table:
 }
 
 /**
- * Writes a report's payload without its source, number and time, for whoever keeps these elsewhere: it is decoded as number
- * 1 of source 0 at time 0. These are a dozen bytes of a report that has some hundreds. Returns where it ends.
+ * Writes a report's payload without its source, number and time, for a caller that keeps these elsewhere: it is decoded
+ * as number 1 of source 0 at time 0. These are a dozen bytes of a report that has some hundreds. Returns where it ends.
  */
 export function writeBareReport(to: Uint8Array, start: number, payload: Uint8Array): number {
   const arrayEnd = payload[0] === 0xdd ? 5 : payload[0] === 0xdc ? 3 : 1;
@@ -109,8 +111,8 @@ function* schemaFrames(groups: readonly SeriesGroup[]): Generator<SeriesGroup[]>
   if (frame.length > 0) yield frame;
 }
 
-// Less the message's own array, its kind and its source. The number of values in a frame needs no count of its own: each
-// value is a byte at least, and there may be as many values as bytes.
+// Less the message's own array, its kind and its source. The number of values in a frame needs no count of its own:
+// each value is a byte at least, and there may be as many values as bytes.
 const emptyFrameBytes = limits.schemaFrameBytesMax - 5 - 1 - 9;
 
 /** As many series, from one on, as there is room for: undefined for none. */

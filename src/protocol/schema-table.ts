@@ -172,8 +172,8 @@ export class DeclaredSource implements Source {
   }
 
   /**
-   * Frees what only declarations need: half of what a schema takes. Making it anew costs some 150 ns a series, which is
-   * spread over so many reports that an agent gains nothing by declaring something new time after time.
+   * Frees what only declarations need: half of a schema's memory. Making it again costs some 150 ns a series, spread
+   * over so many reports that an agent gains nothing by declaring something new again and again.
    */
   #compact(): void {
     if (++this.#reportsSinceSchema * compactedSeriesAReport < this.schema.seriesCount) return;
@@ -221,8 +221,8 @@ export class DeclaredSource implements Source {
   }
 
   /**
-   * Where the series of a name have to be distinct. Most schemas have each name in one group, so that a set for the time
-   * of one declaration is enough; a schema that has one again gets sets for all of its names, which stay.
+   * Where the series of a name have to be distinct. Most schemas have each name in one group, so that a set for the
+   * time of one declaration is enough; a schema that has one again gets sets for all of its names, which stay.
    */
   #seriesNamed(name: string, again: boolean): SeriesKeys {
     if (again) this.#series ??= seriesByName(this.schema);
@@ -285,7 +285,7 @@ const noNames = new Set<string>();
 
 interface SeriesKeys {
   readonly keys: Set<string>;
-  /** All have the same label names in one order, so that the values alone tell them apart. */
+  /** All have the same label names in one order, so that the values alone are different. */
   readonly byValues: boolean;
 }
 

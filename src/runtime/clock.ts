@@ -103,7 +103,7 @@ export class ClockWatch {
   look(): number {
     const nowMs = this.#clock.nowMs();
     const aheadOfMonotonicMs = nowMs - this.#clock.monotonicMs();
-    // Boot time costs a system call, and whoever looks does so often.
+    // Boot time costs a system call, and this is called often.
     if (Math.abs(aheadOfMonotonicMs - this.#aheadOfMonotonicMs) <= this.#stepMsMin) return 0;
     const aheadOfBootMs = nowMs - this.#boot.bootMs();
     const stepMs = aheadOfBootMs - this.#aheadOfBootMs;

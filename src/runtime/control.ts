@@ -30,7 +30,7 @@ export class ControlError extends CodedError<ControlErrorCode> {
 
 const root = '/api/v1/';
 const askersMax = 16;
-// Whoever connects and does not ask makes room for others.
+// A connection without a request ends soon, to make room for others.
 const limits = { headersTimeout: 5000, requestTimeout: 5000, connectionsCheckingInterval: 1000, keepAliveTimeout: 1 };
 // The state of a thousand agents in JSON is some hundred KiB.
 const answerBytesMax = 64 * 1024 * 1024;

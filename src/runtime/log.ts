@@ -46,7 +46,7 @@ const priorities: Readonly<Record<LogLevel, number>> = { error: 3, warn: 4, info
 const words: Readonly<Record<LogLevel, string>> = { error: 'error: ', warn: 'warning: ', info: '', debug: 'debug: ' };
 
 function writeToStderr(): (line: string) => void {
-  // The reader of a pipe may have gone. Without a listener that would end the process, and there is nobody to tell.
+  // The reader of a pipe may have exited. Without a listener the error would end the process.
   process.stderr.on('error', () => {});
   return (line) => process.stderr.write(line);
 }

@@ -16,7 +16,7 @@ export const tlsParameters = {
   maxVersion: 'TLSv1.3',
   ciphers: 'TLS_AES_128_GCM_SHA256',
   ecdhCurve: 'X25519',
-  // Without it a server hands out tickets, and whoever has saved one gets in again without the key, without
+  // Without it a server issues tickets, and a client that has saved one connects again without the key, without
   // pskCallback being called: a revoked agent for days.
   secureOptions: constants.SSL_OP_NO_TICKET,
 } as const satisfies SecureContextOptions & CommonConnectionOptions;

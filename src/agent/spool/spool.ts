@@ -370,7 +370,7 @@ export class Spool {
     return { reason: 'disk', count, firstMs: lastTimeMs, lastMs: segment.timeOf(segment.firstSeq) };
   }
 
-  /** A report of an earlier run is as old as the wall clock says: the monotonic clock has begun anew. */
+  /** A report of an earlier run is as old as the wall clock says: the monotonic clock has started again. */
   #madeAtMs(timeMs: number): number {
     return this.#clock.monotonicMs() - Math.max(0, this.#clock.nowMs() - timeMs);
   }

@@ -12,13 +12,13 @@ import { parseState, type SavedAgent, type SavedState, type StateDisk, StateFile
 import { type EvictionReason, Store, type StoreOptions } from './store.ts';
 
 /**
- * The promise of the whole program in one place: an agent is told that a report has arrived when every known scraper has
- * it and the disk knows so, or when it was evicted, or when nobody scrapes. So a server that is killed loses nothing:
+ * The promise of the whole program in one place: a report is acknowledged when every known scraper has it and the
+ * cursors on disk say so, or when it was evicted, or if nobody scrapes. So a server that is killed loses nothing:
  * agents send again what was not scraped.
  *
  *     report ─▶ window ─▶ scrape ─▶ cursors ─▶ file ─▶ ack
  *
- * Cursors and acks are told what happens and return what has changed; this is the one who acts on it.
+ * Cursors and acks return what an event has changed; this class acts on it.
  */
 export class Delivery {
   readonly store: Store;
@@ -62,7 +62,7 @@ export class Delivery {
     };
   }
 
-  /** What this agent may be told now. */
+  /** What may be acknowledged to this agent now. */
   ack(agent: AgentRecord): EpochSeq | undefined {
     const ackableMs = new Map<StreamRecord, number>();
     for (const stream of agent.streams) {
@@ -108,7 +108,7 @@ export class Delivery {
     // With an out-of-order window, Prometheus refuses a whole scrape for one sample that is too old when it gets there.
     const notBeforeMs = nowMs - windowMs + Math.min(request.timeoutMs + arrivalMarginMs, windowMs / 10);
     const bounds = {
-      // Never more, whoever asks for it: this answer's memory is bounded by it.
+      // Never more, even if the request asks for it: it bounds the memory of an answer.
       samplesMax: Math.min(request.samplesMax ?? Infinity, cursor.pace.samplesMax),
       bytesMax: request.bytesMax ?? Infinity,
       reportsMax: request.reportsMax ?? Infinity,
@@ -155,8 +155,8 @@ export class Delivery {
   }
 
   /**
-   * The wall clock was set by so much, forwards or backwards. Agents send again what is not acknowledged, with times by the
-   * clock as it is now: no position may be behind those.
+   * The wall clock was set by so much, forwards or backwards. Agents send again what is not acknowledged, with times by
+   * the clock as it is now: no position may be behind those.
    */
   clockStepped(deltaMs: number): void {
     const { clock } = this.#options;
@@ -204,8 +204,8 @@ export class Delivery {
   }
 
   /**
-   * Where a scraper that was never seen before starts: whole, with what no agent was told has arrived, and five minutes back
-   * with the rest. An agent that comes later, after an outage, is new to it as a whole.
+   * Where a scraper starts that was never seen before: with everything that is not acknowledged, and with the last five
+   * minutes of the rest. It gets everything of an agent that comes later, after an outage.
    */
   #start({ cursor }: OpenedCursor, streams: readonly StreamRecord[]): void {
     const fromMs = this.#options.clock.nowMs() - neverSeenBackMs;
@@ -309,7 +309,8 @@ export interface DeliveryOptions {
 
 // An agent's measurement of the clock may be wrong by half a second, and an offset of up to 2 s is none.
 const stepMarginMs = 3000;
-// Prometheus has what is older, or has lost it for good; with an out-of-order window, too much of the past fails a scrape.
+// Prometheus has what is older, or has lost it for good; with an out-of-order window, too much of the past fails a
+// scrape.
 const neverSeenBackMs = 5 * 60_000;
 // From the answer's first byte to the moment in which Prometheus appends its samples: within the scrape's timeout, and
 // ten seconds for two clocks that are not the same.

@@ -40,7 +40,7 @@ export class Drops {
     return [...this.#all.values()];
   }
 
-  /** What was refused and the agent does not know of; it is told, now. */
+  /** What was refused since the last call, to be sent to the agent. */
   takeRefused(): Drop[] {
     const drops = [...this.#refused.values()];
     this.#refused.clear();

@@ -24,7 +24,7 @@ export class Window {
   #bytes = 0;
   #reportCount = 0;
 
-  /** `schemas` is told which schemas the window needs: it counts them for all windows together. */
+  /** `schemas` counts the schemas that all windows together need. */
   constructor(schemas: SchemaHolders) {
     this.#schemas = schemas;
   }
@@ -49,8 +49,8 @@ export class Window {
   }
 
   /**
-   * Takes a report that is newer than all that is held: the caller has checked. A delta must follow the newest report held,
-   * or be given as a key instead ({@link needsKey} tells).
+   * Appends a report that is newer than all others: the caller has checked that. A delta must follow the newest report,
+   * or be passed as a key instead (see {@link needsKey}).
    */
   append(report: AppendedReport, as: AppendedAs): void {
     let chunk = this.#chunks.at(-1);
@@ -124,7 +124,9 @@ export class Window {
     return chunk?.timesMs[Math.max(chunk.first, firstAfter(chunk.timesMs, afterMs))];
   }
 
-  /** The oldest `reportsMax` reports with `afterMs < time ≤ untilMs`, decoded, in runs that share a schema and labels. */
+  /**
+   * The oldest `reportsMax` reports with `afterMs < time ≤ untilMs`, decoded, in runs that share a schema and labels.
+   */
   read(afterMs: number, untilMs: number, reportsMax: number): WindowRun[] {
     const runs: WindowRun[] = [];
     let left = reportsMax;
@@ -226,7 +228,10 @@ export class Window {
     }
   }
 
-  /** Forgets what was made before `ms`, by the wall clock as it is set now. Bytes come back when a whole chunk is gone. Returns the last one that went. */
+  /**
+   * Forgets what was made before `ms`, by the wall clock as it is set now. Bytes come back when a whole chunk is gone.
+   * Returns the last one that went.
+   */
   evictBefore(ms: number, onEvict?: (timeMs: number) => void): Receipt | undefined {
     let evicted: Receipt | undefined;
     while (this.#chunks.length > 0) {
@@ -309,7 +314,10 @@ export interface Receipt {
   readonly arrival: number;
 }
 
-/** Whether a report came before another one of its agent: numbers count within an epoch, and epochs come one after another. */
+/**
+ * Whether a report came before another one of its agent: numbers count within an epoch, and epochs come one after
+ * another.
+ */
 export function isBefore(a: Receipt, b: Receipt): boolean {
   return a.epoch === b.epoch ? a.seq < b.seq : a.arrival < b.arrival;
 }

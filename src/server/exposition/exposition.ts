@@ -16,7 +16,7 @@ import {
   type Text,
 } from './series-text.ts';
 
-/** What one source of an agent gives to one scrape: its reports in the order of time, in runs that share a schema. */
+/** The reports of one source in one answer, in the order of time, in runs that share a schema. */
 export interface AgentBatch {
   readonly agent: AgentId;
   readonly sourceName: string;
@@ -24,14 +24,14 @@ export interface AgentBatch {
 }
 
 export interface Run {
-  /** Belongs to one source of one agent. It grows only by appending; what is remembered of it goes when it goes. */
+  /** Of one source of one agent. It grows only by appending; what is cached for it is freed with it. */
   readonly schema: Schema;
-  /** Those of the begin: they stand on every series. One schema has one list of them, or it costs making texts anew. */
+  /** Those of the begin, which are on every series. One list for a schema: another one would cost new texts. */
   readonly labels: Labels;
   readonly reports: readonly RunReport[];
 }
 
-/** Shorter than the schema where that has grown since. Must not change until the scrape has been rendered. */
+/** May be shorter than a schema that has grown since. Must not change until the answer has been rendered. */
 export interface RunReport {
   /** Whole milliseconds since 1970. */
   readonly timeMs: number;
@@ -45,8 +45,8 @@ export interface ExpositionOptions {
 }
 
 /**
- * Prints agents' reports as Prometheus's text format 0.0.4. A family stands in one piece over all agents, agent after
- * agent, series after series, each series oldest first (where an agent's schema was begun anew, run after run).
+ * Writes agents' reports in Prometheus's text format 0.0.4. A family is contiguous over all agents: agent after agent,
+ * series after series, each series oldest first (run after run, if an agent has begun a new schema).
  *
  *     # HELP node_load1 1m load average.
  *     # TYPE node_load1 gauge
@@ -54,7 +54,7 @@ export interface ExpositionOptions {
  *     node_load1{agent="a"} 0.25 1732463569000
  *     node_load1{agent="b",site="x"} 3 1732463569000
  *
- * Half a million lines a scrape: what stands before the value is kept in pieces from one scrape to the next, a value is
+ * Half a million lines a scrape: the text before the value is kept in pieces from one scrape to the next, a value is
  * written digit by digit, and no string is made for either.
  */
 export class Exposition {
@@ -69,8 +69,8 @@ export class Exposition {
 
   /**
    * The text in slices of about 128 KiB, each a buffer of its own; the caller lets the event loop turn between them. An
-   * empty slice says that time was spent on the names of new series. Without timestamps only each agent's newest report
-   * is printed: Prometheus would refuse a series twice.
+   * empty slice only returns control, after work on the names of new series. Without timestamps only each source's
+   * newest report is written: Prometheus would refuse a series twice.
    */
   *render(batches: readonly AgentBatch[], options: { timestamps: boolean }): Generator<Uint8Array, void> {
     const { sources, sections } = yield* this.#plan(options.timestamps ? batches : batches.map(newestOf));
@@ -83,12 +83,12 @@ export class Exposition {
     yield* body.end();
   }
 
-  /** Takes back a slice that its caller is done with, to be written again. Nobody has to; it saves a quarter of the time. */
+  /** Reuses a slice that the caller no longer needs. Optional; it saves a quarter of the time. */
   release(slice: Uint8Array): void {
     this.#buffers.give(slice.buffer);
   }
 
-  /** What there is to print: brings up to date what is kept for each schema, a little at a time. */
+  /** Plans the text, and updates what is cached for each schema, a little at a time. */
   *#plan(batches: readonly AgentBatch[]): Generator<Uint8Array, Plan> {
     const sources: Source[] = [];
     const layoutBytes = new Map<Layout, Float64Array>();
@@ -131,7 +131,7 @@ export class Exposition {
     return known;
   }
 
-  /** Takes in what has come to the schema, a little of it. Returns about how much: 0 when that was all. */
+  /** Caches a little of what the schema has got since. Returns about how much: 0 at the end. */
   #nameSeries({ groups }: Schema, known: KnownSchema): number {
     let work = 0;
     while (known.own.length < groups.length && work < workMax) {
@@ -168,8 +168,8 @@ function firstsOf(groups: readonly SeriesGroup[]): Uint32Array {
   return firsts;
 }
 
-// A piece of an HTTP body: 1 700 lines, a fifth of a millisecond. With 64 KiB the hops to gzip's thread and back cost 25 ns
-// a line more; what 256 KiB gain could not be told from noise.
+// A piece of an HTTP body: 1 700 lines, a fifth of a millisecond. With 64 KiB the switches to gzip's thread cost 25 ns
+// a line more; the gain of 256 KiB was below the noise.
 const sliceBytes = 128 * 1024;
 // Between two turns of the event loop: the names of new series in bytes, some 3 500 of them, and what a run costs
 // whose names are known. Two or three milliseconds.
@@ -177,25 +177,25 @@ const workMax = 256 * 1024;
 const runWork = 512;
 // To look up a group whose series others have, too.
 const groupWork = 16;
-// What a text that is kept takes beside its bytes and its ends, as objects.
+// Objects of a text that is kept, in addition to its bytes and its ends.
 const ownTextBytes = 400;
 
-/** What is remembered of a schema for as long as it lives. */
+/** The cache of a schema, freed with it. */
 interface KnownSchema {
   readonly text: SourceText;
   layout: Layout;
   /** The first series of each block, and the end of the last one. */
   firsts: Uint32Array;
-  /** What each block's series are called, as far as it is kept. */
+  /** The label texts of each block's series, as far as they are kept. */
   readonly own: (OwnText | undefined)[];
   ownBytes: number;
-  /** Where the agent's usual one will not do: by block, undefined where it is made anew each time. */
+  /** The closing of blocks that need another one than usual; undefined if it is made each time. */
   closings: Map<number, Text | undefined> | undefined;
 }
 
 const noFirsts = Uint32Array.of(0);
 
-/** A run that is being printed, and how far it has come: families come in one order for all. */
+/** A run while it is written, and its position: the order of families is the same for all. */
 class Source {
   readonly schema: Schema;
   readonly reports: readonly RunReport[];
@@ -227,7 +227,7 @@ class Source {
     return this.layout.blocks[this.#at]!;
   }
 
-  /** What closes the labels of the present block's series. */
+  /** The closing of the present block's series. */
   get closing(): Text {
     const closings = this.#closings;
     if (closings === undefined || !closings.has(this.block)) return this.text.closing;
@@ -241,7 +241,7 @@ class Source {
   }
 }
 
-/** A run without reports prints nothing, and the newest report is in the last one that has any. */
+/** Runs with reports; without timestamps the last of them. */
 function newestOf({ agent, sourceName, runs }: AgentBatch): AgentBatch {
   const run = runs.findLast(({ reports }) => reports.length > 0);
   return { agent, sourceName, runs: run === undefined ? [] : [{ ...run, reports: run.reports.slice(-1) }] };
@@ -253,7 +253,7 @@ interface Plan {
   readonly sections: readonly Section[];
 }
 
-/** A family that may be printed, and about how many bytes it comes to over all sources. */
+/** A family, and about how many bytes of text it has over all sources. */
 interface Section {
   readonly entry: FamilyEntry;
   bytes: number;
@@ -271,7 +271,9 @@ function sectionsOf(layoutBytes: ReadonlyMap<Layout, Float64Array>): Section[] {
   return [...sections.values()].sort((a, b) => a.entry.order - b.entry.order);
 }
 
-/** Adds what each block of the source comes to. Layouts are few, so the families need not be looked up for each source. */
+/**
+ * Adds the bytes of each block of the source. Layouts are few, so the families need not be looked up for each source.
+ */
 function addBytes(layoutBytes: Map<Layout, Float64Array>, { layout, own, text, firsts, reports }: Source): void {
   let bytes = layoutBytes.get(layout);
   if (bytes === undefined) {
@@ -283,20 +285,20 @@ function addBytes(layoutBytes: Map<Layout, Float64Array>, { layout, own, text, f
     const seriesCount = firsts[block + 1]! - firsts[block]!;
     if (seriesCount === 0) continue;
     const kept = own[block];
-    // Beyond what is kept nothing is known, but that it is much.
+    // The size of what is not kept is unknown, but large.
     const ownBytes = kept === undefined || kept.end < seriesCount ? groupBytesMax : kept.bytes;
     const { opening } = layout.declarations[block]!;
     bytes[block]! += (ownBytes + seriesCount * (opening.end + restBytes)) * reports.length;
   }
 }
 
-// What a value takes as a rule, with its blank.
+// Usual bytes of a value, with its blank.
 const valueBytes = 8;
 
 /**
- * A fleet's text goes family after family, its memory lies agent after agent: to write family by family would be to wait
- * for memory at every step (a third of the time for 1000 agents). So a few families at a time are written side by side, in
- * one walk over the agents. A long family has enough of each agent to be written alone, and few agents fit into the cache.
+ * The text is ordered by family, memory by agent: writing family by family would wait for memory at every step (a third
+ * of the time for 1000 agents). So a few families at a time are written side by side, in one pass over the agents. A
+ * long family has enough series of each agent to be written alone, and few agents fit into the cache.
  */
 function groupsOf(sections: readonly Section[], sourceCount: number): Section[][] {
   const groups: Section[][] = [];
@@ -355,7 +357,7 @@ class Column {
     }
   }
 
-  /** The finished text: nothing at all where there was no sample. */
+  /** The finished text; empty if there was no sample. */
   end(): Slice[] {
     if (this.#progress.wrote) return [...this.#slices, this.#slice];
     this.#buffers.give(this.#slice.text.buffer);
@@ -384,14 +386,14 @@ function* streamSection(
   if (!progress.wrote) body.slice.length = start;
 }
 
-/** How far a family has been written. */
+/** The position in a family. */
 class Progress {
-  /** The series of the block to go on with, -1 for the first; and the report. */
+  /** The next series of the block, -1 for the first; and the next report. */
   series = -1;
   report = 0;
-  /** What series are called beyond what is kept, where the block has any. */
+  /** The label texts of series beyond those that are kept, if the block has any. */
   own: OwnText | undefined;
-  /** The room that the next line takes, when the slice had none. */
+  /** Bytes of the next line, if it did not fit into the slice. */
   lineBytesMax = 0;
   wrote = false;
 }
@@ -447,7 +449,7 @@ function writeBlock(slice: Slice, source: Source, stamps: Stamps, progress: Prog
   return true;
 }
 
-/** What a few series are called, from this one of the block on: those that were named last, if it is among them. */
+/** The label texts of a few series, from this one of the block on: those made last, if it is among them. */
 function ownBeyond(source: Source, block: number, index: number, progress: Progress): OwnText {
   const last = progress.own;
   if (last === undefined || index >= last.end) {
@@ -466,7 +468,7 @@ class Body {
     this.slice = new Slice(buffers.take());
   }
 
-  /** The slice as it is, and a new one with at least so much room. */
+  /** The slice so far, and a new one with at least so much room. */
   turn(roomBytesMin = 0): Uint8Array {
     const { text } = this.slice;
     this.slice = new Slice(this.#buffers.take(roomBytesMin));
@@ -524,7 +526,7 @@ class Slice {
 
 /** Buffers that were released. New ones cost the kernel's zeroing and, being external memory, garbage collections. */
 class Buffers {
-  // A set: a buffer that is given twice must not be taken twice.
+  // A set: a buffer that is released twice must not be used twice.
   readonly #free = new Set<ArrayBufferLike>();
 
   take(bytesMin = 0): ArrayBuffer {
@@ -541,13 +543,13 @@ class Buffers {
   }
 }
 
-// What a group takes, and some that are on their way: 5 MiB.
+// The buffers of a group, and some that are being sent: 5 MiB.
 const freeMax = 40;
 
 // A blank, up to 17 characters of a whole number of milliseconds, a newline; in whole doubles for copyText.
 const stampBytesMax = 24;
 
-/** What stands behind the value, ` 1732463564000\n`, for every report of every source. */
+/** The text after the value, ` 1732463564000\n`, for every report of every source. */
 class Stamps {
   readonly #view: DataView;
   readonly #lengths: Uint8Array;

@@ -7,12 +7,11 @@ import { openingOf, type Text } from './series-text.ts';
 import { WeakValues } from './weak-values.ts';
 
 /**
- * The families of all agents by name: in which order they are printed, and what their HELP and TYPE say. Agents may
- * disagree; the declaration that came first counts, for as long as a schema still makes it. So a fleet that is upgraded
- * bit by bit ends with the new one.
+ * The families of all agents by name: their order in the text, and their HELP and TYPE. If agents disagree, the oldest
+ * declaration counts for as long as a schema has it. So agents that are upgraded one by one end with the new one.
  *
- * Everything here is held weakly: who has declared families keeps the {@link Layout}, and what nobody keeps is forgotten.
- * An agent that makes up names for ever leaves nothing behind.
+ * Everything here is held weakly: a schema keeps its {@link Layout}, and what no schema keeps is freed. An agent that
+ * sends new names for ever leaves nothing behind.
  */
 export class FamilyRegistry {
   readonly #entries = new WeakValues<string, FamilyEntry>();
@@ -25,7 +24,7 @@ export class FamilyRegistry {
     this.#onDisagreement = onDisagreement;
   }
 
-  /** Names that are remembered, with those that will be forgotten at the next chance. */
+  /** Names, also those that will be freed soon. */
   get size(): number {
     return this.#entries.size;
   }
@@ -44,7 +43,7 @@ export class FamilyRegistry {
     return layout;
   }
 
-  /** The declaration that says the same: one object for all agents that agree. */
+  /** The equal declaration: one object for all agents that agree. */
   #declare(group: SeriesGroup, disagreeing: Set<string>): Declaration {
     const { family } = group;
     const entry = this.#entry(family.name);
@@ -79,12 +78,12 @@ export class FamilyEntry {
     this.order = order;
   }
 
-  /** `# HELP` and `# TYPE`, by the oldest declaration that is still made. */
+  /** `# HELP` and `# TYPE`, by the oldest declaration that a schema still has. */
   get header(): Uint8Array {
     return this.living()[0]!.header;
   }
 
-  /** The declarations that are still made, oldest first. */
+  /** The declarations that a schema still has, oldest first. */
   living(): Declaration[] {
     const living = this.declarations.map((reference) => reference.deref()).filter((each) => each !== undefined);
     if (living.length < this.declarations.length) {
@@ -94,11 +93,11 @@ export class FamilyEntry {
   }
 }
 
-/** What one or more schemas say of a family, and of its series with one suffix, as far as it matters in print. */
+/** A family as one or more schemas declare it, with one suffix, as far as the text depends on it. */
 export class Declaration {
   readonly id: number;
   readonly entry: FamilyEntry;
-  /** What a line begins with. */
+  /** The beginning of each line. */
   readonly opening: Text;
   readonly type: MetricType;
   readonly help: string;
@@ -128,7 +127,7 @@ export class Declaration {
   }
 }
 
-/** The families of a schema, block by block. Hosts that run the same have the same, whatever their series. */
+/** The families of a schema, block by block. Hosts with the same software share it, whatever their series. */
 export class Layout {
   readonly declarations: readonly Declaration[];
   /** The blocks in the order in which their families are printed. */

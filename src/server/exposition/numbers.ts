@@ -2,14 +2,14 @@ import { numberText } from '../../model/text-format.ts';
 
 /**
  * Numbers as Prometheus reads them, in the shortest digits that read back as the same double: what `String()` gives,
- * and `NaN`, `+Inf`, `-Inf`. A scrape of a fleet prints half a million, and nearly all of them are whole numbers or have a
- * few decimals: those are written digit by digit, without a string.
+ * and `NaN`, `+Inf`, `-Inf`. A scrape of a fleet prints half a million, and nearly all of them are whole numbers or
+ * have a few decimals: those are written digit by digit, without a string.
  */
 
-/** The room that a number may take: `-0.0000012345678901234567`, the last before the exponent, has 25 characters. */
+/** The most bytes of a number: `-0.0000012345678901234567`, the last before the exponent, has 25 characters. */
 export const numberBytesMax = 25;
 
-/** k where `divisor` is 10^k and at most 10^9, else -1: what {@link writeQuotient} is told. */
+/** k where `divisor` is 10^k and at most 10^9, else -1: an argument of {@link writeQuotient}. */
 export function decimalsOf(divisor: number): number {
   return powersOfTen.indexOf(divisor);
 }
@@ -30,7 +30,7 @@ export function writeNumber(view: DataView, at: number, value: number): number {
   }
   const size = Math.abs(value);
   if (size < 1e9) {
-    // As many decimals as fit into 15 digits. The scaled number may have been rounded: dividing it again tells.
+    // As many decimals as fit into 15 digits. The scaled number may have been rounded: dividing it again shows it.
     const decimals = size < 1e6 ? 9 : 6;
     const power = powersOfTen[decimals]!;
     const scaled = Math.round(value * power);

@@ -4,8 +4,8 @@ import { hostSourceName, type Labels, sameLabels } from '../../model/source.ts';
 import { escapeLabelValue } from '../../model/text-format.ts';
 
 /*
- * What stands before the value on a series' line comes in four pieces. The first and the third are those of all agents
- * that declare the same; held whole, the lines of a thousand agents of 500 series would be 28 MB.
+ * The text before the value on a series' line has four pieces. Agents that declare the same share the first and the
+ * third; whole lines of a thousand agents of 500 series would take 28 MB.
  *
  *     node_disk_reads_completed_total{agent="   web-1"   ,device="sda"   ,site="x"}
  *     opening: the group's                      source's series' own     closing: the labels of the begin
@@ -28,11 +28,11 @@ export class SourceText {
   readonly agent: AgentId;
   readonly sourceName: string;
   readonly labels: Labels;
-  /** The names of agent and source, up to `nameEnd`, and the closing, one behind the other. */
+  /** The names of agent and source, up to `nameEnd`, then the closing. */
   readonly view: DataView;
   readonly nameEnd: number;
   readonly end: number;
-  /** As most families have it: those without a label of the same name. */
+  /** For families without a label of the same name, which are most. */
   readonly closing: Text;
   /** Others, by the names that they leave out. */
   readonly #closings = new Map<string, Text>();
@@ -53,7 +53,7 @@ export class SourceText {
     return this.agent === agent && this.sourceName === sourceName && sameLabels(this.labels, labels);
   }
 
-  /** Whether the series have a label of the same name: then theirs wins, even where it is empty. */
+  /** Whether the series have a label of the same name, which takes precedence even if it is empty. */
   shares({ labelNames }: SeriesGroup): boolean {
     return this.labels.some(([name]) => labelNames.includes(name));
   }
@@ -63,7 +63,9 @@ export class SourceText {
     return textOf(closingOf(this.labels.filter(([name]) => !labelNames.includes(name))));
   }
 
-  /** The same, one for all series that share the same names; undefined where there are too many ways to keep them all. */
+  /**
+   * The same, one for all series that share the same names; undefined where there are too many ways to keep them all.
+   */
   keptClosing(group: SeriesGroup): Text | undefined {
     const shared = this.labels.filter(([name]) => group.labelNames.includes(name));
     const key = shared.map(([name]) => name).join();
@@ -78,7 +80,7 @@ export class SourceText {
 // An agent has a label or two that some families have, too.
 const closingsMax = 16;
 
-/** A name twice, or `agent`, would have Prometheus refuse the scrape. */
+/** Prometheus refuses a scrape with a label name twice. */
 function closingOf(labels: Labels): string {
   const printed = labels.filter(
     ([name], at) => name !== 'agent' && labels.findIndex((other) => other[0] === name) === at,
@@ -98,25 +100,25 @@ export interface OwnText {
 }
 
 /**
- * The texts of label values that schemas share are shared, too: made once, and kept as long as anybody has the values. The
- * series of a collector, and those of all agents with the same devices, have one.
+ * The texts of label values are shared like the values: made once, and kept as long as a schema has the values. All
+ * series of a collector, and of all agents with the same devices, have one text.
  */
 export class OwnTexts {
   readonly #known = new WeakMap<readonly string[], NamedText[]>();
 
-  /** What is kept for this group, {@link ownBytesMax} of it at most, or undefined where nobody has had it made. */
+  /** The text that is kept for this group, at most {@link ownBytesMax} of it; undefined if it was not made yet. */
   kept({ labelNames, labelValues }: SeriesGroup): OwnText | undefined {
     if (labelValues.length === 0) return noOwnText;
     return this.#known.get(labelValues)?.find((named) => sameTexts(named.labelNames, labelNames))?.text;
   }
 
-  /** Makes what is to be kept. */
+  /** Makes the text to keep. */
   make(group: SeriesGroup): OwnText {
     const text = ownText(group, 0, ownBytesMax);
     const { labelNames, labelValues } = group;
     const named: NamedText = { labelNames, text };
     const known = this.#known.get(labelValues);
-    // One that gives one list many names gains only that not all of them are kept.
+    // An agent that uses one list with many names only achieves that not all of them are kept.
     if (known === undefined || known.length >= namesMax) this.#known.set(labelValues, [named]);
     else known.push(named);
     return text;
@@ -139,9 +141,9 @@ export const noOwnText: OwnText = {
 };
 
 /**
- * Of one group: two or three milliseconds of making, some 3 500 series. What a group has beyond it is made anew for every
- * scrape, as is all that a schema has beyond {@link schemaBytesMax}: a host of 36 000 series stays well below, but the
- * longest names and labels that the wire allows would come to 600 MiB.
+ * Of one group: two or three milliseconds of work, some 3 500 series. What a group has beyond it is made for every
+ * scrape, as is everything that a schema has beyond {@link schemaBytesMax}: a host of 36 000 series stays well below,
+ * but the longest names and labels that the wire allows would come to 600 MiB.
  */
 export const ownBytesMax = 256 * 1024;
 export const schemaBytesMax = 8 * 1024 * 1024;
@@ -200,10 +202,10 @@ function textOf(text: string): Text {
 }
 
 /**
- * Copies text from one buffer into another, eight bytes at a time, and returns where the copy ends. The fastest of what was
- * measured: `set()` wants a view for every copy and took 1.35 times as long, a loop over the bytes 1.5 to 2 times, and
- * `copyWithin()`, no faster, would have all texts in one buffer. A double carries any bits but those of a NaN, and UTF-8
- * has no such bytes: they would be 0xff, or 0x7f behind one of 0xf0 and above.
+ * Copies text from one buffer into another, eight bytes at a time, and returns where the copy ends. The fastest of what
+ * was measured: `set()` wants a view for every copy and took 1.35 times as long, a loop over the bytes 1.5 to 2 times,
+ * and `copyWithin()`, no faster, would have all texts in one buffer. A double carries any bits but those of a NaN, and
+ * UTF-8 has no such bytes: they would be 0xff, or 0x7f behind one of 0xf0 and above.
  */
 export function copyText(to: DataView, at: number, from: DataView, start: number, end: number): number {
   let target = at;

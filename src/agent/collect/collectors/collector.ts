@@ -66,7 +66,8 @@ export function gauge(name: string, help: string, options: FamilyOptions = {}): 
 }
 
 /**
- * A family that node_exporter gives without a type, because the kernel does not tell which of its values are counters.
+ * A family that node_exporter gives without a type, because the kernel does not document which of its values are
+ * counters.
  */
 export function untyped(name: string, help: string, options: FamilyOptions = {}): SampledFamily {
   return family('untyped', name, help, options);
