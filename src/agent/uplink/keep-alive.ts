@@ -10,7 +10,7 @@ export interface KeepAliveOptions {
 }
 
 /**
- * When a connection pings, and when it is given up. It is told what is sent and heard, and knows no messages.
+ * When a connection pings, and when it ends for silence. It is called for each frame that is sent or received.
  *
  *     nothing heard, or nothing sent, for 10 s ──▶ ping ──nothing heard for 10 s──▶ silent
  *                                                    └──────anything heard──────▶ quiet again
