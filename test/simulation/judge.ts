@@ -190,7 +190,7 @@ function explain(
   if (isBeforeFirst(world, cursor, report)) return beforeFirstScrape;
   if (wentToNamesake(world, cursor, report))
     return 'an answer to another of the same name, before both were seen at work';
-  if (serverMs === undefined && agent.gaveUp(report)) return failedThreeTimes;
+  if (agent.gaveUp(report)) return failedThreeTimes;
   if (serverMs === undefined) return isTight(agent) && agent.droppedReports > 0 ? 'a small spool' : undefined;
   if (isPassedByLittle(report)) return smallCorrection;
   const isStored = outcome === 'stored';

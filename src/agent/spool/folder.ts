@@ -7,20 +7,20 @@ import { CodedError } from '../../runtime/coded-error.ts';
 import { codeOf, durationText, reasonOf } from '../../runtime/words.ts';
 import { isLockName, type SpoolDisk, unless } from './mirror.ts';
 
-/** A folder that cannot hold a spool. The words name the folder and what to do. */
+/** A folder that cannot hold a spool. The message names the folder and what to do. */
 export class SpoolFolderError extends CodedError<'access' | 'locked' | 'timeout'> {
   override readonly name = 'SpoolFolderError';
 }
 
 export interface SpoolFolder {
   readonly disk: SpoolDisk;
-  /** Gives the folder back. */
+  /** Releases the folder. */
   close(): Promise<void>;
 }
 
 /**
- * Opens a folder for the spool of this process alone. Throws a SpoolFolderError; `timeout` where the disk does not answer,
- * which is no reason not to start: the spool keeps to memory.
+ * Opens a folder for the spool of this process alone. Throws a SpoolFolderError; with code `timeout` if the disk does
+ * not answer: the agent then starts with a spool in memory only.
  */
 export async function openSpoolFolder(path: string, clock: Clock): Promise<SpoolFolder> {
   const opening = open(path);
@@ -28,7 +28,7 @@ export async function openSpoolFolder(path: string, clock: Clock): Promise<Spool
   const timer = clock.after(openMsMax, () => late.abort());
   const folder = await unless(late.signal, opening).finally(() => timer.cancel());
   if (folder !== undefined) return folder;
-  // Should it answer after all, nothing is kept.
+  // If it answers after all, the folder is released again.
   opening.then(
     (each) => each.close(),
     () => {},
@@ -67,19 +67,19 @@ async function prepareFolder(path: string): Promise<void> {
     await (await openFile(probe, 'wx', 0o600)).close();
     await unlink(probe);
   } catch (error) {
-    // A full disk is no reason not to start: the spool keeps to memory until there is room.
+    // With a full disk the agent starts too: the spool is in memory only until there is room.
     if (codeOf(error) !== 'ENOSPC' && codeOf(error) !== 'EDQUOT') throw noAccess(path, error);
   }
 }
 
-/** Throws a SpoolFolderError where a spool could not live there. It makes nothing. */
+/** Throws a SpoolFolderError if the folder cannot hold a spool. Creates nothing. */
 export function checkSpoolAccess(path: string): void {
   for (let folder = resolve(path); ; folder = dirname(folder)) {
     try {
       if (!statSync(folder).isDirectory()) throw new Error(`'${folder}' is no folder`);
       return accessSync(folder, constants.W_OK | constants.X_OK);
     } catch (error) {
-      // What is missing would be made, in the nearest folder above it that is there.
+      // It would be created in the nearest folder above it that exists.
       if (codeOf(error) !== 'ENOENT') throw noAccess(path, error);
     }
   }
@@ -115,7 +115,7 @@ class FolderDisk implements SpoolDisk {
     let written = 0;
     while (written < bytes.length) {
       const { bytesWritten } = await file.write(bytes, written, bytes.length - written, position + written);
-      // Linux says ENOSPC where it takes nothing; a file system that says 0 for ever must not hold us here.
+      // Linux fails with ENOSPC if it writes nothing; a file system that returns 0 for ever must not cause a loop.
       if (bytesWritten === 0) throw new Error(`'${name}': the file system took ${written} bytes of ${bytes.length}`);
       written += bytesWritten;
     }
@@ -127,7 +127,7 @@ class FolderDisk implements SpoolDisk {
 
   async sync(name: string): Promise<void> {
     await (await this.#file(name)).datasync();
-    // A file that was made is in its folder only once the folder is synced too.
+    // A new file is in its folder only once the folder is synced too.
     if (this.#madeFiles) await this.#folder.sync();
     this.#madeFiles = false;
   }
@@ -174,14 +174,14 @@ class FolderDisk implements SpoolDisk {
 }
 
 /**
- * The lock is a socket in the folder that its holder listens on: the kernel lets go of it with the process, however that
- * ends, and it is seen from other containers that share the folder, where process ids mean nothing. Its file outlives a
- * process that is killed, and must not be removed by who only thinks that nobody listens. So each start makes a new file,
- * numbered above all that are there, listens, and only then looks who else does. Of two that start at once, the one that
- * looks later sees the other; both may give way, never both stay.
+ * The lock is a socket in the folder on which its holder listens: the kernel releases it with the process, however that
+ * ends, and it works between containers that share the folder, where process ids mean nothing. Its file outlives a
+ * process that is killed, and must not be removed by a process that only believes that nobody listens. So each start
+ * creates a new file, numbered above all others, listens, and only then checks who else listens. Of two that start at
+ * once, the one that checks later sees the other; both may give up, never both stay.
  */
 async function lockFolder(path: string, folder: number): Promise<Server> {
-  // By way of the open folder, since the path of a socket is at most 107 bytes long.
+  // Through the open folder, because the path of a socket is at most 107 bytes long.
   const at = (number: number) => `/proc/self/fd/${folder}/${lockName(number)}`;
   for (let attempt = 0; attempt < lockAttemptsMax; attempt++) {
     const found = await lockNumbers(path);
@@ -202,7 +202,7 @@ async function lockFolder(path: string, folder: number): Promise<Server> {
   );
 }
 
-// Each attempt that fails has met another process that starts at the same moment.
+// An attempt fails only because another process starts at the same moment.
 const lockAttemptsMax = 3;
 
 function lockName(number: number): string {

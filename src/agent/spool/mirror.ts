@@ -13,7 +13,7 @@ import type { Segment } from './segment.ts';
 import { encodeRecords, parseSegment, type SegmentContents } from './segment-format.ts';
 
 /**
- * A folder of files, as the spool needs it. Every call may take any time, and rejects where it fails. The simulation has
+ * A folder of files, as the spool needs it. Every call may take any time, and rejects if it fails. The simulation has
  * one that is slow, full, torn, or loses what was not synced.
  */
 export interface SpoolDisk {
@@ -21,7 +21,7 @@ export interface SpoolDisk {
   readonly path: string;
   list(): Promise<readonly string[]>;
   read(name: string): Promise<Uint8Array>;
-  /** Writes all of it at this position. Makes the file where there is none. */
+  /** Writes all of it at this position. Creates the file if there is none. */
   write(name: string, position: number, bytes: Uint8Array): Promise<void>;
   truncate(name: string, bytes: number): Promise<void>;
   /** What the file holds, and that it exists, survives a power cut. */
@@ -32,7 +32,7 @@ export interface SpoolDisk {
   remove(name: string): Promise<void>;
 }
 
-/** How the disk is. `sinceMs` is by the wall clock. */
+/** The state of the disk. `sinceMs` is of the wall clock. */
 export type DiskState =
   | { readonly kind: 'ok' }
   /** An operation has taken more than two seconds, and no whole sync was quick since then. */
@@ -44,14 +44,14 @@ export interface MirrorCounters {
   /** Operations that failed, and files that were torn or damaged. */
   spoolDiskErrors: number;
   spoolDiskState: DiskState['kind'];
-  /** Reports that are in memory alone. */
+  /** Reports that are in memory only. */
   spoolUnwrittenReports: number;
 }
 
 export interface MirrorClosed {
   /** They are lost with the process. */
   readonly unwrittenReports: number;
-  /** False: an operation has not returned, and whatever else touched the folder might not either. */
+  /** False: an operation has not returned, and any other in this folder might not return either. */
   readonly isIdle: boolean;
 }
 
@@ -62,7 +62,7 @@ export interface LoadedSegment {
   readonly contents: SegmentContents;
   /** Up to here the file is good. */
   readonly goodBytes: number;
-  /** It goes on behind its good bytes. */
+  /** New records are written after its good bytes. */
   readonly isTorn: boolean;
 }
 
@@ -72,14 +72,13 @@ export interface LoadedReceivers {
 }
 
 /**
- * The spool's mirror on disk: a file for each segment, numbered in their order, and one for each receiver. Nobody waits
- * for it. It remembers how far it has written each file, and catches up with memory by one operation at a time:
+ * The spool's mirror on disk: a file for each segment, numbered in their order, and one for each receiver. Nothing
+ * waits for it. It knows how far each file is written, and catches up with memory, one operation at a time:
  *
  *     receivers with a new offset ▶ removing what is gone ▶ frames not written ▶ every 10 s: syncing, receivers that changed
  *
- * So a disk that stalls costs no memory: what is to be written is in the spool anyway. A process that is killed loses
- * what was not written, which on a disk that is in order is nothing but the report of that moment. A power cut loses what
- * was not synced.
+ * A disk that stalls costs no memory, because the spool holds what is to be written. A process that is killed loses
+ * what was not written, on a healthy disk at most the report of that moment. A power cut loses what was not synced.
  */
 export class Mirror {
   readonly #disk: SpoolDisk;
@@ -91,7 +90,7 @@ export class Mirror {
   readonly #receivers = new Map<Receiver, ReceiverFile>();
   /** Files to remove. */
   readonly #gone = new Set<GoneFile>();
-  /** Files whose last operation failed: left alone until the retry. */
+  /** Files whose last operation failed: not touched until the retry. */
   readonly #failed = new Set<object>();
   #retry: Timer | undefined;
   #phase: 'loading' | 'running' | 'closed' = 'loading';
@@ -103,7 +102,7 @@ export class Mirror {
   /** The same on the monotonic clock, and the most that was in memory alone since then. */
   #trouble = { sinceMs: 0, unwrittenMax: 0 };
   #syncRound: SyncRound | undefined;
-  /** When the first change was made that was not synced, and what syncs it if no report comes in time. */
+  /** When the oldest change that is not synced was made, and the timer that syncs it if no report comes in time. */
   #unsynced: { readonly sinceMs: number; readonly timer: Timer } | undefined;
   #appendedAtMs: number;
   /** Called when an operation has ended or the disk's state has changed. */
@@ -122,7 +121,7 @@ export class Mirror {
     return this.#state;
   }
 
-  /** Reports that are in memory alone. */
+  /** Reports that are in memory only. */
   get unwrittenCount(): number {
     let count = 0;
     for (const [segment, file] of this.#segments) count += segment.reportsFrom(file.frameCount);
@@ -130,9 +129,9 @@ export class Mirror {
   }
 
   /**
-   * What can be read: the receivers, then the segments in the order in which they were made. What is torn is cut off, what
-   * cannot be read is left alone and named. A disk that does not answer is waited for no longer than `loadMsMax`: the
-   * next start reads the rest.
+   * Reads the receivers, then the segments in the order in which they were made. A torn end is cut off; a file that
+   * cannot be read is logged and not touched. After `loadMsMax` the agent starts without the rest, which the next start
+   * reads.
    */
   async *load(): AsyncGenerator<LoadedReceivers | LoadedSegment> {
     const late = new AbortController();
@@ -169,7 +168,7 @@ export class Mirror {
     }
   }
 
-  /** From here on the file of this segment is kept up. */
+  /** The file of this segment is kept up to date from now on. */
   adopt(segment: Segment, { name, contents, goodBytes, isTorn }: LoadedSegment): void {
     // Not synced: the process that wrote it may have been killed before it was.
     const file = { name, bytes: goodBytes, frameCount: contents.frames.length, isTorn, isSynced: false };
@@ -188,7 +187,7 @@ export class Mirror {
     if (name !== undefined) this.#removeFile(name);
   }
 
-  /** From here on the file of this receiver is kept up. */
+  /** The file of this receiver is kept up to date from now on. */
   addReceiver(receiver: Receiver): void {
     const name = receiverFileName(receiver.server);
     const savedAtMs = this.#clock.monotonicMs();
@@ -210,8 +209,8 @@ export class Mirror {
   }
 
   /**
-   * A report was appended. It is synced at once where the next one, coming as long after it as it came after the last,
-   * would come too late to sync with: so a sync seldom needs a timer, for which the process would be woken once more.
+   * A report was appended. It is synced at once if the next one, expected after the same interval, would be too late:
+   * so a sync seldom needs a timer, which would wake the process once more.
    */
   appended(): void {
     const nowMs = this.#clock.monotonicMs();
@@ -228,7 +227,7 @@ export class Mirror {
     this.#work();
   }
 
-  /** Resolves when the receiver's offsets are on disk; at once, where the disk is not ok. */
+  /** Resolves when the receiver's offsets are on disk; at once if the disk is not ok. */
   async offsetsSaved(receiver: Receiver): Promise<void> {
     for (;;) {
       const file = this.#receivers.get(receiver);
@@ -268,7 +267,7 @@ export class Mirror {
     this.#work();
   }
 
-  /** Starts the next operation. Where one is under way, it is followed by the next. */
+  /** Starts the next operation, unless one is under way, which starts the next at its end. */
   #work(): void {
     if (this.#isBusy || this.#phase !== 'running') return;
     const next = this.#next();
@@ -400,7 +399,7 @@ export class Mirror {
         file.isSynced = true;
         if (this.#syncRound?.evidence === 'none') this.#syncRound.evidence = 'quick';
       },
-      // Nobody knows then which pages are on disk, and the kernel calls all of them clean: they are written once more.
+      // It is unknown which pages are on disk, and the kernel has marked all of them clean: they are written again.
       failed: () => Object.assign(file, { bytes: 0, frameCount: 0 }),
     };
   }
@@ -415,7 +414,7 @@ export class Mirror {
     this.#syncRound = undefined;
     this.#unsynced?.timer.cancel();
     this.#unsynced = undefined;
-    // Not before a sync: a disk that takes writes and cannot sync them would come and go in the log.
+    // Not before a sync, or a disk that accepts writes and cannot sync them would change its state again and again.
     const isProven = evidence === 'quick' || (evidence === 'none' && this.#state.kind === 'failing');
     if (isProven && this.#failed.size === 0 && this.#state.kind !== 'ok') this.#recover();
   }
@@ -533,7 +532,7 @@ interface SegmentFile {
   /** Up to here it is written; the next record goes there. */
   bytes: number;
   frameCount: number;
-  /** It goes on behind its good bytes. */
+  /** New records are written after its good bytes. */
   isTorn: boolean;
   isSynced: boolean;
 }
@@ -551,7 +550,7 @@ interface GoneFile {
 }
 
 interface Operation {
-  /** What is left alone until the retry where it fails. */
+  /** What is not touched until the retry if it fails. */
   readonly file: object;
   /** For the log. */
   readonly what: string;
@@ -579,17 +578,17 @@ export function unless<T>(signal: AbortSignal, promise: Promise<T>): Promise<T |
 
 // What a power cut may cost.
 const syncEveryMs = 10_000;
-// A tick may come late by this much and still be in time to sync.
+// A report may be late by this much and still be in time to sync.
 const syncMarginMs = 1000;
-// An acknowledgement that a restart does not know costs a few reports that are sent once more, and known to the server:
-// not worth the two syncs that replacing a file takes.
+// If a restart does not know an acknowledgement, a few reports are sent again, which the server recognises: not worth
+// the two syncs of replacing a file.
 const receiversSavedEveryMs = 60_000;
 const slowMsMin = 2000;
 const retryMs = 10_000;
 // Well below the 90 s that systemd gives a start.
 const loadMsMax = 20_000;
 const foreignNamesMax = 5;
-// A segment that is written once more, after a full disk, in pieces of about this much.
+// A segment that is written again, after a full disk, is written in pieces of about this size.
 const writeBytesMax = 262_144;
 
 /** Whether a file in the folder is ours, or every folder's. */

@@ -2,7 +2,7 @@ import { crc32 } from 'node:zlib';
 import type { EpochSeq } from '../../protocol/messages.ts';
 import type { Segment, SpoolEpoch } from './segment.ts';
 
-/** What is kept about one server over a restart. */
+/** What is kept about one server across a restart. */
 export interface ReceiverState {
   /** The server's address, as it is configured. */
   readonly server: string;
@@ -13,8 +13,8 @@ export interface ReceiverState {
 }
 
 /**
- * One server, as the spool sees it: how much of the spool's queue it has acknowledged, and by how much its clock differs
- * from that of each epoch. Segments hold neither, so each server has its own.
+ * One server, as the spool sees it: how much of the spool's queue it has acknowledged, and by how much its clock
+ * differs from that of each epoch. Segments hold neither, so each server has its own.
  */
 export class Receiver implements ReceiverState {
   readonly server: string;
@@ -62,7 +62,7 @@ export class Receiver implements ReceiverState {
     this.#changeCount++;
   }
 
-  /** What its file says. */
+  /** The content of its file. */
   restore({ acknowledged, offsetsMs }: Omit<ReceiverState, 'server'>): void {
     this.#acknowledged = acknowledged;
     for (const [epoch, offsetMs] of offsetsMs) this.#offsetsMs.set(epoch, offsetMs);
@@ -82,7 +82,7 @@ export class Receiver implements ReceiverState {
     this.#position = { segmentNumber: number, seq: acknowledged.seq };
   }
 
-  /** What the server adds to the times of an epoch. It may be fixed anew, where one of the clocks was wrong. */
+  /** What the server adds to the times of an epoch. It may be fixed again, if one of the clocks was wrong. */
   fixOffset({ id, baseMs }: SpoolEpoch, offsetMs: number): void {
     if (baseMs !== undefined) this.serverAheadMs = baseMs + offsetMs;
     this.#offsetsMs.set(id, offsetMs);
@@ -113,7 +113,10 @@ export function isReceiverFileName(name: string): boolean {
   return /^receiver-.+\.json$/.test(name);
 }
 
-/** `{"version":1,"server":"HOST:PORT","acknowledged":[epoch,seq],"offsetsMs":[[epoch,ms],…]}`; nothing acknowledged: null. */
+/**
+ * `{"version":1,"server":"HOST:PORT","acknowledged":[epoch,seq],"offsetsMs":[[epoch,ms],…]}`; nothing acknowledged:
+ * null.
+ */
 export function encodeReceiver({ server, acknowledged, offsetsMs }: ReceiverState): Uint8Array {
   const position = acknowledged === undefined ? null : [acknowledged.epoch, acknowledged.seq];
   return Buffer.from(

@@ -7,7 +7,7 @@ import { encodeDelta, encodeKey } from '../../protocol/delta.ts';
 import { limits } from '../../protocol/limits.ts';
 import { frameKind, type SpooledFrame } from './segment.ts';
 
-/** What the encoder has to make of a recording, seen against the one before it. */
+/** What the encoder has to send for a recording, compared with the one before. */
 export type SchemaChange = 'none' | 'grown' | 'new';
 
 /**
@@ -45,7 +45,7 @@ export class RecordingEncoder {
   #schemaFrames({ schema }: Recording): SpooledFrame[] {
     if (schema !== this.#schema) this.#declaredGroups = 0;
     const fresh = schema.groups.slice(this.#declaredGroups);
-    // A schema of nothing: begin again is all there is to say, and the report has to be a key all the same.
+    // An empty schema: there is only a begin to send, and the report still has to be a key.
     if (schema !== this.#schema) this.#reportsSinceKey = limits.reportsPerKeyMax;
     this.#schema = schema;
     this.#declaredGroups = schema.groups.length;

@@ -5,7 +5,7 @@ import type { EpochSeq } from '../../protocol/messages.ts';
 import type { Receiver } from './receiver.ts';
 import { frameKind, type Segment, type SpoolEpoch } from './segment.ts';
 
-/** What a connection has to do next to be up to date. */
+/** What a connection has to do next. */
 export type ReplayStep =
   | { readonly kind: 'send'; readonly bytes: Uint8Array; readonly reportCount: number }
   /** The receiver's offset of this epoch has to be fixed before the epoch can begin. */
@@ -15,17 +15,17 @@ export type ReplayStep =
 
 interface Place {
   readonly segment: Segment;
-  /** The report to start from: of what stands before it only the schema frames go out. */
+  /** The report to start from: of the frames before it only schema frames are sent. */
   readonly keyIndex: number;
-  /** That report as a key, where what it builds on is not sent. */
+  /** That report as a key, if the report that it builds on is not sent. */
   readonly key: Uint8Array | undefined;
-  /** The next frame that goes out. */
+  /** The next frame to send. */
   index: number;
 }
 
 /**
- * One connection's way through the spool: for each epoch, from the oldest, what the server lacks, then what comes.
- * It removes nothing. Where the segment that it reads is freed or dropped, it goes on with the next one.
+ * One connection's position in the spool: for each epoch, from the oldest, it gives what the server lacks, then new
+ * reports. It removes nothing. If the segment that it reads is freed or dropped, it continues with the next one.
  */
 export class Replay {
   readonly #segments: () => readonly Segment[];
@@ -117,7 +117,10 @@ export class Replay {
     return { kind: 'send', bytes: segment.piece(from, to), reportCount: reportsIn(segment, from, to) };
   }
 
-  /** The report that a segment is sent from: the last key before what the server lacks, unless a skipped one is between. */
+  /**
+   * The report from which a segment is sent: the last key before what the server lacks, unless a skipped one is
+   * between.
+   */
   #startIn(segment: Segment): Pick<Place, 'keyIndex' | 'key'> {
     const first = this.#lastSentOf(segment) + 1;
     const keyIndex = segment.keyFor(first);

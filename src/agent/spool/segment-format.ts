@@ -26,7 +26,7 @@ export interface SegmentContents {
 }
 
 export interface ParsedSegment {
-  /** What stands behind it is torn or damaged. */
+  /** What follows is torn or damaged. */
   readonly goodBytes: number;
   /** Undefined where no report is left. */
   readonly contents: SegmentContents | undefined;
@@ -39,7 +39,9 @@ export function encodeRecords(segment: Segment, from: number, to: number): Uint8
   return records.length === 1 ? records[0]! : Buffer.concat(records);
 }
 
-/** What a file says, up to the first record that is not whole; or that somebody else, or a later version, wrote it. */
+/**
+ * The content of a file, up to the first record that is not whole; or that another program or a later version wrote it.
+ */
 export function parseSegment(bytes: Uint8Array): ParsedSegment | 'foreign' {
   const file = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length);
   const headerPayload = payloadAt(file, 0);
@@ -103,7 +105,7 @@ function payloadAt(file: Buffer, position: number): Buffer | undefined {
   return crc32(payload) === file.readUInt32BE(position + 4) ? payload : undefined;
 }
 
-/** Whether a file that has no whole header was begun by us: zeros, or our magic as far as it goes. */
+/** Whether an agent began a file without a whole header: it is zeros, or the beginning of our magic. */
 function isTornHeader(file: Buffer): boolean {
   const start = recordHeaderBytes + 1;
   if (file.every((byte) => byte === 0)) return true;

@@ -12,11 +12,11 @@ export interface SpoolEpoch {
   lastTimeMs: number;
 }
 
-/** What a frame in the spool is. On disk these are bytes: never change what one means. */
+/** The kind of a frame in the spool, a byte on disk, whose meaning never changes. */
 export const frameKind = { schema: 1, key: 2, delta: 3 } as const;
 export type FrameKind = (typeof frameKind)[keyof typeof frameKind];
 
-/** One frame as it is kept: the payload is what goes out, behind its length. */
+/** One frame: its payload is sent as it is, after its length. */
 export interface SpooledFrame {
   readonly kind: FrameKind;
   /** 0 for a schema frame. */
@@ -42,7 +42,7 @@ export class Segment {
   /** Its place in the spool's order: each new segment has a higher one. */
   readonly number: number;
   readonly epoch: SpoolEpoch;
-  /** What its reports were sampled under: a restart with other labels changes no history. */
+  /** The source of its reports, with the labels of then: a restart with other labels does not change them. */
   readonly source: Source;
   /** The schema at its start is the one at the end of the segment before it, which was full. */
   readonly continues: boolean;
@@ -142,7 +142,7 @@ export class Segment {
     return this.#timesMs[this.#seqs.indexOf(seq)]!;
   }
 
-  /** How many reports stand at frame `index` and behind it. */
+  /** How many reports are at frame `index` and after it. */
   reportsFrom(index: number): number {
     let count = 0;
     for (let at = index; at < this.frameCount; at++) if (this.#kinds[at] !== frameKind.schema) count++;
@@ -154,7 +154,9 @@ export class Segment {
     return this.#bytes.subarray(this.#start(from), this.#start(to));
   }
 
-  /** Where a piece from `from` that stays before `before` and is at most `bytesMax` long ends: one frame at the least. */
+  /**
+   * Where a piece from `from` that stays before `before` and is at most `bytesMax` long ends: one frame at the least.
+   */
   pieceEnd(from: number, { before, bytesMax }: { before: number; bytesMax: number }): number {
     let to = from + 1;
     const start = this.#start(from);
@@ -173,7 +175,7 @@ export class Segment {
     return found;
   }
 
-  /** Nothing comes any more: gives back what was allocated ahead. */
+  /** The segment is complete: frees what was allocated ahead. */
   seal(): void {
     if (this.#bytes.length > this.#frameBytes) this.#bytes = this.#bytes.slice(0, this.#frameBytes);
   }

@@ -12,7 +12,7 @@ import { Segment, type SpoolEpoch, type SpooledFrame } from './segment.ts';
 /** Why reports were dropped: the spool was full, they were too old, or their file was damaged. */
 export type DropReason = 'full' | 'age' | 'disk';
 
-/** Reports that no receiver gets any more, and the times of the first and the last of them, by this host's clock. */
+/** Reports that were dropped, and the times of the first and the last of them, by this host's clock. */
 export interface Drop {
   readonly reason: DropReason;
   readonly count: number;
@@ -30,7 +30,7 @@ export function dropText({ reason, count, firstMs, lastMs }: Drop, { bytesMax, a
   return `dropped ${plural(count, 'report')} of ${isoTime(firstMs)} to ${isoTime(lastMs)}: ${remedies[reason]}`;
 }
 
-/** What is wrong with a spool as large as this in a process that may have so much memory; undefined: nothing. */
+/** A warning if a spool of this size does not fit into the memory that the process may have. */
 export function spoolMemoryWarning({ bytesMax }: SpoolBounds, limitBytes: number | undefined): string | undefined {
   // Measured, from 1 to 200 MiB: what an agent takes without a spool, and each byte with what it costs to keep it.
   const neededBytes = 70 * 1024 ** 2 + 1.1 * bytesMax;
@@ -59,11 +59,11 @@ export interface SpoolOptions {
   readonly clock: Clock;
   readonly bounds: SpoolBounds;
   readonly counters: SpoolCounters;
-  /** What the reports of this run are sampled under. */
+  /** The source of the reports of this run. */
   readonly source: Source;
-  /** The addresses of the servers that reports go to: a receiver each. */
+  /** The addresses of the servers that get the reports: a receiver each. */
   readonly servers: readonly string[];
-  /** Where everything is mirrored to; without it a restart loses what is held. */
+  /** The disk mirror; without it a restart loses the spool. */
   readonly mirror?: Mirror;
 }
 
@@ -74,9 +74,9 @@ export interface SpoolOptions {
  *       ^ freed or dropped from here        appended here ^
  *                     ^ a replay sends from anywhere; it removes nothing
  *
- * `append` encodes at once. `acknowledge` frees whole segments, those that every receiver has acknowledged. When the
- * bounds are reached the oldest segment is dropped, and what it held is counted. Memory holds everything; the disk is a
- * mirror of it, for which nobody waits.
+ * `append` encodes at once. `acknowledge` frees whole segments that every receiver has acknowledged. When a bound is
+ * reached the oldest segment is dropped, and its reports are counted. Memory holds everything; the disk is a mirror of
+ * it, for which nothing waits.
  */
 export class Spool {
   readonly #clock: Clock;
@@ -111,11 +111,11 @@ export class Spool {
   get epoch(): SpoolEpoch | undefined {
     return this.#epoch;
   }
-  /** All epochs of which something is held, and the running one, oldest first. */
+  /** All epochs of which there are reports, and the running one, oldest first. */
   get epochs(): readonly SpoolEpoch[] {
     return this.#epochs;
   }
-  /** What the reports of this run are sampled under. */
+  /** The source of the reports of this run. */
   get source(): Source {
     return this.#source;
   }
@@ -138,11 +138,11 @@ export class Spool {
     const segment = this.#segments.find((each) => this.#waitingIn(each) > 0);
     return segment?.timeOf(this.#acknowledgedIn(segment) + 1);
   }
-  /** How the disk is; undefined without one. */
+  /** The state of the disk; undefined without one. */
   get diskState(): DiskState | undefined {
     return this.#mirror?.state;
   }
-  /** Reports that are in memory alone, where there is a disk. */
+  /** Reports in memory that the disk lacks. */
   get unwrittenCount(): number {
     return this.#mirror?.unwrittenCount ?? 0;
   }
@@ -167,8 +167,8 @@ export class Spool {
   }
 
   /**
-   * Begins an epoch: reports count from 1 again, and times are by a new clock. `baseMs` is what that clock shows at boot
-   * time 0 (see epoch-clock.ts).
+   * Begins an epoch: reports count from 1 again, and times are by a new clock. `baseMs` is what that clock shows at
+   * boot time 0 (see epoch-clock.ts).
    */
   begin({ epoch, baseMs }: { epoch: number; baseMs: number }): void {
     this.#epoch = { id: epoch, baseMs, lastSeq: 0, lastTimeMs: Number.NEGATIVE_INFINITY };
@@ -180,8 +180,8 @@ export class Spool {
   }
 
   /**
-   * Takes a report of the running epoch. Its time is moved up where it would not be later than the one before. Returns
-   * what had to be dropped for it, mostly nothing.
+   * Appends a report of the running epoch. Its time is moved forward if it is not later than the one before. Returns
+   * what had to be dropped for it, usually nothing.
    */
   append(recording: Recording, timeMs: number): readonly Drop[] {
     const epoch = this.#epoch;
@@ -212,8 +212,8 @@ export class Spool {
   }
 
   /**
-   * A receiver has everything up to this report. What every receiver has is freed. Returns how many reports that are. An
-   * epoch that is not known frees nothing.
+   * A receiver has everything up to this report. What every receiver has is freed. Returns how many reports that are.
+   * An epoch that is not known frees nothing.
    */
   acknowledge(receiver: Receiver, { epoch, seq }: EpochSeq): number {
     const ofEpoch = this.#segments.filter((segment) => segment.epoch.id === epoch);
@@ -224,26 +224,26 @@ export class Spool {
     return this.#free();
   }
 
-  /** Reports go to this server no more: what it alone had not acknowledged is freed. Returns how many reports that are. */
+  /** Forgets a server: frees what only it had not acknowledged, and returns how many reports that are. */
   forgetReceiver(receiver: Receiver): number {
     this.#receivers.delete(receiver.server);
     this.#mirror?.removeReceiver(receiver);
     return this.#free();
   }
 
-  /** What a server that has received this much has to be sent, and then everything that comes. */
+  /** The reports that a server lacks that has received this much, then all that come. */
   replay(receiver: Receiver, received: readonly EpochSeq[], skipped: readonly EpochSeq[] = []): Replay {
     return new Replay({ segments: () => this.#segments, receiver, received, skipped });
   }
 
-  /** Nothing is appended afterwards. What the disk lacks is written and synced, for `msMax` at most. */
+  /** Nothing is appended afterwards. Writes and syncs what the disk lacks, for `msMax` at most. */
   async close(msMax: number): Promise<MirrorClosed> {
     return this.#mirror?.close(msMax) ?? { unwrittenReports: 0, isIdle: true };
   }
 
   #openSegment(epoch: SpoolEpoch, change: SchemaChange): void {
-    // Only a segment that was full ends without the schema or the epoch having changed. Whoever has read it to its end
-    // then needs no second begin, nor the schema once more.
+    // Only a full segment ends without a change of schema or epoch. A server that has read it to its end needs neither
+    // a second begin nor the schema again.
     const continues = this.#open !== undefined && change === 'none';
     this.#seal();
     this.#encoder.reset();
@@ -268,7 +268,7 @@ export class Spool {
     if (spanMs > Math.max(segmentSpanMsMin, this.#bounds.ageMsMax / 16)) return true;
     const bodyBytes = segment.heldBytes - segment.headBytes;
     if (segment.heldBytes <= segmentBytesMax(this.#bounds)) return false;
-    // A schema may be as big as a segment: it is to be the smaller part, as long as two segments fit.
+    // A schema may be as large as a segment: it should be the smaller part of it, as long as two segments fit.
     return bodyBytes >= segment.headBytes || segment.heldBytes > this.#bounds.bytesMax / 2;
   }
 
@@ -313,7 +313,7 @@ export class Spool {
     this.#epochs = this.#epochs.filter((epoch) => epoch === this.#epoch || held.has(epoch));
   }
 
-  /** Up to here every receiver has acknowledged a segment. Without receivers nothing is. */
+  /** Up to here every receiver has acknowledged a segment; without receivers nothing is acknowledged. */
   #acknowledgedIn(segment: Segment): number {
     if (this.#receivers.size === 0) return segment.firstSeq - 1;
     let least = segment.lastSeq;
@@ -335,7 +335,7 @@ export class Spool {
     const isNew = (receiver: Receiver) => !states.some(({ server }) => server === receiver.server);
     const added = [...this.#receivers.values()].filter(isNew);
     for (const state of states) this.#receivers.get(state.server)?.restore(state);
-    // The address was changed: what was acknowledged there needs not be sent here, and the epochs' offsets are still right.
+    // The address has changed: acknowledged reports need not be sent again, and the epochs' offsets are still right.
     if (moved.length === 1 && added.length === 1) added[0]!.takeOver(moved[0]!);
     for (const { server } of moved) this.#mirror!.removeReceiverOf(server);
   }
@@ -376,10 +376,10 @@ export class Spool {
   }
 }
 
-// Below it a short age would make a segment, with its schema, of every few reports.
+// With less, a short maximum age would make a segment, with its schema, of every few reports.
 const segmentSpanMsMin = 60_000;
 
-/** A sixteenth of the spool is what one drop costs at most; above 1 MiB a segment saves no schema worth the name. */
+/** One drop costs at most a sixteenth of the spool; segments of over 1 MiB would save hardly any schemas. */
 function segmentBytesMax({ bytesMax }: SpoolBounds): number {
   return Math.max(65_536, Math.min(1_048_576, bytesMax / 16));
 }

@@ -1,17 +1,16 @@
 import { limits } from '../../protocol/limits.ts';
 
-// How the server's clock is measured, and what follows from it for the times of reports. Everything is in boot time,
-// which neither a step of this host's clock nor a suspend disturbs: so what contradicts an earlier measurement is the
-// server's clock.
+// How the server's clock is measured, and what follows for the timestamps of reports. Everything is in boot time, which
+// neither a step of this host's clock nor a suspend changes: if two measurements differ, the server's clock was set.
 
-/** A question and its answer in boot time, and what the server's clock said in between. */
+/** When a ping was sent and answered, in boot time, and the server's clock in between. */
 export interface Measurement {
   readonly sentAtMs: number;
   readonly receivedAtMs: number;
   readonly serverMs: number;
 }
 
-/** How far the server's clock is ahead of boot time, and by how much that may be wrong. */
+/** How far the server's clock is ahead of boot time, and the error of that. */
 export interface ServerAhead {
   readonly aheadMs: number;
   readonly errorMs: number;
@@ -28,12 +27,12 @@ export function serverAhead({ sentAtMs, receivedAtMs, serverMs }: Measurement): 
   };
 }
 
-/** Whether the offsets in use agree with what was measured since. */
+/** Whether the offsets in use agree with the measurements since. */
 export type Agreement =
   | { readonly kind: 'agreed' }
-  /** The server itself doubts it: it has ended a connection because of its clock. */
+  /** The server has ended a connection because of its clock. */
   | { readonly kind: 'doubted' }
-  /** One measurement contradicts: the next one decides. */
+  /** One measurement disagrees: the next one decides. */
   | { readonly kind: 'contradicted'; readonly measured: ServerAhead };
 
 /** The server's clock was set: twice in a row it was found elsewhere than before. */
@@ -54,7 +53,7 @@ export function compare(before: Agreement, knownMs: number, measured: ServerAhea
   return { kind: 'stepped', byMs: Math.round(measured.aheadMs - knownMs), measured };
 }
 
-/** Further than a clock is trusted; a slow round trip has its own error beside that. */
+/** Whether two clocks differ by more than is ignored, and by more than the error of slow round trips. */
 function isApart({ aheadMs, errorMs, isExact }: ServerAhead, otherMs: number, otherErrorMs = 0): boolean {
   const allowedMs = limits.clockOffsetIgnoredMs + (isExact ? 0 : errorMs + otherErrorMs);
   return Math.abs(aheadMs - otherMs) > allowedMs;
@@ -66,9 +65,9 @@ export function offsetMeasured(baseMs: number, measured: ServerAhead): number {
 }
 
 /**
- * The same for an epoch that begins after others. `knownMs` says how far the server was ahead of boot time by the offset
- * of the epoch before. A correction that is smaller than a clock is trusted must not set the times back: the server drops
- * what is not newer, and it is this host's clock that has moved, not its boot time.
+ * The same for an epoch that begins after others. `knownMs` says how far the server was ahead of boot time by the
+ * offset of the epoch before. A correction below the ignored difference must not move timestamps backwards: the server
+ * refuses what is not newer, and it is this host's clock that was set, not its boot time.
  */
 export function offsetOfNext(baseMs: number, measured: ServerAhead, knownMs: number): number {
   const carriedOnMs = Math.round(knownMs - baseMs);
@@ -84,7 +83,7 @@ const goneBackMsMax = limits.intervalMsMin / 2;
 export class ServerClock {
   #agreement: Agreement = { kind: 'agreed' };
 
-  /** Nothing speaks against the offsets in use. */
+  /** All measurements agree with the offsets in use. */
   get isAgreed(): boolean {
     return this.#agreement.kind === 'agreed';
   }

@@ -33,7 +33,7 @@ import {
 import { KeepAlive } from './keep-alive.ts';
 import type { PoisonCode, PoisonReports } from './poison.ts';
 
-/** The server ends the connection and says why. The code comes from a peer: any text. */
+/** The server has ended the connection with an error. The code comes from a peer: any text. */
 export class RefusedError extends CodedError<string> {
   override readonly name = 'RefusedError';
 }
@@ -62,19 +62,19 @@ export interface ServerConnectionOptions {
   readonly boot: BootClock;
   readonly counters: ConnectionCounters;
   readonly log: Log;
-  /** How long a report waits before it goes out, so that a fleet does not speak at once: see `sendDelayMs`. */
+  /** How long a report is held back, so that the agents of a server do not all send at once: see `sendDelayMs`. */
   readonly delayMs: number;
-  /** The server has taken the hello. */
+  /** The server has answered the hello with a welcome. */
   readonly onWelcomed: (replay: Replay) => void;
-  /** A report is on its way. */
+  /** A report was sent. */
   readonly onReportSent: () => void;
   /** The server has not stored reports. */
   readonly onRefused: (refused: Refused) => void;
-  /** A report was given up: the server has ended three connections because of it. */
+  /** A report was dropped: the server has ended three connections because of it. */
   readonly onDropped: (code: PoisonCode, timeMs: number) => void;
-  /** The server's clock was set, and the offsets of this run's epochs are fixed anew. */
+  /** The server's clock was set, and the offsets of this run's epochs were fixed again. */
   readonly onClockStep: () => void;
-  /** No more reports are made: what is there is sent, and the connection ends in good order. */
+  /** No more reports are made: the rest is sent, and the connection is half-closed. */
   readonly draining: AbortSignal;
   /** It ends at once. */
   readonly signal: AbortSignal;
@@ -90,13 +90,13 @@ export class ServerConnection {
   readonly #decoder = new FrameDecoder({ payloadBytesMax: limits.agentBoundFrameBytesMax });
   /** Aborted with the reason when the connection can no longer be used. */
   readonly #ended = new AbortController();
-  /** Goes on with what waits for a report. Not an AbortSignal with its listeners: they cost as much as the report. */
+  /** Resumes the wait for a report. Not an AbortSignal: its listeners cost as much as the report. */
   #resume: (() => void) | undefined;
-  /** Waiting for a report has no more sense: ended, or draining. */
+  /** No more waiting for reports: the connection has ended, or is drained. */
   #isWoken = false;
-  /** Runs while a report waits for its time to go out. */
+  /** Runs while a report is held back. */
   #delay: Timer | undefined;
-  /** Who waits for an answer, by what they wait for: `welcome`, or the nonce of a ping. */
+  /** Promises of answers, by `welcome` or the nonce of a ping. */
   readonly #expected = new Map<'welcome' | number, Expected>();
   #welcomedAtMs = 0;
   #reading: Promise<void> = Promise.resolve();
@@ -119,7 +119,7 @@ export class ServerConnection {
     this.#clock = options.clock;
     this.#keepAlive = new KeepAlive({
       clock: options.clock,
-      // Without an answer the connection ends, and that is handled where it is used.
+      // If it fails the connection ends, which is handled where the connection is used.
       ping: () => void this.#write(this.#pingFrame(), 'ping').catch(() => {}),
       onSilence: (silentMs) =>
         this.#end(new ConnectionError('timeout', `${this.#peer} has been silent for ${secondsText(silentMs)}`)),
@@ -127,8 +127,8 @@ export class ServerConnection {
   }
 
   /**
-   * Returns when it has been drained and the server has read everything; otherwise it ends by throwing a ConnectionError,
-   * a RefusedError, or what is wrong with the server's bytes. The connection is closed in any case.
+   * Returns when it is drained and the server has read everything; otherwise throws a ConnectionError, a RefusedError,
+   * or the error of the server's bytes. The connection is closed in any case.
    */
   async run(): Promise<void> {
     const { signal, draining } = this.#options;
@@ -147,7 +147,7 @@ export class ServerConnection {
       this.#keepAlive.start();
       this.#isDelivering = true;
       await this.#deliver(replay);
-      // The pong says that everything before the ping has been read.
+      // The pong shows that everything before the ping has been read.
       await this.#ping();
       await this.#connection.end();
     } finally {
@@ -187,7 +187,7 @@ export class ServerConnection {
     }
   }
 
-  /** What the server lacks, without what it cannot take. */
+  /** What the server lacks, without reports that it cannot process. */
   async #replay(received: readonly EpochSeq[]): Promise<Replay> {
     const { spool, receiver, poison, onDropped } = this.#options;
     const replay = spool.replay(receiver, received, poison.dropped);
@@ -200,8 +200,9 @@ export class ServerConnection {
   }
 
   /**
-   * Both ends agree on the server's clock, and the server finds reports of this epoch ahead of it. That is an epoch of an
-   * earlier run, whose offset was measured when the server's clock was wrong: now it gets that of this host's wall clock.
+   * Both ends agree on the server's clock, and the server finds reports of this epoch ahead of it. That is an epoch of
+   * an earlier run, whose offset was measured when the server's clock was wrong: now it gets that of this host's wall
+   * clock.
    */
   async #doubtOffsetOf(id: number): Promise<void> {
     const { spool, receiver } = this.#options;
@@ -230,7 +231,7 @@ export class ServerConnection {
   }
 
   async #sendPiece({ bytes, reportCount }: SendStep): Promise<void> {
-    // In one write: each time that the process is woken for costs CPU.
+    // In one write, because every wake-up of the process costs CPU.
     const takesPing = reportCount > 0 && this.#keepAlive.takesPing;
     const written = this.#write(takesPing ? Buffer.concat([bytes, this.#pingFrame()]) : bytes, 'report');
     if (takesPing) this.#keepAlive.sent('ping');
@@ -239,7 +240,7 @@ export class ServerConnection {
     await this.#keepPace(bytes.length);
   }
 
-  /** Ends with the next append, and the delay of this agent; at once, where waiting has no more sense. */
+  /** Resolves after the next append and the delay of this agent; at once when there is nothing to wait for. */
   #nextReport(): Promise<void> {
     return new Promise((resolve) => {
       if (this.#isWoken) resolve();
@@ -249,7 +250,8 @@ export class ServerConnection {
 
   /** The spool has one more report. */
   appended(): void {
-    // What comes while it is not waited for is found by the replay; and what comes in the delay goes with the first.
+    // The replay finds a report that comes while nothing waits for it; one that comes in the delay is sent with the
+    // first.
     if (this.#resume === undefined || this.#delay !== undefined) return;
     this.#delay = this.#clock.after(this.#options.delayMs, () => this.#goOn());
   }
@@ -266,7 +268,7 @@ export class ServerConnection {
     this.#goOn();
   }
 
-  /** Where its clock contradicts what is known of it, reports are held until it has been measured again. */
+  /** If the server's clock disagrees with the offsets in use, reports are held until it has been measured again. */
   async #agreeOnClock(): Promise<void> {
     const { serverClock, receiver } = this.#options;
     if (receiver.serverAheadMs === undefined) return;
@@ -277,7 +279,7 @@ export class ServerConnection {
   async #fixOffset(epoch: SpoolEpoch): Promise<void> {
     const { spool, receiver, counters, log } = this.#options;
     const measured = await this.#measureServer();
-    // A step that the measurement has shown has fixed it, and has ended the connection.
+    // If the measurement has shown a step, the offset is fixed and the connection has ended.
     this.#ended.signal.throwIfAborted();
     const knownMs = receiver.serverAheadMs;
     const baseMs = epoch.baseMs!;
@@ -292,7 +294,7 @@ export class ServerConnection {
     );
   }
 
-  /** How far the server's clock is ahead of boot time: by the quickest of some round trips, where one is not quick enough. */
+  /** How far the server's clock is ahead of boot time, by the quickest of some round trips. */
   async #measureServer(): Promise<ServerAhead> {
     const { serverClock } = this.#options;
     const { by, atMs } = this.#measured!; // by the welcome, at the least
@@ -306,7 +308,7 @@ export class ServerConnection {
     return best!;
   }
 
-  /** The server has said what its clock shows. */
+  /** The server has sent the time of its clock. */
   #takeTime(measured: ServerAhead): void {
     const { receiver, serverClock } = this.#options;
     this.#lastMeasured = measured;
@@ -319,7 +321,9 @@ export class ServerConnection {
     else if (!serverClock.isAgreed && this.#isDelivering) this.#ping().catch(() => {});
   }
 
-  /** Within an epoch this host's clock is monotonic, so it is the server's that was set: offsets of this run follow it. */
+  /**
+   * Within an epoch this host's clock is monotonic, so the server's clock was set: the offsets of this run follow it.
+   */
   #followStep({ byMs, measured }: ClockStep): void {
     const { spool, receiver, poison, counters, log, onClockStep } = this.#options;
     for (const epoch of spool.epochs) {
@@ -340,8 +344,8 @@ export class ServerConnection {
   }
 
   /**
-   * A kernel buffers megabytes. On a slow line a ping would wait behind them for longer than silence may last, and each
-   * connection would end, and send the same again. So no more is under way than what stands between three pings.
+   * A kernel buffers megabytes. On a slow line a ping would wait behind them for longer than the limit of silence, and
+   * each connection would end, and send the same again. So no more is under way than the bytes between three pings.
    */
   async #keepPace(sentBytes: number): Promise<void> {
     this.#unpacedBytes += sentBytes;
@@ -406,7 +410,7 @@ export class ServerConnection {
 
   #ponged({ nonce, nowMs: serverMs }: Pong): void {
     const sentAtMs = this.#pingSentAtMs.get(nonce);
-    // One that answers nothing says no more than any other frame: that the server is there.
+    // A pong without a ping is a sign of life, like any other frame.
     if (sentAtMs === undefined) return;
     this.#pingSentAtMs.delete(nonce);
     this.#takeTime(serverAhead({ sentAtMs, receivedAtMs: this.#options.boot.bootMs(), serverMs }));
@@ -419,7 +423,7 @@ export class ServerConnection {
     const answer = new Promise<Welcome | undefined>((resolve, reject) => {
       this.#expected.set(what, { resolve, reject });
     });
-    // Whoever has sent the question may fail before it waits for the answer.
+    // The sender may fail before it waits for the answer.
     answer.catch(() => {});
     if (this.#ended.signal.aborted) this.#expected.get(what)?.reject(this.#ended.signal.reason);
     return answer;
@@ -442,7 +446,7 @@ export class ServerConnection {
     try {
       await this.#connection.write(bytes);
     } catch (error) {
-      // What the server said before it went is the better reason: it is read to its end first.
+      // An error message of the server is the better reason: everything is read first.
       await this.#reading;
       this.#end(error);
       throw this.#ended.signal.reason;
@@ -475,14 +479,14 @@ interface Expected {
   readonly reject: (reason: unknown) => void;
 }
 
-// A piece is written at once, and a write waits for the one before: so this is also what waits outside the kernel.
+// A write waits for the one before, so this is also the most that is buffered outside the kernel.
 const pieceBytesMax = 65_536;
-// Twice this is under way at most: at a round trip of 100 ms 2.5 MB/s, and 13 KB/s before silence would end it.
+// At most twice this is under way: 2.5 MB/s at a round trip of 100 ms; below 13 KB/s silence would end the connection.
 const paceBytes = 131_072;
 // A replay may begin several epochs one after another: they share a measurement.
 const measurementMsMax = 10_000;
 
-/** How long reports of this agent wait, of at most a second and a quarter of the interval: the same at each start. */
+/** The delay of this agent's reports, within a second and a quarter of the interval: the same at each start. */
 export function sendDelayMs(agentName: string, intervalMs: number): number {
   // FNV-1a, 32 bits: http://www.isthe.com/chongo/tech/comp/fnv/
   let hash = 0x811c9dc5;

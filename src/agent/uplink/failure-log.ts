@@ -2,8 +2,8 @@ import type { Clock } from '../../runtime/clock.ts';
 import type { Log } from '../../runtime/log.ts';
 
 /**
- * Failures of a connection that may come every few seconds, for days: the first of an outage is logged, then one after
- * 10 min, then one an hour, each with how many were not. One with another reason is logged after a minute.
+ * Failures of a connection can come every few seconds, for days: the first of an outage is logged, then one after 10
+ * min, then one an hour, each with the number of those that were not. One with another reason is logged after a minute.
  */
 export class FailureLog {
   readonly #log: Pick<Log, 'warn'>;
@@ -16,7 +16,7 @@ export class FailureLog {
     this.#clock = options.clock;
   }
 
-  /** The last that the log has is a failure. */
+  /** The last line in the log is a failure. */
   get isFailureLogged(): boolean {
     return this.#state.kind === 'failing';
   }
@@ -34,7 +34,7 @@ export class FailureLog {
     this.#state = { kind: 'failing', reason, length: length + 1, loggedAtMs: nowMs };
   }
 
-  /** It works again: the next failure is the first of another outage. */
+  /** The connection works again: the next failure is the first of another outage. */
   succeeded(): void {
     this.#state = { kind: 'well', loggedAtMs: this.#state.loggedAtMs };
   }

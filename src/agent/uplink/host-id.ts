@@ -2,18 +2,18 @@ import { createHash } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
-/** Where a host's own identity may be found. */
+/** Where a host's identity is looked for. */
 export interface HostIdOptions {
   readonly rootfs: string;
-  /** Where one that was made up is kept. */
+  /** Where a random one is kept. */
   readonly spoolDir: string | undefined;
   readonly randomBytes: (count: number) => Buffer;
 }
 
 /**
- * What tells two hosts with one name apart. It comes from the machine-id, which must not leave the host as it is
- * (https://www.freedesktop.org/software/systemd/man/latest/machine-id.html): a hash goes out. A host without one gets a
- * random one, kept in the spool's folder; without such a folder it is another after each start.
+ * Distinguishes two hosts with one name. It is made from the machine-id, which must not leave the host as it is
+ * (https://www.freedesktop.org/software/systemd/man/latest/machine-id.html): a hash of it is sent. A host without one
+ * gets a random one, kept in the spool's folder; without such a folder it is another after each start.
  */
 export function hostId({ rootfs, spoolDir, randomBytes }: HostIdOptions): string {
   const machineId = readId(join(rootfs, 'etc/machine-id'), /^[0-9a-f]{32}$/);
@@ -27,7 +27,7 @@ export function hostId({ rootfs, spoolDir, randomBytes }: HostIdOptions): string
   try {
     writeFileSync(path, `${made}\n`, { mode: 0o600 });
   } catch {
-    // A full disk: it serves for this run, and the next one makes another.
+    // A full disk: it is valid for this run, and the next run makes another.
   }
   return made;
 }
@@ -37,7 +37,7 @@ function readId(path: string, pattern: RegExp): string | undefined {
     const text = readFileSync(path, 'utf8').trim();
     return pattern.test(text) ? text : undefined;
   } catch {
-    // Missing or unreadable is the same here: there is no such identity.
+    // Missing or unreadable: there is no such identity.
     return undefined;
   }
 }

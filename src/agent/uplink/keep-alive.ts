@@ -3,9 +3,9 @@ import type { Clock, Timer } from '../../runtime/clock.ts';
 
 export interface KeepAliveOptions {
   readonly clock: Pick<Clock, 'monotonicMs' | 'after'>;
-  /** A ping has to go out, on its own. */
+  /** Sends a ping on its own. */
   readonly ping: () => void;
-  /** A ping went unanswered: the connection is of no use any more. */
+  /** A ping was not answered: the connection is dead. */
   readonly onSilence: (silentMs: number) => void;
 }
 
@@ -15,8 +15,8 @@ export interface KeepAliveOptions {
  *     nothing heard, or nothing sent, for 10 s ──▶ ping ──nothing heard for 10 s──▶ silent
  *                                                    └──────anything heard──────▶ quiet again
  *
- * A wake-up of the process costs as much as a report. So a ping goes along with a report where one is nearly due, and
- * the timer leaves reports the time to come: an agent that reports every 5 s is never woken for a ping alone.
+ * A wake-up of the process costs as much as a report. So a ping that is nearly due is sent with a report, and the timer
+ * allows for reports that are late: an agent that reports every 5 s is never woken for a ping alone.
  */
 export class KeepAlive {
   readonly #options: KeepAliveOptions;

@@ -8,13 +8,15 @@ export type Treatment =
   /** It was sent three times, and each time the connection ended because of it: it is dropped. */
   | { readonly kind: 'drop'; readonly report: EpochSeq; readonly code: PoisonCode };
 
-/** Errors with which a server ends a connection because of one report: a bug of its own, or a time ahead of its clock. */
+/**
+ * Errors with which a server ends a connection because of one report: a bug of its own, or a time ahead of its clock.
+ */
 export const poisonCodes = ['internal', 'clock'] as const;
 export type PoisonCode = (typeof poisonCodes)[number];
 
 /**
- * Reports that a server cannot take: because of a bug of its own, or because their times are ahead of its clock although
- * both ends agree on it. Each would be sent for ever, and what comes after it would never arrive.
+ * Reports that a server cannot process: because of a bug of its own, or because their times are ahead of its clock
+ * although both ends agree on it. Each would be sent for ever, and later reports would never arrive.
  */
 export class PoisonReports {
   readonly #dropped: EpochSeq[] = [];

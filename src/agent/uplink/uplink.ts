@@ -14,10 +14,10 @@ import { FailureLog } from './failure-log.ts';
 import { type PoisonCode, PoisonReports } from './poison.ts';
 import { type Refusal, type RefusalReason, Refusals } from './refusals.ts';
 
-/** What the link is doing, for whoever asks. Times are of the wall clock. */
+/** The state of the link, for `status`. Times are of the wall clock. */
 export type LinkState =
   | { readonly kind: 'connecting'; readonly sinceMs: number }
-  /** `unsent` counts the reports that have not gone out. */
+  /** `unsent` counts the reports that are not sent. */
   | { readonly kind: 'connected'; readonly peer: string; readonly sinceMs: number; readonly unsent: () => number }
   | { readonly kind: 'waiting'; readonly reason: string; readonly isRefused: boolean; readonly retryAtMs: number }
   | { readonly kind: 'stopped' };
@@ -30,7 +30,7 @@ export interface LinkCounters extends ConnectionCounters {
 }
 
 export interface LinkOptions {
-  /** Whom it dials, for log lines. */
+  /** The server's address, for log lines. */
   readonly address: string;
   /** A connection that is ready for the hello, or a ConnectionError. It may be called any number of times. */
   readonly dial: (signal: AbortSignal) => Promise<Connection>;
@@ -45,7 +45,7 @@ export interface LinkOptions {
   readonly counters: LinkCounters;
   readonly log: Log;
   readonly onState?: (state: LinkState) => void;
-  /** The server's clock was set: the next report had better begin a new epoch. */
+  /** The server's clock was set: the next report should begin a new epoch. */
   readonly onClockStep: () => void;
 }
 
@@ -60,7 +60,7 @@ export class Link {
   #state: LinkState;
   /** The present connection, from its hello on. */
   #connection: ServerConnection | undefined;
-  /** In a row, since the last connection that was of use. */
+  /** Failures in a row, since the last connection on which a report was sent. */
   #failures = 0;
   /** Connections in a row that a bug of the server has ended. */
   #bugsInARow = 0;
@@ -91,14 +91,14 @@ export class Link {
     return this.#refusals.all;
   }
 
-  /** Something has changed, maybe what was in the way: the next try is now. */
+  /** Connects now instead of after the backoff. */
   retryNow(): void {
     this.#wait.abort();
   }
 
   /**
-   * Runs until `stopping` aborts; then what the spool holds is sent, for `drainMsMax` at most. By then no report may be
-   * made any more. It rejects only on a bug.
+   * Runs until `stopping` aborts, then sends what is in the spool, for `drainMsMax` at most; no more reports may be
+   * made by then. Rejects only on a bug.
    */
   async run(stopping: AbortSignal): Promise<void> {
     const { clock } = this.#options;
@@ -129,7 +129,7 @@ export class Link {
     }
   }
 
-  /** From the dial to the end of the connection. Returns when it was drained, throws otherwise. */
+  /** From the dial to the end of the connection. Returns when it is drained, throws otherwise. */
   async #connectOnce({ draining, signal }: { draining: AbortSignal; signal: AbortSignal }): Promise<void> {
     const { spool, receiver, hello, clock, boot, counters, log, onClockStep } = this.#options;
     this.#become({ kind: 'connecting', sinceMs: clock.nowMs() });
@@ -188,7 +188,7 @@ export class Link {
     const unsent = () => replay.unsentCount;
     this.#become({ kind: 'connected', peer: connection.peer, sinceMs: clock.nowMs(), unsent });
     const place = connection.peer === address ? '' : ` (${connection.peer})`;
-    // As often as losses are logged: a server that comes and goes does not fill the log.
+    // Only if a failure was logged: a server that comes and goes does not fill the log.
     if (this.#isFirst || this.#failureLog.isFailureLogged) {
       log.info(`connected to '${address}'${place}; ${plural(unsent(), 'report')} to send`);
     }
@@ -225,7 +225,7 @@ const refusedRetryMs = 60_000;
 
 type OperationalError = ConnectionError | RefusedError | ClockStepError | FrameError | ProtocolError;
 
-/** Why a report is given up that the server cannot take. */
+/** Why a report is dropped that the server cannot process. */
 const poisonReasons: Readonly<Record<PoisonCode, { readonly reason: RefusalReason; readonly text: string }>> = {
   internal: {
     reason: 'server_bug',
@@ -245,7 +245,7 @@ function isOperational(error: unknown): error is OperationalError {
   );
 }
 
-/** A handshake fails without a word on why: almost always by the key. */
+/** A handshake fails without a reason, nearly always because of the key. */
 function adviceOn(error: OperationalError): string {
   if (error.code !== 'tls') return '';
   return " (is the key of --key-file this server's, and of the present fleet key? 'sysmon-server enroll' makes another)";

@@ -489,3 +489,46 @@ test('a restart: a time that is still to come is forgotten, and what is made the
   assert.equal(world.events.at(-1), 'stored');
   assert.deepEqual(await world.scrapeAll(), { a: [ms] });
 });
+
+test('the clock is set: what is not acknowledged comes again with other times, and who lacks it is given it', async () => {
+  for (const stepMs of [-7_200_000, -12_000, -2001, 2001, 7_200_000]) {
+    for (const errorMs of [-2400, 500]) {
+      const world = new DeliveryHarness();
+      const agent = world.connect('a');
+      const [fast, slow] = [connect(), connect()];
+      const times: number[] = [];
+      const made = async (count: number) => {
+        for (let report = 0; report < count; report++) {
+          times.push(agent.report());
+          await world.clock.advance(1000);
+        }
+      };
+      await made(4);
+      await world.scrape(fast, { name: 'fast' });
+      await world.scrape(slow, { name: 'slow' });
+      await world.scrape(slow, { name: 'slow' });
+      await made(4);
+      await world.scrape(fast, { name: 'fast' });
+      await world.scrape(fast, { name: 'fast' });
+      assert.equal(agent.acked, 4, 'the slow one has four');
+      world.clock.step(stepMs);
+      world.delivery.clockStepped(stepMs);
+      assert.deepEqual(agent.last, [[1, 4]]);
+      // By the clock as it is now, as well as the agent can measure it: its old offset may have been off by 2 s.
+      const again = times.slice(4).map((timeMs) => timeMs + stepMs + errorMs);
+      const next = agent.reconnect();
+      next.maker.seq = 4;
+      for (const timeMs of again) next.report(timeMs);
+      assert.equal(world.count('not_newer'), 0);
+      assert.deepEqual((await world.scrape(slow, { name: 'slow' }))['a'], again, `${stepMs} ms`);
+      await world.scrape(slow, { name: 'slow' });
+      // The fast one had all of them, by their old times: it may be given them again, and is given what comes next.
+      await world.clock.advance(5000);
+      const nextMs = next.report();
+      assert.equal((await world.scrape(fast, { name: 'fast' }))['a']?.at(-1), nextMs, `${stepMs} ms`);
+      await world.scrape(fast, { name: 'fast' });
+      assert.equal(next.acked, 8);
+      assert.equal(world.count('evicted age unscraped'), 0);
+    }
+  }
+});
