@@ -24,7 +24,7 @@ const documents = [
   ...['README.md', 'CHANGELOG.md', 'SECURITY.md', 'src/protocol/README.md', 'test/simulation/README.md'],
   ...below('docs', /\.md$/),
   ...below('systemd', /\.(service|env)$/),
-  ...below('prometheus', /\.yml$/),
+  ...below('prometheus', /\.(yml|alloy)$/),
 ].map((path) => ({ path, text: read(path) }));
 
 const programs = { 'sysmon-agent': agent, 'sysmon-server': server } as const;

@@ -173,7 +173,7 @@ async function everyRoute({ server }: World): Promise<void> {
   );
   assert.deepEqual(
     status.scrapers.map(({ scraper, connections }) => ({ scraper, connections })),
-    [{ scraper: 'addr/127.0.0.1', connections: 1 }],
+    [{ scraper: 'prometheus', connections: 1 }],
   );
   assert.equal((await text('/-/healthy')).body, 'healthy\n');
   assert.equal((await text('/-/ready')).body, 'ready\n');
@@ -232,7 +232,7 @@ async function goodOrder({ server, agents, record, prometheus }: World): Promise
   for (const agent of agents) assert.deepEqual(await agent.kill('SIGTERM'), { code: 0, signal: null });
   await eventually(30_000, async () => {
     const { server: status } = await server.agents();
-    const scraper = status.scrapers.find((each) => each.scraper === 'addr/127.0.0.1');
+    const scraper = status.scrapers.find((each) => each.scraper === 'prometheus');
     assert.equal(scraper?.backlogReports, 0);
   });
   record.check();

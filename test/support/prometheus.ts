@@ -10,11 +10,27 @@ export const prometheusPath = '/usr/bin/prometheus';
 export const prometheusSkip =
   !existsSync(prometheusPath) && process.env['CI'] !== 'true' && `no ${prometheusPath}: apt-get install prometheus`;
 
+/** Each Prometheus that is tested, where its test may be repeated: Debian's, and a 3.x. */
+export const prometheusPrograms: readonly { name: string; path: string; skip: string | false }[] = [
+  { name: 'Prometheus of Debian', path: prometheusPath, skip: prometheusSkip },
+  {
+    name: 'Prometheus 3',
+    path: process.env['PROMETHEUS3'] ?? '',
+    skip:
+      process.env['PROMETHEUS3'] === undefined &&
+      'PROMETHEUS3 names no program: it is a download, or the package prometheus of Debian 13 (backports)',
+  },
+];
+
 export interface PrometheusOptions {
   /** The port that it scrapes. */
   readonly target: number;
-  /** Its name among scrapers; without one its address is it. */
+  /** Its name among scrapers, as it is shipped by default; empty: none in its URL. */
   readonly scraper?: string;
+  /** More lines of the job: TLS, a user. */
+  readonly job?: string;
+  /** Another Prometheus than Debian's. */
+  readonly path?: string;
   readonly scrapeInterval?: string;
   readonly scrapeTimeout?: string;
   readonly outOfOrder?: string;
@@ -23,13 +39,15 @@ export interface PrometheusOptions {
 /** A real Prometheus on a free port, with its data in a temporary folder. It can be stopped, and started again on both. */
 export class Prometheus {
   readonly #port: number;
+  readonly #path: string;
   readonly #argv: readonly string[];
   #run: Program | undefined;
   /** What it has logged, in all of its runs but the one under way. */
   readonly #linesBefore: string[] = [];
 
-  private constructor(scope: Scope, port: number, argv: readonly string[]) {
+  private constructor(scope: Scope, { port, path, argv }: { port: number; path: string; argv: readonly string[] }) {
     this.#port = port;
+    this.#path = path;
     this.#argv = argv;
     scope.after(async () => {
       await this.#run?.kill('SIGKILL');
@@ -41,17 +59,18 @@ export class Prometheus {
     const file = join(folder, 'prometheus.yml');
     writeFileSync(file, configuration(options));
     const port = await freePort();
-    const prometheus = new Prometheus(scope, port, [
+    const argv = [
       `--config.file=${file}`,
       `--storage.tsdb.path=${join(folder, 'data')}`,
       `--web.listen-address=127.0.0.1:${port}`,
-    ]);
+    ];
+    const prometheus = new Prometheus(scope, { port, path: options.path ?? prometheusPath, argv });
     await prometheus.start();
     return prometheus;
   }
 
   async start(): Promise<void> {
-    this.#run = new Program('prometheus', prometheusPath, this.#argv);
+    this.#run = new Program('prometheus', this.#path, this.#argv);
     await this.#run.line(/Server is ready to receive web requests/);
     await eventually(30_000, async () => {
       const response = await fetch(`http://127.0.0.1:${this.#port}/-/ready`);
@@ -159,7 +178,7 @@ function numberOf(text: string): number {
 
 /** The configuration that is shipped, for this server and these intervals. */
 function configuration(options: PrometheusOptions): string {
-  const { target, scraper, scrapeInterval = '5s', scrapeTimeout = scrapeInterval, outOfOrder } = options;
+  const { target, scraper, job = '', scrapeInterval = '5s', scrapeTimeout = scrapeInterval, outOfOrder } = options;
   let text = readFileSync(rootFile('prometheus/prometheus.yml'), 'utf8');
   const replace = (from: string, to: string) => {
     if (!text.includes(from)) throw new Error(`prometheus.yml: '${from}' is not in it`);
@@ -168,6 +187,8 @@ function configuration(options: PrometheusOptions): string {
   replace('127.0.0.1:9733', `127.0.0.1:${target}`);
   replace('scrape_interval: 5s', `scrape_interval: ${scrapeInterval}`);
   replace('scrape_timeout: 5s', `scrape_timeout: ${scrapeTimeout}`);
-  if (scraper !== undefined) replace('    static_configs:', `    params: {scraper: [${scraper}]}\n    static_configs:`);
+  if (scraper === '') replace('    params:\n      scraper: [prometheus]\n', '');
+  else if (scraper !== undefined) replace('scraper: [prometheus]', `scraper: [${scraper}]`);
+  replace('    static_configs:', `${job}    static_configs:`);
   return outOfOrder === undefined ? text : `${text}\nstorage: {tsdb: {out_of_order_time_window: ${outOfOrder}}}\n`;
 }

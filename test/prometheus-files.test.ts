@@ -1,0 +1,79 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { parse } from 'yaml';
+import { identify } from '../src/server/web/identify.ts';
+import { rootFile } from './support/files.ts';
+import { temporaryFolder } from './support/programs.ts';
+import { prometheusPath, prometheusSkip } from './support/prometheus.ts';
+
+// The configurations for scrapers in prometheus/: each is taken by its program, and asks for what that program keeps.
+
+interface Job {
+  readonly params: Readonly<Record<string, readonly string[]>>;
+  readonly honor_timestamps: boolean;
+  readonly honor_labels: boolean;
+}
+
+function jobOf(file: string): Job {
+  const { scrape_configs: jobs } = parse(readFileSync(rootFile(file), 'utf8')) as { scrape_configs: Job[] };
+  assert.equal(jobs.length, 1);
+  return jobs[0]!;
+}
+
+const skipWithout = (path: string, name: string) =>
+  !existsSync(path) && process.env['CI'] !== 'true' && `no ${path}: apt-get install ${name}`;
+
+const vmagent = '/usr/bin/vmagent';
+const victoriaMetrics = '/usr/bin/victoria-metrics';
+
+function taken(path: string, argv: readonly string[]): void {
+  const { status, stdout, stderr } = spawnSync(path, argv, { encoding: 'utf8' });
+  assert.equal(status, 0, `${path} ${argv.join(' ')}\n${stdout}${stderr}`);
+}
+
+test('promtool takes prometheus.yml', { skip: prometheusSkip }, () => {
+  taken(prometheusPath.replace(/metheus$/, 'mtool'), ['check', 'config', rootFile('prometheus/prometheus.yml')]);
+});
+
+for (const file of ['prometheus/vmagent.yml', 'prometheus/prometheus.yml']) {
+  test(`vmagent takes ${file}`, { skip: skipWithout(vmagent, 'victoria-metrics') }, () => {
+    taken(vmagent, ['-dryRun', '-remoteWrite.url=http://127.0.0.1:1', `-promscrape.config=${rootFile(file)}`]);
+  });
+
+  test(`VictoriaMetrics takes ${file}`, { skip: skipWithout(victoriaMetrics, 'victoria-metrics') }, (context) => {
+    const data = join(temporaryFolder(context), 'data');
+    taken(victoriaMetrics, ['-dryRun', `-promscrape.config=${rootFile(file)}`, `-storageDataPath=${data}`]);
+  });
+}
+
+test('each job asks for what its program keeps', () => {
+  for (const [file, userAgent, scraper] of [
+    ['prometheus/prometheus.yml', 'Prometheus/2.42.0', 'prometheus'],
+    ['prometheus/vmagent.yml', 'vm_promscrape', 'vmagent'],
+  ] as const) {
+    const { params, honor_timestamps, honor_labels } = jobOf(file);
+    assert.deepEqual({ honor_timestamps, honor_labels }, { honor_timestamps: true, honor_labels: true });
+    const query = new URLSearchParams(
+      Object.entries(params).flatMap(([name, texts]) => texts.map((text): [string, string] => [name, text])),
+    );
+    const request = identify({
+      ...{ method: 'GET', query: query.toString(), address: '192.0.2.1', httpVersion: '1.1' },
+      headers: { 'user-agent': userAgent, 'x-prometheus-scrape-timeout-seconds': '5' },
+    });
+    assert.ok('given' in request, JSON.stringify(request));
+    assert.deepEqual(request.scraper, { space: 'param', text: scraper });
+    assert.ok(request.given.kind === 'reports' && request.given.reports === 'many', request.given.why);
+  }
+});
+
+test('the snippet for Alloy names its scraper, and its braces match', () => {
+  const text = readFileSync(rootFile('prometheus/alloy.alloy'), 'utf8').replace(/\/\/.*$/gm, '');
+  assert.match(text, /params = \{"scraper" = \["alloy"\]\}/);
+  assert.match(text, /honor_timestamps = true/);
+  for (const [open, close] of ['{}', '[]', '()'].map((pair) => [...pair])) {
+    assert.equal(text.split(open!).length, text.split(close!).length, `${open} ${close}`);
+  }
+});
