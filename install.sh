@@ -518,7 +518,7 @@ server_summary() {
   systemctl -q is-active sysmon-server.service || return 0
   say "$("$base/bin/sysmon-server" check)"
   say "'sudo sysmon-server enroll NAME' prints the line with which a host joins; Prometheus scrapes http://$(uname -n):9733/metrics"
-  say 'ports to open in a firewall: 9732/tcp for agents, 9733/tcp for Prometheus alone (it has no TLS and no password)'
+  say 'ports to open in a firewall: 9732/tcp for agents, 9733/tcp for Prometheus alone (without SYSMON_WEB_CONFIG_FILE it has no TLS and no password)'
   say 'where agents do not know this host by that name, set SYSMON_ADVERTISE=ADDRESS:9732 in /etc/sysmon/server.env'
   if command -v ufw >/dev/null && ufw status 2>/dev/null | grep -q '^Status: active'; then
     say "ufw is active on this host: 'ufw allow 9732/tcp', and 9733/tcp from the address of Prometheus"
