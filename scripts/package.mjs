@@ -24,6 +24,7 @@ const files = [
   'CHANGELOG.md',
   'SECURITY.md',
   'docs/operating.md',
+  'docs/scrapers.md',
   'prometheus',
   'systemd',
   'dist/sysmon-agent.cjs',

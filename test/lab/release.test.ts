@@ -37,6 +37,7 @@ describe('releases', () => {
         'README.md',
         'VERSION',
         'docs/operating.md',
+        'docs/scrapers.md',
         'dist/THIRD-PARTY.txt',
         'runtime/LICENSE',
       ]) {
