@@ -30,7 +30,7 @@ test('help says how, and is no error', () => {
 
 for (const [args, expected] of [
   [[], /nothing to do: expected server, agent or uninstall/],
-  [['sever'], /'sever' is not understood/],
+  [['sever'], /'sever' is not an argument of install.sh/],
   [['server', 'agent'], /'server' and 'agent' are given/],
   [['agent', '--purge'], /'--purge' does not belong to 'agent'/],
   [['server', '--join-file', 'x'], /'--join-file' does not belong to 'server'/],
