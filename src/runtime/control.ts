@@ -4,6 +4,7 @@
  */
 import { statSync } from 'node:fs';
 import { createServer, type IncomingMessage, request, type ServerResponse } from 'node:http';
+import type { Socket } from 'node:net';
 import { dirname } from 'node:path';
 import { CodedError } from './coded-error.ts';
 import type { Log } from './log.ts';
@@ -30,8 +31,10 @@ export class ControlError extends CodedError<ControlErrorCode> {
 
 const root = '/api/v1/';
 const askersMax = 16;
-// A connection without a request ends soon, to make room for others.
-const limits = { headersTimeout: 5000, requestTimeout: 5000, connectionsCheckingInterval: 1000, keepAliveTimeout: 1 };
+// A connection without a request ends after this, to make room for others.
+const askMsMax = 5000;
+// Node would look for those by a timer that wakes an idle process: here each connection has its own deadline.
+const limits = { headersTimeout: 0, requestTimeout: 0, connectionsCheckingInterval: 2 ** 31 - 1, keepAliveTimeout: 1 };
 // The state of a thousand agents in JSON is some hundred KiB.
 const answerBytesMax = 64 * 1024 * 1024;
 
@@ -56,11 +59,18 @@ export async function serveControl(
     );
   }
   await makeRoom(path);
+  const overdue = new WeakMap<Socket, NodeJS.Timeout>();
   const server = createServer(limits, (question, response) => {
+    clearTimeout(overdue.get(question.socket));
     question.resume();
     void answer(handlers, question, response, log);
   });
   server.maxConnections = askersMax;
+  server.on('connection', (socket: Socket) => {
+    const timer = setTimeout(() => socket.destroy(), askMsMax);
+    overdue.set(socket, timer);
+    socket.once('close', () => clearTimeout(timer));
+  });
   try {
     await listenAtPath(server, path);
   } catch (error) {

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
+import { createHook } from 'node:async_hooks';
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
-import { connect, createServer } from 'node:net';
+import { connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
@@ -120,6 +121,43 @@ test('the socket is for owner and group, and goes when the program ends', async 
   await server.close();
   assert.equal(existsSync(path), false);
 });
+
+test('a process that nobody asks is not woken', async (context) => {
+  const shortest: number[] = [];
+  const hook = createHook({
+    init(_, type, __, resource) {
+      if (type === 'Timeout') shortest.push((resource as { _idleTimeout: number })._idleTimeout);
+    },
+  }).enable();
+  await serve(context, {});
+  hook.disable();
+  assert.ok(Math.min(...shortest) > 24 * 3600 * 1000, `timers of ${shortest.join(', ')} ms`);
+});
+
+test('who connects and does not ask within five seconds makes room; who waits for an answer is not cut off', async (context) => {
+  context.mock.timers.enable({ apis: ['setTimeout'] });
+  let answer = () => {};
+  const { path } = await serve(context, { 'GET late': () => new Promise<void>((resolve) => (answer = resolve)) });
+  const asked = once(connectAnd(path, 'GET /api/v1/late HTTP/1.1\r\nHost: x\r\n\r\n'), 'data');
+  const silent = connectAnd(path, '');
+  const half = connectAnd(path, 'GET /api/v1/late HTTP/1.1\r\n');
+  const closed = Promise.all([once(silent, 'close'), once(half, 'close')]);
+  await Promise.all([once(silent, 'connect'), once(half, 'connect')]);
+  for (let turn = 0; turn < 10; turn++) await new Promise(setImmediate);
+  context.mock.timers.tick(4999);
+  for (let turn = 0; turn < 10; turn++) await new Promise(setImmediate);
+  assert.deepEqual([silent.closed, half.closed], [false, false]);
+  context.mock.timers.tick(1);
+  await closed;
+  answer();
+  assert.match(String((await asked)[0]), /^HTTP\/1\.1 200 OK\r\n/);
+});
+
+function connectAnd(path: string, text: string): Socket {
+  const socket = connect(path, () => socket.write(text));
+  socket.on('error', () => {}); // it is cut off
+  return socket;
+}
 
 test('close does not wait for one that keeps silent', async (context) => {
   const { path, server } = await serve(context, {});
