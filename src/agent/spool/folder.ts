@@ -1,4 +1,4 @@
-import { accessSync, constants, statSync } from 'node:fs';
+import { accessSync, constants, fdatasync, statSync, write as writeFile } from 'node:fs';
 import { type FileHandle, mkdir, open as openFile, readdir, readFile, rename, rm, unlink } from 'node:fs/promises';
 import { connect, createServer, type Server } from 'node:net';
 import { dirname, join, resolve } from 'node:path';
@@ -111,10 +111,13 @@ class FolderDisk implements SpoolDisk {
   }
 
   async write(name: string, position: number, bytes: Uint8Array): Promise<void> {
-    const file = await this.#file(name);
+    const { fd } = this.#opened(name) ?? (await this.#file(name));
     let written = 0;
     while (written < bytes.length) {
-      const { bytesWritten } = await file.write(bytes, written, bytes.length - written, position + written);
+      const from = written;
+      const bytesWritten = await called<number>((done) =>
+        writeFile(fd, bytes, from, bytes.length - from, position + from, done),
+      );
       // Linux fails with ENOSPC if it writes nothing; a file system that returns 0 for ever must not cause a loop.
       if (bytesWritten === 0) throw new Error(`'${name}': the file system took ${written} bytes of ${bytes.length}`);
       written += bytesWritten;
@@ -126,7 +129,8 @@ class FolderDisk implements SpoolDisk {
   }
 
   async sync(name: string): Promise<void> {
-    await (await this.#file(name)).datasync();
+    const { fd } = this.#opened(name) ?? (await this.#file(name));
+    await called<void>((done) => fdatasync(fd, done));
     // A new file is in its folder only once the folder is synced too.
     if (this.#madeFiles) await this.#folder.sync();
     this.#madeFiles = false;
@@ -156,8 +160,13 @@ class FolderDisk implements SpoolDisk {
     await file?.close();
   }
 
+  #opened(name: string): FileHandle | undefined {
+    return this.#open?.name === name ? this.#open.file : undefined;
+  }
+
   async #file(name: string): Promise<FileHandle> {
-    if (this.#open?.name === name) return this.#open.file;
+    const opened = this.#opened(name);
+    if (opened !== undefined) return opened;
     await this.close();
     const path = join(this.path, name);
     let file: FileHandle;
@@ -171,6 +180,13 @@ class FolderDisk implements SpoolDisk {
     this.#open = { name, file };
     return file;
   }
+}
+
+/** Each report uses callbacks, not a FileHandle: without the optimizer a method of that costs 0.3 ms of CPU. */
+function called<T>(call: (done: (error: Error | null, value: T) => void) => void): Promise<T> {
+  return new Promise((resolve, reject) => {
+    call((error, value) => (error === null ? resolve(value) : reject(error)));
+  });
 }
 
 /**

@@ -216,7 +216,7 @@ export class Mirror {
     const nowMs = this.#clock.monotonicMs();
     const nextMs = 2 * nowMs - this.#appendedAtMs;
     this.#appendedAtMs = nowMs;
-    const { sinceMs } = this.#changed();
+    const { sinceMs } = this.#changed(nowMs);
     if (nextMs + syncMarginMs >= sinceMs + syncEveryMs) this.#sync();
     else this.#work();
   }
@@ -253,10 +253,10 @@ export class Mirror {
   }
 
   /** There is something to be written and synced. */
-  #changed(): { readonly sinceMs: number } {
+  #changed(nowMs = this.#clock.monotonicMs()): { readonly sinceMs: number } {
     this.#count();
     this.#unsynced ??= {
-      sinceMs: this.#clock.monotonicMs(),
+      sinceMs: nowMs,
       timer: this.#clock.after(syncEveryMs, () => this.#sync()),
     };
     return this.#unsynced;
@@ -314,8 +314,7 @@ export class Mirror {
 
   /** Calls the disk; nothing else does. */
   async #operate<T>(what: string, call: () => Promise<T>): Promise<Outcome<T>> {
-    const began = { wallMs: this.#clock.nowMs(), monotonicMs: this.#clock.monotonicMs() };
-    const timer = this.#clock.after(slowMsMin, () => this.#isSlow(what, began));
+    const timer = this.#clock.after(slowMsMin, () => this.#isSlow(what));
     this.#isBusy = true;
     try {
       return { kind: 'done', value: await call() };
@@ -419,13 +418,15 @@ export class Mirror {
     if (isProven && this.#failed.size === 0 && this.#state.kind !== 'ok') this.#recover();
   }
 
-  #isSlow(what: string, began: { readonly wallMs: number; readonly monotonicMs: number }): void {
+  /** It began `slowMsMin` ago. */
+  #isSlow(what: string): void {
     if (this.#syncRound !== undefined) this.#syncRound.evidence = 'slow';
     if (this.#state.kind !== 'ok') return;
-    this.#become({ kind: 'slow', sinceMs: began.wallMs }, began.monotonicMs);
+    const sinceMs = this.#clock.nowMs() - slowMsMin;
+    this.#become({ kind: 'slow', sinceMs }, this.#clock.monotonicMs() - slowMsMin);
     this.#seldom.warn(
       'slow',
-      `spool in '${this.#disk.path}': disk slow since ${isoTime(began.wallMs)} (${what}); ` +
+      `spool in '${this.#disk.path}': disk slow since ${isoTime(sinceMs)} (${what}); ` +
         'sampling and sending go on, new reports are in memory only until it answers',
     );
   }
@@ -581,8 +582,8 @@ const syncEveryMs = 10_000;
 // A report may be late by this much and still be in time to sync.
 const syncMarginMs = 1000;
 // If a restart does not know an acknowledgement, a few reports are sent again, which the server recognises: not worth
-// the two syncs of replacing a file.
-const receiversSavedEveryMs = 60_000;
+// replacing a file, which takes as much CPU as two reports, and two syncs.
+const receiversSavedEveryMs = 300_000;
 const slowMsMin = 2000;
 const retryMs = 10_000;
 // Well below the 90 s that systemd gives a start.

@@ -186,13 +186,16 @@ export class Spool {
   append(recording: Recording, timeMs: number): readonly Drop[] {
     const epoch = this.#epoch;
     if (epoch === undefined) throw new Error('spool: append before begin');
+    const nowMs = this.#clock.monotonicMs();
     const change = this.#encoder.change(recording);
-    if (this.#open === undefined || change === 'new' || this.#isFull(this.#open)) this.#openSegment(epoch, change);
+    if (this.#open === undefined || change === 'new' || this.#isFull(this.#open, nowMs)) {
+      this.#openSegment(epoch, change);
+    }
     const seq = epoch.lastSeq + 1;
     epoch.lastSeq = seq;
     epoch.lastTimeMs = Math.max(timeMs, epoch.lastTimeMs + 1);
     for (const frame of this.#encoder.encode(recording, { seq, timeMs: epoch.lastTimeMs })) {
-      this.#push(this.#open!, frame, this.#clock.monotonicMs());
+      this.#push(this.#open!, frame, nowMs);
     }
     this.#counters.reportsSampled++;
     const drops = this.#dropBeyondBounds();
@@ -263,8 +266,8 @@ export class Spool {
     this.#open = undefined;
   }
 
-  #isFull(segment: Segment): boolean {
-    const spanMs = this.#clock.monotonicMs() - segment.oldestAtMs;
+  #isFull(segment: Segment, nowMs: number): boolean {
+    const spanMs = nowMs - segment.oldestAtMs;
     if (spanMs > Math.max(segmentSpanMsMin, this.#bounds.ageMsMax / 16)) return true;
     const bodyBytes = segment.heldBytes - segment.headBytes;
     if (segment.heldBytes <= segmentBytesMax(this.#bounds)) return false;
