@@ -1,3 +1,5 @@
+import { performance } from 'node:perf_hooks';
+
 /** A timer that can be cancelled. Cancelling one that has fired does nothing. */
 export interface Timer {
   cancel(): void;
@@ -18,6 +20,7 @@ export interface Clock {
 // setTimeout fires at once for anything longer than this: 2^31 - 1 ms, 24.8 days.
 const timeoutMsMax = 2_147_483_647;
 
+// `performance` is imported, for the global of that name is a getter: it would triple what a look at the clock costs.
 export const realClock: Clock = {
   nowMs: () => Date.now(),
   monotonicMs: () => performance.now(),

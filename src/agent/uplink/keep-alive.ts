@@ -25,6 +25,7 @@ export class KeepAlive {
   #reportAtMs = -Infinity;
   #state: State = { kind: 'quiet' };
   #timer: Timer | undefined;
+  #timerAtMs = Number.NaN;
   #isRunning = false;
 
   constructor(options: KeepAliveOptions) {
@@ -63,9 +64,12 @@ export class KeepAlive {
 
   #setTimer(): void {
     if (!this.#isRunning) return;
-    const { clock } = this.#options;
+    const dueMs = this.#dueMs;
+    // A timer costs more than the rest of a ping. The answer, which comes soon, sets it anyway.
+    if (dueMs === this.#timerAtMs || (this.#state.kind === 'pinged' && dueMs > this.#timerAtMs)) return;
     this.#timer?.cancel();
-    this.#timer = clock.after(this.#dueMs - clock.monotonicMs(), () => this.#due());
+    this.#timerAtMs = dueMs;
+    this.#timer = this.#options.clock.after(dueMs - this.#nowMs, () => this.#due());
   }
 
   get #dueMs(): number {
@@ -75,7 +79,10 @@ export class KeepAlive {
   }
 
   #due(): void {
-    if (this.#state.kind === 'pinged') this.#options.onSilence(this.#nowMs - this.#heardAtMs);
+    const isEarly = this.#timerAtMs < this.#dueMs;
+    this.#timerAtMs = Number.NaN;
+    if (isEarly) this.#setTimer();
+    else if (this.#state.kind === 'pinged') this.#options.onSilence(this.#nowMs - this.#heardAtMs);
     else this.#options.ping();
   }
 
