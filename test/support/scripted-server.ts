@@ -12,6 +12,8 @@ export class ScriptedServer {
   readonly hellos: Hello[] = [];
   readonly connections: ScriptedConnection[] = [];
   pings = 0;
+  /** Of all agents' connections: each wakes the server. */
+  writeCount = 0;
   /** Dials that found nobody. */
   refusals = 0;
   /** Nobody listens. */
@@ -63,6 +65,7 @@ export class ScriptedServer {
   }
 
   #read(connection: ScriptedConnection, bytes: Uint8Array): void {
+    this.writeCount++;
     if (this.isMute) return;
     const left = this.cutAfterBytes - connection.readBytes;
     connection.readBytes += bytes.length;

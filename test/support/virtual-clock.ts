@@ -12,6 +12,8 @@ export class VirtualClock implements Clock {
   #wallAheadMs: number;
   /** How often a timer has fired: each wakes a real process. */
   firedCount = 0;
+  /** How often a timer was set: each costs some CPU, also where it never fires. */
+  setCount = 0;
   readonly #entries = new Set<Entry>();
   #order = 0;
 
@@ -31,6 +33,7 @@ export class VirtualClock implements Clock {
   after(ms: number, callback: () => void): Timer {
     const entry = { dueMs: this.#monotonicMs + Math.max(0, ms), order: this.#order++, callback };
     this.#entries.add(entry);
+    this.setCount++;
     return { cancel: () => this.#entries.delete(entry) };
   }
 
