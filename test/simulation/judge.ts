@@ -239,17 +239,13 @@ function isBeforeFirst(world: World, cursor: CursorHistory, { atMs, serverMs }: 
   return atMs <= cursor.knownMs && (isClockSet || world.serverEnds.some((ms) => ms > atMs));
 }
 
-/**
- * While one of two under one name is away, the other takes its place, unless both have been seen at work; and where
- * connections end between scrapes, they never are.
- */
+/** While one of two under one name is away, the other takes its place, unless both have been seen at work. */
 function wentToNamesake(
-  { server, scrapers }: World,
+  { server }: World,
   { scraper, answers }: CursorHistory,
   { agent, atMs, serverMs }: SampledReport,
 ): boolean {
-  const isSeldomThere = scrapers.some(({ plan }) => plan.scraper === scraper.plan.scraper && plan.idle !== undefined);
-  if (serverMs === undefined || (atMs > server.sharedSinceMs && !isSeldomThere)) return false;
+  if (serverMs === undefined || atMs > server.sharedSinceMs) return false;
   return answers.some(({ from, storedMs, given }) => {
     const [afterMs, untilMs] = given.get(agent.plan.name) ?? [0, 0];
     return from !== scraper.plan.name && storedMs !== undefined && afterMs < serverMs && serverMs <= untilMs;

@@ -101,7 +101,7 @@ function scraperPlans(random: Random, idle: Random, agents: readonly AgentPlan[]
     const address = selections[0] === '' && sharesName ? '192.0.2.9' : `192.0.2.${at + 1}`;
     return {
       name: `prometheus-${at + 1}`,
-      ...{ scraper, address, selections, idle: idlePlan(idle) },
+      ...{ scraper, address, selections, idle: sharesName ? undefined : idlePlan(idle) },
       intervalMs,
       timeoutMs: random.chance(0.5) ? intervalMs : Math.max(1000, intervalMs / 2),
       outOfOrderMs: random.chance(0.6) ? 0 : 30 * 60_000,
