@@ -138,7 +138,7 @@ export class ServerMetrics implements WebMetrics {
 
     this.#httpRefused = counter(
       'http_connections_refused_total',
-      'HTTP connections closed at once because the limit was reached, usually by clients that leave theirs open.',
+      'HTTP connections refused: the limit was reached, usually by clients that leave theirs open, or TLS failed.',
     );
 
     const agents = gauge('agents', 'Agents known, by whether they are up.', 'state');

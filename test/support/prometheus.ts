@@ -18,7 +18,7 @@ export const prometheusPrograms: readonly { name: string; path: string; skip: st
     path: process.env['PROMETHEUS3'] ?? '',
     skip:
       process.env['PROMETHEUS3'] === undefined &&
-      'PROMETHEUS3 names no program: it is a download, or the package prometheus of Debian 13 (backports)',
+      'PROMETHEUS3 names no program: unpack a 3.x of https://prometheus.io/download/ and give the path of its prometheus',
   },
 ];
 

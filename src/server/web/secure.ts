@@ -30,6 +30,8 @@ export class Secure {
     const deadline = this.#options.clock.after(handshakeMs, () => this.#refuse(raw, 'it took too long'));
     this.#handshakes.set(raw, { deadline });
     raw.once('close', () => deadline.cancel());
+    // A client that closes in the handshake is gone; behind it each end is closed by itself.
+    raw.allowHalfOpen = false;
     server.emit('connection', raw);
   }
 
@@ -41,12 +43,16 @@ export class Secure {
       const client = clientOf(secure, tls);
       if ('wrong' in client) return this.#refuse(raw, client.wrong);
       this.#done(raw);
+      secure.allowHalfOpen = true;
       this.#options.onSecure(raw, secure, client.san);
     });
     server.on('tlsClientError', (error, secure) => {
       const raw = socketBelow(secure);
       secure.destroy();
-      if (this.#isUnderWay(raw)) this.#refuse(raw, tlsReason(error));
+      if (!this.#isUnderWay(raw)) return;
+      // Ended before its first byte: a health check of the port, for one.
+      if (raw.bytesRead === 0) this.#done(raw);
+      else this.#refuse(raw, tlsReason(error));
     });
     return server;
   }
@@ -82,7 +88,7 @@ function socketBelow(secure: TLSSocket): Socket {
 /** The name that the client's certificate proves, if any, or why the client is not wanted. */
 function clientOf(
   secure: TLSSocket,
-  { clientAuth, allowedSans }: WebTls,
+  { options, clientAuth, allowedSans }: WebTls,
 ): { readonly san: string | undefined } | { readonly wrong: string } {
   if (clientAuth === 'NoClientCert') return { san: undefined };
   const certificate = secure.getPeerX509Certificate();
@@ -98,8 +104,10 @@ function clientOf(
     return { wrong: 'no name of its client certificate is one of client_allowed_sans' };
   }
   const [first] = allowedSans.length > 0 ? [allowed] : sans;
-  // What no authority has signed proves nothing, and a name is a label.
-  const isName = first !== undefined && secure.authorized && sanPattern.test(first);
+  // Only what an authority of client_ca_file has signed proves anything: without that file any public one would do. A name
+  // is a label.
+  const isProved = options.ca !== undefined && secure.authorized;
+  const isName = first !== undefined && isProved && sanPattern.test(first);
   return { san: isName ? first : undefined };
 }
 

@@ -87,7 +87,6 @@ function tlsOf(path: string, text: TlsText, read: (source: TextOrFile, secret: b
     requestCert: clientAuth !== 'NoClientCert',
     // The rest is looked at after the handshake, see secure.ts.
     rejectUnauthorized: clientAuth === 'RequireAndVerifyClientCert',
-    allowHalfOpen: true,
   };
   try {
     createSecureContext(options);

@@ -108,6 +108,11 @@ test('a client without TLS, or that says nothing, is refused, counted and logged
       world.warnings[0],
       'no TLS with 127.0.0.1 on the HTTP port: it speaks HTTP without TLS: its URL needs https',
     );
+    // A check of the port is no event.
+    const check = connectPlain({ host: '127.0.0.1', port: world.port });
+    await once(check, 'connect');
+    check.end();
+    await once(check.resume(), 'close');
     const silent = connectPlain({ host: '127.0.0.1', port: world.port });
     await once(silent, 'connect');
     const closed = once(silent, 'close');
@@ -187,6 +192,10 @@ test('the scraper is called after scraper=, else its user, else the name in its 
     const forged = authority(context)!.issue('DNS:one.example');
     assert.equal(await nameOf(world, forged), 'addr/127.0.0.1');
   });
+  const anybody = tlsText(made.issue('DNS:localhost'), '  client_auth_type: RequireAnyClientCert\n');
+  await withConfig(context, anybody, async (world) => {
+    assert.equal(await nameOf(world, client), 'addr/127.0.0.1');
+  });
   await withConfig(context, `${more('VerifyClientCertIfGiven')}basic_auth_users: {alice: ${hash}}\n`, async (world) => {
     assert.equal(await nameOf(world, client, '/metrics', basic('alice:secret')), 'user/alice');
   });
@@ -229,6 +238,25 @@ test('the end of TLS confirms nothing, a FIN behind it does', { timeout: 60_000 
     await world.clock.advance(20);
     await until(() => world.count('lost at rest') === 1);
     assert.equal(world.count('confirmed'), 1);
+    assert.equal(agent.acked, 1);
+  });
+});
+
+test('a client that answers our close over TLS has read the answer', async (context) => {
+  const made = authority(context);
+  if (made === undefined) return;
+  const ca = readFileSync(made.file);
+  await withConfig(context, tlsText(made.issue('DNS:localhost')), async (world) => {
+    const agent = world.connect('a');
+    const ms = agent.report();
+    const text = await ask(world, { ca }, scrapeText.replace('\r\n\r\n', '\r\nConnection: close\r\n\r\n'));
+    assert.match(text, new RegExp(`test_value.* 0 ${ms}`));
+    for (let step = 0; step < 40 && world.count('confirmed') === 0; step++) {
+      await new Promise((resolve) => setTimeout(resolve, 5));
+      await world.clock.advance(20);
+    }
+    assert.equal(world.count('confirmed'), 1);
+    await settle();
     assert.equal(agent.acked, 1);
   });
 });
