@@ -47,12 +47,11 @@ test('a disk that takes 25 s to sync costs no sample, no connection and no secon
   record.check();
   const times = record.times(name);
   assert.ok(times.length > 25, `${times.length} reports`);
-  // Each second, but that of the start, has its report, which a busy machine may make late.
-  const seconds = times.slice(1).map((timeMs) => Math.floor(timeMs / 1000));
-  assert.deepEqual(
-    seconds,
-    seconds.map((_, at) => seconds[0]! + at),
-  );
+  // A report each second. A busy machine may make one late, or miss an instant; a sync that is waited for takes 25 s.
+  const gapsMs = times.slice(1).map((timeMs, at) => timeMs - times[at]!);
+  assert.ok(Math.max(...gapsMs) < 3000, `a gap of ${Math.max(...gapsMs)} ms`);
+  const spanSeconds = (times.at(-1)! - times[0]!) / 1000;
+  assert.ok(times.length > 0.9 * spanSeconds, `${times.length} reports in ${spanSeconds} s`);
   assert.equal(tap.connections, 1);
 
   const stoppingMs = performance.now();
