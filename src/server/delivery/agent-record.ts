@@ -8,8 +8,8 @@ import type { SchemasInUse } from './schemas.ts';
 import { isBefore, type Receipt, Window } from './window.ts';
 
 /**
- * What became of a report. Only `stored` reaches a scraper. The others are acknowledged too, or they would come for ever;
- * all but `too_far_ahead`, which says that one of the two clocks is wrong, and nothing of the report.
+ * The outcome of a report. Only `stored` reaches a scraper. The others are acknowledged too, or they would be sent for
+ * ever; except `too_far_ahead`, which shows that one of the two clocks is wrong.
  */
 export const outcomes = ['stored', 'duplicate', 'not_newer', 'too_old', 'too_far_ahead'] as const;
 export type Outcome = (typeof outcomes)[number];
@@ -19,7 +19,7 @@ export interface Now {
   readonly monotonicMs: number;
 }
 
-/** All that is known of one agent, connected or not. Its reports are with its streams: the host, and what it forwards. */
+/** One agent, connected or not. Its reports are in its streams: the host, and the exporters that it forwards. */
 export class AgentRecord {
   readonly id: AgentId;
   readonly host: StreamRecord;
@@ -30,23 +30,23 @@ export class AgentRecord {
   readonly epochs = new Map<number, number>();
   hostId = '';
   software = '';
-  /** What its last ping said: reports in its spool, and those that it has dropped since its start. */
+  /** By its last ping: reports in its spool, and those that it has dropped since its start. */
   spoolReports: number | undefined;
   droppedReports: number | undefined;
-  /** The address of the live connection, undefined while there is none. */
+  /** The address of the open connection, undefined without one. */
   peer: string | undefined;
   connectedAtMs: number | undefined;
-  /** What TLS proved of the last connection, undefined where there are no keys. */
+  /** The identity that TLS proved on the last connection, undefined without keys. */
   identity: string | undefined;
-  /** What was refused when it came, or left the window before every scraper had it. */
+  /** Reports that were refused, or evicted before every scraper had them. */
   readonly drops = new Drops();
-  /** When a report last came in, whatever became of it: on the wall clock, for people and for the file. */
+  /** When the last report came, of any outcome: on the wall clock, for people and for the file. */
   reportAtMs: number;
   /** Reports that were stored since this server started. */
   storedCount = 0;
   /** The last report received, for acks. */
   received: EpochSeq | undefined;
-  /** The last one that left a window, or that was acknowledged before a restart. */
+  /** The last one that was evicted, or that was acknowledged before a restart. */
   #evicted: Receipt | undefined;
 
   constructor(id: AgentId, nowMs: number, schemas: SchemasInUse) {
@@ -65,20 +65,22 @@ export class AgentRecord {
     return this.#streams.size;
   }
 
-  /** The stream of this source, made if there was none. */
+  /** The stream of this source, a new one if there is none. */
   stream(sourceName: string): StreamRecord {
     const stream = this.#streams.get(sourceName) ?? new StreamRecord(this, sourceName, this.#schemas);
     this.#streams.set(sourceName, stream);
     return stream;
   }
 
-  /** A source is begun in an epoch, perhaps again. The epoch begun longest ago is forgotten when there are more than 8. */
+  /**
+   * A source is begun in an epoch, perhaps again. The epoch begun longest ago is forgotten when there are more than 8.
+   */
   begin({ epoch, name, labels, intervalMs, offsetMs }: Omit<Begin, 'kind'>): StreamRecord {
     const stream = this.stream(name);
     this.#streams.delete(name);
     this.#streams.set(name, stream);
     if (!sameLabels(stream.labels, labels)) {
-      // What is printed before a value is kept by schema: another one for other labels.
+      // The text before a value is cached by schema: other labels need another one.
       stream.schema = undefined;
       stream.labels = labels;
     }
@@ -99,8 +101,8 @@ export class AgentRecord {
   }
 
   /**
-   * What is to be acknowledged when of each stream everything up to a time is where it belongs: in the order in which
-   * reports came, all before the first that is not.
+   * What may be acknowledged when each stream is confirmed up to a time: in the order in which reports came, all before
+   * the first that is not confirmed.
    */
   acknowledgeable(untilMsOf: (stream: StreamRecord) => number): Acknowledgeable {
     let first: Receipt | undefined;
@@ -117,14 +119,14 @@ export class AgentRecord {
     return { ack: last, first };
   }
 
-  /** This one of a stream has left its window. */
+  /** A report of a stream was evicted. */
   evicted(stream: StreamRecord, receipt: Receipt | undefined): void {
     if (receipt === undefined) return;
     stream.evictedMs = receipt.timeMs;
     if (this.#evicted === undefined || isBefore(this.#evicted, receipt)) this.#evicted = receipt;
   }
 
-  /** What the server before knew: all of this was acknowledged, or may have been. */
+  /** From the last run of the server: this was acknowledged, or may have been. */
   restore(epochs: readonly (readonly [epoch: number, seq: number])[]): void {
     for (const [epoch, seq] of epochs) {
       this.epochs.set(epoch, seq);
@@ -136,13 +138,15 @@ export class AgentRecord {
   reported({ epoch, seq }: EpochSeq, outcome: Outcome, { nowMs }: Now): void {
     this.reportAtMs = nowMs;
     if (outcome === 'stored') this.storedCount++;
-    // Received is what has met no bug on its way.
+    // Only now: a report that meets a bug is not received.
     if (outcome === 'duplicate' || outcome === 'too_far_ahead') return;
     this.epochs.set(epoch, seq);
     this.received = { epoch, seq };
   }
 
-  /** The wall clock was set. What is not acknowledged is forgotten, for the agent sends it again with right times. */
+  /**
+   * The wall clock was set. What is not acknowledged is forgotten, for the agent sends it again with corrected times.
+   */
   clockStepped(deltaMs: number, { ack, untilMsOf }: Acknowledged): void {
     for (const stream of this.#streams.values()) stream.clockStepped(deltaMs, untilMsOf(stream));
     this.received = ack;
@@ -165,7 +169,10 @@ export interface Acknowledgeable {
   readonly first: Receipt | undefined;
 }
 
-/** What an agent is acknowledged, and of each stream the time before all of the rest, by the clock as it is set now. */
+/**
+ * The position that is acknowledged to an agent, and of each stream the time before all later reports, by the present
+ * clock.
+ */
 export interface Acknowledged {
   readonly ack: EpochSeq | undefined;
   untilMsOf(stream: StreamRecord): number;
@@ -179,15 +186,15 @@ export class StreamRecord {
   readonly window: Window;
   readonly #schemas: SchemasInUse;
   #schema: Schema | undefined;
-  /** Those of its last begin. */
+  /** The labels of its last begin. */
   labels: Labels = [];
   intervalMs = 0;
   offsetMs = 0;
   /** Newest time stored so far, also before a restart: nothing at or before it is stored again. */
   newestMs = -Infinity;
-  /** The time of the last report that left the window. */
+  /** The time of the last report that was evicted. */
   evictedMs = -Infinity;
-  /** The last report since this server started: when it came, on the monotonic clock, and what became of it. */
+  /** The last report since this server started: when it came, on the monotonic clock, and its outcome. */
   #last: { readonly atMonotonicMs: number; readonly outcome: Outcome } | undefined;
 
   constructor(agent: AgentRecord, sourceName: string, schemas: SchemasInUse) {
@@ -198,7 +205,7 @@ export class StreamRecord {
     this.window = new Window(schemas);
   }
 
-  /** That of its newest report, for an agent that dials again and declares the same. */
+  /** The schema of its newest report, for an agent that reconnects and declares the same. */
   get schema(): Schema | undefined {
     return this.#schema;
   }
@@ -220,20 +227,20 @@ export class StreamRecord {
     return this.#last?.atMonotonicMs;
   }
 
-  /** Its newest report came within three intervals and 5 s, whatever became of it. */
+  /** Its newest report, of any outcome, came within three intervals and 5 s. */
   isReporting(monotonicMs: number): boolean {
     return this.#last !== undefined && monotonicMs - this.#last.atMonotonicMs <= 3 * this.intervalMs + 5000;
   }
 
-  /** It reports, and its newest report is stored: one that is refused shows nobody anything. */
+  /** It reports, and its newest report was stored or is a duplicate. */
   up(monotonicMs: number): boolean {
     const outcome = this.#last?.outcome;
     return (outcome === 'stored' || outcome === 'duplicate') && this.isReporting(monotonicMs);
   }
 
   /**
-   * The wall clock was set. What is newer than `untilMs` is forgotten: after a step backwards, what was acknowledged may be
-   * ahead of what comes next, and every scraper has it.
+   * The wall clock was set. What is newer than `untilMs` is forgotten: after a step backwards, what was acknowledged
+   * may be ahead of what comes next, and every scraper has it.
    */
   clockStepped(deltaMs: number, untilMs: number): void {
     this.window.forgetAfter(untilMs);

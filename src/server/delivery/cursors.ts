@@ -3,15 +3,17 @@ import { type Answer, type AnswerEvent, type Assumed, Cursor, type Loss, never, 
 import type { ConnectionEvent, Positions, ScrapeConnection, ScraperName } from './scraper.ts';
 
 /**
- * All scrapers by name, and of each the cursors by what it selects. Mostly one; several where several Prometheus servers
- * have one name:
+ * All scrapers by name, and for each the cursors by selection. Usually one cursor; several if several Prometheus
+ * servers use one name:
  *
- * - Who comes over the connection of a cursor, goes on with it. A scraper with several selections is one Prometheus with
- *   several targets, whose pool gives them whichever connection is free: there the address takes the connection's place.
- * - Who comes over a new connection takes the cursor whose connection has ended: the one of its address, or one that has
- *   been silent for a while. Where several have ended, it cannot be known whose is whose, so that all start at the oldest.
- * - Who comes while another connection is open has a cursor of its own, from the oldest position on, so that nothing is
- *   lost if there are two. When the other connection ends without having asked again since, it was the same scraper.
+ * - A request over the connection of a cursor continues with that cursor. A scraper with several selections is one
+ *   Prometheus with several targets, whose pool uses any free connection: there the address counts, not the connection.
+ * - A request over a new connection continues with a cursor whose connection has ended: the one of its address, or one
+ * that
+ *   has been silent for a while. If several have ended, it is unknown which is whose, so all start at the oldest position.
+ * - A request while another connection is open gets a cursor of its own, from the oldest position on, so that nothing
+ * is lost
+ *   if there are two scrapers. If the other connection ends without another request, it was the same scraper.
  *
  * Methods return what has changed, for the log, the metrics and the acks.
  */
@@ -24,7 +26,7 @@ export class Cursors {
   readonly #ended = new WeakSet<ScrapeConnection>();
   #requests = 0;
 
-  /** Who has been away for `windowMs` holds nothing any more. All times are of the monotonic clock but where it is said. */
+  /** A scraper that has been away for `windowMs` delays no acks. Times are of the monotonic clock unless noted. */
   constructor({ windowMs, nowMs }: { readonly windowMs: number; readonly nowMs: number }) {
     this.#windowMs = windowMs;
     this.#startedMs = nowMs;
@@ -35,8 +37,8 @@ export class Cursors {
   }
 
   /**
-   * A scraper asks: what was pending on its connection is confirmed. Gives the cursor to read from, or none when there are
-   * as many names as there may be.
+   * A request of a scraper, which confirms what was pending on its connection. Returns the cursor to read from, or none
+   * if there are too many names.
    */
   open(
     { name, selection, connection, timeoutMs }: CursorRequest,
@@ -67,7 +69,7 @@ export class Cursors {
   /** All of an answer has been sent. */
   finish({ scraper, cursor, answer }: OpenedCursor, until: Positions, nowMs: number): readonly CursorChange[] {
     const changes: CursorChange[] = [];
-    // Where its connection had ended before, nobody has read all of it.
+    // If its connection had ended before, it was not read completely.
     const isSent = answer.connection !== undefined && !this.#ended.has(answer.connection);
     if (isSent && answer.state.kind === 'being sent') answer.until = until;
     this.#happened(scraper, cursor, answer, isSent ? 'sent' : 'aborted', nowMs, changes);
@@ -98,14 +100,14 @@ export class Cursors {
     return changes;
   }
 
-  /** Up to which time every known scraper has this stream; Infinity where nobody who is known wants it. */
+  /** Up to which time every known scraper has this stream; Infinity if no known scraper selects it. */
   confirmedMs(stream: StreamId, agent: string, nowMs: number): number {
     let least = Infinity;
     for (const cursor of this.#holding(agent, nowMs)) least = Math.min(least, cursor.positionMs(stream));
     return least;
   }
 
-  /** The same where what was given counts, although it is not confirmed yet. */
+  /** The same, counting what was sent and is not confirmed yet. */
   sentMs(stream: StreamId, agent: string, nowMs: number): number {
     let least = Infinity;
     for (const cursor of this.#holding(agent, nowMs)) {
@@ -114,7 +116,7 @@ export class Cursors {
     return least;
   }
 
-  /** Forgets cursors that nobody has used for long, and streams that are gone. */
+  /** Forgets cursors that were not used for long, and streams that are gone. */
   tidy(forgotten: readonly StreamId[], nowMs: number): readonly CursorChange[] {
     const changes: CursorChange[] = [];
     for (const scraper of this.#scrapers.values()) {
@@ -131,13 +133,13 @@ export class Cursors {
     return changes;
   }
 
-  /** Forgets a scraper, whatever it has not read. Whether there was one. */
+  /** Forgets a scraper, also with unread reports. Returns whether there was one. */
   forget(name: ScraperName): readonly CursorChange[] {
     const scraper = this.#scrapers.get(keyOf(name));
     return scraper === undefined ? [] : this.#drop(scraper);
   }
 
-  /** The server's wall clock was set. What is pending has times of the clock before: it is given again. */
+  /** The server's wall clock was set. Pending answers have times of the clock before, and are sent again. */
   clockStepped(deltaMs: number, nowMs: number): readonly CursorChange[] {
     const changes: CursorChange[] = [];
     for (const scraper of this.#scrapers.values()) {
@@ -151,7 +153,7 @@ export class Cursors {
     return changes;
   }
 
-  /** As they go to disk. `wallMs`: what the wall clock shows. */
+  /** As they are written to disk. `wallMs`: the present time of the wall clock. */
   save(nowMs: number, wallMs: number): SavedCursor[] {
     const saved: SavedCursor[] = [];
     for (const scraper of this.#scrapers.values()) {
@@ -166,7 +168,7 @@ export class Cursors {
     return saved;
   }
 
-  /** What {@link save} gave, after a restart. Times that are still to come are of a clock that was wrong: forgotten. */
+  /** Restores what {@link save} returned. Times of the future are of a clock that was wrong, and are forgotten. */
   restore(saved: readonly SavedCursor[], nowMs: number, wallMs: number): readonly CursorChange[] {
     const changes: CursorChange[] = [];
     const past = (times: Positions) => new Map([...times].filter(([, ms]) => ms <= wallMs));
@@ -187,7 +189,7 @@ export class Cursors {
     return changes;
   }
 
-  /** Whose positions acks of this agent wait for. */
+  /** The cursors that acks of this agent wait for. */
   *#holding(agent: string, nowMs: number): Generator<Cursor> {
     for (const scraper of this.#scrapers.values()) {
       for (const { cursors } of scraper.groups.values()) {
@@ -197,7 +199,7 @@ export class Cursors {
     }
   }
 
-  /** The scraper of this name, made if there was none and there is room. */
+  /** The scraper of this name, a new one if there is none and there is room. */
   #scraper(
     name: ScraperName,
     { address }: ScrapeConnection,
@@ -236,7 +238,7 @@ export class Cursors {
     return scraper;
   }
 
-  /** Which cursor this request goes on with. None where there are as many as there may be. */
+  /** The cursor that this request continues with; none if there are too many. */
   #choose(
     scraper: Scraper,
     selection: string,
@@ -276,7 +278,7 @@ export class Cursors {
   ): { readonly cursor: Cursor; readonly isNew: boolean } | undefined {
     const { cursors } = scraper.groups.get(selection)!;
     const cursor = new Cursor(selection, connection.address, nowMs);
-    // The last one to come is the likeliest to come over a new connection.
+    // The last one to request is the likeliest to come over a new connection.
     cursor.startAtOldestOf(
       cursors,
       cursors.reduce((a, b) => (b.seenAtMs >= a.seenAtMs ? b : a)),
@@ -291,12 +293,12 @@ export class Cursors {
       const oldest = dispensable.reduce((a, b) => (b.seenAtMs < a.seenAtMs ? b : a));
       cursors.splice(cursors.indexOf(oldest), 1);
     }
-    // Its connection has ended while it waited for its turn: what it reads is for nobody, and holds nothing up.
+    // Its connection has ended while it waited: its answer is read by nobody, and must not delay acks.
     if (!this.#ended.has(connection)) cursors.push(cursor);
     return { cursor, isNew: false };
   }
 
-  /** One thing has happened to one answer. */
+  /** An event of an answer. */
   #happened(
     scraper: Scraper,
     cursor: Cursor,
@@ -317,7 +319,9 @@ export class Cursors {
     }
   }
 
-  /** A scraper has read an answer. Where another has as well, since the younger of the two came, there are two of one name. */
+  /**
+   * A scraper has read an answer. If another has as well, since the younger of the two came, there are two of one name.
+   */
   #proven(scraper: Scraper, proven: Cursor, changes: CursorChange[]): void {
     const group = scraper.groups.get(proven.selection);
     if (group === undefined) return;
@@ -336,15 +340,15 @@ export class Cursors {
     );
     if (atWork.length < group.mostAtWork) return;
     group.mostAtWork = atWork.length;
-    // As many as ever were: nobody is missing, to whom one that was left could belong.
+    // As many as there ever were: none is missing, to which a cursor that was left could belong.
     group.cursors = cursors.filter(({ connection }) => this.#isOpen(scraper, connection));
   }
 
-  /** The connection of a cursor has ended: was it a scraper's that is there over another one? */
+  /** The connection of a cursor has ended: is its scraper connected over another one? */
   #left(scraper: Scraper, cursor: Cursor, nowMs: number): void {
     const cursors = scraper.groups.get(cursor.selection)?.cursors ?? [];
     if (scraper.groups.size > 1) {
-      // Of a pool's connections any other is as good.
+      // Any other connection of a pool will do.
       for (const [other, user] of this.#connections) {
         if (user === scraper && other.address === cursor.address) {
           cursor.connection = other;
@@ -359,7 +363,7 @@ export class Cursors {
     while (this.#succeed(scraper, cursors));
   }
 
-  /** Finds a cursor whose scraper came back over another connection, and takes it out. */
+  /** Finds a cursor whose scraper came back over another connection, and removes it. */
   #succeed(scraper: Scraper, cursors: Cursor[]): boolean {
     for (const [at, left] of cursors.entries()) {
       if (this.#isOpen(scraper, left.connection)) continue;
@@ -368,7 +372,7 @@ export class Cursors {
       for (const [place, successor] of cursors.entries()) {
         const next = successor.origin;
         if (next.kind === 'own' || next.sinceRequest <= seenRequest) continue;
-        // It may have come in the place of any that were there and have not been heard of since: then all stay.
+        // It may be any of those that were there and have sent no request since: then all stay.
         const isOnlyOne = cursors.every(
           (each, index) => index === at || index >= place || each.provenRequest >= next.sinceRequest,
         );
@@ -382,13 +386,13 @@ export class Cursors {
   }
 
   /**
-   * Beside a sibling that is in use, one that has been away for the window is only a name's past. Where all are away, one
-   * stays for a day, at the oldest of their positions, for the scraper to come back to.
+   * If a sibling is in use, one that has been away for the window is obsolete. If all are away, one stays for a day, at
+   * the oldest of their positions, for the scraper to come back to.
    */
   #worthKeeping(cursors: readonly Cursor[], nowMs: number): Cursor[] {
     const inUse = cursors.filter((cursor) => nowMs - cursor.seenAtMs <= this.#windowMs);
     if (inUse.length > 0) {
-      // Alone, it is nobody's second connection.
+      // If it is alone, it is no second connection.
       if (inUse.length === 1) inUse[0]!.origin = { kind: 'own' };
       return inUse;
     }
@@ -410,7 +414,7 @@ export class Cursors {
 
   /** It has missed several of its scrapes, and keeps no connection. */
   #isSilent(scraper: Scraper, cursor: Cursor, nowMs: number): boolean {
-    // Nobody can have come while the server was not there.
+    // No request can have come while the server was down.
     const sinceMs = Math.max(cursor.seenAtMs, this.#startedMs);
     const missedMs = Math.max(silentMsMin, 3 * (cursor.intervalMs ?? intervalMsMost));
     return !this.#isOpen(scraper, cursor.connection) && nowMs - sinceMs > missedMs;
@@ -442,27 +446,27 @@ export interface OpenedCursor {
   readonly scraper: Scraper;
   readonly cursor: Cursor;
   readonly answer: Answer;
-  /** Never seen before: where it starts is still to be said. */
+  /** Never seen before: its start is not decided yet. */
   readonly isNew: boolean;
 }
 
 export type CursorChange =
   | { readonly kind: 'confirmed'; readonly scraper: Scraper; readonly streams: readonly StreamId[] }
   | { readonly kind: 'lost'; readonly scraper: Scraper; readonly how: Loss }
-  /** Given twice and never confirmed: the position has moved on behind it. */
+  /** Sent twice and never confirmed: the position has moved behind it. */
   | {
       readonly kind: 'assumed';
       readonly scraper: Scraper;
       readonly cursor: Cursor;
       readonly assumed: readonly Assumed[];
     }
-  /** Two have been seen at work under one name. */
+  /** Two scrapers read under one name. */
   | { readonly kind: 'conflict'; readonly scraper: Scraper }
   /** A name was used from another address than before. */
   | { readonly kind: 'another address'; readonly scraper: Scraper; readonly address: string; readonly before: string }
-  /** A scraper that is named by its address goes on where one that has gone silent was. */
+  /** A scraper that is named by its address continues with the cursor of one that has gone silent. */
   | { readonly kind: 'address taken over'; readonly scraper: Scraper; readonly from: string }
-  /** Nothing is known of it any more. */
+  /** It is forgotten. */
   | { readonly kind: 'forgotten'; readonly scraper: Scraper; readonly selection: string };
 
 export interface SavedCursor {
@@ -480,7 +484,7 @@ export interface SavedCursor {
 /** The cursors of one name and selection, in the order in which they were made. */
 export interface CursorGroup {
   cursors: Cursor[];
-  /** How many different scrapers had a connection open at once, at the most. */
+  /** The most scrapers that had a connection open at once. */
   mostAtWork: number;
 }
 
@@ -489,7 +493,7 @@ export class Scraper {
   readonly name: ScraperName;
   readonly key: string;
   groups = new Map<string, CursorGroup>();
-  /** How often a second scraper was seen at work. */
+  /** How often a second scraper read under the name. */
   conflicts = 0;
 
   constructor(name: ScraperName) {
@@ -522,18 +526,18 @@ function answerEvent(event: ConnectionEvent, { sentAtMs, givesUpMs }: Answer, no
   if (event.kind === 'reset') return isRested ? 'ended at rest' : 'reset at once';
   if (!event.isAcknowledged) return 'closed too early';
   if (!isRested) return 'closed at once';
-  // What a proxy on the way has read, its client may have given up to wait for.
+  // A proxy may have read an answer for which its client no longer waits.
   const [fromMs, toMs] = givesUpMs;
   return fromMs <= nowMs && nowMs <= toMs ? 'ended at rest' : 'closed at rest';
 }
 
 const beforeRestart = { state: { kind: 'unconfirmed' }, connection: undefined, request: -1, givesUpMs: never } as const;
 
-// More than 32 names is a mistake or an attack; a name may have a job for each of some agents.
+// More than 32 names are a mistake or an attack; a name may have a job for each of some agents.
 export const scrapersMax = 32;
 const selectionsMax = 128;
 const cursorsMax = 4;
-// How long a position is worth coming back to. It stops to hold acks after the window.
+// How long a position is kept. It delays acks only for the window.
 const cursorKeptMs = 24 * 3_600_000;
 const silentMsMin = 60_000;
 // Of a scraper whose interval is not known: Prometheus looks back no further for a value.

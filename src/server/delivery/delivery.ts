@@ -73,21 +73,21 @@ export class Delivery {
     for (const [stream, ms] of ackableMs) {
       const { window } = stream;
       const untilMs = Math.min(ms, stream.newestMs);
-      // What every scraper has of it may have come after what the ack stops at.
+      // A stream may be confirmed beyond the report at which the ack stops.
       const lastMs = first === undefined ? untilMs : (window.receiptBefore(first, untilMs)?.timeMs ?? -Infinity);
       this.#acks.acknowledged(stream.id, Math.min(untilMs, (window.timeAfter(lastMs) ?? Infinity) - 1));
     }
     return ack;
   }
 
-  /** Up to which time every known scraper has this stream's reports; Infinity where no known scraper wants them. */
+  /** Up to which time every known scraper has this stream's reports; Infinity if no known scraper selects them. */
   confirmedMs({ id, agent }: StreamRecord): number {
     return this.#cursors.confirmedMs(id, agent.id, this.#options.clock.monotonicMs());
   }
 
   /**
-   * Begins a scrape and puts together what this scraper has not had. Undefined when there are as many scrapers as there
-   * may be: that one gets the newest values instead.
+   * Begins a scrape, and reads what this scraper has not had. Undefined if there are too many scrapers: this one gets
+   * the newest values instead.
    */
   async openScrape(request: ScrapeRequest): Promise<Scrape | undefined> {
     const { clock, windowMs, turn } = this.#options;
@@ -140,12 +140,12 @@ export class Delivery {
     if (changes.length > 0) this.#file?.changed();
   }
 
-  /** All that is known of who scrapes. */
+  /** All scrapers with their cursors. */
   get scrapers(): Cursors['scrapers'] {
     return this.#cursors.scrapers;
   }
 
-  /** Acks wait for this scraper no longer, whatever it has not read. False where there is none of this name. */
+  /** Forgets a scraper, so that acks no longer wait for it. False if there is none of this name. */
   forgetScraper(name: ScraperName): boolean {
     const changes = this.#cursors.forget(name);
     this.#changed(changes);
@@ -156,7 +156,7 @@ export class Delivery {
 
   /**
    * The wall clock was set by so much, forwards or backwards. Agents send again what is not acknowledged, with times by
-   * the clock as it is now: no position may be behind those.
+   * the new clock: no position may be ahead of these.
    */
   clockStepped(deltaMs: number): void {
     const { clock } = this.#options;
@@ -170,21 +170,21 @@ export class Delivery {
     this.#file?.changed();
   }
 
-  /** What has left the windows, cursors out of use, agents long gone. Called once in a while. */
+  /** Evicts old reports, and forgets unused cursors and agents long gone. Called every few seconds. */
   tidy(): void {
     this.#options.lookAtClock();
     const forgotten = this.store.tidy();
     this.#forgotten(forgotten);
-    // Cursors that have just stopped to hold acks, and a first wait that is over, give no event of their own.
+    // There is no event when a cursor stops delaying acks, or when the wait after the start is over.
     this.#acknowledgeAll();
   }
 
-  /** At once: its reports, its cursors' positions. */
+  /** Forgets an agent at once: its reports, and the cursors' positions of it. */
   forget(id: AgentId): void {
     this.#forgotten(this.store.forget(id));
   }
 
-  /** Resolves when what is known is on disk. */
+  /** Resolves when the state is on disk. */
   async flush(): Promise<void> {
     this.#file?.changed();
     await this.#file?.flush();
@@ -257,7 +257,7 @@ export class Delivery {
     };
   }
 
-  /** From the file of the server before. One that cannot be understood is reported, and counts as none. */
+  /** From the file of the last run. A damaged one is reported, and counts as none. */
   #restore(): void {
     let state: SavedState;
     try {
@@ -277,7 +277,7 @@ export class Delivery {
       agent.reportAtMs = Math.min(saved.reportAtMs, nowMs);
       agent.restore(saved.epochs);
       for (const [sourceName, committedMs] of saved.committedMs) {
-        // A time that is still to come is of a clock that was wrong: every report until then would be refused.
+        // A time of the future is of a clock that was wrong: every report until then would be refused.
         if (committedMs > nowMs) continue;
         const stream = agent.stream(sourceName);
         stream.newestMs = committedMs;
@@ -293,14 +293,14 @@ export type Acknowledge = (ack: EpochSeq) => void;
 export interface DeliveryOptions {
   readonly clock: Clock;
   readonly windowMs: number;
-  /** Where cursors are kept; undefined: in memory alone. */
+  /** Where cursors are kept; undefined: in memory only. */
   readonly disk: StateDisk | undefined;
   readonly store: Pick<StoreOptions, 'memoryBytesMax' | 'forgetAfterMs' | 'onReport' | 'onEvict'>;
-  /** Looks whether the wall clock was set, before the age of anything is judged by it; it may call `clockStepped`. */
+  /** Checks whether the wall clock was set, before any age is computed by it; it may call `clockStepped`. */
   lookAtClock(): void;
   /** Lets the event loop turn, so that agents are heard while a large scrape is put together. */
   turn(): Promise<void>;
-  /** Something has become of an answer, or of a scraper: to be counted, and said where a person should do something. */
+  /** An event of an answer or a scraper, to be counted, and logged if a person should act on it. */
   onCursorChange(change: CursorChange): void;
   onStateWritten(): void;
   /** The file could not be read, or not be written: acks wait until it can. */
@@ -334,7 +334,7 @@ function savedAgent(agent: AgentRecord, confirmedMsOf: (stream: StreamRecord) =>
   return { name: agent.id, reportAtMs: agent.reportAtMs, committedMs, epochs };
 }
 
-/** The time of the newest report of a stream that every known scraper had. */
+/** The time of the newest report of a stream that every known scraper has. */
 function committedMsOf({ window, newestMs, evictedMs }: StreamRecord, confirmedMs: number): number {
   if (window.reportCount === 0) return newestMs;
   return window.receipt(confirmedMs)?.timeMs ?? evictedMs;

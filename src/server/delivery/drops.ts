@@ -1,9 +1,9 @@
 import { bytesText, durationText, isoTime, plural } from '../../runtime/words.ts';
 
-/** Refused when it came: not newer than the newest that is stored, or older than the window. */
+/** Refused: not newer than the newest that is stored, or older than the window. */
 export const refusedReasons = ['not_newer', 'too_old'] as const;
 export type RefusedReason = (typeof refusedReasons)[number];
-/** Why a report reaches no scraper, or not all: it was refused, or left the window before every scraper had it. */
+/** Why a report reaches no scraper, or not all: it was refused, or evicted before every scraper had it. */
 export const dropReasons = [...refusedReasons, 'age', 'memory'] as const;
 export type DropReason = (typeof dropReasons)[number];
 
@@ -15,7 +15,7 @@ export interface Drop {
   readonly lastMs: number;
 }
 
-/** The reports of one agent that were dropped here, by reason: for its own status, for the log, and since the start. */
+/** Dropped reports of one agent, by reason: for the agent's status, for the log, and since the start. */
 export class Drops {
   readonly #all = new Map<DropReason, Drop>();
   readonly #refused = new Map<DropReason, Drop>();

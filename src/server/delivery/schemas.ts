@@ -3,9 +3,9 @@ import type { Schema } from '../../model/schema.ts';
 import { type SeriesGroup, sameTexts } from '../../model/series.ts';
 
 /**
- * The schemas that connections, windows and agents hold, and what all of them take in memory. The hosts of a fleet say
- * much the same: a family with its series, or at least the family, or label values such as those of the CPUs, are held
- * once for all that declare them, and counted once, until the last schema that has them is released.
+ * The schemas of connections, windows and agents, and the memory of all of them. Hosts declare much the same: a family
+ * with its series, or at least the family, or label values such as those of CPUs, are stored and counted once for all
+ * schemas that have them, until the last of these is released.
  */
 export class SchemasInUse {
   readonly #schemas = new Map<Schema, SchemaUse>();
@@ -13,18 +13,18 @@ export class SchemasInUse {
   readonly #families = new Shared<string, Family>(({ name }) => name, familyBytes);
   readonly #labelNames = new Shared<number, readonly string[]>(hashOf, textsBytes);
   readonly #labelValues = new Shared<number, LabelValues>(hashOf, textsBytes);
-  /** Those that came last, which nobody may hold yet: the families of one collector tend to have the same. */
+  /** The last ones, which no schema may hold yet: the families of one collector tend to have the same. */
   #lastLabelNames: readonly string[] = noTexts;
   #lastLabelValues: LabelValues = noTexts;
   #placeCount = 0;
 
-  /** About what it all takes. */
+  /** About the memory of all. */
   get bytes(): number {
     const own = this.#schemas.size * schemaBytes + this.#placeCount * placeBytes;
     return own + this.#groups.bytes + this.#families.bytes + this.#labelNames.bytes + this.#labelValues.bytes;
   }
 
-  /** The same declaration, as one that is in use already, or of parts that are, where there are equal ones. */
+  /** The same declaration, with equal parts that are in use already instead of new ones. */
   share({ family, suffix, labelNames, seriesCount, labelValues }: SeriesGroup): SeriesGroup {
     const group: SeriesGroup = {
       family: this.#families.find(family, sameFamily) ?? family,
@@ -36,7 +36,7 @@ export class SchemasInUse {
     return this.#groups.find(group, sameGroup) ?? group;
   }
 
-  /** Somebody more holds the schema. What it has grown by counts from here on, too. */
+  /** Adds a holder of the schema, and counts what the schema has grown by. */
   hold(schema: Schema): void {
     let use = this.#schemas.get(schema);
     if (use === undefined) {
@@ -47,7 +47,7 @@ export class SchemasInUse {
     for (; use.groupCount < schema.groups.length; use.groupCount++) this.#add(schema.groups[use.groupCount]!);
   }
 
-  /** Somebody holds it no longer. */
+  /** Removes a holder. */
   release(schema: Schema): void {
     const use = this.#schemas.get(schema);
     if (use === undefined) throw new Error('a schema is released that nobody holds');
@@ -96,7 +96,7 @@ interface SchemaUse {
   groupCount: number;
 }
 
-/** Things by a key that equal ones have in common, each with how many have it. */
+/** Objects by a key that is the same for equal ones, each with a count of its uses. */
 class Shared<K, T extends object> {
   readonly #byKey = new Map<K, Set<T>>();
   readonly #uses = new Map<T, number>();
@@ -109,7 +109,7 @@ class Shared<K, T extends object> {
     this.#bytesOf = bytesOf;
   }
 
-  /** An equal one that is in use, if it is among those that are looked at. */
+  /** An equal object that is in use, if one is found among a few. */
   find(thing: T, isEqual: (a: T, b: T) => boolean): T | undefined {
     let left = candidatesMax;
     for (const each of this.#byKey.get(this.#keyOf(thing)) ?? []) {
@@ -149,8 +149,8 @@ class Shared<K, T extends object> {
   }
 }
 
-// Agents of a fleet that is being upgraded disagree in two or three ways. One that makes up texts with one hash gains no
-// more than that its own are not shared.
+// Agents of different versions disagree in two or three ways. An agent that sends texts with one hash only achieves
+// that its own are not shared.
 const candidatesMax = 8;
 
 const noTexts: LabelValues = Object.freeze([]);
@@ -179,9 +179,9 @@ function hashOf(texts: LabelValues, hashBefore = 0x811c9dc5): number {
 const groupHash = ({ family, suffix, labelValues }: SeriesGroup): number =>
   hashOf([family.name, suffix], hashOf(labelValues));
 
-// What the engine allocates, in 64 bits, and the places in the maps above.
+// What V8 allocates, in 64 bits, and the places in the maps above.
 const schemaBytes = 400;
-// In the schema's list, and the family's in the schema's map.
+// Places in the schema's list and, of the family, in its map.
 const placeBytes = 8 + 40;
 const groupBytes = 72;
 const stringBytes = 24;

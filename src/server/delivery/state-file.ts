@@ -3,7 +3,7 @@ import { hostSourceName, isSourceName, parseStreamId, type StreamId } from '../.
 import type { SavedCursor } from './cursors.ts';
 import type { Positions } from './scraper.ts';
 
-/** What a server knows after a restart: the cursors, and of each agent what the scrapers had. */
+/** What a server knows after a restart: the cursors, and of each agent what the scrapers have. */
 export interface SavedState {
   readonly savedAtMs: number;
   readonly cursors: readonly SavedCursor[];
@@ -14,21 +14,21 @@ export interface SavedAgent {
   readonly name: string;
   /** When its last report came. */
   readonly reportAtMs: number;
-  /** By source, the time of the newest report that every known scraper had. */
+  /** By source, the time of the newest report that every known scraper has. */
   readonly committedMs: readonly (readonly [source: string, ms: number])[];
-  /** Of each epoch, in order: the last report that every known scraper had. */
+  /** Of each epoch, in order: the last report that every known scraper has. */
   readonly epochs: readonly (readonly [epoch: number, seq: number])[];
 }
 
-/** The little of a disk that this needs; the simulation passes one that fills up and forgets. */
+/** The file on disk; the simulation's is full at times, and loses what was not synced. */
 export interface StateDisk {
-  /** The file's text, or undefined where there is none. Throws what is wrong with the file. */
+  /** The file's text, or undefined if there is no file. Throws what is wrong with the file. */
   read(): string | undefined;
-  /** Replaces the file as a whole, synced: afterwards either the old text is there or the new. */
+  /** Replaces the whole file, synced: it always has either the old text or the new. */
   write(text: string): Promise<void>;
 }
 
-/** Thrown for a file that is there and cannot be understood. */
+/** The file exists and is damaged. */
 export class StateFileError extends Error {
   override readonly name = 'StateFileError';
   readonly code = 'format';
@@ -36,7 +36,7 @@ export class StateFileError extends Error {
 
 const formatVersion = 2;
 
-/** Writes the state whenever it has changed, one write at a time: changes that come meanwhile share the next one. */
+/** Writes the state when it has changed, one write at a time: changes during a write share the next one. */
 export class StateFile {
   readonly #disk: StateDisk;
   readonly #compose: () => { readonly state: SavedState; readonly onSaved: () => void };
@@ -61,13 +61,13 @@ export class StateFile {
     this.#writing ??= this.#write();
   }
 
-  /** Resolves when everything up to now is on disk, or has failed to get there. */
+  /** Resolves when everything up to now is on disk, or could not be written. */
   async flush(): Promise<void> {
     await this.#writing;
   }
 
   async #write(): Promise<void> {
-    // What comes in the same turn goes into the same file.
+    // Changes of the same turn go into the same write.
     await Promise.resolve();
     while (this.#changed) {
       this.#changed = false;

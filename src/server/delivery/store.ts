@@ -19,7 +19,7 @@ export interface StoreOptions {
   readonly memoryBytesMax: number;
   /** An agent without a report for so long is forgotten. */
   readonly forgetAfterMs: number;
-  /** What is newer some scraper still wants of this stream; Infinity where nobody scrapes. */
+  /** Some scraper has not had what is newer of this stream; Infinity if nobody scrapes. */
   unscrapedAfterMs(stream: StreamRecord, reason: EvictionReason): number;
   onReport(outcome: Outcome): void;
   /** `unscraped`: some known scraper has not had the report, which is a loss. */
@@ -34,7 +34,7 @@ export interface ReceivedReport extends AppendedReport, Pick<AppendedAs, 'key' |
   readonly follows: boolean;
 }
 
-/** AgentId → what is known of it; bounds over the fleet; forgetting. */
+/** All agents by name, the bounds on their memory, and eviction. */
 export class Store {
   readonly #options: StoreOptions;
   readonly #agents = new Map<AgentId, AgentRecord>();
@@ -63,12 +63,12 @@ export class Store {
     return this.#agents;
   }
 
-  /** Bytes of all windows, their schemas, and what live connections have declared: what `--memory-max` bounds. */
+  /** Memory of all windows, their schemas, and the schemas of open connections, which `--memory-max` bounds. */
   get windowBytes(): number {
     return this.#windowBytes + this.schemas.bytes;
   }
 
-  /** The agent of this name, made if there was none. */
+  /** The agent of this name, a new one if there is none. */
   agent(id: AgentId): AgentRecord {
     let agent = this.#agents.get(id);
     if (agent === undefined) {
@@ -85,7 +85,7 @@ export class Store {
     return stream;
   }
 
-  /** Stores a report, or says why not. */
+  /** Stores a report, or returns why not. */
   receive(stream: StreamRecord, report: ReceivedReport): Outcome {
     const { clock, onReport, onReceived } = this.#options;
     const { agent } = stream;
@@ -130,8 +130,8 @@ export class Store {
   }
 
   /**
-   * A live connection has `schema` instead of `before`; the same where it has grown, undefined where there is none. False
-   * where that does not fit beside all other schemas, with every window empty: the connection has to go.
+   * An open connection has `schema` instead of `before`; the same if it has grown, undefined if there is none. False if
+   * all schemas together do not fit even with empty windows: the connection has to end.
    */
   holdSchema(schema: Schema | undefined, before: Schema | undefined): boolean {
     if (schema !== undefined) this.schemas.hold(schema);
@@ -141,7 +141,7 @@ export class Store {
     return this.windowBytes <= this.#options.memoryBytesMax;
   }
 
-  /** Forgets the agent's reports that have left the window. Called before a scrape reads it, and by housekeeping. */
+  /** Evicts the agent's reports that are too old. Called before a scrape reads them, and every few seconds. */
   evictByAge(agent: AgentRecord, nowMs = this.#options.clock.nowMs()): void {
     const beforeMs = nowMs - this.#options.windowMs;
     let hasEvicted = false;
@@ -157,12 +157,12 @@ export class Store {
     if (hasEvicted) this.#options.onReceived(agent);
   }
 
-  /** Who is gone and has nothing left in the window needs no schema any more. */
+  /** An agent without connection and reports needs no schema. */
   #letSchemaGo(stream: StreamRecord): void {
     if (stream.agent.peer === undefined && stream.window.reportCount === 0) stream.schema = undefined;
   }
 
-  /** Gives back the oldest chunks of the whole fleet until the windows are within their bound again. */
+  /** Evicts the oldest chunks of all agents until the windows are within their bound. */
   #evictForMemory(): void {
     while (this.windowBytes > this.#options.memoryBytesMax) {
       let oldest: StreamRecord | undefined;
@@ -185,7 +185,9 @@ export class Store {
     this.#letSchemaGo(stream);
   }
 
-  /** What has left the windows, and the agents and sources that sent nothing for a day. Returns the streams forgotten. */
+  /**
+   * Evicts what is too old, and forgets agents and sources that sent nothing for a day. Returns the forgotten streams.
+   */
   tidy(): StreamId[] {
     const nowMs = this.#options.clock.nowMs();
     const forgotten: StreamId[] = [];
@@ -218,14 +220,14 @@ export class Store {
     return streams;
   }
 
-  /** An agent forwards it no longer. */
+  /** Its agent no longer forwards it. */
   #isGone(stream: StreamRecord): boolean {
     if (stream === stream.agent.host || stream.window.reportCount > 0) return false;
     const atMs = stream.reportAtMonotonicMs ?? this.#startedAtMonotonicMs;
     return this.#options.clock.monotonicMs() - atMs > this.#options.forgetAfterMs;
   }
 
-  /** What is left in its window is lost where a scraper wants it, and counted so. */
+  /** Reports in its window that a scraper has not had are lost, and counted so. */
   #forgetStream(stream: StreamRecord): void {
     while (stream.window.reportCount > 0) this.#evictOldestChunk(stream);
     stream.schema = undefined;
@@ -245,7 +247,7 @@ function bytesOf(agent: AgentRecord): number {
   return bytes;
 }
 
-/** The same report as a key, which a window needs where the agent's own chain of deltas is broken. */
+/** The same report as a key, which a window needs when the agent's chain of deltas is broken. */
 function keyPayload(report: ReceivedReport): Uint8Array {
   const pairs = encodeKey({ sums: report.sums, present: report.present });
   return encodeMessage({

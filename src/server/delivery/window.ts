@@ -7,15 +7,15 @@ import { limits } from '../../protocol/limits.ts';
 import type { SchemasInUse } from './schemas.ts';
 
 /**
- * One agent's reports in order of time, newest last, held as they travelled: a chunk is a key report and the deltas
- * after it, about a byte a sample, and is decoded when a scraper asks. The few newest are also held decoded, because
- * that is what a scraper who keeps up asks for.
+ * One source's reports in order of time, newest last, encoded as they were received: a chunk is a key report and the
+ * deltas after it, about a byte a sample, and is decoded for a scrape. The few newest are also kept decoded, because
+ * these are what a scraper that keeps up needs.
  *
  *     chunk              chunk                    chunk (open)          newest
  *     [key δ δ δ δ δ δ]  [key δ δ δ δ δ δ δ δ δ]  [key δ δ δ]           [decoded decoded decoded]
- *      ^ first: what stands before it has been evicted, and is there only to decode what stands after it
+ *      ^ first: reports before it have been evicted, and are kept only to decode those after it
  *
- * Times rise strictly, so a time is a position: "after 12:00:05.003" is all that a cursor has to remember.
+ * Times rise strictly, so a time is a position: "after 12:00:05.003" is all that a cursor has to hold.
  */
 export class Window {
   readonly #schemas: SchemaHolders;
@@ -34,7 +34,7 @@ export class Window {
     return this.#reportCount;
   }
 
-  /** What this window costs beside its schemas: encoded reports, decoded ones, and the bookkeeping of both. */
+  /** Memory of this window without its schemas: encoded reports, decoded ones, and the bookkeeping of both. */
   get bytes(): number {
     return this.#bytes;
   }
@@ -71,7 +71,7 @@ export class Window {
       labels: report.labels,
       seq: report.seq,
       timeMs: report.timeMs,
-      // The arrays that fell out are used again where they fit: a steady agent costs no allocation here.
+      // Arrays are reused if they fit: a steady agent costs no allocation here.
       sums: held?.sums.length === count ? held.sums : new Float64Array(count),
       present: held?.present.length === count ? held.present : new Uint8Array(count),
     };
@@ -161,7 +161,7 @@ export class Window {
     return undefined;
   }
 
-  /** What the newest report has; undefined where there is none. */
+  /** Size of the newest report; undefined if there is none. */
   get newestSize(): WindowSize | undefined {
     const chunk = this.#chunks.at(-1);
     return chunk === undefined
@@ -169,7 +169,7 @@ export class Window {
       : { samples: chunk.samplesAt(chunk.timesMs.length - 1), schema: chunk.schema };
   }
 
-  /** Which report is the newest with `time ≤ untilMs`: what an ack for that time may name. */
+  /** The newest report with `time ≤ untilMs`, which an ack for that time may name. */
   receipt(untilMs: number): Receipt | undefined {
     for (let at = this.#chunks.length - 1; at >= 0; at--) {
       const chunk = this.#chunks[at]!;
@@ -205,7 +205,7 @@ export class Window {
     return chunk && chunk.timesMs[chunk.first]! + chunk.steppedMs;
   }
 
-  /** The wall clock was set by so much: what is held keeps its times, and gets no older by it. */
+  /** The wall clock was set by so much: reports keep their times, and get no older by it. */
   clockStepped(deltaMs: number): void {
     for (const chunk of this.#chunks) chunk.steppedMs += deltaMs;
   }
@@ -229,8 +229,8 @@ export class Window {
   }
 
   /**
-   * Forgets what was made before `ms`, by the wall clock as it is set now. Bytes come back when a whole chunk is gone.
-   * Returns the last one that went.
+   * Evicts what was made before `ms`, by the wall clock as it is set now. Memory is freed by whole chunks. Returns the
+   * last report that was evicted.
    */
   evictBefore(ms: number, onEvict?: (timeMs: number) => void): Receipt | undefined {
     let evicted: Receipt | undefined;
@@ -244,12 +244,12 @@ export class Window {
     return evicted;
   }
 
-  /** Forgets all of it, without telling anybody. */
+  /** Frees everything. */
   clear(): void {
     while (this.#chunks.length > 0) this.evictOldestChunk();
   }
 
-  /** Forgets the oldest chunk: what gives memory back at once. */
+  /** Evicts the oldest chunk, which frees memory at once. */
   evictOldestChunk(onEvict?: (timeMs: number) => void): Receipt | undefined {
     const chunk = this.#chunks[0];
     return chunk === undefined ? undefined : this.#evictTo(chunk, chunk.timesMs.length, onEvict);
@@ -282,7 +282,7 @@ export class Window {
     const oldestHeld = this.#newest[0];
     if (oldestHeld !== undefined && chunk.timesMs[from]! >= oldestHeld.timeMs) {
       const start = this.#newest.findIndex((held) => held.timeMs === chunk.timesMs[from]);
-      // Copies: the arrays are used again when they fall out of `#newest`, and a scrape is rendered across many turns.
+      // Copies: the arrays are reused when they leave `#newest`, and an answer is rendered over many turns.
       return this.#newest.slice(start, start + to - from).map(copyReport);
     }
     return chunk.decode(from, to);
@@ -291,9 +291,9 @@ export class Window {
 
 type SchemaHolders = Pick<SchemasInUse, 'hold' | 'release'>;
 
-/** What is in a report, undecoded. */
+/** The size of a report. */
 export interface WindowSize {
-  /** Series that are absent have none. */
+  /** Absent series have none. */
   readonly samples: number;
   readonly schema: Schema;
 }
@@ -335,7 +335,7 @@ export interface AppendedReport {
   readonly present: Uint8Array;
 }
 
-/** How it is held. */
+/** How it is stored. */
 export interface AppendedAs {
   /** Counts as the reports of all agents come. */
   readonly arrival: number;
@@ -373,12 +373,12 @@ class Chunk {
   readonly epoch: number;
   readonly seqs: number[] = [];
   readonly timesMs: number[] = [];
-  /** How many samples each report has, where it is not the same in all of them. */
+  /** How many samples each report has, if not all have the same number. */
   #samples: number[] | undefined;
   #samplesOfAll = 0;
   readonly #ends: number[] = [];
   #payloads = Buffer.allocUnsafeSlow(payloadBytesFirst);
-  /** Where what has not been evicted begins. */
+  /** The first report that is not evicted. */
   first = 0;
   /** By how much the wall clock was set since it was opened. */
   steppedMs = 0;
@@ -432,14 +432,14 @@ class Chunk {
     return this.bytes - before;
   }
 
-  /** Nothing more comes: gives back what was kept for it. Returns the change in bytes. */
+  /** The chunk is complete: frees what was allocated ahead. Returns the change in bytes. */
   close(): number {
     const before = this.bytes;
     this.#resize(this.#ends.at(-1) ?? 0);
     return this.bytes - before;
   }
 
-  /** Reports `from` up to `to`, by way of all that stand before them. */
+  /** Reports `from` up to `to`, decoded through all before them. */
   decode(from: number, to: number): Report[] {
     const sums = new Float64Array(this.seriesCount);
     const present = new Uint8Array(this.seriesCount);
@@ -467,11 +467,11 @@ class Chunk {
   }
 }
 
-// The key report of a small host. More comes as it is needed, half as much again each time.
+// The key report of a small host. Grows by half each time.
 const payloadBytesFirst = 1024;
 
 function presentCount(present: Uint8Array): number {
-  // As it mostly is, and found out ten times as fast.
+  // The usual case, which is ten times as fast.
   if (!present.includes(0)) return present.length;
   let count = 0;
   for (let series = 0; series < present.length; series++) count += present[series]!;
