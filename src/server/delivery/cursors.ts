@@ -286,9 +286,9 @@ export class Cursors {
     cursor.isKnown = cursors.some(({ isKnown }) => isKnown);
     cursor.origin = { kind: 'beside', sinceRequest: request };
     if (cursors.length >= cursorsMax) {
-      const unproven = cursors.filter(({ origin }) => origin.kind === 'beside');
-      const dispensable =
-        unproven.length > 0 ? unproven : cursors.filter((each) => !this.#isOpen(scraper, each.connection));
+      // Not one that is open while there are others: two that take each other's cursor would never get on.
+      const ended = cursors.filter((each) => !this.#isOpen(scraper, each.connection));
+      const dispensable = ended.length > 0 ? ended : cursors.filter(({ origin }) => origin.kind === 'beside');
       if (dispensable.length === 0) return undefined;
       const oldest = dispensable.reduce((a, b) => (b.seenAtMs < a.seenAtMs ? b : a));
       cursors.splice(cursors.indexOf(oldest), 1);

@@ -697,6 +697,27 @@ test('a name has four cursors at the most', () => {
   assert.equal(busy.tryOpen(connect()), undefined);
 });
 
+test('two of one name get on, however many cursors others have left behind', async () => {
+  const world = new CursorsHarness();
+  world.report();
+  const left = Array.from({ length: 4 }, () => connect());
+  for (let scrape = 0; scrape < 3; scrape++) for (const connection of left) world.scrape(connection);
+  for (const connection of left.slice(0, 3)) world.end(connection);
+  const [one, two] = [left[3]!, connect()];
+  const given: number[][] = [[], []];
+  const made: number[] = [];
+  for (let round = 0; round < 4; round++) {
+    await world.clock.advance(5000);
+    made.push(world.report());
+    given[0]!.push(...world.scrape(one));
+    given[1]!.push(...world.scrape(two));
+    // Another that comes and goes.
+    if (round === 1) world.scrapeOnce();
+  }
+  assert.deepEqual(given, [made, made]);
+  assert.equal(world.count('assumed p'), 0);
+});
+
 test('two of one name are waited for after a restart of the server, too', async () => {
   const world = new CursorsHarness();
   const [one, two] = [connect(), connect()];
