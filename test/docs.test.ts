@@ -133,3 +133,12 @@ test('log lines that are quoted', () => {
 function literals(source: string): string {
   return source.replace(/\$\{(?:[^{}`]|`[^`]*`|\{[^{}]*\})*\}/g, '…').replace(/[`']\s*\+\s*[`']/g, '');
 }
+
+test('README has a reason for every dependency, with its version', () => {
+  const { dependencies } = JSON.parse(read('package.json')) as { dependencies: Record<string, string> };
+  const rows = [...read('README.md').matchAll(/^\| ([\w-]+) +\| ([\d.]+) +\|/gm)].map(([, name, version]) => [
+    name,
+    version,
+  ]);
+  assert.deepEqual(Object.fromEntries(rows), dependencies);
+});
