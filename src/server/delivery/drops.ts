@@ -82,7 +82,7 @@ export function dropText(
     case 'too_old':
       return `refused ${reports}: ${window}; raise --window to take a longer backlog`;
     case 'not_newer':
-      return `refused ${reports}: not newer than what is stored; look whether two hosts run under this name, and at its clock`;
+      return `refused ${reports}: not newer than what is stored; check whether two hosts run under this name, and its clock`;
     case 'age':
       return `dropped ${reports} that not every scraper had fetched: ${window}; raise --window or scrape more often`;
     case 'memory':

@@ -167,7 +167,7 @@ function connectionsOf({ clock, delivery, metrics, seldom }: WebOptions): Connec
     onCrowded(address, reason) {
       seldom.warn(
         `http crowded ${reason}`,
-        `an HTTP connection that rested was closed for a new one from ${address}: ${limitText[reason]}; ` +
+        `an idle HTTP connection was closed for a new one from ${address}: ${limitText[reason]}; ` +
           'let clients close theirs, or keep fewer',
       );
     },

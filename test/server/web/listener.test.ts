@@ -230,7 +230,7 @@ test('beyond 64 connections of an address, the one that has rested longest makes
     }
     assert.equal(await world.own('sysmon_server_http_connections_refused_total'), 0);
     assert.deepEqual(world.warnings, [
-      'an HTTP connection that rested was closed for a new one from 127.0.0.2: 64 are open from there, which is the limit ' +
+      'an idle HTTP connection was closed for a new one from 127.0.0.2: 64 are open from there, which is the limit ' +
         'of an address; let clients close theirs, or keep fewer',
     ]);
     for (const socket of [scraper, ...sockets, ...more]) socket.destroy();
