@@ -91,7 +91,8 @@ function judgeClocks(world: World): void {
       }
       const { serverMs } = report.stored.at(-1) ?? report;
       if (serverMs === undefined) continue;
-      if (serverMs <= newestMs && !isSetBack(world, report.atMs)) world.beyond("an agent's times that go back");
+      const isBack = serverMs <= newestMs && newestMs - serverMs > correctionMsMax;
+      if (isBack && !isSetBack(world, timesOf(report).at(-1)!.atMs)) world.beyond("an agent's times that go back");
       newestMs = Math.max(newestMs, serverMs);
     }
   }

@@ -47,7 +47,7 @@ export function makePlan(seed: number): Plan {
   const agents = Array.from({ length: random.pick([1, 1, 2, 2, 3, 4]) }, (_, at) => agentPlan(random, at));
   const serverAheadMs = wallError(random, [0.9, 0.09]);
   const server: ServerPlan = {
-    windowMs: random.chance(0.97) ? 30 * 60_000 : random.whole(90_000, 240_000),
+    windowMs: random.chance(0.985) ? 30 * 60_000 : random.whole(90_000, 240_000),
     memoryBytesMax: random.chance(0.98) ? 512 * 2 ** 20 : random.whole(30_000, 100_000),
     wallAheadMs: serverAheadMs,
   };
@@ -57,7 +57,11 @@ export function makePlan(seed: number): Plan {
     server: random.chance(0.8) ? random.whole(0, 2000) : random.whole(0, 60_000),
     scrapers: scrapers.map(() => (random.chance(0.8) ? random.whole(0, 5000) : random.whole(0, 100_000))),
   };
-  return { seed, agents, server, scrapers, startMs, faults: drawFaults(random, agents.length, scrapers.length) };
+  const faults = drawFaults(random, agents.length, scrapers.length);
+  // Without an out-of-order window, a Prometheus refuses what the server has after its clock was set back.
+  const isSetBack = faults.some(({ kind, size: byMs }) => kind === 'server clock' && byMs < 0);
+  const outOfOrder = isSetBack && random.chance(0.9) ? { outOfOrderMs: 30 * 60_000 } : {};
+  return { seed, agents, server, scrapers: scrapers.map((each) => ({ ...each, ...outOfOrder })), startMs, faults };
 }
 
 function agentPlan(random: Random, at: number): AgentPlan {
@@ -71,13 +75,13 @@ function agentPlan(random: Random, at: number): AgentPlan {
       [['site', 'north'] as const],
       [['device', 'of the host'] as const, ['rack', '"7\\8"'] as const],
     ]),
-    hasDisk: random.chance(0.97),
+    hasDisk: random.chance(0.992),
     addresses: random.chance(0.7) ? ['192.0.2.1'] : ['2001:db8::1', '192.0.2.1'],
     bounds: {
       bytesMax: isTight ? random.whole(8_000, 80_000) : 64 * 2 ** 20,
       ageMsMax: isTight && random.chance(0.5) ? random.whole(60_000, 300_000) : 24 * 3_600_000,
     },
-    wallAheadMs: wallError(random, [0.6, 0.3]),
+    wallAheadMs: wallError(random, [0.85, 0.1]),
   };
 }
 
@@ -133,7 +137,7 @@ function drawFaults(random: Random, agentCount: number, scraperCount: number): F
   }
   faults.sort((a, b) => a.atMs - b.atMs);
   // An agent that ends while its disk takes nothing loses what it has: mostly one of the two at a time.
-  return random.chance(0.15) ? faults : faults.filter((fault) => !(endsAgent(fault) && faults.some(meets(fault))));
+  return random.chance(0.05) ? faults : faults.filter((fault) => !(endsAgent(fault) && faults.some(meets(fault))));
 }
 
 const endsAgent = ({ kind }: Fault): boolean => /^agent (?:killed|stopped|without power)$/.test(kind);
