@@ -84,6 +84,8 @@ export class AgentNode {
   #dropped = 0;
   readonly #givenUp: (readonly [firstMs: number, lastMs: number])[] = [];
   #lateTicks = 0;
+  readonly #epochsOfRun = new Set<number>();
+  readonly #compared = new Set<number>();
   readonly #byEpoch = new Map<number, SampledReport[]>();
 
   constructor(world: World, plan: AgentPlan) {
@@ -111,7 +113,12 @@ export class AgentNode {
   }
 
   /** Whether the server's clock was ever compared with that of this epoch. */
+  /** Whether the clock of an epoch was compared with the server's in the run that it is of. */
   hasOffset({ id }: SpoolEpoch): boolean {
+    return this.#compared.has(id) || (this.#epochsOfRun.has(id) && this.#isFixed(id));
+  }
+
+  #isFixed(id: number): boolean {
     return this.spool?.receiver(serverAddress).offsetsMs.has(id) === true;
   }
 
@@ -278,6 +285,7 @@ export class AgentNode {
       },
     };
     this.#checkGap();
+    this.#epochsOfRun.add(epoch.id);
     this.reports.push(sampled);
     const ofEpoch = this.#byEpoch.get(epoch.id) ?? [];
     this.#byEpoch.set(epoch.id, ofEpoch);
@@ -304,6 +312,8 @@ export class AgentNode {
     this.#dropped += droppedBy(run.agent);
     this.#lateTicks += run.agent.counters.ticksLate;
     this.#givenUp.push(...givenUpBy(run.agent));
+    for (const id of this.#epochsOfRun) if (this.#isFixed(id)) this.#compared.add(id);
+    this.#epochsOfRun.clear();
     const { unwrittenCount, waitingCount } = run.agent.spool;
     const unwritten = Math.min(unwrittenCount, waitingCount, this.reports.length);
     this.#leftWaiting = waitingCount;

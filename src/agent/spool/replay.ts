@@ -88,8 +88,7 @@ export class Replay {
     const segment = this.#segments().find((each) => each.number > this.#segmentNumber && this.#lacksOf(each));
     if (segment === undefined) return { kind: 'wait' };
     const { epoch } = segment;
-    // An epoch of an earlier run whose offset was never fixed has none: its clock is gone.
-    const offsetMs = this.#receiver.offsetsMs.get(epoch.id) ?? (epoch.baseMs === undefined ? 0 : undefined);
+    const offsetMs = this.#receiver.offsetsMs.get(epoch.id);
     if (offsetMs === undefined) return { kind: 'fix offset', epoch };
     const { keyIndex, key } = this.#startIn(segment);
     const continues = this.#finished !== undefined && isContinuation(this.#finished, segment);

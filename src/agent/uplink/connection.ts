@@ -282,7 +282,8 @@ export class ServerConnection {
     // If the measurement has shown a step, the offset is fixed and the connection has ended.
     this.#ended.signal.throwIfAborted();
     const knownMs = receiver.serverAheadMs;
-    const baseMs = epoch.baseMs!;
+    // The boot of an epoch of an earlier run is not known: its clock is taken to be that of this host now.
+    const baseMs = epoch.baseMs ?? spool.epoch!.baseMs!; // a run begins with an epoch
     const offsetMs = knownMs === undefined ? offsetMeasured(baseMs, measured) : offsetOfNext(baseMs, measured, knownMs);
     if (epoch === spool.epoch) counters.clockOffsetMs = offsetMs;
     await spool.fixOffset(receiver, epoch, offsetMs);

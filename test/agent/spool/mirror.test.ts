@@ -4,6 +4,7 @@ import { crc32 } from 'node:zlib';
 import { newAgentCounters } from '../../../src/agent/own-metrics.ts';
 import { type DiskState, Mirror, type MirrorClosed } from '../../../src/agent/spool/mirror.ts';
 import type { Receiver as SpoolReceiver } from '../../../src/agent/spool/receiver.ts';
+import type { SpoolEpoch } from '../../../src/agent/spool/segment.ts';
 import { type Drop, Spool } from '../../../src/agent/spool/spool.ts';
 import { MemoryDisk } from '../../support/memory-disk.ts';
 import { MemoryLog } from '../../support/memory-log.ts';
@@ -107,7 +108,8 @@ class Agent {
 
   delivered(): readonly ReadReport[] {
     const receiver = new Receiver();
-    receiver.push(drain(this.spool.replay(this.receiver, [])));
+    const fixOffset = (epoch: SpoolEpoch) => void this.spool.fixOffset(this.receiver, epoch, 0);
+    receiver.push(drain(this.spool.replay(this.receiver, []), fixOffset));
     return receiver.received;
   }
 }

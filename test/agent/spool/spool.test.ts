@@ -119,7 +119,7 @@ test('an epoch of which nothing lacks is passed over, and the rest comes in the 
   );
 });
 
-test('an epoch is begun only when its offset is fixed; that of an earlier run counts as 0', async () => {
+test('an epoch is begun only when its offset is fixed, also one of an earlier run', async () => {
   const disk = new MemoryDisk();
   const earlier = await loadedSpool({ disk });
   earlier.spool.begin({ epoch: 1, baseMs: 0 });
@@ -134,13 +134,13 @@ test('an epoch is begun only when its offset is fixed; that of an earlier run co
   receiver.push(
     drain(replay(made.spool), (epoch) => {
       asked.push(epoch.id);
-      void made.spool.fixOffset(made.spool.receiver(server), epoch, 4321);
+      void made.spool.fixOffset(made.spool.receiver(server), epoch, 4320 + epoch.id);
     }),
   );
-  assert.deepEqual(asked, [2]);
+  assert.deepEqual(asked, [1, 2]);
   assert.deepEqual(receiver.begins, [
-    { epoch: 1, offsetMs: 0 },
-    { epoch: 2, offsetMs: 4321 },
+    { epoch: 1, offsetMs: 4321 },
+    { epoch: 2, offsetMs: 4322 },
   ]);
 });
 

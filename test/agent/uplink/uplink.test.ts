@@ -615,6 +615,22 @@ test("clocks: the error 'clock' counts as the first contradiction, and alone as 
   }
 });
 
+test('an epoch of an earlier run without an offset gets that of this host as it is now', async () => {
+  const agent = new Agent({ server: (server) => (server.aheadMs = 60_000) });
+  // As it is found on disk: what it was measured by is gone.
+  agent.sample();
+  Object.assign(agent.spool.epoch!, { baseMs: undefined });
+  await agent.clock.advance(5000);
+  agent.times.renew();
+  agent.start();
+  await agent.live(10_000);
+  assert.deepEqual(agent.server.receiver.begins, [
+    { epoch: 1, offsetMs: 60_000 },
+    { epoch: 2, offsetMs: 60_000 },
+  ]);
+  agent.assertDelivered();
+});
+
 test('a step of the wall clock begins a new epoch, measured by a ping; times stay right', async () => {
   const agent = new Agent().start();
   await agent.live(30_000);
