@@ -163,7 +163,11 @@ function askErrorOf(error: NodeJS.ErrnoException, path: string): ControlError {
   switch (error.code) {
     case 'ENOENT':
     case 'ECONNREFUSED':
-      return new ControlError('not-running', `the program is not running: nothing answers at ${at(path)}`, options);
+      return new ControlError(
+        'not-running',
+        `the program is not running: nothing answers at ${at(path)}; start it with systemctl, or set --control-socket`,
+        options,
+      );
     case 'EACCES':
       return new ControlError('denied', `you may not use ${at(path)}: try as root`, options);
     default:

@@ -7,7 +7,7 @@ import { version } from '../runtime/version.ts';
 import { plural, reasonOf, secondsText } from '../runtime/words.ts';
 import { AgentsLog } from './agents-log.ts';
 import { Delivery, type DeliveryOptions } from './delivery/delivery.ts';
-import type { StateDisk } from './delivery/state-file.ts';
+import { type StateDisk, StateFileError } from './delivery/state-file.ts';
 import { Exposition } from './exposition/exposition.ts';
 import { Admission } from './ingest/admission.ts';
 import { openIngest } from './ingest/ingest.ts';
@@ -243,8 +243,17 @@ function newDelivery(
     onCursorChange: (change) => scraperChanged(change, { metrics, log, seldom }),
     onStateWritten: () => metrics.stateWrite('done'),
     onStateError(error) {
+      if (error instanceof StateFileError) {
+        const file = `'${stateDir}/cursors.json'`;
+        return log.warn(
+          `${file} is damaged (${error.message}): starting without it, so some samples are scraped twice`,
+        );
+      }
       metrics.stateWrite('failed');
-      seldom.error('state', `cursors in '${stateDir}': ${reasonOf(error)}; agents keep their reports until it works`);
+      seldom.error(
+        'state',
+        `the cursors in '${stateDir}' cannot be written: ${reasonOf(error)}; nothing is acknowledged until they can be`,
+      );
     },
   });
 }

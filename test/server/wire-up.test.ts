@@ -131,3 +131,14 @@ test('the clock is set: whoever looks first, a scrape too, finds nothing old; po
     await server.stop();
   }
 });
+
+test('a damaged file of cursors is logged once, and the server starts without it', async () => {
+  const disk = new MemoryState();
+  disk.text = '{"version":1,';
+  const { log, server } = wired({ disk, settings: { ...serverSettings(), stateDir: '/state' } });
+  await server.start();
+  assert.deepEqual(log.lines, [
+    "warn: '/state/cursors.json' is damaged (not JSON): starting without it, so some samples are scraped twice",
+  ]);
+  await server.stop();
+});
