@@ -64,6 +64,8 @@ export class Link {
   #failures = 0;
   /** Connections in a row that a bug of the server has ended. */
   #bugsInARow = 0;
+  /** The last connection has no key. */
+  #isPlain = false;
   /** No connection was logged yet. */
   #isFirst = true;
   /** Aborted to end the wait for the next try. */
@@ -136,7 +138,9 @@ export class Link {
     let isWelcomed = false;
     let hasSentReports = false;
     try {
+      this.#isPlain = false;
       const connection = await this.#options.dial(draining);
+      this.#isPlain = connection.identity === undefined;
       this.#connection = new ServerConnection({
         ...{ connection, spool, receiver, hello, clock, boot, counters, log, draining, signal, onClockStep },
         ...{ serverClock: this.#serverClock, poison: this.#poison },
@@ -203,10 +207,10 @@ export class Link {
     const isRefused = permanent(error.code);
     const retryMs = isRefused ? refusedRetryMs : Math.round(backoffMs(this.#failures++, backoff, random));
     const words = this.#state.kind === 'connected' ? `lost '${address}'` : `cannot connect to '${address}'`;
+    const advice = adviceOn(error, this.#state.kind !== 'connected' && this.#isPlain);
     const waiting = `${plural(spool.waitingCount, 'report')} waiting, retrying in ${retryMs / 1000} s`;
     // That has a line of its own, where the clock is compared; and it is no failure.
-    if (error.code !== 'clock')
-      this.#failureLog.failed(error.code, `${words}: ${error.message}${adviceOn(error)}; ${waiting}`);
+    if (error.code !== 'clock') this.#failureLog.failed(error.code, `${words}: ${error.message}${advice}; ${waiting}`);
     this.#become({ kind: 'waiting', reason: error.message, isRefused, retryAtMs: clock.nowMs() + retryMs });
     return retryMs;
   }
@@ -245,8 +249,11 @@ function isOperational(error: unknown): error is OperationalError {
   );
 }
 
-/** A handshake fails without a reason, nearly always because of the key. */
-function adviceOn(error: OperationalError): string {
-  if (error.code !== 'tls') return '';
+/** What a person may have to change: servers end a connection without a reason if its key is wrong or missing. */
+function adviceOn({ code }: OperationalError, isPlainHello: boolean): string {
+  if (isPlainHello && (code === 'closed' || code === 'reset')) {
+    return " (does the server want a key? 'sysmon-server enroll NAME' makes one)";
+  }
+  if (code !== 'tls') return '';
   return " (is the key of --key-file this server's, and of the present fleet key? 'sysmon-server enroll' makes another)";
 }

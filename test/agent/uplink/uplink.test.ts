@@ -328,6 +328,15 @@ test('a server that welcomes and then ends each connection is not dialled at ful
   assert.ok(agent.log.lines.length < 30, 'nor does it fill the log');
 });
 
+test('a server that closes the connection at a hello without a key may want one', async () => {
+  const agent = new Agent({ server: (server) => (server.answerToHello = (connection) => connection.close()) }).start();
+  await agent.clock.advance(1000);
+  assert.match(
+    agent.warnings()[0]!,
+    /closed the connection \(does the server want a key\? 'sysmon-server enroll NAME' makes one\); \d+ reports? waiting/,
+  );
+});
+
 test('failures count from 0 again once a report was sent', async () => {
   const agent = new Agent({ random: () => 1, server: (server) => (server.isAway = true) }).start();
   await agent.live(120_000);
