@@ -1,6 +1,6 @@
 import { bytesText, durationText, isoTime, mebibytesText, plural, printable } from '../runtime/words.ts';
 import type { CollectorFailure } from './collect/sampler.ts';
-import type { DiskState } from './spool/mirror.ts';
+import type { DiskState } from './spool/disk-health.ts';
 import type { LinkState } from './uplink/uplink.ts';
 
 /** The agent as `status` shows it. Times are ISO 8601. No key is in it. */

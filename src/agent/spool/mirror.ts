@@ -1,6 +1,7 @@
 import type { Clock, Timer } from '../../runtime/clock.ts';
-import { type Log, onceAMinute, type SeldomLog } from '../../runtime/log.ts';
-import { durationText, isoTime, plural, reasonOf, secondsText } from '../../runtime/words.ts';
+import type { Log } from '../../runtime/log.ts';
+import { durationText, reasonOf } from '../../runtime/words.ts';
+import { DiskHealth, type DiskState, diskRetryMs, type Outcome } from './disk-health.ts';
 import {
   encodeReceiver,
   isReceiverFileName,
@@ -31,14 +32,6 @@ export interface SpoolDisk {
   /** Does nothing where there is no such file. */
   remove(name: string): Promise<void>;
 }
-
-/** The state of the disk. `sinceMs` is of the wall clock. */
-export type DiskState =
-  | { readonly kind: 'ok' }
-  /** An operation has taken more than two seconds, and no whole sync was quick since then. */
-  | { readonly kind: 'slow'; readonly sinceMs: number }
-  /** An operation has failed, and not everything has succeeded since then. */
-  | { readonly kind: 'failing'; readonly sinceMs: number; readonly reason: string };
 
 export interface MirrorCounters {
   /** Operations that failed, and files that were torn or damaged. */
@@ -84,7 +77,7 @@ export class Mirror {
   readonly #disk: SpoolDisk;
   readonly #clock: Clock;
   readonly #log: Log;
-  readonly #seldom: SeldomLog;
+  readonly #health: DiskHealth;
   readonly #counters: MirrorCounters;
   readonly #segments = new Map<Segment, SegmentFile>();
   readonly #receivers = new Map<Receiver, ReceiverFile>();
@@ -98,10 +91,8 @@ export class Mirror {
   #isBusy = false;
   /** Undefined until the folder was listed: a number might be taken. */
   #nextNumber: number | undefined;
-  #state: DiskState = { kind: 'ok' };
-  /** The same on the monotonic clock, and the most that was in memory alone since then. */
-  #trouble = { sinceMs: 0, unwrittenMax: 0 };
-  #syncRound: SyncRound | undefined;
+  /** All that is written is being synced. */
+  #isSyncing = false;
   /** When the oldest change that is not synced was made, and the timer that syncs it if no report comes in time. */
   #unsynced: { readonly sinceMs: number; readonly timer: Timer } | undefined;
   #appendedAtMs: number;
@@ -112,13 +103,13 @@ export class Mirror {
     this.#disk = options.disk;
     this.#clock = options.clock;
     this.#log = options.log;
-    this.#seldom = onceAMinute(options.log, options.clock);
+    this.#health = new DiskHealth({ ...options, path: options.disk.path, onChanged: () => this.#wake() });
     this.#counters = options.counters;
     this.#appendedAtMs = options.clock.monotonicMs();
   }
 
   get state(): DiskState {
-    return this.#state;
+    return this.#health.state;
   }
 
   /** Reports that are in memory only. */
@@ -232,7 +223,7 @@ export class Mirror {
     for (;;) {
       const file = this.#receivers.get(receiver);
       if (file === undefined || file.offsetChangeCount === receiver.offsetChangeCount) return;
-      if (this.#state.kind !== 'ok' || this.#phase === 'closed') return;
+      if (this.state.kind !== 'ok' || this.#phase === 'closed') return;
       await this.#progress();
     }
   }
@@ -263,7 +254,7 @@ export class Mirror {
   }
 
   #sync(): void {
-    this.#syncRound ??= { evidence: 'none' };
+    this.#isSyncing = true;
     this.#work();
   }
 
@@ -272,7 +263,7 @@ export class Mirror {
     if (this.#isBusy || this.#phase !== 'running') return;
     const next = this.#next();
     if (next !== undefined) void this.#run(next);
-    else if (this.#syncRound !== undefined) this.#endSyncRound(this.#syncRound);
+    else if (this.#isSyncing) this.#endSyncing();
   }
 
   /** What is to be done next, in the order in which it matters. */
@@ -289,7 +280,7 @@ export class Mirror {
       if (file.isTorn) return this.#cutting(file);
       if (file.frameCount < segment.frameCount) return this.#writing(segment, file);
     }
-    if (this.#syncRound === undefined) return undefined;
+    if (!this.#isSyncing) return undefined;
     for (const file of this.#segments.values()) if (!file.isSynced && isReady(file)) return this.#syncing(file);
     const savedBeforeMs = this.#clock.monotonicMs() - receiversSavedEveryMs;
     for (const [receiver, file] of this.#receivers) {
@@ -312,18 +303,11 @@ export class Mirror {
     this.#work();
   }
 
-  /** Calls the disk; nothing else does. */
   async #operate<T>(what: string, call: () => Promise<T>): Promise<Outcome<T>> {
-    const timer = this.#clock.after(slowMsMin, () => this.#isSlow(what));
     this.#isBusy = true;
-    try {
-      return { kind: 'done', value: await call() };
-    } catch (error) {
-      return { kind: 'failed', error };
-    } finally {
-      timer.cancel();
-      this.#isBusy = false;
-    }
+    const outcome = await this.#health.operate(what, call);
+    this.#isBusy = false;
+    return outcome;
   }
 
   #listing(found: (names: readonly string[]) => void = () => {}): Operation {
@@ -396,7 +380,7 @@ export class Mirror {
       call: () => this.#disk.sync(name),
       done: () => {
         file.isSynced = true;
-        if (this.#syncRound?.evidence === 'none') this.#syncRound.evidence = 'quick';
+        this.#health.synced();
       },
       // It is unknown which pages are on disk, and the kernel has marked all of them clean: they are written again.
       failed: () => Object.assign(file, { bytes: 0, frameCount: 0 }),
@@ -409,70 +393,28 @@ export class Mirror {
     return file.name;
   }
 
-  #endSyncRound({ evidence }: SyncRound): void {
-    this.#syncRound = undefined;
+  #endSyncing(): void {
+    this.#isSyncing = false;
     this.#unsynced?.timer.cancel();
     this.#unsynced = undefined;
-    // Not before a sync, or a disk that accepts writes and cannot sync them would change its state again and again.
-    const isProven = evidence === 'quick' || (evidence === 'none' && this.#state.kind === 'failing');
-    if (isProven && this.#failed.size === 0 && this.#state.kind !== 'ok') this.#recover();
-  }
-
-  /** It began `slowMsMin` ago. */
-  #isSlow(what: string): void {
-    if (this.#syncRound !== undefined) this.#syncRound.evidence = 'slow';
-    if (this.#state.kind !== 'ok') return;
-    const sinceMs = this.#clock.nowMs() - slowMsMin;
-    this.#become({ kind: 'slow', sinceMs }, this.#clock.monotonicMs() - slowMsMin);
-    this.#seldom.warn(
-      'slow',
-      `spool in '${this.#disk.path}': disk slow since ${isoTime(sinceMs)} (${what}); ` +
-        'sampling and sending go on, new reports are in memory only until it answers',
-    );
+    this.#health.endRound({ isWhole: this.#failed.size === 0 });
   }
 
   #fail(file: object, error: unknown): void {
-    this.#counters.spoolDiskErrors++;
+    this.#health.failed(error);
     this.#failed.add(file);
     if (this.#phase === 'closed') return;
-    this.#retry ??= this.#clock.after(retryMs, () => {
+    this.#retry ??= this.#clock.after(diskRetryMs, () => {
       this.#retry = undefined;
       this.#failed.clear();
       this.#sync();
     });
-    const reason = reasonOf(error);
-    if (this.#state.kind === 'failing') return;
-    const sinceMs = this.#state.kind === 'slow' ? this.#state.sinceMs : this.#clock.nowMs();
-    const monotonicMs = this.#state.kind === 'slow' ? this.#trouble.sinceMs : this.#clock.monotonicMs();
-    this.#become({ kind: 'failing', sinceMs, reason }, monotonicMs);
-    this.#log.warn(
-      `spool in '${this.#disk.path}': ${reason}: keeping reports in memory only, retrying every ${durationText(retryMs)}`,
-    );
-  }
-
-  #recover(): void {
-    const { sinceMs, unwrittenMax } = this.#trouble;
-    const forText = secondsText(this.#clock.monotonicMs() - sinceMs);
-    const kept = unwrittenMax === 0 ? 'no report was' : `up to ${plural(unwrittenMax, 'report')} were`;
-    this.#seldom.info(
-      `ok after ${this.#state.kind}`,
-      `spool in '${this.#disk.path}': disk ok after ${forText} of ${this.#state.kind === 'slow' ? 'slowness' : 'failures'}; ` +
-        `${kept} in memory only, all are on disk now`,
-    );
-    this.#become({ kind: 'ok' }, this.#clock.monotonicMs());
-  }
-
-  #become(state: DiskState, sinceMs: number): void {
-    this.#state = state;
-    this.#counters.spoolDiskState = state.kind;
-    this.#trouble = { sinceMs, unwrittenMax: this.unwrittenCount };
-    this.#wake();
   }
 
   #count(): void {
     const count = this.unwrittenCount;
     this.#counters.spoolUnwrittenReports = count;
-    this.#trouble.unwrittenMax = Math.max(this.#trouble.unwrittenMax, count);
+    this.#health.unwritten(count);
   }
 
   #progress(): Promise<void> {
@@ -560,13 +502,6 @@ interface Operation {
   readonly failed?: () => void;
 }
 
-type Outcome<T> = { readonly kind: 'done'; readonly value: T } | { readonly kind: 'failed'; readonly error: unknown };
-
-/** All that is written is being synced. `evidence`: what its syncs have shown the disk to be. */
-interface SyncRound {
-  evidence: 'none' | 'quick' | 'slow';
-}
-
 /** Undefined where the signal aborts first. */
 export function unless<T>(signal: AbortSignal, promise: Promise<T>): Promise<T | undefined> {
   return new Promise((resolve, reject) => {
@@ -584,8 +519,6 @@ const syncMarginMs = 1000;
 // If a restart does not know an acknowledgement, a few reports are sent again, which the server recognises: not worth
 // replacing a file, which takes as much CPU as two reports, and two syncs.
 const receiversSavedEveryMs = 300_000;
-const slowMsMin = 2000;
-const retryMs = 10_000;
 // Well below the 90 s that systemd gives a start.
 const loadMsMax = 20_000;
 const foreignNamesMax = 5;

@@ -1,0 +1,136 @@
+import type { Clock } from '../../runtime/clock.ts';
+import { type Log, onceAMinute, type SeldomLog } from '../../runtime/log.ts';
+import { durationText, isoTime, plural, reasonOf, secondsText } from '../../runtime/words.ts';
+
+/** How the disk is. `sinceMs` is by the wall clock. */
+export type DiskState =
+  | { readonly kind: 'ok' }
+  /** An operation has taken more than two seconds, and no round of syncs was quick since then. */
+  | { readonly kind: 'slow'; readonly sinceMs: number }
+  /** An operation has failed, and not everything has succeeded since then. */
+  | { readonly kind: 'failing'; readonly sinceMs: number; readonly reason: string };
+
+export type Outcome<T> =
+  | { readonly kind: 'done'; readonly value: T }
+  | { readonly kind: 'failed'; readonly error: unknown };
+
+export interface DiskHealthOptions {
+  /** For messages. */
+  readonly path: string;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly counters: { spoolDiskErrors: number; spoolDiskState: DiskState['kind'] };
+  /** Another state has begun. */
+  readonly onChanged: () => void;
+}
+
+/**
+ * Whether the disk of the spool is slow, failing or in order, by what its operations come to. A state is logged at its
+ * beginning and at its end.
+ *
+ *     ok ──▶ slow ──▶ failing
+ *      ◀──────┴──────────┘   a round of syncs in which nothing was slow and nothing failed
+ */
+export class DiskHealth {
+  readonly #options: DiskHealthOptions;
+  readonly #seldom: SeldomLog;
+  #state: DiskState = { kind: 'ok' };
+  /** When the disk was ok for the last time, on the monotonic clock, and the most reports in memory alone since then. */
+  #okUntilMs = 0;
+  #unwrittenMax = 0;
+  /** What the operations since the last round of syncs have shown. */
+  #evidence: 'none' | 'quick' | 'slow' = 'none';
+
+  constructor(options: DiskHealthOptions) {
+    this.#options = options;
+    this.#seldom = onceAMinute(options.log, options.clock);
+  }
+
+  get state(): DiskState {
+    return this.#state;
+  }
+
+  /** Calls the disk, and watches how long it takes. It never rejects. */
+  async operate<T>(what: string, call: () => Promise<T>): Promise<Outcome<T>> {
+    const timer = this.#options.clock.after(slowMsMin, () => this.#isSlow(what));
+    try {
+      return { kind: 'done', value: await call() };
+    } catch (error) {
+      return { kind: 'failed', error };
+    } finally {
+      timer.cancel();
+    }
+  }
+
+  failed(error: unknown): void {
+    const { clock, counters, log, path } = this.#options;
+    counters.spoolDiskErrors++;
+    if (this.#state.kind === 'failing') return;
+    const reason = reasonOf(error);
+    if (this.#state.kind === 'ok') this.#okUntilMs = clock.monotonicMs();
+    const sinceMs = this.#state.kind === 'ok' ? clock.nowMs() : this.#state.sinceMs;
+    this.#become({ kind: 'failing', sinceMs, reason });
+    log.warn(
+      `spool in '${path}': ${reason}: keeping reports in memory only, retrying every ${durationText(diskRetryMs)}`,
+    );
+  }
+
+  /** A file was synced. */
+  synced(): void {
+    if (this.#evidence === 'none') this.#evidence = 'quick';
+  }
+
+  /**
+   * All that could be synced is. `isWhole`: nothing waits for a retry. Without a sync nothing is proved: a disk that takes
+   * writes and cannot sync them would come and go in the log.
+   */
+  endRound({ isWhole }: { readonly isWhole: boolean }): void {
+    const evidence = this.#evidence;
+    this.#evidence = 'none';
+    if (this.#state.kind === 'ok' || !isWhole || evidence === 'slow') return;
+    if (evidence === 'quick' || this.#state.kind === 'failing') this.#recover(this.#state.kind);
+  }
+
+  /** How many reports are in memory alone at present. */
+  unwritten(count: number): void {
+    this.#unwrittenMax = Math.max(this.#unwrittenMax, count);
+  }
+
+  /** It began `slowMsMin` ago. */
+  #isSlow(what: string): void {
+    const { clock, path } = this.#options;
+    this.#evidence = 'slow';
+    if (this.#state.kind !== 'ok') return;
+    this.#okUntilMs = clock.monotonicMs() - slowMsMin;
+    const sinceMs = clock.nowMs() - slowMsMin;
+    this.#become({ kind: 'slow', sinceMs });
+    this.#seldom.warn(
+      'slow',
+      `spool in '${path}': disk slow since ${isoTime(sinceMs)} (${what}); ` +
+        'sampling and sending go on, new reports are in memory only until it answers',
+    );
+  }
+
+  #recover(from: 'slow' | 'failing'): void {
+    const { clock, path } = this.#options;
+    const lasted = secondsText(clock.monotonicMs() - this.#okUntilMs);
+    const kept = this.#unwrittenMax === 0 ? 'no report was' : `up to ${plural(this.#unwrittenMax, 'report')} were`;
+    this.#seldom.info(
+      `ok after ${from}`,
+      `spool in '${path}': disk ok after ${lasted} of ${from === 'slow' ? 'slowness' : 'failures'}; ` +
+        `${kept} in memory only, all are on disk now`,
+    );
+    this.#become({ kind: 'ok' });
+  }
+
+  #become(state: DiskState): void {
+    if (this.#state.kind === 'ok') this.#unwrittenMax = 0;
+    this.#state = state;
+    this.#options.counters.spoolDiskState = state.kind;
+    this.#options.onChanged();
+  }
+}
+
+/** What has failed is tried again after this. */
+export const diskRetryMs = 10_000;
+const slowMsMin = 2000;
