@@ -173,7 +173,8 @@ export class Agent {
     const timeMs = this.#times.stamp();
     const recording = await this.#sampler.sample();
     this.#series = recording.schema.seriesCount;
-    this.#logDrops(this.spool.append(recording, timeMs));
+    const isSent = this.#link.state.kind === 'connected';
+    this.#logDrops(this.spool.append(recording, timeMs, { isSent }));
     this.#link.appended();
     this.#lastTickAtMs = this.#parts.clock.monotonicMs();
   }

@@ -49,8 +49,8 @@ test('what ten minutes at 5 s cost: timers, calls of the disk, writes to the ser
     timersFired: 2 * reports,
     // A ping goes along with every other report.
     ...{ writesToServer: reports, pings: reports / 2 },
-    // The acknowledgement is saved every five minutes.
-    ...{ write: reports, sync: reports / 2, replace: 2, list: 0, read: 0, truncate: 0, remove: 0 },
+    // Two reports are written and synced together; the acknowledgement is saved every five minutes.
+    ...{ write: reports / 2, sync: reports / 2, replace: 2, list: 0, read: 0, truncate: 0, remove: 0 },
   });
   // Those two; one for each call of the disk; and of every two reports one to sync the first and two of the keep-alive.
   assert.ok(timersSet! <= 5 * reports + 2, `${timersSet} timers for ${reports} reports`);

@@ -71,7 +71,8 @@ export interface LoadedReceivers {
  *     receivers with a new offset ▶ removing what is gone ▶ frames not written ▶ every 10 s: syncing, receivers that changed
  *
  * A disk that stalls costs no memory, because the spool holds what is to be written. A process that is killed loses
- * what was not written, on a healthy disk at most the report of that moment. A power cut loses what was not synced.
+ * what was not written: on a healthy disk the report of that moment, or, if reports are sent at once and so are not urgent,
+ * up to 10 s of them. A power cut loses what was not synced.
  */
 export class Mirror {
   readonly #disk: SpoolDisk;
@@ -91,8 +92,8 @@ export class Mirror {
   #isBusy = false;
   /** Undefined until the folder was listed: a number might be taken. */
   #nextNumber: number | undefined;
-  /** All that is written is being synced. */
-  #isSyncing = false;
+  /** How far the disk has to catch up with memory. */
+  #goal: 'nothing' | 'written' | 'synced' = 'nothing';
   /** When the oldest change that is not synced was made, and the timer that syncs it if no report comes in time. */
   #unsynced: { readonly sinceMs: number; readonly timer: Timer } | undefined;
   #appendedAtMs: number;
@@ -155,7 +156,7 @@ export class Mirror {
       timer.cancel();
       if (this.#phase === 'loading') this.#phase = 'running';
       this.#changed();
-      this.#work();
+      this.#catchUp('written');
     }
   }
 
@@ -202,19 +203,19 @@ export class Mirror {
   /**
    * A report was appended. It is synced at once if the next one, expected after the same interval, would be too late:
    * so a sync seldom needs a timer, which would wake the process once more.
+   * `isUrgent`: until then it is at least written, which wakes the process too.
    */
-  appended(): void {
+  appended({ isUrgent }: { readonly isUrgent: boolean }): void {
     const nowMs = this.#clock.monotonicMs();
     const nextMs = 2 * nowMs - this.#appendedAtMs;
     this.#appendedAtMs = nowMs;
     const { sinceMs } = this.#changed(nowMs);
-    if (nextMs + syncMarginMs >= sinceMs + syncEveryMs) this.#sync();
-    else this.#work();
+    if (nextMs + syncMarginMs >= sinceMs + syncEveryMs) this.#catchUp('synced');
+    else if (isUrgent) this.#catchUp('written');
   }
 
-  /** A new offset is written at once, an acknowledgement with one of the next syncs. */
+  /** A new offset is written at once, an acknowledgement with the sync of a later report. */
   receiverChanged(): void {
-    this.#changed();
     this.#work();
   }
 
@@ -232,7 +233,7 @@ export class Mirror {
   async close(msMax: number): Promise<MirrorClosed> {
     this.#failed.clear();
     for (const file of this.#receivers.values()) file.savedAtMs = Number.NEGATIVE_INFINITY;
-    this.#sync();
+    this.#catchUp('synced');
     const late = new AbortController();
     const timer = this.#clock.after(msMax, () => late.abort());
     while (this.#isBusy && !late.signal.aborted) await unless(late.signal, this.#progress());
@@ -248,13 +249,13 @@ export class Mirror {
     this.#count();
     this.#unsynced ??= {
       sinceMs: nowMs,
-      timer: this.#clock.after(syncEveryMs, () => this.#sync()),
+      timer: this.#clock.after(syncEveryMs, () => this.#catchUp('synced')),
     };
     return this.#unsynced;
   }
 
-  #sync(): void {
-    this.#isSyncing = true;
+  #catchUp(goal: 'written' | 'synced'): void {
+    if (this.#goal !== 'synced') this.#goal = goal;
     this.#work();
   }
 
@@ -263,7 +264,7 @@ export class Mirror {
     if (this.#isBusy || this.#phase !== 'running') return;
     const next = this.#next();
     if (next !== undefined) void this.#run(next);
-    else if (this.#isSyncing) this.#endSyncing();
+    else this.#reachGoal();
   }
 
   /** What is to be done next, in the order in which it matters. */
@@ -275,12 +276,13 @@ export class Mirror {
     }
     // Before writing: it makes room.
     for (const file of this.#gone) if (isReady(file)) return this.#removing(file);
+    if (this.#goal === 'nothing') return undefined;
     for (const [segment, file] of this.#segments) {
       if (!isReady(file)) continue;
       if (file.isTorn) return this.#cutting(file);
       if (file.frameCount < segment.frameCount) return this.#writing(segment, file);
     }
-    if (!this.#isSyncing) return undefined;
+    if (this.#goal === 'written') return undefined;
     for (const file of this.#segments.values()) if (!file.isSynced && isReady(file)) return this.#syncing(file);
     const savedBeforeMs = this.#clock.monotonicMs() - receiversSavedEveryMs;
     for (const [receiver, file] of this.#receivers) {
@@ -393,8 +395,10 @@ export class Mirror {
     return file.name;
   }
 
-  #endSyncing(): void {
-    this.#isSyncing = false;
+  #reachGoal(): void {
+    const goal = this.#goal;
+    this.#goal = 'nothing';
+    if (goal !== 'synced') return;
     this.#unsynced?.timer.cancel();
     this.#unsynced = undefined;
     this.#health.endRound({ isWhole: this.#failed.size === 0 });
@@ -407,7 +411,7 @@ export class Mirror {
     this.#retry ??= this.#clock.after(diskRetryMs, () => {
       this.#retry = undefined;
       this.#failed.clear();
-      this.#sync();
+      this.#catchUp('synced');
     });
   }
 
