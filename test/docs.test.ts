@@ -92,6 +92,7 @@ const gauges = {
   windowBytes: 0,
   windowBytesMax: 0,
   windowReports: 0,
+  drops: [],
 };
 
 test('files that are linked', () => {

@@ -146,11 +146,17 @@ export class ServerMetrics implements WebMetrics {
     const windowBytes = gauge('window_bytes', 'Memory of the windows. At --memory-max the oldest reports are evicted.');
     const windowBytesMax = gauge('window_max_bytes', 'The option --memory-max.');
     const windowReports = gauge('window_reports', 'Reports in all windows.');
+    const dropped = counter(
+      'agent_reports_dropped_total',
+      'Reports of an agent that were refused (too_old, not_newer), or evicted before every known scraper had them (age, memory). The log has the remedy.',
+      'agent',
+      'reason',
+    );
     gauge('build_info', 'Version of the server and of its Node.js, as labels; always 1.', 'version', 'nodejs').set(
       { version: options.version, nodejs: process.versions.node },
       1,
     );
-    // One gauge's collect serves all five: prom-client calls it once a scrape.
+    // One gauge's collect serves all six: prom-client calls it once a scrape.
     Object.assign(agents, {
       collect: () => {
         const now = options.gauges();
@@ -160,6 +166,9 @@ export class ServerMetrics implements WebMetrics {
         windowBytes.set(now.windowBytes);
         windowBytesMax.set(now.windowBytesMax);
         windowReports.set(now.windowReports);
+        // They are counted where they are dropped, for as long as the agent is known.
+        dropped.reset();
+        for (const { agent, reason, count } of now.drops) dropped.inc({ agent, reason }, count);
       },
     });
     for (const outcome of outcomes) this.#reports.inc({ outcome }, 0);
@@ -295,6 +304,8 @@ export interface ServerGauges {
   readonly windowBytes: number;
   readonly windowBytesMax: number;
   readonly windowReports: number;
+  /** Of agents of which reports were dropped. */
+  readonly drops: readonly { readonly agent: string; readonly reason: string; readonly count: number }[];
 }
 
 export { Registry } from 'prom-client';

@@ -175,6 +175,9 @@ export function serverGauges(sources: StatusSources): ServerGauges {
     windowBytes,
     windowBytesMax,
     windowReports,
+    drops: [...sources.delivery.store.agents.values()].flatMap(({ id, drops }) =>
+      drops.all.map(({ reason, count }) => ({ agent: id, reason, count })),
+    ),
   };
 }
 

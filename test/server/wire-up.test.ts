@@ -97,6 +97,8 @@ test('a report that leaves the window before its scraper has fetched it is logge
         'older than --window 30m; raise --window or scrape more often',
     ],
   );
+  const dropped = /^sysmon_server_agent_reports_dropped_total\{agent="web-1",reason="age"\} 1$/m;
+  for (let scrape = 0; scrape < 2; scrape++) assert.match(await server.metrics.text([]), dropped);
   await server.stop();
 });
 
