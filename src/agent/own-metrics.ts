@@ -136,8 +136,8 @@ const reportsDropped = counter(
 const diskStates = ['ok', 'slow', 'failing'] as const;
 const spoolDiskState = gauge(
   'sysmon_agent_spool_disk_state',
-  'How the disk of the spool is: 1 for its state, 0 for the others. slow: it does not answer in time; failing: it is ' +
-    'full or broken. Sampling and sending go on, and new reports are in memory only.',
+  'State of the disk of the spool: 1 for the present state, 0 for the others. slow: it does not answer in time; failing: ' +
+    'it is full or broken. Sampling and sending go on, and new reports are in memory only.',
   { labels: ['state'] },
 );
 
@@ -234,7 +234,7 @@ const rows: readonly { readonly family: SampledFamily; readonly field: NumberFie
     field: 'serverClockSteps',
     family: counter(
       'sysmon_agent_server_clock_steps_total',
-      "Times that the server's clock was found more than 2 s from where it had been. What is not acknowledged is sent with times by the new one.",
+      "Times that the server's clock was set by more than 2 s. Unacknowledged reports are then sent with corrected timestamps.",
     ),
   },
   {
