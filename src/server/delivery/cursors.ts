@@ -286,10 +286,18 @@ export class Cursors {
     cursor.isKnown = cursors.some(({ isKnown }) => isKnown);
     cursor.origin = { kind: 'beside', sinceRequest: request };
     if (cursors.length >= cursorsMax) {
-      // Not one that is open while there are others: two that take each other's cursor would never get on.
+      // First those that have not shown that they are needed, but for the last one at work: two that take each other's
+      // cursor would never get on.
+      const unproven = cursors.filter(({ origin }) => origin.kind === 'beside');
+      const lastAtMs = Math.max(...unproven.map(({ seenAtMs }) => seenAtMs));
       const ended = cursors.filter((each) => !this.#isOpen(scraper, each.connection));
-      const dispensable = ended.length > 0 ? ended : cursors.filter(({ origin }) => origin.kind === 'beside');
-      if (dispensable.length === 0) return undefined;
+      const dispensable = [
+        unproven.filter((each) => ended.includes(each)),
+        unproven.filter(({ seenAtMs }) => seenAtMs < lastAtMs),
+        ended,
+        unproven,
+      ].find(({ length }) => length > 0);
+      if (dispensable === undefined) return undefined;
       const oldest = dispensable.reduce((a, b) => (b.seenAtMs < a.seenAtMs ? b : a));
       cursors.splice(cursors.indexOf(oldest), 1);
     }

@@ -758,6 +758,23 @@ const action = fc.record({
   ),
 });
 
+type Action = typeof action extends fc.Arbitrary<infer T> ? T : never;
+
+const steps = (...each: readonly (readonly [Action['what'], prometheus: number, dtMs?: number])[]): Action[] =>
+  each.map(([what, prometheus, dtMs = 0]) => ({ dtMs, agent: agents[0]!, prometheus, reportsMax: 1, what }));
+
+// Both found by the test below: a cursor made room whose Prometheus dialled again.
+const roomMade: Action[][] = [
+  [
+    ...steps(['restart', 0], ['scrape', 2], ['scrape', 3], ['abort', 2], ['read, then close', 2, 1000]),
+    ...steps(['scrape', 2], ['scrape', 2], ['scrape', 0], ['scrape', 0], ['abort', 3], ['scrape', 0], ['scrape', 0]),
+  ],
+  [
+    ...steps(['abort', 2], ['scrape', 2], ['never arrives', 2], ['abort', 3], ['scrape', 2], ['abort', 3]),
+    ...steps(['scrape', 0], ['scrape', 0], ['scrape', 0]),
+  ],
+];
+
 test('every report is given to every scraper, or counted', () => {
   let conflicts = 0;
   let assumptions = 0;
@@ -827,7 +844,7 @@ test('every report is given to every scraper, or counted', () => {
           }
         }
       }),
-      { numRuns: 200 },
+      { numRuns: 200, examples: roomMade.map((history): [Action[]] => [history]) },
     )
     .then(() => {
       assert.ok(conflicts > 0, 'no history with a conflict');
