@@ -136,7 +136,15 @@ function passedByMs({ agent, atMs, serverMs }: SampledReport): number {
   return mostMs - (serverMs ?? 0);
 }
 
-const isPassed = (report: SampledReport): boolean => passedByMs(report) >= 0;
+/** Whether it was passed by one that was never right, by whatever the server's clock has shown. */
+function isPassedByWrong(world: World, { agent, atMs, serverMs }: SampledReport): boolean {
+  return agent.reports.some(
+    (other) =>
+      other.atMs < atMs &&
+      (isTimeWrong(world, other) || !agent.hasOffset(other.epoch)) &&
+      timesOf(other).some((time) => time.serverMs >= (serverMs ?? 0)),
+  );
+}
 
 /** So little that no clock was set. */
 function isPassedByLittle(report: SampledReport): boolean {
@@ -195,7 +203,7 @@ function explain(
   if (serverMs === undefined) return isTight(agent) && agent.droppedReports > 0 ? 'a small spool' : undefined;
   if (isPassedByLittle(report)) return smallCorrection;
   const isStored = outcome === 'stored';
-  if (!isStored && (refusedAs === 'not_newer' ? isPassed(report) : isTimeWrong(world, report))) {
+  if (!isStored && (refusedAs === 'not_newer' ? isPassedByWrong(world, report) : isTimeWrong(world, report))) {
     return `a time that the server refuses as ${refusedAs}`;
   }
   if (server.plan.windowMs < windowMsUsual) return 'a small window';
@@ -217,7 +225,7 @@ function explain(
   if (server.assumptions > 0 && lostAnswers >= givenBeforeAssumed) return 'answers that were lost again and again';
   if (report.lostWith !== undefined) return report.lostWith;
   // Also one that this Prometheus had after it: it refuses what is older, or is never given it.
-  if (isPassed(report)) return "an agent's times that go back";
+  if (isPassedByWrong(world, report)) return "an agent's times that go back";
   if (isTight(agent) && agent.droppedReports > 0 && world.serverEnds.some((ms) => ms > atMs)) return 'a small spool';
   return undefined;
 }
