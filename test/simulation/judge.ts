@@ -197,8 +197,7 @@ function explain(
   const { server } = world;
   if (report.lostWith !== undefined && outcome !== 'stored') return report.lostWith;
   if (isBeforeFirst(world, cursor, report)) return beforeFirstScrape;
-  if (wentToNamesake(world, cursor, report))
-    return 'an answer to another of the same name, before both were seen at work';
+  if (wentToNamesake(cursor, report)) return 'an answer to another of the same name and address';
   if (agent.gaveUp(report)) return failedThreeTimes;
   if (serverMs === undefined) return isTight(agent) && agent.droppedReports > 0 ? 'a small spool' : undefined;
   if (isPassedByLittle(report)) return smallCorrection;
@@ -248,13 +247,9 @@ function isBeforeFirst(world: World, cursor: CursorHistory, { atMs, serverMs }: 
   return atMs <= cursor.knownMs && (isClockSet || world.serverEnds.some((ms) => ms > atMs));
 }
 
-/** While one of two under one name is away, the other takes its place, unless both have been seen at work. */
-function wentToNamesake(
-  { server }: World,
-  { scraper, answers }: CursorHistory,
-  { agent, atMs, serverMs }: SampledReport,
-): boolean {
-  if (serverMs === undefined || atMs > server.sharedSinceMs) return false;
+/** Which of two under one name and one address comes over a new connection, nobody can tell. */
+function wentToNamesake({ scraper, answers }: CursorHistory, { agent, serverMs }: SampledReport): boolean {
+  if (serverMs === undefined) return false;
   return answers.some(({ from, storedMs, given }) => {
     const [afterMs, untilMs] = given.get(agent.plan.name) ?? [0, 0];
     return from !== scraper.plan.name && storedMs !== undefined && afterMs < serverMs && serverMs <= untilMs;

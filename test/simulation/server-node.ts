@@ -79,8 +79,6 @@ export class ServerNode {
   bugsMet = 0;
   /** How often something was given twice, never confirmed, and counted as read. */
   assumptions = 0;
-  /** When two of one name were first seen at work. */
-  sharedSinceMs = Number.POSITIVE_INFINITY;
   readonly #world: World;
   /** The last request over each connection, and the answer to it once that is opened. */
   readonly #asked = new WeakMap<ScrapeConnection, Asked>();
@@ -238,7 +236,6 @@ export class ServerNode {
     });
     spy(metrics, 'conflict', (_, name) => {
       this.conflicts++;
-      this.sharedSinceMs = Math.min(this.sharedSinceMs, world.timeline.nowMs);
       world.trace(`${process.name}: two scrape as '${name}'`);
     });
     runEvery(process.clock, 10_000, () => this.#checkBounds(run));
