@@ -87,7 +87,7 @@ export class DiskHealth {
   endRound({ isWhole }: { readonly isWhole: boolean }): void {
     const evidence = this.#evidence;
     this.#evidence = 'none';
-    if (this.#state.kind === 'ok' || !isWhole || evidence === 'slow') return;
+    if (this.#state.kind === 'ok' || !isWhole) return;
     if (evidence === 'quick' || this.#state.kind === 'failing') this.#recover(this.#state.kind);
   }
 
