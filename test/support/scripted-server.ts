@@ -20,6 +20,8 @@ export class ScriptedServer {
   isAway = false;
   /** Takes the connection and then neither reads nor says anything. */
   isMute = false;
+  /** Reads, and answers no ping. */
+  isSilent = false;
   /** One way, for bytes in either direction. */
   latencyMs = 0;
   /** Its clock against that of the agent's host. */
@@ -88,6 +90,7 @@ export class ScriptedServer {
     } else if (message.kind === 'ping') {
       this.pings++;
       this.onPing?.();
+      if (this.isSilent) return;
       connection.send({ kind: 'pong', nonce: message.nonce, nowMs });
     }
   }

@@ -270,6 +270,15 @@ test('at 5 s it is woken for a report alone: pings go with every other one, and 
   }
 });
 
+test('one ping is asked of a server that says nothing, though reports go on', async () => {
+  const agent = new Agent().start();
+  await agent.live(60_000);
+  const { pings } = agent.server;
+  agent.server.isSilent = true;
+  while (!agent.server.connections[0]!.isClosed) await agent.live(5000);
+  assert.equal(agent.server.pings - pings, 1);
+});
+
 test('permanent refusals: said with the reason and tried again once a minute; others with backoff', async (t) => {
   for (const code of ['version', 'name-taken', 'revoked', 'busy']) {
     await t.test(code, async () => {
