@@ -1,4 +1,4 @@
-import type { Clock } from '../../runtime/clock.ts';
+import type { Clock, Timer } from '../../runtime/clock.ts';
 import { type Log, onceAMinute, type SeldomLog } from '../../runtime/log.ts';
 import { durationText, isoTime, plural, reasonOf, secondsText } from '../../runtime/words.ts';
 
@@ -38,6 +38,7 @@ export class DiskHealth {
   /** When the disk was ok for the last time, on the monotonic clock, and the most reports in memory alone since then. */
   #okUntilMs = 0;
   #unwrittenMax = 0;
+  #underWay: UnderWay | undefined;
   /** What the operations since the last round of syncs have shown. */
   #evidence: 'none' | 'quick' | 'slow' = 'none';
 
@@ -47,19 +48,42 @@ export class DiskHealth {
   }
 
   get state(): DiskState {
+    this.look();
     return this.#state;
   }
 
-  /** Calls the disk, and watches how long it takes. It never rejects. */
-  async operate<T>(what: string, call: () => Promise<T>): Promise<Outcome<T>> {
-    const timer = this.#options.clock.after(slowMsMin, () => this.#isSlow(what));
+  /**
+   * Calls the disk, and watches how long it takes. It never rejects. One call at a time.
+   * `isRoutine`: it is called with the reports. A timer costs as much CPU as such a call, so `look` watches it instead.
+   */
+  async operate<T>(what: string, call: () => Promise<T>, { isRoutine = false } = {}): Promise<Outcome<T>> {
+    const { clock } = this.#options;
+    const underWay: UnderWay = { what, sinceMs: clock.monotonicMs(), isSlow: false };
+    this.#underWay = underWay;
+    const timer = isRoutine ? undefined : this.lookLater();
     try {
       return { kind: 'done', value: await call() };
     } catch (error) {
       return { kind: 'failed', error };
     } finally {
-      timer.cancel();
+      timer?.cancel();
+      this.look();
+      this.#underWay = undefined;
     }
+  }
+
+  /** Looks whether the call under way is slow by now. */
+  look(): void {
+    const underWay = this.#underWay;
+    if (underWay === undefined || underWay.isSlow) return;
+    if (this.#options.clock.monotonicMs() - underWay.sinceMs < slowMsMin - timerEarlyMsMax) return;
+    underWay.isSlow = true;
+    this.#isSlow(underWay);
+  }
+
+  /** Looks when a call that begins now, or has begun, is slow. */
+  lookLater(): Timer {
+    return this.#options.clock.after(slowMsMin, () => this.look());
   }
 
   failed(error: unknown): void {
@@ -96,13 +120,12 @@ export class DiskHealth {
     this.#unwrittenMax = Math.max(this.#unwrittenMax, count);
   }
 
-  /** It began `slowMsMin` ago. */
-  #isSlow(what: string): void {
+  #isSlow({ what, sinceMs: monotonicMs }: UnderWay): void {
     const { clock, path } = this.#options;
     this.#evidence = 'slow';
     if (this.#state.kind !== 'ok') return;
-    this.#okUntilMs = clock.monotonicMs() - slowMsMin;
-    const sinceMs = clock.nowMs() - slowMsMin;
+    this.#okUntilMs = monotonicMs;
+    const sinceMs = Math.round(clock.nowMs() - (clock.monotonicMs() - monotonicMs));
     this.#become({ kind: 'slow', sinceMs });
     this.#seldom.warn(
       'slow',
@@ -134,3 +157,13 @@ export class DiskHealth {
 /** What has failed is tried again after this. */
 export const diskRetryMs = 10_000;
 const slowMsMin = 2000;
+// Timers count whole milliseconds, and may be a little early.
+const timerEarlyMsMax = 5;
+
+interface UnderWay {
+  readonly what: string;
+  /** On the monotonic clock. */
+  readonly sinceMs: number;
+  /** It is known to be slow. */
+  isSlow: boolean;
+}

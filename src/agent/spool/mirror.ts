@@ -225,7 +225,9 @@ export class Mirror {
       const file = this.#receivers.get(receiver);
       if (file === undefined || file.offsetChangeCount === receiver.offsetChangeCount) return;
       if (this.state.kind !== 'ok' || this.#phase === 'closed') return;
+      const timer = this.#health.lookLater();
       await this.#progress();
+      timer.cancel();
     }
   }
 
@@ -246,12 +248,15 @@ export class Mirror {
 
   /** There is something to be written and synced. */
   #changed(nowMs = this.#clock.monotonicMs()): { readonly sinceMs: number } {
+    this.#health.look();
     this.#count();
-    this.#unsynced ??= {
-      sinceMs: nowMs,
-      timer: this.#clock.after(syncEveryMs, () => this.#catchUp('synced')),
-    };
+    this.#unsynced ??= { sinceMs: nowMs, timer: this.#clock.after(syncEveryMs, () => this.#syncDue()) };
     return this.#unsynced;
+  }
+
+  #syncDue(): void {
+    this.#health.look();
+    this.#catchUp('synced');
   }
 
   #catchUp(goal: 'written' | 'synced'): void {
@@ -292,8 +297,8 @@ export class Mirror {
     return undefined;
   }
 
-  async #run({ file, what, call, done, failed }: Operation): Promise<void> {
-    const outcome = await this.#operate(what, call);
+  async #run({ file, what, isRoutine, call, done, failed }: Operation): Promise<void> {
+    const outcome = await this.#operate(what, call, { isRoutine });
     if (outcome.kind === 'done') {
       done();
     } else {
@@ -305,9 +310,9 @@ export class Mirror {
     this.#work();
   }
 
-  async #operate<T>(what: string, call: () => Promise<T>): Promise<Outcome<T>> {
+  async #operate<T>(what: string, call: () => Promise<T>, { isRoutine = false } = {}): Promise<Outcome<T>> {
     this.#isBusy = true;
-    const outcome = await this.#health.operate(what, call);
+    const outcome = await this.#health.operate(what, call, { isRoutine });
     this.#isBusy = false;
     return outcome;
   }
@@ -368,6 +373,7 @@ export class Mirror {
     return {
       file,
       what: `writing '${name}'`,
+      isRoutine: true,
       call: () => this.#disk.write(name, file.bytes, bytes),
       // Only now: what has failed is written again, in the same place.
       done: () => Object.assign(file, { bytes: file.bytes + bytes.length, frameCount: to, isSynced: false }),
@@ -379,6 +385,7 @@ export class Mirror {
     return {
       file,
       what: `fdatasync of '${name}'`,
+      isRoutine: true,
       call: () => this.#disk.sync(name),
       done: () => {
         file.isSynced = true;
@@ -501,6 +508,8 @@ interface Operation {
   readonly file: object;
   /** For the log. */
   readonly what: string;
+  /** It is done with the reports. */
+  readonly isRoutine?: true;
   readonly call: () => Promise<void>;
   readonly done: () => void;
   readonly failed?: () => void;
