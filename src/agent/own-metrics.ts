@@ -190,8 +190,7 @@ const rows: readonly { readonly family: SampledFamily; readonly field: NumberFie
     field: 'spoolUnwrittenReports',
     family: gauge(
       'sysmon_agent_spool_unwritten_reports',
-      'Reports that the disk of the spool does not hold yet: those of up to 10 s where it is in order. They would be lost ' +
-        'with the agent, unless the server has received them.',
+      'Reports that the disk of the spool does not hold yet. They would be lost with the agent.',
     ),
   },
   {

@@ -173,8 +173,7 @@ export class Agent {
     const timeMs = this.#times.stamp();
     const recording = await this.#sampler.sample();
     this.#series = recording.schema.seriesCount;
-    const isSent = this.#link.state.kind === 'connected';
-    this.#logDrops(this.spool.append(recording, timeMs, { isSent }));
+    this.#logDrops(this.spool.append(recording, timeMs));
     this.#link.appended();
     this.#lastTickAtMs = this.#parts.clock.monotonicMs();
   }

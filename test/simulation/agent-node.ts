@@ -176,8 +176,8 @@ export class AgentNode {
     const names = this.#names;
     const { spool } = agent;
     const append = spool.append.bind(spool);
-    spool.append = (recording, timeMs, options) => {
-      const drops = append(recording, timeMs, options);
+    spool.append = (recording, timeMs) => {
+      const drops = append(recording, timeMs);
       this.#sampled(spool, instant);
       return drops;
     };
@@ -351,7 +351,7 @@ function givenUpBy(agent: Agent): (readonly [firstMs: number, lastMs: number])[]
 const droppedBy = ({ counters }: Agent): number =>
   Object.values(counters.reportsDropped).reduce((sum, reports) => sum + reports, 0);
 
-/** What an agent may lose within the bounds: what was made in the 10 s between two syncs, and was not sent either. */
+/** What an agent may lose within the bounds: what was made in the 10 s between two syncs, or in the moment of its end. */
 export const agentLosses: readonly [string, string] = [
   'a power cut before it was synced',
   'the end of an agent before it was written',

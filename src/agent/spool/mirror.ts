@@ -71,8 +71,7 @@ export interface LoadedReceivers {
  *     receivers with a new offset ▶ removing what is gone ▶ frames not written ▶ every 10 s: syncing, receivers that changed
  *
  * A disk that stalls costs no memory, because the spool holds what is to be written. A process that is killed loses
- * what was not written: on a healthy disk the report of that moment, or, if reports are sent at once and so are not urgent,
- * up to 10 s of them. A power cut loses what was not synced.
+ * what was not written, on a healthy disk at most the report of that moment. A power cut loses what was not synced.
  */
 export class Mirror {
   readonly #disk: SpoolDisk;
@@ -203,15 +202,15 @@ export class Mirror {
   /**
    * A report was appended. It is synced at once if the next one, expected after the same interval, would be too late:
    * so a sync seldom needs a timer, which would wake the process once more.
-   * `isUrgent`: until then it is at least written, which wakes the process too.
+   * Until then it is at least written: an agent and a server that are killed together lose nothing.
    */
-  appended({ isUrgent }: { readonly isUrgent: boolean }): void {
+  appended(): void {
     const nowMs = this.#clock.monotonicMs();
     const nextMs = 2 * nowMs - this.#appendedAtMs;
     this.#appendedAtMs = nowMs;
     const { sinceMs } = this.#changed(nowMs);
     if (nextMs + syncMarginMs >= sinceMs + syncEveryMs) this.#catchUp('synced');
-    else if (isUrgent) this.#catchUp('written');
+    else this.#catchUp('written');
   }
 
   /** A new offset is written at once, an acknowledgement with the sync of a later report. */

@@ -183,9 +183,8 @@ export class Spool {
   /**
    * Appends a report of the running epoch. Its time is moved forward if it is not later than the one before. Returns
    * what had to be dropped for it, usually nothing.
-   * `isSent`: it is sent at once, so the disk may have it some seconds later.
    */
-  append(recording: Recording, timeMs: number, { isSent = false } = {}): readonly Drop[] {
+  append(recording: Recording, timeMs: number): readonly Drop[] {
     const epoch = this.#epoch;
     if (epoch === undefined) throw new Error('spool: append before begin');
     const nowMs = this.#clock.monotonicMs();
@@ -202,7 +201,7 @@ export class Spool {
     this.#counters.reportsSampled++;
     const drops = this.#dropBeyondBounds();
     this.#count();
-    this.#mirror?.appended({ isUrgent: !isSent });
+    this.#mirror?.appended();
     return drops;
   }
 

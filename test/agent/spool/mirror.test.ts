@@ -6,7 +6,6 @@ import type { DiskState } from '../../../src/agent/spool/disk-health.ts';
 import { Mirror, type MirrorClosed } from '../../../src/agent/spool/mirror.ts';
 import type { Receiver as SpoolReceiver } from '../../../src/agent/spool/receiver.ts';
 import type { SpoolEpoch } from '../../../src/agent/spool/segment.ts';
-import { parseSegment } from '../../../src/agent/spool/segment-format.ts';
 import { type Drop, Spool } from '../../../src/agent/spool/spool.ts';
 import { MemoryDisk } from '../../support/memory-disk.ts';
 import { MemoryLog } from '../../support/memory-log.ts';
@@ -149,27 +148,6 @@ test('a power cut costs what was made since the last sync, at most 10 s; a torn 
     assert.equal(next.counters.spoolDiskErrors, keptBytes === 0 || keptBytes === 1000 ? 0 : 1);
     assert.equal(next.log.lines.length, next.counters.spoolDiskErrors);
   }
-});
-
-test('what is sent at once is written with the next sync, or with a report that is not', async () => {
-  const disk = new MemoryDisk();
-  const agent = await (await Agent.start(disk)).begin(1);
-  const append = async (isSent: boolean) => {
-    agent.spool.append(agent.maker.make([]), agent.clock.nowMs(), { isSent });
-    await settle();
-    return disk.names.includes(firstFile) ? parsedReports(disk.bytesOf(firstFile)) : 0;
-  };
-  assert.equal(await append(true), 0);
-  await agent.clock.advance(1 * second);
-  assert.equal(await append(true), 0);
-  assert.equal(agent.counters.spoolUnwrittenReports, 2);
-  assert.equal(await append(false), 3);
-  await agent.acknowledge(1, 1);
-  assert.equal(await append(true), 3, 'nor by an acknowledgement');
-  await agent.clock.advance(10 * second);
-  assert.equal(parsedReports(disk.bytesOf(firstFile)), 4);
-  disk.cutPower();
-  assert.equal((await agent.next()).delivered().length, 4);
 });
 
 test('what a killed process had not synced, the next one does', async () => {
@@ -787,12 +765,6 @@ test('what is dropped because the spool is full goes from the disk too', async (
   assert.ok(agent.counters.reportsDropped.full > 0);
   assert.ok(disk.bytes <= 1024 * 1024 * 1.05, `${disk.bytes}`);
 });
-
-function parsedReports(file: Buffer): number {
-  const parsed = parseSegment(file);
-  assert.ok(parsed !== 'foreign' && parsed.contents !== undefined);
-  return parsed.contents.frames.filter(({ seq }) => seq > 0).length;
-}
 
 function recordEnds(file: Buffer): Set<number> {
   const ends = new Set<number>();
