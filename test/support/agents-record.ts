@@ -228,9 +228,18 @@ function made<K, V>(map: Pick<Map<K, V>, 'get'> & { set(key: K, value: V): unkno
   return value;
 }
 
-/** Throws unless each series has exactly these samples, at these times, with these values. */
-export function assertSameSamples(actual: Samples, expected: Samples, where: string): void {
+/**
+ * Throws unless each series has exactly these samples, at these times, with these values. A sample for which `mayLack` is
+ * true may be missing. Returns how many of those are.
+ */
+export function assertSameSamples(
+  actual: Samples,
+  expected: Samples,
+  where: string,
+  mayLack: (timeMs: number) => boolean = () => false,
+): number {
   const problems: string[] = [];
+  let excused = 0;
   let missing = 0;
   let wrong = 0;
   let extra = 0;
@@ -238,7 +247,8 @@ export function assertSameSamples(actual: Samples, expected: Samples, where: str
     const got = actual.get(series);
     for (const [timeMs, value] of points) {
       const found = got?.get(timeMs);
-      if (found === undefined) {
+      if (found === undefined && mayLack(timeMs)) excused++;
+      else if (found === undefined) {
         missing++;
         problems.push(`missing: ${series} at ${new Date(timeMs).toISOString()}`);
       } else if (found !== value && !(Number.isNaN(found) && Number.isNaN(value))) {
@@ -256,6 +266,7 @@ export function assertSameSamples(actual: Samples, expected: Samples, where: str
   }
   const head = `${where}: of ${sampleCount(expected)} samples ${missing} missing, ${wrong} wrong, ${extra} of no agent`;
   assert.ok(problems.length === 0, `${head}\n${problems.slice(0, 20).join('\n')}`);
+  return excused;
 }
 
 export function sampleCount(samples: Samples): number {
