@@ -52,14 +52,14 @@ async function follow(
       await delay(1000);
       await scraper.scrape();
     }
-    const added = [...scraper.samples].filter(([timeMs]) => !before.has(timeMs));
+    const added = [...scraper.samples].filter(([value]) => !before.has(value));
     assert.ok(added.length >= 4, `phase ${index}: ${added.length} new samples`);
-    const [newestMs] = added.at(-1)!;
+    const [, newestMs] = added.at(-1)!;
     const aheadMs = newestMs - (Date.now() + offsetMs);
     assert.ok(Math.abs(aheadMs) <= 3500, `phase ${index}: the last sample is ${aheadMs} ms from the server's clock`);
   }
   // What was sampled, by the agent's own clock: each second once at the least.
-  const seconds = new Set([...scraper.samples.values()].map(Math.round));
+  const seconds = new Set([...scraper.samples.keys()].map(Math.round));
   const first = Math.min(...seconds);
   const last = Math.max(...seconds);
   const missing = Array.from({ length: last - first }, (_, index) => first + index).filter((s) => !seconds.has(s));
@@ -105,7 +105,7 @@ async function start(context: TestContext, clock: SteppedClock): Promise<Program
 
 /** Scrapes over one connection, as Prometheus does. */
 class Scraper {
-  /** `node_time_seconds`, by timestamp in milliseconds. */
+  /** Timestamps in milliseconds by `node_time_seconds`: after a step back two samples can have one timestamp. */
   readonly samples = new Map<number, number>();
   readonly #agent = new Agent({ keepAlive: true, maxSockets: 1 });
   readonly #url: string;
@@ -126,7 +126,7 @@ class Scraper {
       }).once('error', reject);
     });
     for (const [, value, timeMs] of text.matchAll(/^node_time_seconds\{agent="a1"\} (\S+) (\d+)$/gm)) {
-      this.samples.set(Number(timeMs), Number(value));
+      this.samples.set(Number(value), Number(timeMs));
     }
     return text;
   }
