@@ -252,15 +252,18 @@ describe('a fleet that is installed from the release', () => {
     const server = lines.find(({ SYSLOG_IDENTIFIER: name }) => name === 'sysmon-server');
     assert.match(
       server?.MESSAGE ?? '',
-      new RegExp(`^version ${releaseVersion}: .*:9732 .*:9733,.*set: fleet-key-file=`),
+      new RegExp(`^version ${releaseVersion}: .*:9732 .*:9733 .*set: fleet-key-file=`),
     );
     assert.equal(server?.PRIORITY, '6');
-    assert.ok(lines.length < 60, `${lines.length} lines`);
+    // A hundred reports and more came meanwhile; each host that is down and back is two lines.
+    assert.ok(lines.length < 90, `${lines.length} lines`);
     for (const { MESSAGE } of lines) assert.doesNotMatch(MESSAGE, /^<\d>|[0-9a-f]{64}/);
     const warned = lines.filter(({ PRIORITY }) => Number(PRIORITY) <= 4).map(({ MESSAGE }) => MESSAGE);
     assert.ok(
-      // Of the wrong key, the agents that were restarted, and the Prometheus that paused.
-      warned.every((text) => /is refused|^lost |^cannot connect |^scraper /.test(text)),
+      // Of the wrong key, the agents that were restarted, the Prometheus that paused, and a disk that many hosts share.
+      warned.every((text) =>
+        /is refused|(is|are) down|^lost |^cannot connect |^scraper |^an answer to |: disk slow since /.test(text),
+      ),
       warned.join('\n'),
     );
   });
