@@ -80,6 +80,13 @@ export function bootClock(clock: Pick<Clock, 'monotonicMs'>, uptimeMs: () => num
 // Where /proc/uptime cannot be read, Node counts whole seconds.
 const suspendMsMin = 1500;
 
+/** The boot that this host is in: what a program has in common with its last run, whatever the wall clock showed since. */
+export interface HostBoot {
+  /** Another one after each boot. */
+  readonly id: string;
+  uptimeMs(): number;
+}
+
 /** Notices when the wall clock of this host was set: it has moved by another span than time has passed. */
 export class ClockWatch {
   readonly #clock: Pick<Clock, 'nowMs' | 'monotonicMs'>;

@@ -1,6 +1,7 @@
+import { readFileSync } from 'node:fs';
 import { uptime } from 'node:os';
 import { agentId } from '../model/agent-id.ts';
-import { bootClock, type Clock, runEvery } from '../runtime/clock.ts';
+import { bootClock, type Clock, type HostBoot, runEvery } from '../runtime/clock.ts';
 import { type ControlHandlers, serveControl } from '../runtime/control.ts';
 import type { Lifecycle } from '../runtime/lifecycle.ts';
 import { listen } from '../runtime/listen.ts';
@@ -31,7 +32,7 @@ export async function run(
     webConfigFile === undefined ? undefined : new WebConfigFile(webConfigFile, settings.webConfig, { clock, log });
   const server = new Server({
     webConfig: watched ?? { current: settings.webConfig },
-    boot: bootClock(clock, () => uptime() * 1000),
+    ...{ boot: bootClock(clock, uptimeMs), hostBoot: hostBoot() },
     ...{ settings, clock, log, loop: nodeLoop, listen, openWeb },
     disk: stateDir === undefined ? undefined : cursorsDisk(stateDir),
   });
@@ -63,6 +64,17 @@ export async function run(
   await control?.close();
   await server.stop();
   log.info('stopped');
+}
+
+const uptimeMs = (): number => uptime() * 1000;
+
+/** Undefined where the kernel has no such file: /proc is not mounted, or it is no Linux. */
+function hostBoot(): HostBoot | undefined {
+  try {
+    return { id: readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim(), uptimeMs };
+  } catch {
+    return undefined;
+  }
 }
 
 /** Two passes of the event loop: what had arrived before the first has been handled after the second. */

@@ -6,7 +6,7 @@ import type { AgentRecord } from './delivery/agent-record.ts';
 
 /** The clock of this host, as `status` shows it. */
 export interface ServerClockStatus {
-  /** How often it was set by more than 2 s since the start, and the last time. */
+  /** How often it was set by more than 2 s since the start or during the restart, and the last time. */
   readonly steps: number;
   readonly lastStep?: { readonly at: string; readonly seconds: number };
   /** Most connected agents agree with each other, and not with this host: it is ahead of them by so much. */
@@ -31,10 +31,14 @@ export class ServerClock {
   /** By how much it was set since the last call; 0 if it was not. */
   look(): number {
     const byMs = this.#watch.look();
-    if (byMs === 0) return 0;
+    if (byMs !== 0) this.stepped(byMs);
+    return byMs;
+  }
+
+  /** It was set by so much, now or before this start. */
+  stepped(byMs: number): void {
     this.#steps++;
     this.#last = { atMs: this.#clock.nowMs(), byMs };
-    return byMs;
   }
 
   /** Compares it with the clocks of the agents, and logs when most of them disagree with it, or agree again. */

@@ -1,6 +1,6 @@
 import type { AgentId } from '../model/agent-id.ts';
 import { ProtocolError } from '../protocol/errors.ts';
-import { type BootClock, type Clock, runEvery } from '../runtime/clock.ts';
+import { type BootClock, type Clock, type HostBoot, runEvery } from '../runtime/clock.ts';
 import { ListenError, type Listener, type ListenOptions } from '../runtime/listen.ts';
 import { type Log, onceAMinute, type SeldomLog } from '../runtime/log.ts';
 import { version } from '../runtime/version.ts';
@@ -34,6 +34,8 @@ export interface ServerParts {
   readonly settings: Omit<Settings, 'fleetKeyFile' | 'controlSocket'>;
   readonly clock: Clock;
   readonly boot: BootClock;
+  /** Undefined where the host does not tell one boot from another. */
+  readonly hostBoot: HostBoot | undefined;
   readonly log: Log;
   /** Where the cursors are kept; undefined: in memory only. */
   readonly disk: StateDisk | undefined;
@@ -86,6 +88,15 @@ export class Server {
       ...{ metrics: this.metrics, seldom: this.#seldom },
       lookAtClock: () => this.#lookAtClock(),
     });
+    const { steppedBeforeMs } = this.delivery;
+    if (steppedBeforeMs !== 0) {
+      this.metrics.clockStepped();
+      this.#serverClock.stepped(steppedBeforeMs);
+      log.warn(
+        `the clock of this host was set ${stepText(steppedBeforeMs)} while the server was not running; agents send once ` +
+          'more what is not acknowledged, with times by the present clock; is NTP on? (timedatectl)',
+      );
+    }
     const startedAtMs = clock.nowMs();
     this.#sources = {
       ...{ clock, delivery: this.delivery, version, startedAtMs, windowMs, memoryBytesMax },
@@ -162,13 +173,12 @@ export class Server {
     const stepMs = this.#serverClock.look();
     if (stepMs === 0) return;
     this.metrics.clockStepped();
-    const way = stepMs > 0 ? 'forwards' : 'back';
-    const by = secondsText(Math.abs(stepMs));
-    const error = new ProtocolError('clock', `the clock of the server was set ${way} by ${by}; measure it again`);
+    const step = stepText(stepMs);
+    const error = new ProtocolError('clock', `the clock of the server was set ${step}; measure it again`);
     this.delivery.clockStepped(stepMs);
     const ended = this.#admission.refuseAll(error);
     this.#parts.log.warn(
-      `the clock of this host was set ${way} by ${by}; ${plural(ended, 'connection')} ended, so that agents measure it ` +
+      `the clock of this host was set ${step}; ${plural(ended, 'connection')} ended, so that agents measure it ` +
         'again and send once more what is not acknowledged; is NTP on? (timedatectl)',
     );
   }
@@ -218,9 +228,11 @@ export class Server {
   }
 }
 
+const stepText = (stepMs: number): string => `${stepMs > 0 ? 'forwards' : 'back'} by ${secondsText(Math.abs(stepMs))}`;
+
 /** Delivery, with every event counted, and logged if a person should act on it. */
 function newDelivery(
-  { settings, clock, log, disk, loop }: ServerParts,
+  { settings, clock, hostBoot, log, disk, loop }: ServerParts,
   {
     metrics,
     seldom,
@@ -232,7 +244,7 @@ function newDelivery(
 ): Delivery {
   const { stateDir, windowMs, memoryBytesMax } = settings;
   return new Delivery({
-    ...{ clock, windowMs, disk, lookAtClock },
+    ...{ clock, hostBoot, windowMs, disk, lookAtClock },
     store: {
       memoryBytesMax,
       forgetAfterMs: 24 * 3_600_000,

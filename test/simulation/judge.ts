@@ -202,7 +202,8 @@ function explain(
   if (serverMs === undefined) return isTight(agent) && agent.droppedReports > 0 ? 'a small spool' : undefined;
   if (isPassedByLittle(report)) return smallCorrection;
   const isStored = outcome === 'stored';
-  if (!isStored && (refusedAs === 'not_newer' ? isPassedByWrong(world, report) : isTimeWrong(world, report))) {
+  const isWrong = isTimeWrong(world, report) || (refusedAs === 'not_newer' && isPassedByWrong(world, report));
+  if (!isStored && isWrong) {
     return `a time that the server refuses as ${refusedAs}`;
   }
   if (server.plan.windowMs < windowMsUsual) return 'a small window';

@@ -115,6 +115,7 @@ export class ServerNode {
     const server = new Server({
       settings: serverSettings({ windowMs: this.plan.windowMs, memoryBytesMax: this.plan.memoryBytesMax }),
       ...{ clock, log, boot: { bootMs: () => clock.monotonicMs() } },
+      hostBoot: { id: `boot ${this.host.boot}`, uptimeMs: () => world.timeline.nowMs },
       webConfig: { current: noWebConfig },
       disk: this.volume.openBy(process, (composedMs) => world.stateWritten(composedMs)),
       // On a virtual clock nothing takes time, so no connection waits for its turn.

@@ -2,13 +2,22 @@ import type { AgentId } from '../../model/agent-id.ts';
 import { agentId } from '../../model/agent-id.ts';
 import { parseStreamId, type StreamId } from '../../model/source.ts';
 import type { EpochSeq } from '../../protocol/messages.ts';
-import type { Clock } from '../../runtime/clock.ts';
+import type { Clock, HostBoot } from '../../runtime/clock.ts';
 import { Acks } from './acks.ts';
 import type { AgentRecord, StreamRecord } from './agent-record.ts';
 import { type CursorChange, Cursors, type OpenedCursor } from './cursors.ts';
 import { planAnswer, readAnswer } from './scrape.ts';
 import type { ConnectionEvent, Scrape, ScrapeConnection, ScrapeRequest, ScraperName } from './scraper.ts';
-import { parseState, type SavedAgent, type SavedState, type StateDisk, StateFile } from './state-file.ts';
+import {
+  parseState,
+  type SavedAgent,
+  type SavedClock,
+  type SavedState,
+  type StateDisk,
+  StateFile,
+  stateByClock,
+  stepBetween,
+} from './state-file.ts';
 import { type EvictionReason, Store, type StoreOptions } from './store.ts';
 
 /**
@@ -27,6 +36,8 @@ export class Delivery {
   readonly #options: DeliveryOptions;
   readonly #file: StateFile | undefined;
   readonly #live = new Map<AgentId, Acknowledge>();
+  /** By how much the wall clock was set between the last run's last write and this start; 0 also if nobody can tell. */
+  readonly steppedBeforeMs: number;
 
   constructor(options: DeliveryOptions) {
     this.#options = options;
@@ -47,7 +58,7 @@ export class Delivery {
         onError: (error) => options.onStateError(error),
       });
     }
-    this.#restore();
+    this.steppedBeforeMs = this.#restore();
   }
 
   get windowMs(): number {
@@ -160,7 +171,7 @@ export class Delivery {
    */
   clockStepped(deltaMs: number): void {
     const { clock } = this.#options;
-    const shiftMs = Math.min(0, deltaMs - stepMarginMs);
+    const shiftMs = positionsShiftMs(deltaMs);
     this.store.clockStepped(deltaMs, (agent) => ({
       ack: this.ack(agent),
       untilMsOf: ({ id }) => this.#acks.acknowledgedMs(id) + shiftMs,
@@ -240,6 +251,8 @@ export class Delivery {
 
   #compose(): { state: SavedState; onSaved: () => void } {
     const { clock } = this.#options;
+    // All times in the file are of one clock.
+    this.#options.lookAtClock();
     const confirmedMs = new Map<StreamId, number>();
     const agents: SavedAgent[] = [];
     for (const agent of this.store.agents.values()) {
@@ -247,8 +260,10 @@ export class Delivery {
       agents.push(savedAgent(agent, ({ id }) => confirmedMs.get(id)!));
     }
     const nowMs = clock.nowMs();
+    const cursors = this.#cursors.save(clock.monotonicMs(), nowMs);
+    const savedClock = this.#clockByBoot();
     return {
-      state: { savedAtMs: nowMs, cursors: this.#cursors.save(clock.monotonicMs(), nowMs), agents },
+      state: { savedAtMs: nowMs, ...(savedClock && { clock: savedClock }), cursors, agents },
       onSaved: () => {
         this.#options.onStateWritten();
         this.#acks.saved(confirmedMs);
@@ -257,15 +272,27 @@ export class Delivery {
     };
   }
 
-  /** From the file of the last run. A damaged one is reported, and counts as none. */
-  #restore(): void {
+  #clockByBoot(): SavedClock | undefined {
+    const { clock, hostBoot } = this.#options;
+    return hostBoot && { bootId: hostBoot.id, aheadOfUptimeMs: Math.round(clock.nowMs() - hostBoot.uptimeMs()) };
+  }
+
+  /**
+   * From the file of the last run. A damaged one is reported, and counts as none. Returns by how much the wall clock was
+   * set since it was written.
+   */
+  #restore(): number {
     let state: SavedState;
+    let stepMs: number;
     try {
       const text = this.#options.disk?.read();
-      if (text === undefined) return;
-      state = parseState(text);
+      if (text === undefined) return 0;
+      const saved = parseState(text);
+      stepMs = stepBetween(saved.clock, this.#clockByBoot());
+      state = stepMs === 0 ? saved : stateByClock(saved, { stepMs, positionsMs: positionsShiftMs(stepMs) });
     } catch (error) {
-      return this.#options.onStateError(error);
+      this.#options.onStateError(error);
+      return 0;
     }
     const { clock } = this.#options;
     const nowMs = clock.nowMs();
@@ -285,6 +312,7 @@ export class Delivery {
         this.#acks.restored(stream.id, committedMs);
       }
     }
+    return stepMs;
   }
 }
 
@@ -292,6 +320,8 @@ export type Acknowledge = (ack: EpochSeq) => void;
 
 export interface DeliveryOptions {
   readonly clock: Clock;
+  /** Undefined where the host does not tell one boot from another: a step of its clock during a restart goes unnoticed. */
+  readonly hostBoot: HostBoot | undefined;
   readonly windowMs: number;
   /** Where cursors are kept; undefined: in memory only. */
   readonly disk: StateDisk | undefined;
@@ -306,6 +336,9 @@ export interface DeliveryOptions {
   /** The file could not be read, or not be written: acks wait until it can. */
   onStateError(error: unknown): void;
 }
+
+/** What positions are moved by when the wall clock is set, so that none is ahead of what agents send again. */
+const positionsShiftMs = (stepMs: number): number => Math.min(0, stepMs - stepMarginMs);
 
 // An agent's measurement of the clock may be wrong by half a second, and an offset of up to 2 s is none.
 const stepMarginMs = 3000;

@@ -1,13 +1,23 @@
 import { agentId } from '../../model/agent-id.ts';
 import { hostSourceName, isSourceName, parseStreamId, type StreamId } from '../../model/source.ts';
+import { limits } from '../../protocol/limits.ts';
 import type { SavedCursor } from './cursors.ts';
 import type { Positions } from './scraper.ts';
 
 /** What a server knows after a restart: the cursors, and of each agent what the scrapers have. */
 export interface SavedState {
   readonly savedAtMs: number;
+  /** By what clock all times are; undefined where the host does not tell one boot from another. */
+  readonly clock?: SavedClock;
   readonly cursors: readonly SavedCursor[];
   readonly agents: readonly SavedAgent[];
+}
+
+/** The wall clock when the state was written, measured by what no step of it changes. */
+export interface SavedClock {
+  readonly bootId: string;
+  /** Wall clock minus uptime. */
+  readonly aheadOfUptimeMs: number;
 }
 
 export interface SavedAgent {
@@ -84,14 +94,46 @@ export class StateFile {
   }
 }
 
+/** By how much the wall clock was set between two moments of one boot; 0 where it was not, or where nobody can tell. */
+export function stepBetween(before: SavedClock | undefined, now: SavedClock | undefined): number {
+  if (before === undefined || before.bootId !== now?.bootId) return 0;
+  const stepMs = Math.round(now.aheadOfUptimeMs - before.aheadOfUptimeMs);
+  return Math.abs(stepMs) > limits.clockOffsetIgnoredMs ? stepMs : 0;
+}
+
+/**
+ * The state by a wall clock that was set by `stepMs` since it was written. `positionsMs`, at most 0: what positions are
+ * moved by, so that none is ahead of what agents send again.
+ */
+export function stateByClock(
+  state: SavedState,
+  { stepMs, positionsMs }: { readonly stepMs: number; readonly positionsMs: number },
+): SavedState {
+  const moved = (times: Positions) => new Map([...times].map(([stream, ms]) => [stream, ms + positionsMs]));
+  return {
+    ...state,
+    cursors: state.cursors.map((cursor) => ({
+      ...cursor,
+      seenAtMs: cursor.seenAtMs + stepMs,
+      positions: moved(cursor.positions),
+      unconfirmed: cursor.unconfirmed.map(moved),
+    })),
+    agents: state.agents.map((agent) => ({
+      ...agent,
+      reportAtMs: agent.reportAtMs + stepMs,
+      committedMs: agent.committedMs.map(([source, ms]) => [source, ms + positionsMs]),
+    })),
+  };
+}
+
 export function encodeState(state: SavedState): string {
-  const { savedAtMs, cursors, agents } = state;
+  const { savedAtMs, clock, cursors, agents } = state;
   const written = cursors.map(({ scraper: { space, text }, positions, unconfirmed, ...cursor }) => ({
     ...{ space, scraper: text, ...cursor },
     positions: Object.fromEntries(positions),
     unconfirmed: unconfirmed.map((until) => Object.fromEntries(until)),
   }));
-  return `${JSON.stringify({ version: formatVersion, savedAtMs, cursors: written, agents })}\n`;
+  return `${JSON.stringify({ version: formatVersion, savedAtMs, clock, cursors: written, agents })}\n`;
 }
 
 /** The state in a file's text. Throws a StateFileError that names the field. */
@@ -108,8 +150,17 @@ export function parseState(text: string): SavedState {
   }
   return {
     savedAtMs: number(root['savedAtMs'], 'savedAtMs'),
+    ...(root['clock'] !== undefined && { clock: parseClock(root['clock']) }),
     cursors: list(root['cursors'], 'cursors').map((value, at) => parseCursor(value, `cursors[${at}]`)),
     agents: list(root['agents'], 'agents').map((value, at) => parseAgent(value, `agents[${at}]`)),
+  };
+}
+
+function parseClock(value: unknown): SavedClock {
+  const clock = record(value, 'clock');
+  return {
+    bootId: string(clock['bootId'], 'clock.bootId'),
+    aheadOfUptimeMs: number(clock['aheadOfUptimeMs'], 'clock.aheadOfUptimeMs'),
   };
 }
 

@@ -46,6 +46,8 @@ export class DeliveryHarness {
   readonly clock = new VirtualClock();
   readonly events: string[] = [];
   readonly disk: MemoryState | undefined;
+  /** Another one after each boot of its host. */
+  bootId = 'boot 1';
   /** Called when a scrape that is being put together lets the event loop turn. */
   onTurn: () => void = () => {};
   onCursorChange: (change: CursorChange) => void = () => {};
@@ -105,6 +107,7 @@ export class DeliveryHarness {
   #start(): Delivery {
     return new Delivery({
       clock: this.clock,
+      hostBoot: { id: this.bootId, uptimeMs: () => this.clock.monotonicMs() },
       windowMs,
       disk: this.disk,
       store: {

@@ -483,11 +483,57 @@ test('a restart: a time that is still to come is forgotten, and what is made the
   await world.scrapeAll();
   await world.delivery.flush();
   world.clock.step(-20 * minuteMs);
+  world.bootId = 'boot 2';
   world.restart();
   const again = agent.reconnect();
   const ms = again.report();
   assert.equal(world.events.at(-1), 'stored');
   assert.deepEqual(await world.scrapeAll(), { a: [ms] });
+});
+
+test('the clock is set while the server is not running: no position is ahead of what agents send again', async () => {
+  // One that is set back by less than the time since the last write leaves no time of the future in the file.
+  for (const stepMs of [-2001, -8000, -9500, 2001, 7_200_000]) {
+    const world = new DeliveryHarness();
+    const agent = world.connect('a');
+    const fast = connect();
+    for (let report = 0; report < 4; report++) {
+      agent.report();
+      await world.clock.advance(1000);
+    }
+    await world.scrape(fast);
+    const made = [agent.report(), agent.report(world.clock.nowMs() + 500)];
+    await world.scrape(fast);
+    assert.equal(agent.acked, 4);
+    await world.delivery.flush();
+    await world.clock.advance(9000);
+    world.clock.step(stepMs);
+    world.restart();
+    assert.equal(world.delivery.steppedBeforeMs, stepMs);
+    const next = agent.reconnect();
+    assert.deepEqual(next.last, [[1, 4]]);
+    next.maker.seq = 4;
+    // As well as the agent can measure the new clock: its old offset may have been off by 2 s.
+    const again = made.map((timeMs) => next.report(timeMs + stepMs - 2400));
+    assert.equal(world.count('not_newer'), 0, `${stepMs} ms`);
+    assert.deepEqual((await world.scrape(connect()))['a'], again, `${stepMs} ms`);
+  }
+});
+
+test('a step of the clock across a restart is told from drift and from another boot', async () => {
+  for (const { stepMs, bootId } of [
+    { stepMs: -2000, bootId: 'boot 1' },
+    { stepMs: -20_000, bootId: 'boot 2' },
+  ]) {
+    const world = new DeliveryHarness();
+    world.connect('a').report();
+    await world.scrapeAll();
+    await world.delivery.flush();
+    world.clock.step(stepMs);
+    world.bootId = bootId;
+    world.restart();
+    assert.equal(world.delivery.steppedBeforeMs, 0);
+  }
 });
 
 test('the clock is set: what is not acknowledged comes again with other times, and who lacks it is given it', async () => {

@@ -16,6 +16,7 @@ const stream = (text: string) => parseStreamId(text)!.id;
 
 const state: SavedState = {
   savedAtMs: 1_700_000_000_000,
+  clock: { bootId: '7b3f', aheadOfUptimeMs: 1_699_000_000_000 },
   cursors: [
     {
       ...{ scraper: { space: 'addr', text: '192.0.2.7' }, selection: '', address: '192.0.2.7', isKnown: true },
@@ -48,6 +49,8 @@ const state: SavedState = {
 
 test('what was written is read', () => {
   assert.deepEqual(parseState(encodeState(state)), state);
+  const { clock: _, ...without } = state;
+  assert.deepEqual(parseState(encodeState(without)), without);
 });
 
 test('every damaged field is named', () => {
@@ -57,6 +60,9 @@ test('every damaged field is named', () => {
     ['version', undefined, "'version' is undefined, expected 2"],
     ['savedAtMs', '1', 'savedAtMs is no number'],
     ['savedAtMs', null, 'savedAtMs is no number'],
+    ['clock', null, 'clock is no object'],
+    ['clock.bootId', 7, 'clock.bootId is no string'],
+    ['clock.aheadOfUptimeMs', '7', 'clock.aheadOfUptimeMs is no number'],
     ['cursors', {}, 'cursors is no list'],
     ['cursors', undefined, 'cursors is no list'],
     ['cursors.0', [], 'cursors[0] is no object'],
