@@ -4,6 +4,7 @@ import type { Log } from '../../runtime/log.ts';
 /**
  * Failures of a connection can come every few seconds, for days: the first of an outage is logged, then one after 10
  * min, then one an hour, each with the number of those that were not. One with another reason is logged after a minute.
+ * A person who asks for a try gets its answer at once.
  */
 export class FailureLog {
   readonly #log: Pick<Log, 'warn'>;
@@ -32,6 +33,11 @@ export class FailureLog {
     this.#log.warn(this.#omitted === 0 ? text : `${text} (${this.#omitted} more since the last line)`);
     this.#omitted = 0;
     this.#state = { kind: 'failing', reason, length: length + 1, loggedAtMs: nowMs };
+  }
+
+  /** A person wants to know what comes of the next try: if it fails, that is logged. */
+  asked(): void {
+    this.#state = { ...this.#state, loggedAtMs: -Infinity };
   }
 
   /** The connection works again: the next failure is the first of another outage. */

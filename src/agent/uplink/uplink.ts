@@ -93,8 +93,9 @@ export class Link {
     return this.#refusals.all;
   }
 
-  /** Connects now instead of after the backoff. */
+  /** Connects now instead of after the backoff, and logs if that fails. For a person who asks for it. */
   retryNow(): void {
+    this.#failureLog.asked();
     this.#wait.abort();
   }
 

@@ -51,3 +51,11 @@ test('an outage after another is logged at once, but not within a minute of the 
   await clock.advance(minuteMs);
   assert.deepEqual(await fail(1), [13.5]);
 });
+
+test('a try that a person asks for is logged if it fails, whatever was logged before; the next are rare as ever', async () => {
+  const { failures, fail } = world();
+  await fail(0.5);
+  failures.asked();
+  assert.equal(failures.isFailureLogged, true);
+  assert.deepEqual(await fail(20, 'tls'), [0.5, 10.5]);
+});
