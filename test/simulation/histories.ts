@@ -1,0 +1,42 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { statedLosses } from './judge.ts';
+import { type Outcome, World } from './world.ts';
+
+// One seed is one history: `npm run simulate -- --from SEED --seeds 1 --trace` shows it alone, event by event.
+const onlySeed = process.env['SEED'] === undefined ? undefined : Number(process.env['SEED']);
+const seedMax = 200;
+
+/** Half of the histories, those whose seeds leave this remainder: each half in a file, for files run side by side. */
+export function testHistories(remainder: 0 | 1): void {
+  const halfOfAll = Array.from({ length: seedMax / 2 }, (_, at) => 2 * at + (remainder === 0 ? 2 : 1));
+  const seeds = onlySeed === undefined ? halfOfAll : [onlySeed].filter((seed) => seed % 2 === remainder);
+  if (seeds.length > 0) testSeeds(seeds);
+}
+
+function testSeeds(seeds: readonly number[]): void {
+  test('whatever is cut, killed, full, torn, late or wrong: what was sampled is stored, or dropped and counted', async (context) => {
+    const outcomes: Outcome[] = [];
+    for (const seed of seeds) {
+      const outcome = await new World({ seed }).run();
+      assert.deepEqual(outcome.violations, [], `SEED=${seed}`);
+      outcomes.push(outcome);
+    }
+    const within = outcomes.filter(({ beyond }) => beyond.length === 0);
+    const total = (what: string) => outcomes.reduce((sum, { counts }) => sum + (counts[what] ?? 0), 0);
+    context.diagnostic(`${outcomes.length} histories, ${within.length} within the bounds`);
+    context.diagnostic(
+      `${outcomes.reduce((sum, { reports }) => sum + reports, 0)} reports, ${total('scrapes')} scrapes`,
+    );
+    if (seeds.length === 1) return;
+    assert.ok(within.length >= 0.9 * outcomes.length, `${within.length} of ${outcomes.length} are within the bounds`);
+    for (const { seed, missing } of within) {
+      const why = [...missing.keys()].filter((reason) => !statedLosses.has(reason));
+      assert.deepEqual(why, [], `SEED=${seed}: within the bounds nothing is missing`);
+    }
+    // The faults have done something, or this would prove little.
+    for (const what of ['failed scrapes', 'rolled back', 'server ends', 'duplicates', 'bugs met', 'late ticks']) {
+      assert.ok(total(what) > seeds.length / 10, `only ${total(what)} times: ${what}`);
+    }
+  });
+}
