@@ -249,11 +249,12 @@ function isBeforeFirst(world: World, cursor: CursorHistory, { atMs, serverMs }: 
 }
 
 /** Which of two under one name and one address comes over a new connection, nobody can tell. */
-function wentToNamesake({ scraper, answers }: CursorHistory, { agent, serverMs }: SampledReport): boolean {
-  if (serverMs === undefined) return false;
+function wentToNamesake({ scraper, answers }: CursorHistory, report: SampledReport): boolean {
+  const times = timesOf(report).map((time) => time.serverMs);
   return answers.some(({ from, storedMs, given }) => {
-    const [afterMs, untilMs] = given.get(agent.plan.name) ?? [0, 0];
-    return from !== scraper.plan.name && storedMs !== undefined && afterMs < serverMs && serverMs <= untilMs;
+    const [afterMs, untilMs] = given.get(report.agent.plan.name) ?? [0, 0];
+    const isGiven = times.some((ms) => afterMs < ms && ms <= untilMs);
+    return from !== scraper.plan.name && storedMs !== undefined && isGiven;
   });
 }
 

@@ -59,8 +59,14 @@ export class Acks {
   /** The wall clock was set: times that were earlier than now must not be later than now. */
   clockStepped(deltaMs: number): void {
     const back = Math.min(0, deltaMs);
+    for (const stream of new Set([...this.#durableMs.keys(), ...this.#acknowledgedMs.keys()])) this.move(stream, back);
+  }
+
+  /** The times of one stream alone. */
+  move(stream: StreamId, byMs: number): void {
     for (const times of [this.#durableMs, this.#acknowledgedMs]) {
-      for (const [stream, ms] of times) times.set(stream, ms + back);
+      const ms = times.get(stream);
+      if (ms !== undefined) times.set(stream, ms + byMs);
     }
   }
 

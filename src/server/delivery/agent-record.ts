@@ -28,6 +28,10 @@ export class AgentRecord {
   readonly #streams = new Map<string, StreamRecord>();
   /** The last report received of each epoch, in the order in which they were last begun; at most 8. */
   readonly epochs = new Map<number, number>();
+  /** What was added to the times of each epoch when it was last begun, in that order; at most 8. */
+  readonly #offsetsMs = new Map<number, number>();
+  /** The same as the last run of this server had it, until it was compared. */
+  #offsetsBeforeMs: ReadonlyMap<number, number> | undefined;
   hostId = '';
   software = '';
   /** By its last ping: reports in its spool, and those that it has dropped since its start. */
@@ -93,7 +97,29 @@ export class AgentRecord {
       const oldest = this.epochs.keys().next();
       if (oldest.done !== true) this.epochs.delete(oldest.value);
     }
+    this.#offsetsMs.delete(epoch);
+    this.#offsetsMs.set(epoch, offsetMs);
+    if (this.#offsetsMs.size > limits.epochsRememberedMax) {
+      const oldest = this.#offsetsMs.keys().next();
+      if (oldest.done !== true) this.#offsetsMs.delete(oldest.value);
+    }
     return stream;
+  }
+
+  get offsetsMs(): ReadonlyMap<number, number> {
+    return this.#offsetsMs;
+  }
+
+  /**
+   * By how much the wall clock of this host was set since the last run of this server, as a beginning epoch shows: its
+   * agent has measured it anew. 0 where it was not set, where the epoch is not known from then, and after the first that is.
+   */
+  stepBeforeStart({ epoch, offsetMs }: Pick<Begin, 'epoch' | 'offsetMs'>): number {
+    const beforeMs = this.#offsetsBeforeMs?.get(epoch);
+    if (beforeMs === undefined) return 0;
+    this.#offsetsBeforeMs = undefined;
+    const stepMs = offsetMs - beforeMs;
+    return Math.abs(stepMs) > limits.clockOffsetIgnoredMs ? stepMs : 0;
   }
 
   forgetStream(stream: StreamRecord): void {
@@ -126,8 +152,10 @@ export class AgentRecord {
     if (this.#evicted === undefined || isBefore(this.#evicted, receipt)) this.#evicted = receipt;
   }
 
-  /** From the last run of the server: this was acknowledged, or may have been. */
-  restore(epochs: readonly (readonly [epoch: number, seq: number])[]): void {
+  /** From the last run of the server: this was acknowledged, or may have been; and these offsets were in use. */
+  restore({ epochs, offsetsMs }: Restored): void {
+    this.#offsetsBeforeMs = new Map(offsetsMs);
+    for (const [epoch, offsetMs] of offsetsMs) this.#offsetsMs.set(epoch, offsetMs);
     for (const [epoch, seq] of epochs) {
       this.epochs.set(epoch, seq);
       this.#evicted = { epoch, seq, timeMs: -Infinity, arrival: -1 };
@@ -158,9 +186,16 @@ export class AgentRecord {
         isAcked = false;
       } else if (!isAcked) this.epochs.delete(epoch);
     }
+    for (const [epoch, offsetMs] of this.#offsetsMs) this.#offsetsMs.set(epoch, offsetMs + deltaMs);
     this.reportAtMs += deltaMs;
     if (this.connectedAtMs !== undefined) this.connectedAtMs += deltaMs;
   }
+}
+
+/** What the last run of the server knew, by epoch. */
+export interface Restored {
+  readonly epochs: readonly (readonly [epoch: number, seq: number])[];
+  readonly offsetsMs: readonly (readonly [epoch: number, offsetMs: number])[];
 }
 
 export interface Acknowledgeable {
@@ -247,5 +282,11 @@ export class StreamRecord {
     this.window.clockStepped(deltaMs);
     this.newestMs = Math.min(this.newestMs, untilMs);
     this.evictedMs = this.newestMs;
+  }
+
+  /** The wall clock was set back before this server started: what is known from then moves back with it. */
+  steppedBeforeStart(shiftMs: number): void {
+    this.newestMs += shiftMs;
+    this.evictedMs += shiftMs;
   }
 }

@@ -330,12 +330,20 @@ export class Cursor {
   /** The server's wall clock was set. What was made since has an earlier time than it would have had, where it went back. */
   clockStepped(deltaMs: number): void {
     const back = Math.min(0, deltaMs);
-    if (back === 0) return;
-    for (const [stream, ms] of this.positions) this.positions.set(stream, ms + back);
+    if (back !== 0) this.#moveWhere(() => true, back);
+  }
+
+  /** The times of one stream alone. */
+  move(stream: StreamId, byMs: number): void {
+    this.#moveWhere((each) => each === stream, byMs);
+  }
+
+  #moveWhere(isMoved: (stream: StreamId) => boolean, byMs: number): void {
+    const moved = (times: Positions) =>
+      new Map([...times].map(([stream, ms]) => [stream, isMoved(stream) ? ms + byMs : ms] as const));
+    this.positions = moved(this.positions);
     // Where one of these is confirmed later, or assumed to have been read, the position must not pass what comes next.
-    for (const answer of this.answers) {
-      answer.until = new Map([...answer.until].map(([stream, ms]) => [stream, ms + back]));
-    }
+    for (const answer of this.answers) answer.until = moved(answer.until);
   }
 
   forget(stream: StreamId): void {

@@ -153,6 +153,11 @@ export class Cursors {
     return changes;
   }
 
+  /** The times of one stream are others than was known. */
+  move(stream: StreamId, byMs: number): void {
+    for (const scraper of this.#scrapers.values()) for (const cursor of scraper.all()) cursor.move(stream, byMs);
+  }
+
   /** As they are written to disk. `wallMs`: the present time of the wall clock. */
   save(nowMs: number, wallMs: number): SavedCursor[] {
     const saved: SavedCursor[] = [];

@@ -1,7 +1,7 @@
 import type { AgentId } from '../../model/agent-id.ts';
 import { agentId } from '../../model/agent-id.ts';
 import { parseStreamId, type StreamId } from '../../model/source.ts';
-import type { EpochSeq } from '../../protocol/messages.ts';
+import type { Begin, EpochSeq } from '../../protocol/messages.ts';
 import type { Clock, HostBoot } from '../../runtime/clock.ts';
 import { Acks } from './acks.ts';
 import type { AgentRecord, StreamRecord } from './agent-record.ts';
@@ -71,6 +71,27 @@ export class Delivery {
     return () => {
       if (this.#live.get(agent.id) === acknowledge) this.#live.delete(agent.id);
     };
+  }
+
+  /**
+   * A source of a connected agent is begun. Where the epoch's offset shows that the clock of this host was set back before
+   * this start, perhaps by a boot, no position may be ahead of what comes: the agent sends it with times by the new clock.
+   */
+  begin(agent: AgentRecord, message: Omit<Begin, 'kind'>): StreamRecord {
+    const stepMs = agent.stepBeforeStart(message);
+    if (stepMs < 0) this.#movePositions(agent, positionsShiftMs(stepMs));
+    return this.store.begin(agent, message);
+  }
+
+  /** Of all streams of which nothing has come since the start. */
+  #movePositions(agent: AgentRecord, byMs: number): void {
+    for (const stream of agent.streams) {
+      if (stream.reportAtMonotonicMs !== undefined) continue;
+      stream.steppedBeforeStart(byMs);
+      this.#acks.move(stream.id, byMs);
+      this.#cursors.move(stream.id, byMs);
+    }
+    this.#file?.changed();
   }
 
   /** What may be acknowledged to this agent now. */
@@ -302,7 +323,7 @@ export class Delivery {
       if (id === undefined) continue;
       const agent = this.store.agent(id);
       agent.reportAtMs = Math.min(saved.reportAtMs, nowMs);
-      agent.restore(saved.epochs);
+      agent.restore(saved);
       for (const [sourceName, committedMs] of saved.committedMs) {
         // A time of the future is of a clock that was wrong: every report until then would be refused.
         if (committedMs > nowMs) continue;
@@ -364,7 +385,7 @@ function savedAgent(agent: AgentRecord, confirmedMsOf: (stream: StreamRecord) =>
   const committedMs = [...agent.streams]
     .map((stream) => [stream.sourceName, committedMsOf(stream, confirmedMsOf(stream))] as const)
     .filter(([, ms]) => Number.isFinite(ms));
-  return { name: agent.id, reportAtMs: agent.reportAtMs, committedMs, epochs };
+  return { name: agent.id, reportAtMs: agent.reportAtMs, committedMs, epochs, offsetsMs: [...agent.offsetsMs] };
 }
 
 /** The time of the newest report of a stream that every known scraper has. */

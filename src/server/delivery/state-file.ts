@@ -28,6 +28,8 @@ export interface SavedAgent {
   readonly committedMs: readonly (readonly [source: string, ms: number])[];
   /** Of each epoch, in order: the last report that every known scraper has. */
   readonly epochs: readonly (readonly [epoch: number, seq: number])[];
+  /** Of each epoch, what was added to its times. */
+  readonly offsetsMs: readonly (readonly [epoch: number, offsetMs: number])[];
 }
 
 /** The file on disk; the simulation's is full at times, and loses what was not synced. */
@@ -122,6 +124,7 @@ export function stateByClock(
       ...agent,
       reportAtMs: agent.reportAtMs + stepMs,
       committedMs: agent.committedMs.map(([source, ms]) => [source, ms + positionsMs]),
+      offsetsMs: agent.offsetsMs.map(([epoch, ms]) => [epoch, ms + stepMs]),
     })),
   };
 }
@@ -204,6 +207,10 @@ function parseAgent(value: unknown, field: string): SavedAgent {
     epochs: list(agent['epochs'], `${field}.epochs`).map((pair, at) => {
       const [epoch, seq] = list(pair, `${field}.epochs[${at}]`);
       return [count(epoch, `${field}.epochs[${at}][0]`), count(seq, `${field}.epochs[${at}][1]`)] as const;
+    }),
+    offsetsMs: list(agent['offsetsMs'], `${field}.offsetsMs`).map((pair, at) => {
+      const [epoch, ms] = list(pair, `${field}.offsetsMs[${at}]`);
+      return [count(epoch, `${field}.offsetsMs[${at}][0]`), number(ms, `${field}.offsetsMs[${at}][1]`)] as const;
     }),
   };
 }

@@ -162,10 +162,9 @@ export class AgentConnection {
       const agent = this.#known(message);
       if (message.epoch !== this.#table.epoch) this.#leaveSources();
       const declared = this.#table.begin(message);
-      const { store } = this.#options.delivery;
       this.#hold(this.#sources.get(message.source), undefined);
       const source: ConnectedSource = {
-        ...{ stream: store.begin(agent, message), held: undefined, follows: false },
+        ...{ stream: this.#options.delivery.begin(agent, message), held: undefined, follows: false },
         ...{ schema: undefined, schemaSeries: 0 },
       };
       this.#sources.set(message.source, source);

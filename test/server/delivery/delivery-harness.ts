@@ -151,12 +151,17 @@ export class TestAgent {
   readonly disconnect: () => void;
   readonly #harness: Pick<DeliveryHarness, 'clock' | 'delivery'>;
 
-  constructor(harness: Pick<DeliveryHarness, 'clock' | 'delivery'>, id: AgentId, maker = new ReportMaker()) {
+  constructor(
+    harness: Pick<DeliveryHarness, 'clock' | 'delivery'>,
+    id: AgentId,
+    maker = new ReportMaker(),
+    offsetMs = 0,
+  ) {
     this.#harness = harness;
     this.maker = maker;
     const { delivery } = harness;
     this.record = delivery.store.agent(id);
-    delivery.store.begin(this.record, beginOf({ epoch: maker.epoch, labels: maker.labels }));
+    delivery.begin(this.record, beginOf({ epoch: maker.epoch, labels: maker.labels, offsetMs }));
     this.disconnect = delivery.connect(this.record, (ack) => this.acks.push(ack));
     const ack = delivery.ack(this.record);
     if (ack !== undefined) this.acks.push(ack);
@@ -175,9 +180,9 @@ export class TestAgent {
     return timeMs;
   }
 
-  /** The connection after a restart, in the same epoch. */
-  reconnect(): TestAgent {
-    return new TestAgent(this.#harness, this.record.id, this.maker);
+  /** The connection after a restart, in the same epoch, whose times may have to be moved by then. */
+  reconnect({ offsetMs = 0 } = {}): TestAgent {
+    return new TestAgent(this.#harness, this.record.id, this.maker, offsetMs);
   }
 
   /** Which epoch this server knows up to which report: what a welcome says. */

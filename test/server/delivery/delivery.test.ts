@@ -520,6 +520,45 @@ test('the clock is set while the server is not running: no position is ahead of 
   }
 });
 
+test('the clock is set back while the host of the server boots: the offset of an epoch that was known before shows it', async () => {
+  for (const stepMs of [-2001, -9500, -60_000, -7_200_000]) {
+    const world = new DeliveryHarness();
+    const agent = world.connect('a');
+    const [fast, slow] = [connect(), connect()];
+    for (let report = 0; report < 4; report++) {
+      agent.report();
+      await world.clock.advance(1000);
+    }
+    for (const [connection, name] of [
+      [fast, 'fast'],
+      [slow, 'slow'],
+    ] as const) {
+      await world.scrape(connection, { name });
+      await world.scrape(connection, { name });
+    }
+    const made = [agent.report(), agent.report(world.clock.nowMs() + 500)];
+    await world.scrape(fast, { name: 'fast' });
+    await world.delivery.flush();
+    await world.clock.advance(70_000);
+    world.clock.step(stepMs);
+    world.bootId = 'boot 2';
+    world.restart();
+    assert.equal(world.delivery.steppedBeforeMs, 0);
+    const next = agent.reconnect({ offsetMs: stepMs });
+    next.maker.seq = 4;
+    const again = made.map((timeMs) => next.report(timeMs + stepMs));
+    assert.equal(world.count('not_newer'), 0, `${stepMs} ms`);
+    for (const name of ['fast', 'slow']) {
+      assert.deepEqual((await world.scrapeAll({ name }))['a'], again, `${stepMs} ms, ${name}`);
+    }
+    assert.equal(next.acked, 6);
+    // Once is enough, whatever another connection says.
+    next.reconnect({ offsetMs: stepMs - 60_000 });
+    next.report(again.at(-1)! - 1);
+    assert.equal(world.count('not_newer'), 1);
+  }
+});
+
 test('a step of the clock across a restart is told from drift and from another boot', async () => {
   for (const { stepMs, bootId } of [
     { stepMs: -2000, bootId: 'boot 1' },

@@ -42,8 +42,9 @@ const state: SavedState = {
         ['__proto__', 7],
       ],
       epochs: [[2 ** 53 - 1, 9]],
+      offsetsMs: [[2 ** 53 - 1, -3_600_000]],
     },
-    { name: 'new', reportAtMs: 1_700_000_000_000, committedMs: [], epochs: [] },
+    { name: 'new', reportAtMs: 1_700_000_000_000, committedMs: [], epochs: [], offsetsMs: [] },
   ],
 };
 
@@ -95,6 +96,9 @@ test('every damaged field is named', () => {
     ['agents.0.epochs.0.0', 2 ** 53, 'agents[0].epochs[0][0] is no whole number'],
     ['agents.0.epochs.0.1', 1.5, 'agents[0].epochs[0][1] is no whole number'],
     ['agents.0.epochs.0', [1], 'agents[0].epochs[0][1] is no whole number'],
+    ['agents.0.offsetsMs', undefined, 'agents[0].offsetsMs is no list'],
+    ['agents.0.offsetsMs.0.0', -1, 'agents[0].offsetsMs[0][0] is no whole number'],
+    ['agents.0.offsetsMs.0.1', '0', 'agents[0].offsetsMs[0][1] is no number'],
   ];
   for (const [path, value, error] of damages) {
     const root = JSON.parse(encodeState(state));
