@@ -2,6 +2,8 @@
 # Installs sysmon on a host with systemd, from a clone or a release. POSIX sh; `install.sh --help` says how.
 set -eu
 umask 022
+# The order of sort and the words of other programs do not depend on who calls.
+export LC_ALL=C
 
 usage() {
   cat <<'END'
@@ -103,7 +105,8 @@ install_role() {
   changed='' changed_files='' restarted='' committed='' created_release='' kept=0 join_key=''
   if [ -z "$root" ]; then
     check_host
-    exec 9>/run/lock/sysmon-install.lock
+    # Not in /run/lock, which is everybody's: a link there would lead root elsewhere, and any user could hold the lock.
+    exec 9>/run/sysmon-install.lock
     flock -n 9 || die "another install.sh is running: wait for it"
   fi
   work=$(mktemp -d)

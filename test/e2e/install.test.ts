@@ -9,6 +9,7 @@ import { envFileText } from '../../src/runtime/option-help.ts';
 import { type OptionRows, type Program, readOptions } from '../../src/runtime/options.ts';
 import { program as server } from '../../src/server/options.ts';
 import { rootFile } from '../support/files.ts';
+import { bundleOf } from '../support/programs.ts';
 
 // What needs no root; the rest is in test/lab/.
 
@@ -71,6 +72,20 @@ for (const [side, program] of Object.entries(programs)) {
   });
 }
 
+for (const side of ['agent', 'server'] as const) {
+  // Of an option '--env-file' Node would say that the file is not found, and exit with 9, after which a unit restarts it.
+  test(`sysmon-${side}: a file of options that is missing is refused by the program itself, with 2`, () => {
+    const { status, stderr } = spawnSync(process.execPath, [bundleOf(side), 'check', '--config.file', '/none.env'], {
+      encoding: 'utf8',
+    });
+    assert.equal(status, 2);
+    assert.match(
+      stderr,
+      /option '--config\.file' is '\/none\.env' \(by the command line\): expected a readable file: /,
+    );
+  });
+}
+
 describe('staged below a folder for packagers', () => {
   const root = mkdtempSync(join(tmpdir(), 'sysmon-install-'));
   after(() => rmSync(root, { recursive: true }));
@@ -111,6 +126,25 @@ describe('staged below a folder for packagers', () => {
     assert.match(install('agent', '--root', root, '--prefix', '/usr').out, /nothing to change/);
     assert.deepEqual(staged(), before);
     assert.equal(read('etc/sysmon/agent.env'), 'SYSMON_SERVER=mine:1\n');
+  });
+
+  test('a second time in another locale nothing changes either', (context) => {
+    const locales = mkdtempSync(join(tmpdir(), 'sysmon-locales-'));
+    context.after(() => rmSync(locales, { recursive: true }));
+    const made = join(locales, 'en_US.UTF-8');
+    if (spawnSync('localedef', ['--no-archive', '-i', 'en_US', '-f', 'UTF-8', made]).status !== 0) {
+      assert.notEqual(process.env['CI'], 'true', 'localedef cannot make en_US: apt-get install locales');
+      return context.skip('localedef cannot make en_US: apt-get install locales');
+    }
+    const env = { ...process.env, LC_ALL: 'en_US.UTF-8', LOCPATH: locales };
+    const sorted = spawnSync('sort', { encoding: 'utf8', env, input: 'a-b\naa\na-c\n' }).stdout;
+    assert.equal(sorted, 'aa\na-b\na-c\n', 'a locale whose order is another than that of C');
+    const before = staged();
+    const { stdout } = spawnSync('sh', [rootFile('install.sh'), 'agent', '--root', root, '--prefix', '/usr'], {
+      ...{ encoding: 'utf8', env, input: '' },
+    });
+    assert.match(stdout, /nothing to change/);
+    assert.deepEqual(staged(), before);
   });
 
   test('and gone again', () => {
