@@ -313,7 +313,14 @@ configure() {
       say "made the user sysmon-$1"
     }
     [ -d "/var/lib/sysmon-$1" ] || install -d -o "sysmon-$1" -g "sysmon-$1" -m 0750 "/var/lib/sysmon-$1"
-    [ "$1" != server ] || [ -e "$etc/fleet.key" ] || make_fleet_key
+    case $1 in
+      agent) take_over "$etc/agent.key" sysmon-agent 440 ;;
+      server)
+        [ -e "$etc/fleet.key" ] || make_fleet_key
+        take_over "$etc/fleet.key" sysmon-server 440
+        take_over "$etc/revoked.json" root 644
+        ;;
+    esac
   fi
   if [ ! -e "$etc/$1.env" ]; then
     cp "$new/systemd/$1.env" "$work/$1.env"
@@ -335,7 +342,10 @@ make_fleet_key() {
   od -An -tx1 -N32 /dev/urandom | tr -d ' \n' >"$work/fleet.key"
   echo >>"$work/fleet.key"
   put_key "$work/fleet.key" "$etc/fleet.key" sysmon-server
-  say "made the fleet key $etc/fleet.key: keep a copy in a safe place, agents' keys are derived from it"
+  # No key has been revoked yet. Without this file the server asks for the backup of it.
+  printf '{"version":1,"revoked":{}}\n' >"$work/revoked.json"
+  [ -e "$etc/revoked.json" ] || put "$work/revoked.json" "$etc/revoked.json" 644
+  say "made the fleet key $etc/fleet.key: keep a copy of /etc/sysmon in a safe place, agents' keys are derived from it"
 }
 
 join() {
@@ -380,6 +390,16 @@ put_key() {
   mv "$2.part" "$2"
   changed=yes
   changed_files="$changed_files $2"
+}
+
+# FILE GROUP MODE: what was put there from a backup may have the numbers of another host's users.
+take_over() {
+  if [ ! -f "$1" ] || [ -L "$1" ]; then return 0; fi
+  [ "$(stat -c %U:%G:%a "$1")" != "root:$2:$3" ] || return 0
+  chown "root:$2" "$1"
+  chmod "$3" "$1"
+  changed=yes
+  changed_files="$changed_files $1"
 }
 
 # Configuration and keys that were not there before stay, also after a failure: one corrects them, and runs this again.

@@ -15,7 +15,12 @@ import { reasonOf } from './words.ts';
 export type ControlQuestion = `${'GET' | 'POST'} ${string}`;
 
 /** What answers each question; what it returns is sent as JSON. What it throws goes to the one who asked. */
-export type ControlHandlers = Readonly<Record<ControlQuestion, (parameters: URLSearchParams) => unknown>>;
+export type ControlHandlers = Readonly<Record<ControlQuestion, ControlHandler>>;
+
+/** Without parameters a function; else each of them must be there once, and no other. */
+export type ControlHandler =
+  | (() => unknown)
+  | { readonly parameters: readonly string[]; answer(values: Readonly<Record<string, string>>): unknown };
 
 export interface ControlServer {
   /** Takes no more questions and removes the socket. */
@@ -63,7 +68,7 @@ export async function serveControl(
   const server = createServer(limits, (question, response) => {
     clearTimeout(overdue.get(question.socket));
     question.resume();
-    void answer(handlers, question, response, log);
+    void reply(handlers, question, response, log);
   });
   server.maxConnections = askersMax;
   server.on('connection', (socket: Socket) => {
@@ -93,7 +98,7 @@ async function makeRoom(path: string): Promise<void> {
   if (found === 'in-use') throw new ControlError('refused', `another program answers at the control socket '${path}'`);
 }
 
-async function answer(
+async function reply(
   handlers: ControlHandlers,
   { method = '', url = '' }: IncomingMessage,
   response: ServerResponse,
@@ -106,8 +111,15 @@ async function answer(
     const known = Object.keys(handlers).map((each) => each.replace(' ', ` ${root}`));
     return send(response, 404, { error: `unknown question '${method} ${pathname}': expected ${known.join(', ')}` });
   }
+  const { parameters, answer } = typeof handler === 'function' ? { parameters: [], answer: handler } : handler;
+  const given = [...new URLSearchParams(query)];
+  const names = given.map(([name]) => name);
+  if (names.length !== parameters.length || !parameters.every((name) => names.includes(name))) {
+    const expected = parameters.length === 0 ? 'none' : `${parameters.join(', ')}, each once`;
+    return send(response, 400, { error: `parameters of '${method} ${pathname}': expected ${expected}` });
+  }
   try {
-    send(response, 200, (await handler(new URLSearchParams(query))) ?? null);
+    send(response, 200, (await answer(Object.fromEntries(given))) ?? null);
   } catch (error) {
     log.debug(`a question at the control socket was refused: ${reasonOf(error)}`);
     send(response, 409, { error: reasonOf(error) });

@@ -2,11 +2,20 @@ import { type AgentId, agentId, agentIdRule } from '../model/agent-id.ts';
 import { askControl, ControlError } from '../runtime/control.ts';
 import { UsageError } from '../runtime/options.ts';
 import { mebibytesText, plural, printable } from '../runtime/words.ts';
-import { checkStateDir } from './delivery/state-disk.ts';
 import { KeyRing } from './ingest/key-ring.ts';
 import { fleetKeysText } from './ingest/keys.ts';
-import { readRevocations, writeRevocations } from './ingest/revocations.ts';
+import {
+  checkWritable,
+  mergeRevocations,
+  noRevocations,
+  parseRevocations,
+  type Revocations,
+  RevocationsError,
+  readRevocations,
+  writeRevocations,
+} from './ingest/revocations.ts';
 import type { ServerOptions } from './options.ts';
+import type { RevocationsReply, RevokeReply } from './run.ts';
 import type { ServerClockStatus } from './server-clock.ts';
 import { advertisedAddress, commandSettings, readFleetKeys, readSettings } from './settings.ts';
 import type { AgentStatus, ServerStatus } from './status.ts';
@@ -20,45 +29,93 @@ export type Out = (text: string) => void;
 /** The first word of a join line; the number changes when its meaning does. */
 export const joinVersion = 'sysmon-join-v1';
 
-/** Prints the join line of an agent. It holds the key, so it must not be put on a command line, where `ps` shows it. */
-export function enroll(options: ServerOptions, out: Out): number {
+/**
+ * Prints the join line of an agent. It holds the key, so it must not be put on a command line, where `ps` shows it. Makes
+ * the file of revocations where there is none; `warn` gets what a person should know of that.
+ */
+export async function enroll(options: ServerOptions, out: Out, warn: Out): Promise<number> {
   const id = nameArgument(options);
-  const { fleetKeyFile, stateDir } = commandSettings(options);
-  if (fleetKeyFile === undefined) {
+  const { fleetKeyFile, revocationsFile, controlSocket } = commandSettings(options);
+  if (fleetKeyFile === undefined || revocationsFile === undefined) {
     throw options.refuse('fleet-key-file', "expected the file of the fleet key, from which the agent's is derived");
   }
-  const enrolled = new KeyRing(readFleetKeys(fleetKeyFile), readRevocations(stateDir)).enroll(id);
+  const fleetKeys = readFleetKeys(fleetKeyFile);
+  const onDisk = readRevocations(revocationsFile);
+  const revoked = onDisk ?? (await revokedByServer(controlSocket, fleetKeys[0]?.id)) ?? noRevocations;
+  const enrolled = new KeyRing(fleetKeys, revoked).enroll(id);
   if (enrolled === undefined) throw new UsageError(`--fleet-key-file '${fleetKeyFile}': expected a key`);
   out(`${joinVersion} ${advertisedAddress(options)} ${enrolled.identity} ${enrolled.key.toString('hex')}\n`);
+  if (onDisk === undefined) makeRevocations(revocationsFile, revoked, warn);
   return 0;
 }
 
-/** Refuses an agent's present key: at once where the server runs, else from its next start on. */
+/** What the running server refuses; undefined if none runs with this fleet key. */
+async function revokedByServer(controlSocket: string, fleetKeyId = ''): Promise<Revocations | undefined> {
+  try {
+    const { fleetKeyIds, file } = (await askControl(controlSocket, 'GET revocations')) as RevocationsReply;
+    return fleetKeyIds.includes(fleetKeyId) ? parseRevocations(file) : undefined;
+  } catch (error) {
+    if (error instanceof ControlError && (error.code === 'not-running' || error.code === 'denied')) return undefined;
+    throw error;
+  }
+}
+
+/** The join line has been printed: whatever happens here is a warning. */
+function makeRevocations(path: string, revoked: Revocations, warn: Out): void {
+  try {
+    writeRevocations(path, revoked);
+  } catch (error) {
+    if (!(error instanceof RevocationsError)) throw error;
+    return warn(error.message);
+  }
+  warn(
+    `'${path}' was missing, and was made with ${plural(revoked.size, 'revocation')}: ` +
+      'if keys were revoked with this fleet key, restore the file from a backup',
+  );
+}
+
+/**
+ * Refuses an agent's present key: at once where the server runs, else from its next start on. The file is written here, by
+ * whoever may write beside the fleet key: the server has no right to.
+ */
 export async function revoke(options: ServerOptions, out: Out): Promise<number> {
   const id = nameArgument(options);
-  const { controlSocket, stateDir } = commandSettings(options);
+  const { controlSocket, revocationsFile } = commandSettings(options);
+  if (revocationsFile === undefined) {
+    throw options.refuse('fleet-key-file', 'expected the file of the fleet key, beside which the revocations are kept');
+  }
+  checkWritable(revocationsFile);
+  const onDisk = readRevocations(revocationsFile) ?? noRevocations;
+  const generationMin = (onDisk.get(id) ?? 0) + 1;
+  const reply = await revokeAtServer(controlSocket, { name: id, generation: String(generationMin) });
+  const inMemory = reply === undefined ? new Map([[id, generationMin]]) : parseRevocations(reply.file);
   try {
-    const { generation } = (await askControl(controlSocket, 'POST revoke', { parameters: { name: id } })) as {
-      generation: number;
-    };
-    out(
-      `the key of generation ${generation} of agent '${id}' is revoked; 'sysmon-server enroll ${id}' makes the next one\n`,
-    );
-    return 0;
+    writeRevocations(revocationsFile, mergeRevocations(onDisk, inMemory));
   } catch (error) {
-    if (!(error instanceof ControlError) || error.code !== 'not-running') throw error;
+    if (!(error instanceof RevocationsError) || reply === undefined) throw error;
+    const till = `the key of agent '${id}' is refused until the server's next start; revoke it again`;
+    throw new RevocationsError('unwritten', `${error.message}; ${till}`, { cause: error });
   }
-  if (stateDir === undefined) {
-    throw options.refuse('state-dir', 'expected the folder of revocations, or a running server');
-  }
-  checkStateDir(stateDir);
-  const keyRing = new KeyRing([], readRevocations(stateDir));
-  const generation = keyRing.generation(id);
-  writeRevocations(stateDir, keyRing.revoke(id));
+  const isKnown = reply?.isKnown ?? onDisk.has(id);
   out(
-    `the key of generation ${generation} of agent '${id}' is revoked; the server is not running, and will refuse it once it is\n`,
+    `the key of generation ${reply?.generation ?? generationMin} of agent '${id}' is revoked; ` +
+      `${reply === undefined ? 'the server is not running, and will refuse it once it is' : `${plural(reply.ended, 'connection')} ended`}\n` +
+      (isKnown ? '' : `no agent named '${id}' is known: check the name with 'sysmon-server agents'\n`),
   );
   return 0;
+}
+
+/** Undefined if it does not run. */
+async function revokeAtServer(
+  controlSocket: string,
+  parameters: Readonly<Record<'name' | 'generation', string>>,
+): Promise<RevokeReply | undefined> {
+  try {
+    return (await askControl(controlSocket, 'POST revoke', { parameters })) as RevokeReply;
+  } catch (error) {
+    if (error instanceof ControlError && error.code === 'not-running') return undefined;
+    throw error;
+  }
 }
 
 export async function agents(options: ServerOptions, out: Out): Promise<number> {

@@ -9,6 +9,7 @@ import { helpOrVersion } from '../runtime/option-help.ts';
 import { readOptions, UsageError } from '../runtime/options.ts';
 import { version } from '../runtime/version.ts';
 import { agents, check, enroll, revoke, status } from './commands.ts';
+import { RevocationsError } from './ingest/revocations.ts';
 import { program } from './options.ts';
 import { run } from './run.ts';
 import { logLevelOf } from './settings.ts';
@@ -25,7 +26,7 @@ async function main(): Promise<number> {
   const options = readOptions(program, { argv, env: process.env, readFile: (path) => readFileSync(path, 'utf8') });
   switch (options.command) {
     case 'enroll':
-      return enroll(options, out);
+      return enroll(options, out, (text) => process.stderr.write(lastWords(program.name, text, { journal: false })));
     case 'revoke':
       return revoke(options, out);
     case 'agents':
@@ -55,7 +56,8 @@ if (isMainThread) {
     (error: unknown) => {
       const isUsage = error instanceof UsageError;
       // One line for what a person can correct; anything else is a bug, and needs its stack.
-      const isExpected = isUsage || error instanceof ListenError || error instanceof ControlError;
+      const isExpected =
+        isUsage || error instanceof ListenError || error instanceof ControlError || error instanceof RevocationsError;
       const text = isExpected ? error.message : String((error as Error).stack);
       process.stderr.write(lastWords(program.name, text, { journal: stderrIsJournal(process.env) }));
       process.exit(isUsage ? 2 : 1);

@@ -77,6 +77,14 @@ const rows = {
       'a key that is being retired. With a fleet key, agents connect by TLS with their keys only.',
     commands: ['run', 'check', 'enroll', 'revoke'],
   }),
+  revocationsFile: optional({
+    name: 'revocations-file',
+    placeholder: 'FILE',
+    parse: path,
+    defaultHelp: 'revoked.json beside the fleet key',
+    help: "File of the revoked keys, which 'enroll' and 'revoke' write. Back it up together with the fleet key.",
+    commands: ['run', 'check', 'enroll', 'revoke'],
+  }),
   allowPlaintext: flagOption({
     name: 'allow-plaintext',
     help:
@@ -89,9 +97,9 @@ const rows = {
     placeholder: 'FOLDER',
     parse: path,
     help:
-      'Folder for cursors and revocations. Without it they are kept in memory only: after a restart some samples are ' +
+      'Folder for the cursors of scrapers. Without it they are kept in memory only: after a restart some samples are ' +
       'scraped twice, and acknowledgements wait 45 s for the scrapers to return.',
-    commands: ['run', 'check', 'enroll', 'revoke'],
+    commands: ['run', 'check'],
   }),
   window: option({
     name: 'window',
@@ -150,7 +158,7 @@ const rows = {
     help:
       "Unix socket on which the running server answers 'status', 'agents' and 'revoke'. Not created where its folder does " +
       'not exist.',
-    commands: ['run', 'check', 'status', 'agents', 'revoke'],
+    commands: ['run', 'check', 'status', 'agents', 'enroll', 'revoke'],
   }),
   json: flagOption({
     name: 'json',

@@ -8,16 +8,16 @@ import { listen } from '../runtime/listen.ts';
 import type { Log } from '../runtime/log.ts';
 import { addressText } from '../runtime/options.ts';
 import { version } from '../runtime/version.ts';
-import { bytesText, durationText, plural, reasonOf } from '../runtime/words.ts';
+import { bytesText, durationText, plural } from '../runtime/words.ts';
 import { everyDay } from './daily.ts';
 import { cursorsDisk } from './delivery/state-disk.ts';
 import { fleetKeysText } from './ingest/keys.ts';
-import { readRevocations, writeRevocations } from './ingest/revocations.ts';
+import { encodeRevocations, isGeneration, noRevocations, readRevocations } from './ingest/revocations.ts';
 import type { ServerOptions } from './options.ts';
 import { readFleetKeys, readSettings, type Settings } from './settings.ts';
 import { openWeb } from './web/listener.ts';
 import { WebConfigFile, webConfigText } from './web/web-config-file.ts';
-import { type EventLoop, Server } from './wire-up.ts';
+import { type EventLoop, type Revoked, Server } from './wire-up.ts';
 
 /** Serves until the signal; everything is closed in reverse order. Throws what makes it stop otherwise. */
 export async function run(
@@ -38,7 +38,7 @@ export async function run(
   });
   server.metrics.addProcess();
   const ports = await server.start();
-  const control = await serveControl(settings.controlSocket, controlHandlers(server, settings), log);
+  const control = await serveControl(settings.controlSocket, controlHandlers(server), log);
   const showStatus = () => lifecycle.status(statusLine(server));
   const showing = runEvery(clock, statusEveryMs, showStatus);
   const warn = () => {
@@ -53,6 +53,12 @@ export async function run(
   log.info(startLine(settings, options.changed, ports));
   for (const notice of settings.webConfig.notices) log.info(`'${webConfigFile}': ${notice}`);
   warn();
+  if (revocationsMissing(settings)) {
+    log.warn(
+      `'${settings.revocationsFile}' is missing, so no key is refused: if keys were revoked with this fleet key, restore ` +
+        "the file from a backup and reload, else 'sysmon-server enroll' makes an empty one",
+    );
+  }
   lifecycle.ready();
   showStatus();
   lifecycle.watchdog(() => true);
@@ -85,42 +91,59 @@ const nodeLoop: EventLoop = {
   next: (callback) => void setImmediate(callback),
 };
 
-function controlHandlers(server: Server, settings: Settings): ControlHandlers {
+function controlHandlers(server: Server): ControlHandlers {
   return {
     'GET status': () => ({ server: server.status() }),
     'GET agents': () => ({ server: server.status(), agents: server.agents() }),
-    'POST revoke': (parameters) => revoke(server, settings, parameters.get('name')),
+    'GET revocations': () => revocationsReply(server),
+    'POST revoke': {
+      parameters: ['name', 'generation'],
+      answer: ({ name = '', generation = '' }) => revoke(server, name, generation),
+    },
   };
 }
 
-function revoke(
-  server: Server,
-  { fleetKeys, stateDir }: Settings,
-  name: string | null,
-): { readonly generation: number } {
-  const id = name === null ? undefined : agentId(name);
-  if (id === undefined) throw new Error(`'${name}' is no agent's name`);
-  if (fleetKeys.length === 0) {
-    throw new Error('agents connect to this server without keys, so there is none to revoke: set --fleet-key-file');
-  }
-  const { generation, revoked } = server.revoke(id);
-  try {
-    if (stateDir !== undefined) writeRevocations(stateDir, revoked);
-  } catch (error) {
-    throw new Error(
-      `the key of generation ${generation} of '${id}' is revoked only until the next start: the revocations cannot be written: ${reasonOf(error)}`,
-    );
-  }
-  return { generation };
+/** What `GET revocations` answers: what this server refuses, and by which fleet keys it knows agents. */
+export interface RevocationsReply {
+  readonly fleetKeyIds: readonly string[];
+  /** The text of the file, as it should be. */
+  readonly file: string;
 }
 
-/** SIGHUP: keys and revocations as they are on disk now. */
-function reload(server: Server, { fleetKeyFile, stateDir }: Settings, log: Log): void {
+function revocationsReply({ fleetKeys, revoked }: Server): RevocationsReply {
+  return { fleetKeyIds: fleetKeys.map(({ id }) => id), file: encodeRevocations(revoked) };
+}
+
+/** What `POST revoke` answers. */
+export interface RevokeReply extends Revoked {
+  /** The text of the file, as it should be. */
+  readonly file: string;
+}
+
+/** At once, and until this server ends: the command writes the file. */
+function revoke(server: Server, name: string, generation: string): RevokeReply {
+  const id = agentId(name);
+  if (id === undefined) throw new Error(`'${name}' is no agent's name`);
+  const generationMin = Number(generation);
+  if (!isGeneration(generationMin)) throw new Error(`'${generation}' is no generation of a key`);
+  if (server.fleetKeys.length === 0) {
+    throw new Error('agents connect to this server without keys, so there is none to revoke: set --fleet-key-file');
+  }
+  const revoked = server.revoke(id, generationMin);
+  return { ...revoked, file: encodeRevocations(server.revoked) };
+}
+
+/** SIGHUP: the keys as they are on disk now, and the revocations that are new there. */
+function reload(server: Server, { fleetKeyFile, revocationsFile }: Settings, log: Log): void {
   const keys = readFleetKeys(fleetKeyFile);
-  const revoked = stateDir === undefined ? undefined : readRevocations(stateDir);
-  const { ended, revocations } = server.replaceKeys(keys, revoked);
-  log.info(
-    `reloaded: ${fleetKeysText(keys)}, ${plural(revocations, 'revocation')}; ${plural(ended, 'connection')} ended`,
+  const revoked = revocationsFile === undefined ? undefined : readRevocations(revocationsFile);
+  const { ended } = server.reloadKeys(keys, revoked ?? noRevocations);
+  const count = server.revoked.size;
+  log.info(`reloaded: ${fleetKeysText(keys)}, ${plural(count, 'revocation')}; ${plural(ended, 'connection')} ended`);
+  if (revocationsFile === undefined || revoked !== undefined) return;
+  log.warn(
+    `'${revocationsFile}' is missing: keeping the ${plural(count, 'revocation')} in memory; ` +
+      "restore it from a backup, or 'sysmon-server enroll' writes them again",
   );
 }
 
@@ -145,6 +168,11 @@ function startLine(
 function standingWarnings({ plaintext }: Settings): string[] {
   if (!plaintext) return [];
   return ['agents connect without keys (--allow-plaintext): anyone who can reach the port can report under any name'];
+}
+
+/** As after a fleet key was restored alone. */
+function revocationsMissing({ fleetKeys, revocationsFile, revoked }: Settings): boolean {
+  return fleetKeys.length > 0 && revocationsFile !== undefined && revoked === undefined;
 }
 
 function statusLine(server: Server): string {

@@ -1,4 +1,5 @@
 import { hostname } from 'node:os';
+import { dirname, join } from 'node:path';
 import type { LogLevel } from '../runtime/log.ts';
 import { addressText, isLoopback, type ListenAddress, UsageError } from '../runtime/options.ts';
 import { readSecretFile, SecretFileError } from '../runtime/secret-file.ts';
@@ -21,7 +22,10 @@ export interface Settings {
   readonly webHosts: ReadonlySet<string>;
   readonly fleetKeyFile: string | undefined;
   readonly fleetKeys: readonly FleetKey[];
-  readonly revoked: Revocations;
+  /** Where the revocations are kept; undefined without a fleet key. */
+  readonly revocationsFile: string | undefined;
+  /** Undefined: there is no such file. */
+  readonly revoked: Revocations | undefined;
   readonly stateDir: string | undefined;
   readonly controlSocket: string;
   readonly windowMs: number;
@@ -34,15 +38,24 @@ export interface Settings {
 
 /** The settings of the commands that ask the running server or make keys. */
 export function commandSettings({ values }: ServerOptions): CommandSettings {
-  const { controlSocket, json, fleetKeyFile, stateDir } = values;
-  return { controlSocket, json, fleetKeyFile, stateDir };
+  const { controlSocket, json, fleetKeyFile } = values;
+  return { controlSocket, json, fleetKeyFile, revocationsFile: revocationsFileOf(values) };
 }
 
 export interface CommandSettings {
   readonly controlSocket: string;
   readonly json: boolean;
   readonly fleetKeyFile: string | undefined;
-  readonly stateDir: string | undefined;
+  readonly revocationsFile: string | undefined;
+}
+
+/** Beside the fleet key, so that one backup has both. */
+function revocationsFileOf({
+  revocationsFile,
+  fleetKeyFile,
+}: Pick<ServerOptions['values'], 'revocationsFile' | 'fleetKeyFile'>): string | undefined {
+  if (revocationsFile !== undefined || fleetKeyFile === undefined) return revocationsFile;
+  return join(dirname(fleetKeyFile), 'revoked.json');
 }
 
 export function logLevelOf({ values }: ServerOptions): LogLevel {
@@ -72,6 +85,7 @@ export function readSettings(options: ServerOptions): Settings {
     );
   }
   if (values.stateDir !== undefined) checkStateDir(values.stateDir);
+  const revocationsFile = revocationsFileOf(values);
   return {
     listen,
     webListen: values.webListenAddress.length > 0 ? values.webListenAddress : [webListenUsual],
@@ -80,7 +94,8 @@ export function readSettings(options: ServerOptions): Settings {
     webHosts: hostNames(values.webHost),
     fleetKeyFile: values.fleetKeyFile,
     fleetKeys,
-    revoked: readRevocations(values.stateDir),
+    revocationsFile,
+    revoked: revocationsFile === undefined ? undefined : readRevocations(revocationsFile),
     stateDir: values.stateDir,
     controlSocket: values.controlSocket,
     windowMs: values.window,

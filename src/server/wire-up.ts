@@ -12,8 +12,8 @@ import { Exposition } from './exposition/exposition.ts';
 import { Admission } from './ingest/admission.ts';
 import { openIngest } from './ingest/ingest.ts';
 import { KeyRing } from './ingest/key-ring.ts';
-import type { FleetKey } from './ingest/keys.ts';
-import type { Revocations } from './ingest/revocations.ts';
+import { type FleetKey, parseIdentity } from './ingest/keys.ts';
+import { noRevocations, type Revocations } from './ingest/revocations.ts';
 import { FrameScheduler } from './ingest/scheduler.ts';
 import { Registry, ServerMetrics } from './own-metrics.ts';
 import { scraperChanged } from './scraper-changes.ts';
@@ -31,7 +31,7 @@ import type { WebAddress, WebOptions, WebServer } from './web/listener.ts';
 
 /** The parts of a server: real ones in `run`, virtual ones in the simulation. */
 export interface ServerParts {
-  readonly settings: Omit<Settings, 'fleetKeyFile' | 'controlSocket'>;
+  readonly settings: Omit<Settings, 'fleetKeyFile' | 'revocationsFile' | 'controlSocket'>;
   readonly clock: Clock;
   readonly boot: BootClock;
   /** Undefined where the host does not tell one boot from another. */
@@ -82,7 +82,7 @@ export class Server {
     this.#serverClock = new ServerClock(parts);
     this.#agentsLog = new AgentsLog({ log, windowMs, memoryBytesMax });
     this.#seldom = onceAMinute(log, clock);
-    this.#keyRing = new KeyRing(settings.fleetKeys, settings.revoked);
+    this.#keyRing = new KeyRing(settings.fleetKeys, settings.revoked ?? noRevocations);
     this.metrics = new ServerMetrics(new Registry(), { version, gauges: () => serverGauges(this.#sources) });
     this.delivery = newDelivery(parts, {
       ...{ metrics: this.metrics, seldom: this.#seldom },
@@ -146,23 +146,35 @@ export class Server {
     return agentsStatus(this.#sources);
   }
 
-  /** Refuses the agent's present key from now on, and ends its connection. */
-  revoke(id: AgentId): { readonly generation: number; readonly revoked: Revocations } {
-    const generation = this.#keyRing.generation(id);
-    const revoked = this.#keyRing.revoke(id);
+  get revoked(): Revocations {
+    return this.#keyRing.revoked;
+  }
+
+  get fleetKeys(): readonly FleetKey[] {
+    return this.#keyRing.keys;
+  }
+
+  /**
+   * Refuses the agent's present key from now on, and ends its connection. The present generation is at least
+   * `generationMin`, and at least that of its last connection: a file of revocations may be older than that.
+   */
+  revoke(id: AgentId, generationMin: number): Revoked {
+    const agent = this.delivery.store.agents.get(id);
+    const isKnown = agent !== undefined || this.revoked.has(id);
+    const lastGeneration = parseIdentity(agent?.identity ?? '')?.generation ?? 0;
+    const generation = Math.max(this.#keyRing.generation(id), generationMin, lastGeneration);
+    this.#keyRing.merge(new Map([[id, generation]]));
     const ended = this.#admission.dropRevoked();
     this.delivery.forget(id);
     this.#parts.log.info(`generation ${generation} of agent '${id}' is revoked; ${plural(ended, 'connection')} ended`);
-    return { generation, revoked };
+    return { generation, ended, isKnown };
   }
 
-  /** Replaces keys and, if they are passed, revocations. Returns how many connections that ended. */
-  replaceKeys(
-    keys: readonly FleetKey[],
-    revoked: Revocations = this.#keyRing.revoked,
-  ): { readonly ended: number; readonly revocations: number } {
-    this.#keyRing.replace(keys, revoked);
-    return { ended: this.#admission.dropRevoked(), revocations: revoked.size };
+  /** Replaces the keys and adds to the revocations. Returns how many connections that ended. */
+  reloadKeys(keys: readonly FleetKey[], revoked: Revocations): { readonly ended: number } {
+    this.#keyRing.replaceKeys(keys);
+    this.#keyRing.merge(revoked);
+    return { ended: this.#admission.dropRevoked() };
   }
 
   /**
@@ -229,6 +241,16 @@ export class Server {
 }
 
 const stepText = (stepMs: number): string => `${stepMs > 0 ? 'forwards' : 'back'} by ${secondsText(Math.abs(stepMs))}`;
+
+/** What a revocation has done. */
+export interface Revoked {
+  /** This one and all before it are refused. */
+  readonly generation: number;
+  /** How many connections it ended. */
+  readonly ended: number;
+  /** An agent of this name has connected, or was revoked before. */
+  readonly isKnown: boolean;
+}
 
 /** Delivery, with every event counted, and logged if a person should act on it. */
 function newDelivery(

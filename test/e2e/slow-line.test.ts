@@ -35,7 +35,7 @@ test('over a slow line a name with an address that does not work is connected to
   }
   const agents: [name: string, agent: Program][] = [];
   for (const name of Object.keys(names)) {
-    const enrol = await command('server', 'enroll', name, ...tls.flags, '--state-dir', folder, '--listen', tls.listen);
+    const enrol = await command('server', 'enroll', name, ...tls.flags, '--listen', tls.listen);
     const [, , identity = '', key = ''] = enrol.trim().split(' ');
     const keyFile = join(folder, `${name}.key`);
     writeFileSync(keyFile, keyFileText(identity, Buffer.from(key, 'hex')), { mode: 0o600 });

@@ -35,7 +35,7 @@ const withCode = (code: string, words: RegExp) => (error: unknown) => {
 test('a question and its answer, as large as it likes', async (context) => {
   const big = 'x'.repeat(3_000_000);
   const { path } = await serve(context, {
-    'GET status': async (parameters) => ({ name: parameters.get('name'), big }),
+    'GET status': { parameters: ['name'], answer: async ({ name }) => ({ name, big }) },
     'POST nothing': () => undefined,
   });
   const asked = askControl(path, 'GET status', { parameters: { name: 'a&b=c d' } });
@@ -56,6 +56,20 @@ test('what is refused comes back in words', async (context) => {
     const words = new RegExp(`^unknown question '${question.replace(' ', ' /api/v1/')}': ${known}$`);
     await assert.rejects(askControl(path, question), withCode('refused', words));
   }
+});
+
+test('parameters are those of the question, each once', async (context) => {
+  const { path } = await serve(context, {
+    'GET status': () => 1,
+    'POST revoke': { parameters: ['name', 'generation'], answer: (values) => values },
+  });
+  const parameters = { name: 'a', generation: '1' };
+  assert.deepEqual(await askControl(path, 'POST revoke', { parameters }), parameters);
+  const expected = /^parameters of 'POST \/api\/v1\/revoke': expected name, generation, each once$/;
+  for (const query of ['', '?name=a', '?name=a&name=b', '?name=a&generation=1&more=2', '?name=a&generation=1&name=b']) {
+    await assert.rejects(askControl(path, `POST revoke${query}`), withCode('refused', expected), query);
+  }
+  await assert.rejects(askControl(path, 'GET status', { parameters }), withCode('refused', /: expected none$/));
 });
 
 test('curl can ask', async (context) => {

@@ -1,6 +1,6 @@
 import type { AgentId } from '../../model/agent-id.ts';
 import { agentKey, type FleetKey, identityText, parseIdentity } from './keys.ts';
-import type { Revocations } from './revocations.ts';
+import { mergeRevocations, type Revocations } from './revocations.ts';
 
 /** The fleet keys and the revocations: which identities are valid. */
 export class KeyRing {
@@ -21,10 +21,14 @@ export class KeyRing {
     return this.#revoked;
   }
 
-  /** Keys and revocations as they are now: after a reload or a revocation. */
-  replace(keys: readonly FleetKey[], revoked: Revocations): void {
+  /** The keys as they are now: after a reload. */
+  replaceKeys(keys: readonly FleetKey[]): void {
     this.#keys = keys;
-    this.#revoked = revoked;
+  }
+
+  /** Refuses what these refuse too. A revocation is never forgotten, whatever becomes of its file. */
+  merge(revoked: Revocations): void {
+    this.#revoked = mergeRevocations(this.#revoked, revoked);
   }
 
   /** The key that proves an identity, undefined for that of another server. A revoked one has a key: a frame refuses it. */
@@ -56,11 +60,5 @@ export class KeyRing {
   /** The generation of the next enrolment. */
   generation(id: AgentId): number {
     return (this.#revoked.get(id) ?? 0) + 1;
-  }
-
-  /** Refuses the present generation of a name and all before it. Returns the revocations to be stored. */
-  revoke(id: AgentId): Revocations {
-    this.#revoked = new Map([...this.#revoked, [id, this.generation(id)]]);
-    return this.#revoked;
   }
 }

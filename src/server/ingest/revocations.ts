@@ -1,19 +1,32 @@
-import { chownSync, renameSync, statSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { accessSync, constants } from 'node:fs';
+import { dirname } from 'node:path';
 import { type AgentId, agentId } from '../../model/agent-id.ts';
-import { readIfThere } from '../../runtime/files.ts';
+import { CodedError } from '../../runtime/coded-error.ts';
+import { readIfThere, replaceFile } from '../../runtime/files.ts';
 import { UsageError } from '../../runtime/options.ts';
 import { reasonOf } from '../../runtime/words.ts';
 
 /** Up to which generation each name's keys are refused: all that is stored of keys. */
 export type Revocations = ReadonlyMap<AgentId, number>;
 
-/** The revocations in the state folder; none without a folder or a file. */
-export function readRevocations(stateDir: string | undefined): Revocations {
-  if (stateDir === undefined) return new Map<AgentId, number>();
-  const path = revocationsPath(stateDir);
-  const text = readIfThere(path);
-  if (text === undefined) return new Map<AgentId, number>();
+export const noRevocations: Revocations = new Map();
+
+/** The revocations could not be written; the message names the file. */
+export class RevocationsError extends CodedError<'unwritten'> {
+  override readonly name = 'RevocationsError';
+}
+
+/** What either of them refuses. */
+export function mergeRevocations(a: Revocations, b: Revocations): Revocations {
+  const merged = new Map(a);
+  for (const [id, generation] of b) merged.set(id, Math.max(generation, merged.get(id) ?? 0));
+  return merged;
+}
+
+/** The revocations in the file, undefined where there is none. Throws a UsageError where it is unreadable or damaged. */
+export function readRevocations(path: string): Revocations | undefined {
+  const text = textOf(path);
+  if (text === undefined) return undefined;
   try {
     return parseRevocations(text);
   } catch (error) {
@@ -24,16 +37,37 @@ export function readRevocations(stateDir: string | undefined): Revocations {
   }
 }
 
-export function writeRevocations(stateDir: string, revoked: Revocations): void {
-  const path = revocationsPath(stateDir);
-  writeFileSync(`${path}.new`, encodeRevocations(revoked), { mode: 0o640, flush: true });
-  // The server must be able to read what root writes: the file gets the owner of the folder.
-  const { uid, gid } = statSync(stateDir);
-  if (process.getuid?.() === 0) chownSync(`${path}.new`, uid, gid);
-  renameSync(`${path}.new`, path);
+function textOf(path: string): string | undefined {
+  try {
+    return readIfThere(path);
+  } catch (error) {
+    throw new UsageError(`the revocations in '${path}' cannot be read (${reasonOf(error)}): run 'chmod 0644 ${path}'`);
+  }
 }
 
-const revocationsPath = (stateDir: string): string => join(stateDir, 'revoked.json');
+/** Throws a RevocationsError where the file cannot be written by this user; nothing is changed. */
+export function checkWritable(path: string): void {
+  try {
+    accessSync(dirname(path), constants.W_OK | constants.X_OK);
+  } catch (error) {
+    throw unwritten(path, error);
+  }
+}
+
+/** For the commands: see {@link replaceFile}. It holds no secret, and the server reads it as another user. */
+export function writeRevocations(path: string, revoked: Revocations): void {
+  try {
+    replaceFile(path, encodeRevocations(revoked), { mode: 0o644 });
+  } catch (error) {
+    throw unwritten(path, error);
+  }
+}
+
+function unwritten(path: string, cause: unknown): RevocationsError {
+  return new RevocationsError('unwritten', `the revocations in '${path}' cannot be written: ${reasonOf(cause)}`, {
+    cause,
+  });
+}
 
 /** The file of revocations: `{"version":1,"revoked":{"web-1":2}}`. */
 export function encodeRevocations(revoked: Revocations): string {
@@ -49,12 +83,17 @@ export function parseRevocations(text: string): Map<AgentId, number> {
   const revoked = new Map<AgentId, number>();
   for (const [name, generation] of Object.entries(root['revoked'])) {
     const id = agentId(name);
-    if (id === undefined || typeof generation !== 'number' || !Number.isInteger(generation) || generation < 1) {
+    if (id === undefined || typeof generation !== 'number' || !isGeneration(generation)) {
       throw new Error(`'${name}': expected an agent's name and a generation from 1`);
     }
     revoked.set(id, generation);
   }
   return revoked;
+}
+
+/** As an identity has it: from 1, of at most 9 digits. */
+export function isGeneration(value: number): boolean {
+  return Number.isInteger(value) && value >= 1 && value <= 999_999_999;
 }
 
 function isRecord(value: unknown): value is Record<string, unknown> {

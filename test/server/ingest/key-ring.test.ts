@@ -23,12 +23,13 @@ test('an enrolled identity has its key, and nothing about it is stored', () => {
 test('a revocation refuses the present generation and those before it; the next enrolment gives the next', () => {
   const keyRing = new KeyRing([present], new Map());
   const first = keyRing.enroll(web)!.identity;
-  keyRing.revoke(web);
+  keyRing.merge(new Map([[web, keyRing.generation(web)]]));
   const second = keyRing.enroll(web)!.identity;
   assert.equal(second, `web-1:2:${present.id}`);
   assert.equal(keyRing.refusal(first), `the key '${first}' has been revoked; enrol the agent again`);
   assert.equal(keyRing.refusal(second), undefined);
-  assert.deepEqual([...keyRing.revoke(web)], [['web-1', 2]]);
+  keyRing.merge(new Map([[web, keyRing.generation(web)]]));
+  assert.deepEqual([...keyRing.revoked], [['web-1', 2]]);
   assert.match(keyRing.refusal(second)!, /has been revoked/);
   assert.equal(keyRing.refusal(`other:1:${present.id}`), undefined);
   assert.match(keyRing.refusal('no identity')!, /is not an identity of this server/);
@@ -38,11 +39,32 @@ test('a revocation refuses the present generation and those before it; the next 
 test('two fleet keys are valid at once; taking one out refuses what was enrolled with it', () => {
   const keyRing = new KeyRing([retired], new Map());
   const old = keyRing.enroll(web)!.identity;
-  keyRing.replace([present, retired], keyRing.revoked);
+  keyRing.replaceKeys([present, retired]);
   assert.equal(keyRing.refusal(old), undefined);
   assert.notEqual(keyRing.keyOf(old), undefined);
   assert.equal(keyRing.enroll(web)!.identity, `web-1:1:${present.id}`);
-  keyRing.replace([present], keyRing.revoked);
+  keyRing.replaceKeys([present]);
   assert.equal(keyRing.refusal(old), `the fleet key ${retired.id} is retired; enrol the agent again`);
   assert.equal(keyRing.keyOf(old), undefined);
+});
+
+test('a revocation is never forgotten: merging takes the higher generation of each name', () => {
+  const other = agentId('db-1')!;
+  const keyRing = new KeyRing([present], new Map([[web, 3]]));
+  keyRing.merge(new Map());
+  keyRing.merge(
+    new Map([
+      [web, 1],
+      [other, 2],
+    ]),
+  );
+  assert.deepEqual(
+    [...keyRing.revoked],
+    [
+      ['web-1', 3],
+      ['db-1', 2],
+    ],
+  );
+  keyRing.replaceKeys([present, retired]);
+  assert.equal(keyRing.enroll(web)!.identity, `web-1:4:${present.id}`);
 });

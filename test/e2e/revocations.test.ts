@@ -1,0 +1,189 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
+import { chmodSync, mkdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { AgentProgram, bundleOf, command, ServerProgram, temporaryFolder } from '../support/programs.ts';
+
+// What was revoked stays revoked, whatever becomes of the file; with the programs as they are shipped.
+
+/** A server with a fleet key, and what its operator does. */
+class Fleet {
+  readonly folder: string;
+  readonly server: ServerProgram;
+  readonly #context: TestContext;
+  readonly #options: readonly string[];
+
+  private constructor(context: TestContext, folder: string, server: ServerProgram, options: readonly string[]) {
+    this.folder = folder;
+    this.server = server;
+    this.#context = context;
+    this.#options = options;
+  }
+
+  static async start(context: TestContext): Promise<Fleet> {
+    const folder = temporaryFolder(context);
+    const fleetKeyFile = join(folder, 'fleet.key');
+    writeFileSync(fleetKeyFile, `${randomBytes(32).toString('hex')}\n`, { mode: 0o400 });
+    const server = await ServerProgram.start(context, ['--fleet-key-file', fleetKeyFile]);
+    const options = ['--fleet-key-file', fleetKeyFile, '--control-socket', server.controlSocket];
+    return new Fleet(context, folder, server, options);
+  }
+
+  get file(): string {
+    return join(this.folder, 'revoked.json');
+  }
+
+  get revoked(): unknown {
+    return (JSON.parse(readFileSync(this.file, 'utf8')) as { revoked: unknown }).revoked;
+  }
+
+  /** A key file, and the identity that it proves. */
+  async enroll(name: string): Promise<{ readonly identity: string; readonly keyFile: string }> {
+    const line = await command('server', 'enroll', name, ...this.#options);
+    const [, , identity = '', key = ''] = line.trim().split(' ');
+    const keyFile = join(this.folder, `${identity}.key`);
+    writeFileSync(keyFile, `sysmon-key-v1 ${identity} ${key}\n`, { mode: 0o600 });
+    return { identity, keyFile };
+  }
+
+  revoke(name: string, ...more: string[]): Promise<string> {
+    return command('server', 'revoke', name, ...this.#options, ...more);
+  }
+
+  async connect(name: string, keyFile: string): Promise<AgentProgram> {
+    const flags = ['--key-file', keyFile];
+    const agent = await AgentProgram.start(this.#context, { name, port: this.server.port, schedule: '500ms', flags });
+    await agent.run.line(/connected to|refused this agent/);
+    return agent;
+  }
+
+  async isConnected(name: string): Promise<boolean> {
+    return (await this.server.agents()).agents.some((agent) => agent.name === name && agent.connected);
+  }
+
+  /** Reloads, and returns the line that says what was reloaded. */
+  async reload(): Promise<string> {
+    const { lines } = this.server.run;
+    lines.length = 0;
+    process.kill(this.server.run.pid, 'SIGHUP');
+    return await this.server.run.line(/: reloaded: /);
+  }
+}
+
+const refused = /refused this agent \(revoked\)/;
+
+test('a revocation outlives its file, a reload, and a failed write', { timeout: 60_000 }, async (context) => {
+  const fleet = await Fleet.start(context);
+  const { server } = fleet;
+  await server.run.line(
+    /warning: '.*revoked\.json' is missing, so no key is refused: .* 'sysmon-server enroll' makes an/,
+  );
+  const first = await fleet.enroll('web-1');
+  assert.deepEqual(fleet.revoked, {}, 'made by the first enrolment');
+  const agent = await fleet.connect('web-1', first.keyFile);
+  assert.equal(
+    await fleet.revoke('web-1'),
+    "the key of generation 1 of agent 'web-1' is revoked; 1 connection ended\n",
+  );
+  await agent.run.line(refused);
+  assert.deepEqual(fleet.revoked, { 'web-1': 1 });
+  assert.equal(statSync(fleet.file).mode & 0o777, 0o644);
+
+  rmSync(fleet.file);
+  assert.match(await fleet.reload(), /, 1 revocation; 0 connections ended/);
+  await server.run.line(/warning: '.*' is missing: keeping the 1 revocation in memory; restore it/);
+  await agent.kill('SIGTERM');
+  const thief = await fleet.connect('web-1', first.keyFile);
+  assert.ok(thief.run.lines.some((line) => refused.test(line)));
+  assert.match((await fleet.enroll('web-1')).identity, /^web-1:2:/, 'never the revoked key again');
+  assert.deepEqual(fleet.revoked, { 'web-1': 1 }, 'from the memory of the server');
+
+  // A folder is in the way of what is written.
+  mkdirSync(`${fleet.file}.new`);
+  const words =
+    /revoked\.json' cannot be written: .*; the key of agent 'db-1' is refused until the server's next start/;
+  const db = await fleet.enroll('db-1');
+  const dbAgent = await fleet.connect('db-1', db.keyFile);
+  await assert.rejects(fleet.revoke('db-1'), words);
+  await dbAgent.run.line(refused);
+  assert.match(await fleet.reload(), /, 2 revocations; 0 connections ended/);
+  assert.equal(await fleet.isConnected('db-1'), false);
+  rmSync(`${fleet.file}.new`, { recursive: true });
+  assert.match(await fleet.revoke('db-1'), /generation 2 of agent 'db-1' is revoked; 0 connections ended\n$/);
+
+  await server.kill('SIGTERM');
+  assert.match(await fleet.revoke('old'), /generation 1 .* the server is not running, and will refuse it once it is/);
+  await server.start();
+  assert.deepEqual(fleet.revoked, { 'web-1': 1, 'db-1': 2, old: 1 });
+  assert.match((await fleet.enroll('db-1')).identity, /^db-1:3:/);
+  assert.match(await fleet.reload(), /, 3 revocations;/);
+});
+
+test('an agent whose key is newer than a restored file is cut off by one revocation', {
+  timeout: 60_000,
+}, async (context) => {
+  const fleet = await Fleet.start(context);
+  await fleet.enroll('web-1');
+  await fleet.revoke('web-1');
+  const second = await fleet.enroll('web-1');
+  assert.match(second.identity, /^web-1:2:/);
+  await fleet.server.kill('SIGTERM');
+  rmSync(fleet.file);
+  await fleet.server.start();
+  const agent = await fleet.connect('web-1', second.keyFile);
+  assert.match(await fleet.revoke('web-1'), /the key of generation 2 of agent 'web-1' is revoked; 1 connection ended/);
+  await agent.run.line(refused);
+  assert.deepEqual(fleet.revoked, { 'web-1': 2 });
+});
+
+test('a name that nobody has, and a place that cannot be written', { timeout: 60_000 }, async (context) => {
+  const fleet = await Fleet.start(context);
+  const { keyFile } = await fleet.enroll('web-1');
+  const agent = await fleet.connect('web-1', keyFile);
+  assert.match(
+    await fleet.revoke('web1'),
+    /0 connections ended\nno agent named 'web1' is known: check the name with 'sysmon-server agents'\n$/,
+  );
+  const nowhere = join(fleet.folder, 'none', 'revoked.json');
+  await assert.rejects(
+    fleet.revoke('web-1', '--revocations-file', nowhere),
+    /none\/revoked\.json' cannot be written: /,
+  );
+  assert.equal(await fleet.isConnected('web-1'), true);
+  assert.ok(!agent.run.lines.some((line) => refused.test(line)));
+});
+
+test("root follows no link in another user's folder", { skip: process.getuid?.() !== 0 && 'needs root' }, (context) => {
+  const folder = temporaryFolder(context);
+  chmodSync(folder, 0o755);
+  const nobody = 65_534;
+  const [state, target] = [join(folder, 'state'), join(folder, 'shadow')];
+  writeFileSync(join(folder, 'fleet.key'), `${randomBytes(32).toString('hex')}\n`, { mode: 0o400 });
+  writeFileSync(target, 'secret', { mode: 0o600 });
+  mkdirSync(state);
+  const planted = ['revoked.json', 'revoked.json.new'].map((name) => join(state, name));
+  const revoke = () =>
+    spawnSync(
+      process.execPath,
+      [
+        ...[bundleOf('server'), 'revoke', 'web-1', '--fleet-key-file', join(folder, 'fleet.key')],
+        ...['--revocations-file', planted[0]!, '--control-socket', join(folder, 'none.sock')],
+      ],
+      { encoding: 'utf8', env: { SYSMON_CONFIG_FILE: '/dev/null' } },
+    );
+  // The first is where the file is expected, so it is read; what it leads to is no file of revocations.
+  symlinkSync(target, planted[0]!);
+  assert.match(revoke().stderr, /revoked\.json' is damaged/);
+  rmSync(planted[0]!);
+  symlinkSync(target, planted[1]!);
+  spawnSync('chown', ['-hR', `${nobody}:${nobody}`, state]);
+  const { status, stderr } = revoke();
+  assert.equal(status, 0, stderr);
+  assert.equal(readFileSync(target, 'utf8'), 'secret');
+  const { uid, gid } = statSync(target);
+  assert.deepEqual([uid, gid], [0, 0]);
+  const written = statSync(planted[0]!);
+  assert.deepEqual([written.uid, written.gid], [nobody, nobody], 'written with the rights of the owner of the folder');
+});
