@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { existsSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { parse } from 'yaml';
 import { identify } from '../src/server/web/identify.ts';
 import { rootFile } from './support/files.ts';
+import { skipWithout } from './support/installed.ts';
 import { temporaryFolder } from './support/programs.ts';
 import { prometheusPath, prometheusSkip } from './support/prometheus.ts';
 
@@ -23,9 +24,6 @@ function jobOf(file: string): Job {
   return jobs[0]!;
 }
 
-const skipWithout = (path: string, name: string) =>
-  !existsSync(path) && process.env['CI'] !== 'true' && `no ${path}: apt-get install ${name}`;
-
 const vmagent = '/usr/bin/vmagent';
 const victoriaMetrics = '/usr/bin/victoria-metrics';
 
@@ -39,11 +37,11 @@ test('promtool takes prometheus.yml', { skip: prometheusSkip }, () => {
 });
 
 for (const file of ['prometheus/vmagent.yml', 'prometheus/prometheus.yml']) {
-  test(`vmagent takes ${file}`, { skip: skipWithout(vmagent, 'victoria-metrics') }, () => {
+  test(`vmagent takes ${file}`, { skip: skipWithout(vmagent) }, () => {
     taken(vmagent, ['-dryRun', '-remoteWrite.url=http://127.0.0.1:1', `-promscrape.config=${rootFile(file)}`]);
   });
 
-  test(`VictoriaMetrics takes ${file}`, { skip: skipWithout(victoriaMetrics, 'victoria-metrics') }, (context) => {
+  test(`VictoriaMetrics takes ${file}`, { skip: skipWithout(victoriaMetrics) }, (context) => {
     const data = join(temporaryFolder(context), 'data');
     taken(victoriaMetrics, ['-dryRun', `-promscrape.config=${rootFile(file)}`, `-storageDataPath=${data}`]);
   });

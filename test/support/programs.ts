@@ -234,6 +234,7 @@ export interface ServerAgentsReply {
   readonly server: {
     readonly scrapers: readonly {
       readonly scraper: string;
+      readonly selection: string;
       readonly known: boolean;
       readonly backlogReports: number;
       readonly connections: number;

@@ -27,8 +27,12 @@ export interface PrometheusOptions {
   readonly target: number;
   /** Its name among scrapers, as it is shipped by default; empty: none in its URL. */
   readonly scraper?: string;
-  /** More lines of the job: TLS, a user. */
+  /** More lines of the job: TLS, a user, limits. */
   readonly job?: string;
+  /** A target for each of these agents, instead of one for all. */
+  readonly agents?: readonly string[];
+  /** A port of its own that is known before; a free one by default. */
+  readonly port?: number;
   /** Another Prometheus than Debian's. */
   readonly path?: string;
   readonly scrapeInterval?: string;
@@ -41,12 +45,17 @@ export class Prometheus {
   readonly #port: number;
   readonly #path: string;
   readonly #argv: readonly string[];
+  readonly #file: string;
   #run: Program | undefined;
   /** What it has logged, in all of its runs but the one under way. */
   readonly #linesBefore: string[] = [];
 
-  private constructor(scope: Scope, { port, path, argv }: { port: number; path: string; argv: readonly string[] }) {
+  private constructor(
+    scope: Scope,
+    { port, path, file, argv }: { port: number; path: string; file: string; argv: readonly string[] },
+  ) {
     this.#port = port;
+    this.#file = file;
     this.#path = path;
     this.#argv = argv;
     scope.after(async () => {
@@ -58,13 +67,13 @@ export class Prometheus {
     const folder = temporaryFolder(scope);
     const file = join(folder, 'prometheus.yml');
     writeFileSync(file, configuration(options));
-    const port = await freePort();
+    const port = options.port ?? (await freePort());
     const argv = [
       `--config.file=${file}`,
       `--storage.tsdb.path=${join(folder, 'data')}`,
       `--web.listen-address=127.0.0.1:${port}`,
     ];
-    const prometheus = new Prometheus(scope, { port, path: options.path ?? prometheusPath, argv });
+    const prometheus = new Prometheus(scope, { port, path: options.path ?? prometheusPath, file, argv });
     await prometheus.start();
     return prometheus;
   }
@@ -76,6 +85,18 @@ export class Prometheus {
       const response = await fetch(`http://127.0.0.1:${this.#port}/-/ready`);
       const text = await response.text();
       if (response.status !== 200) throw new Error(`Prometheus is not ready: ${text}`);
+    });
+  }
+
+  /** It goes on with another configuration. */
+  async reload(options: PrometheusOptions): Promise<void> {
+    writeFileSync(this.#file, configuration(options));
+    const before = await this.metric('prometheus_config_last_reload_success_timestamp_seconds');
+    await new Promise((resolve) => setTimeout(resolve, 1000)); // the metric counts whole seconds
+    process.kill(this.#running.pid, 'SIGHUP');
+    await eventually(30_000, async () => {
+      const now = await this.metric('prometheus_config_last_reload_success_timestamp_seconds');
+      if (now <= before) throw new Error(`Prometheus has not reloaded:\n${this.warnings.join('\n')}`);
     });
   }
 
@@ -178,13 +199,27 @@ function numberOf(text: string): number {
 
 /** The configuration that is shipped, for this server and these intervals. */
 function configuration(options: PrometheusOptions): string {
-  const { target, scraper, job = '', scrapeInterval = '5s', scrapeTimeout = scrapeInterval, outOfOrder } = options;
+  const {
+    target,
+    scraper,
+    job = '',
+    agents = [],
+    scrapeInterval = '5s',
+    scrapeTimeout = scrapeInterval,
+    outOfOrder,
+  } = options;
   let text = readFileSync(rootFile('prometheus/prometheus.yml'), 'utf8');
   const replace = (from: string, to: string) => {
     if (!text.includes(from)) throw new Error(`prometheus.yml: '${from}' is not in it`);
     text = text.replace(from, to);
   };
-  replace('127.0.0.1:9733', `127.0.0.1:${target}`);
+  if (agents.length > 0) {
+    const targets = agents.map((agent) => `        labels: {__param_agent: ${agent}}\n`);
+    replace(
+      '      - targets: ["127.0.0.1:9733"]\n',
+      targets.map((labels) => `      - targets: ["127.0.0.1:${target}"]\n${labels}`).join(''),
+    );
+  } else replace('127.0.0.1:9733', `127.0.0.1:${target}`);
   replace('scrape_interval: 5s', `scrape_interval: ${scrapeInterval}`);
   replace('scrape_timeout: 5s', `scrape_timeout: ${scrapeTimeout}`);
   if (scraper === '') replace('    params:\n      scraper: [prometheus]\n', '');

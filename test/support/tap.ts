@@ -7,6 +7,8 @@ export interface TapOptions {
   readonly to: number;
   /** Called for each connection: what is to be told of the bytes that the client sends on it. */
   readonly watch?: () => (chunk: Uint8Array) => void;
+  /** How long it takes each way. */
+  readonly delayMs?: number;
 }
 
 /**
@@ -124,6 +126,7 @@ class Pair {
   /** Something of an answer has been swallowed: the rest of it must be too. */
   isAnswerSwallowed = false;
   #isStalled = false;
+  readonly #delayMs: number;
 
   constructor(client: Socket, options: TapOptions, on: { onEnd: () => void; onSwallowed: () => void }) {
     this.#client = client;
@@ -131,6 +134,7 @@ class Pair {
     this.#onSwallowed = on.onSwallowed;
     this.#upstream = connect({ port: options.to, host: '127.0.0.1', allowHalfOpen: true, noDelay: true });
     client.setNoDelay(true);
+    this.#delayMs = options.delayMs ?? 0;
     const watch = options.watch?.();
     this.#carry(client, this.#upstream, (chunk) => {
       watch?.(chunk);
@@ -191,20 +195,30 @@ class Pair {
 
   #carry(from: Socket, to: Socket, passes: (chunk: Uint8Array) => boolean): void {
     from.on('data', (chunk: Uint8Array) => {
-      if (!passes(chunk) || !to.writable || to.write(chunk)) return;
-      from.pause();
-      to.once('drain', () => {
-        if (!this.#isStalled) from.resume();
+      if (!passes(chunk)) return;
+      this.#arrive(() => {
+        if (!to.writable || to.write(chunk)) return;
+        from.pause();
+        to.once('drain', () => {
+          if (!this.#isStalled) from.resume();
+        });
       });
     });
-    from.on('end', () => to.end());
+    from.on('end', () => this.#arrive(() => to.end()));
     // Nobody is told how a connection ended but the two ends of it.
     from.on('error', () => {});
     from.on('close', (hadError) => {
-      if (hadError) reset(to);
-      else to.destroy();
+      this.#arrive(() => {
+        if (hadError) reset(to);
+        else to.destroy();
+      });
       this.#onEnd();
     });
+  }
+
+  #arrive(what: () => void): void {
+    if (this.#delayMs === 0) what();
+    else setTimeout(what, this.#delayMs);
   }
 }
 

@@ -1,0 +1,21 @@
+import { existsSync } from 'node:fs';
+
+/** Programs of Debian that tests run, and the package of each. */
+const packages = {
+  '/usr/sbin/nginx': 'nginx',
+  '/usr/sbin/haproxy': 'haproxy',
+  '/usr/bin/prometheus': 'prometheus',
+  '/usr/bin/promtool': 'prometheus',
+  '/usr/bin/victoria-metrics': 'victoria-metrics',
+  '/usr/bin/vmagent': 'victoria-metrics',
+} as const;
+
+export type InstalledProgram = keyof typeof packages;
+
+/** A reason to skip a test that needs these programs; none where they must be there. */
+export function skipWithout(...paths: readonly InstalledProgram[]): string | false {
+  const missing = paths.filter((path) => !existsSync(path));
+  if (missing.length === 0 || process.env['CI'] === 'true') return false;
+  const names = [...new Set(missing.map((path) => packages[path]))].join(' ');
+  return `no ${missing.join(', ')}: apt-get install ${names}`;
+}
