@@ -83,7 +83,7 @@ export class ServerMetrics implements WebMetrics {
     );
     this.#clones = counter(
       'cloned_identities_total',
-      'Times that two hosts seemed to run with one identity: three takeovers within a minute. Enrol one of them again.',
+      'Connections that were refused because two hosts run under one name and machine-id, as cloned machines do. Enrol one of them under another name.',
     );
     this.#scrapes = counter('scrapes_total', 'Answers to /metrics that were sent completely, or aborted.', 'outcome');
     this.#rollbacks = counter(

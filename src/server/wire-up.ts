@@ -104,7 +104,6 @@ export class Server {
     };
     this.#admission = new Admission({
       clock,
-      log,
       refusal: (identity) => this.#keyRing.refusal(identity),
       onClones: () => this.metrics.clones(),
     });

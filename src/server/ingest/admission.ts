@@ -3,8 +3,8 @@ import { ProtocolError } from '../../protocol/errors.ts';
 import type { Hello } from '../../protocol/messages.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import type { Connection } from '../../runtime/connection.ts';
-import type { Log } from '../../runtime/log.ts';
 import { parseIdentity } from './keys.ts';
+import { Takeovers } from './takeovers.ts';
 
 /** Which agents may connect: under the name that TLS has proved, with a key that is valid, from one host at a time. */
 export class Admission {
@@ -16,28 +16,21 @@ export class Admission {
   }
 
   /** Admits an agent, in place of an older connection of the same host, or throws the ProtocolError to send. */
-  admit(hello: Hello, admitted: Admitted, connection: Connection): { readonly id: AgentId; undo(): void } {
+  admit(hello: Hello, admitted: Admitted, connection: Connection): Admittance {
     const id = agentId(hello.agentName);
     if (id === undefined) throw new ProtocolError('bad-message', `hello: '${hello.agentName}' is no agent's name`);
     this.#checkIdentity(id, connection.identity);
     const before = this.#live.get(id);
-    if (before !== undefined && before.hostId !== hello.hostId) {
-      throw new ProtocolError(
-        'name-taken',
-        `an agent named '${id}' is connected from another host, ${before.admitted.peer}; ` +
-          (connection.identity === undefined
-            ? 'give one of them another --name'
-            : "enrol one of them under another name: 'sysmon-server enroll NAME'"),
-      );
-    }
-    const takeoversMs = before === undefined ? [] : this.#takeover(id, before, connection.peer);
-    const live: LiveAgent = { admitted, hostId: hello.hostId, identity: connection.identity, takeoversMs };
+    if (before !== undefined) this.#checkTakeover(id, hello, before, connection);
+    const takeovers = before?.takeovers ?? new Takeovers();
+    const live: LiveAgent = { admitted, hostId: hello.hostId, identity: connection.identity, takeovers };
     this.#live.set(id, live);
     before?.admitted.refuse(
       new ProtocolError('replaced', `the same agent has connected again, from ${connection.peer}`),
     );
     return {
       id,
+      stored: (epoch) => takeovers.stored(epoch),
       undo: () => {
         if (this.#live.get(id) === live) this.#live.delete(id);
       },
@@ -72,24 +65,29 @@ export class Admission {
     if (refusal !== undefined) throw new ProtocolError('revoked', refusal);
   }
 
-  #takeover(id: AgentId, before: LiveAgent, peer: string): number[] {
-    const nowMs = this.#options.clock.monotonicMs();
-    const takeoversMs = [...before.takeoversMs.filter((ms) => nowMs - ms < takeoverSpanMs), nowMs];
-    if (takeoversMs.length >= takeoversMax) {
-      this.#options.onClones(id);
-      this.#options.log.warn(
-        `agent '${id}' has replaced its own connection ${takeoversMs.length} times in a minute, last from ${peer} after ` +
-          `${before.admitted.peer}: two hosts have one identity, as cloned machines do; enrol one of them again`,
-      );
-      return [];
-    }
-    return takeoversMs;
+  /** Only the same host may take the place of its own connection. */
+  #checkTakeover(
+    id: AgentId,
+    { hostId }: Hello,
+    { hostId: liveHostId, admitted, takeovers }: LiveAgent,
+    newer: Connection,
+  ): void {
+    const isOther = hostId !== liveHostId;
+    if (!isOther && takeovers.isAllowed(this.#options.clock.monotonicMs())) return;
+    if (!isOther) this.#options.onClones(id);
+    const what = isOther
+      ? `an agent named '${id}' is connected from another host, ${admitted.peer}`
+      : `two hosts run as '${id}' and have one machine-id, as cloned machines do; the other is connected from ${admitted.peer}`;
+    const remedy =
+      newer.identity === undefined
+        ? 'give one of them another --name'
+        : "enrol one of them under another name: 'sysmon-server enroll NAME'";
+    throw new ProtocolError('name-taken', `${what}; ${remedy}`);
   }
 }
 
 export interface AdmissionOptions {
   readonly clock: Clock;
-  readonly log: Log;
   /** Why an identity is refused, undefined if it is valid. */
   refusal(identity: string): string | undefined;
   /** Two hosts seem to have one identity. */
@@ -103,12 +101,18 @@ export interface Admitted {
   refuse(error: ProtocolError): void;
 }
 
+/** The right of a connection to an agent's name. */
+export interface Admittance {
+  readonly id: AgentId;
+  /** A report of this epoch was stored. */
+  stored(epoch: number): void;
+  undo(): void;
+}
+
 interface LiveAgent {
   readonly admitted: Admitted;
   readonly hostId: string;
   readonly identity: string | undefined;
-  readonly takeoversMs: readonly number[];
+  /** One object for all connections that have replaced each other. */
+  readonly takeovers: Takeovers;
 }
-
-const takeoversMax = 3;
-const takeoverSpanMs = 60_000;

@@ -9,6 +9,7 @@ import { SchemaTable } from '../../protocol/schema-table.ts';
 import type { Clock, Timer } from '../../runtime/clock.ts';
 import type { Connection } from '../../runtime/connection.ts';
 import { ConnectionError } from '../../runtime/connection.ts';
+import { countedAddress } from '../../runtime/listen.ts';
 import type { Log } from '../../runtime/log.ts';
 import { printable, secondsText } from '../../runtime/words.ts';
 import type { AgentRecord, StreamRecord } from '../delivery/agent-record.ts';
@@ -34,6 +35,11 @@ export class AgentConnection {
   #frames = 0;
   #heardMs: number;
   #ending = false;
+  /** The name in the hello, also if it was refused. */
+  #claimedName = '';
+  /** Tells the admission that a report of an epoch was stored. */
+  #stored = (_epoch: number): void => {};
+  #storedEpoch: number | undefined;
   /** Undoes the admission. */
   #leave = (): void => {};
   /** Resolves when an error was sent and the peer has closed its end, or has had time to. */
@@ -68,7 +74,7 @@ export class AgentConnection {
         if (!this.#ending) await this.#take(chunk);
       }
       this.#decoder.end();
-      if (!this.#ending) this.#log(`${this.#who()} closed the connection`);
+      if (!this.#ending) this.#log('ended', `${this.#who()} closed the connection`);
     } catch (error) {
       this.#fail(error);
     } finally {
@@ -131,8 +137,10 @@ export class AgentConnection {
   #hello(hello: Hello): void {
     if (this.#agent !== undefined) throw new ProtocolError('bad-message', 'hello: a second one');
     const { admission, delivery, clock } = this.#options;
-    const leave = admission.admit(hello, this, this.#connection);
-    const agent = delivery.store.agent(leave.id);
+    this.#claimedName = hello.agentName;
+    const admittance = admission.admit(hello, this, this.#connection);
+    const agent = delivery.store.agent(admittance.id);
+    this.#stored = admittance.stored;
     this.#agent = agent;
     agent.hostId = hello.hostId;
     agent.software = hello.software;
@@ -142,12 +150,12 @@ export class AgentConnection {
     this.#decoder.payloadBytesMax = limits.reportFrameBytesMax;
     const epochs = [...agent.epochs].map(([epoch, seq]) => ({ epoch, seq }));
     this.#send({ kind: 'welcome', version: protocolVersion, epochs, nowMs: clock.nowMs() });
-    this.#log(`${this.#who()} is connected: ${printable(hello.software)}`);
+    this.#log('connected', `${this.#who()} is connected: ${printable(hello.software)}`);
     const disconnect = delivery.connect(agent, (ack) => this.acknowledge(ack));
     this.#leave = () => {
       this.#leave = () => {};
       disconnect();
-      leave.undo();
+      admittance.undo();
       agent.peer = undefined;
       agent.connectedAtMs = undefined;
     };
@@ -217,6 +225,10 @@ export class AgentConnection {
       present: state.present.subarray(0, count),
     });
     source.follows = outcome === 'stored';
+    if (source.follows && this.#storedEpoch !== this.#table.epoch) {
+      this.#storedEpoch = this.#table.epoch!;
+      this.#stored(this.#storedEpoch);
+    }
     if (outcome === 'too_far_ahead') this.#endForClock(agent, timeMs);
     else if (outcome !== 'stored' && outcome !== 'duplicate') this.#refusedTimer ??= this.#refusedSoon(agent);
   }
@@ -276,7 +288,7 @@ export class AgentConnection {
       this.#options.onEnd('slow');
       const bytes = this.#connection.unsentBytes;
       this.#options.warn(
-        `slow ${this.#connection.peerAddress}`,
+        `slow ${countedAddress(this.#connection.peerAddress)}`,
         `${this.#who()} is cut off: ${bytes} bytes wait for it to read`,
       );
       return this.#connection.destroy(new ConnectionError('closed', `${this.#connection.peer} does not read`));
@@ -290,7 +302,7 @@ export class AgentConnection {
     if (this.#ending) return;
     if (error instanceof ConnectionError || (error instanceof FrameError && error.code === 'truncated')) {
       this.#ending = true;
-      return this.#log(`${this.#who()}: ${error.message}`);
+      return this.#log('ended', `${this.#who()}: ${error.message}`);
     }
     const refusal = error instanceof FrameError || error instanceof ProtocolError ? error : this.#bug(error);
     const code = wireCode(refusal);
@@ -300,10 +312,12 @@ export class AgentConnection {
     this.#options.onEnd(code);
     const line = `${this.#who()} is cut off (${code}): ${refusal.message}`;
     // A line that was lost shows twice: here by a newer connection, or by silence, and as an agent that is down.
-    if (code === 'replaced' || code === 'silent') this.#options.log.info(line);
+    if (code === 'replaced' || code === 'silent') this.#log('ended', line);
+    // Two hosts behind two addresses: one line for both.
+    else if (code === 'name-taken') this.#options.warn(`${code} ${this.#claimedName}`, line);
     // A bug and a step of the clock have been logged with their size.
     else if (code !== 'internal' && code !== 'clock')
-      this.#options.warn(`${code} ${this.#connection.peerAddress}`, line);
+      this.#options.warn(`${code} ${countedAddress(this.#connection.peerAddress)}`, line);
     this.#halfClosed = this.#connection.end();
     // The name is free at once, not when the peer has read the error.
     this.#leave();
@@ -338,10 +352,11 @@ export class AgentConnection {
       : `agent '${this.#agent.id}' (${this.#connection.peer})`;
   }
 
-  #log(line: string): void {
+  /** An agent may connect as often as it likes: one line of each kind a minute. */
+  #log(kind: 'connected' | 'ended', line: string): void {
     // A connection without a frame is a health check.
-    if (this.#frames === 0) this.#options.log.debug(line);
-    else this.#options.log.info(line);
+    if (this.#frames === 0) return this.#options.log.debug(line);
+    this.#options.info(`${kind} ${this.#agent?.id ?? countedAddress(this.#connection.peerAddress)}`, line);
   }
 }
 
@@ -372,8 +387,9 @@ export interface AgentConnectionOptions {
   readonly delivery: Delivery;
   readonly admission: Admission;
   readonly scheduler: FrameScheduler;
-  /** Logs a warning at most once a minute for each key. */
+  /** Each logs a line at most once a minute for each key. */
   warn(key: string, line: string): void;
+  info(key: string, line: string): void;
   /** The server has ended the connection: an error code of the protocol, or `slow`. */
   onEnd(reason: string): void;
   /** A frame of a kind that this version does not know. */

@@ -1,11 +1,11 @@
 import { limits } from '../../protocol/limits.ts';
 import type { Connection } from '../../runtime/connection.ts';
-import type { Listener, ListenOptions, RefusedReason } from '../../runtime/listen.ts';
-import type { Log, SeldomLog } from '../../runtime/log.ts';
+import { countedAddress, type Listener, type ListenOptions, type RefusedReason } from '../../runtime/listen.ts';
+import type { SeldomLog } from '../../runtime/log.ts';
 import { plural } from '../../runtime/words.ts';
 import { AgentConnection, type AgentConnectionOptions } from './connection.ts';
 
-export interface IngestOptions extends Omit<AgentConnectionOptions, 'warn' | 'onEnd' | 'onUnknown' | 'onBug'> {
+export interface IngestOptions extends Omit<AgentConnectionOptions, 'warn' | 'info' | 'onEnd' | 'onUnknown' | 'onBug'> {
   /** Opens the port: a real one, or one of the simulation. */
   readonly listen: (options: ListenOptions) => Promise<Listener>;
   readonly port: Pick<ListenOptions, 'address' | 'port' | 'psk' | 'connectionsMax' | 'connectionsPerAddressMax'>;
@@ -26,13 +26,6 @@ export async function openIngest(options: IngestOptions): Promise<Listener> {
   const { listen, port, metrics, seldom } = options;
   const running = new Set<Promise<void>>();
   let isClosing = false;
-  const log: Log = {
-    error: (line) => options.log.error(line),
-    warn: (line) => options.log.warn(line),
-    // When the server stops there is one line for all connections.
-    info: (line) => (isClosing ? options.log.debug(line) : options.log.info(line)),
-    debug: (line) => options.log.debug(line),
-  };
   const listener = await listen({
     ...port,
     handshakeTimeoutMs: limits.tlsHandshakeTimeoutMs,
@@ -40,8 +33,9 @@ export async function openIngest(options: IngestOptions): Promise<Listener> {
       metrics.connection();
       const agent = new AgentConnection(connection, {
         ...options,
-        log,
         warn: seldom.warn,
+        // When the server stops there is one line for all connections.
+        info: (key, line) => (isClosing ? options.log.debug(line) : seldom.info(key, line)),
         onEnd: (reason) => metrics.ended(reason),
         onUnknown: () => metrics.unknownFrame(),
         onBug(who, error) {
@@ -54,9 +48,13 @@ export async function openIngest(options: IngestOptions): Promise<Listener> {
     },
     onRefused(reason, peer, error, identity) {
       metrics.refused(reason);
-      const claim = identity === undefined ? '' : ` (says it is '${identity}')`;
-      const address = peer.replace(/:\d+$/, '');
-      seldom.warn(`${reason} ${address}`, `peer ${peer}${claim} is refused: ${error?.message ?? refusals[reason]}`);
+      // A peer may claim what it likes, kilobytes of it.
+      const claim = identity === undefined ? '' : ` (says it is '${shortened(identity)}')`;
+      const address = peer.replace(/:\d+$/, '').replace(/^\[(.*)\]$/, '$1');
+      seldom.warn(
+        `${reason} ${countedAddress(address)}`,
+        `peer ${peer}${claim} is refused: ${error?.message ?? refusals[reason]}`,
+      );
     },
   });
   return {
@@ -72,6 +70,10 @@ export async function openIngest(options: IngestOptions): Promise<Listener> {
     },
   };
 }
+
+const identityShownMax = 80;
+const shortened = (text: string): string =>
+  text.length > identityShownMax ? `${text.slice(0, identityShownMax)}…` : text;
 
 function stackOf(error: unknown): string {
   return error instanceof Error && error.stack !== undefined ? error.stack : String(error);

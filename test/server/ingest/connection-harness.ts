@@ -23,7 +23,6 @@ export class ConnectionHarness extends DeliveryHarness {
   readonly clones: string[] = [];
   readonly admission = new Admission({
     clock: this.clock,
-    log: this.log,
     refusal: (identity) => (this.revoked.has(identity) ? 'revoked' : undefined),
     onClones: (id) => this.clones.push(id),
   });
@@ -45,6 +44,7 @@ export class ConnectionHarness extends DeliveryHarness {
       admission: this.admission,
       scheduler: this.scheduler,
       warn: (key, line) => this.warnings.push([key, line]),
+      info: (_, line) => this.log.info(line),
       onEnd: (reason) => this.ended.push(reason),
       onUnknown: (kind) => this.unknown.push(kind),
       onBug: (who, error) => this.bugs.push([who, error]),
