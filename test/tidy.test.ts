@@ -116,6 +116,7 @@ const stretches: Readonly<Record<string, readonly RegExp[]>> = {
   'src/server/ingest': [/^src\/server\/delivery\//],
   'src/server/delivery': [/^src\/server\/exposition\//],
   'src/server/exposition': [],
+  'src/server/prometheus': [/^src\/server\/delivery\/receipts\.ts$/],
   'src/server/web': [/^src\/server\/(delivery|exposition)\//],
 };
 /** As types alone: uplink and collect know the spool's interface, the page what is to be shown. */

@@ -12,6 +12,7 @@ import {
   type Options,
   option,
   optional,
+  type Parser,
   type Program,
   path,
   text,
@@ -29,6 +30,29 @@ function webAddress(given: string): WebAddress {
     throw new Error(`expected unix: and a path that begins with / and has at most ${socketPathBytesMax} bytes`);
   }
   return { kind: 'unix', path: socket };
+}
+
+/** `NAME=VALUE`, for an option of one scraper. */
+function ofScraper<T>(value: Parser<T>): Parser<{ readonly scraper: string; readonly value: T }> {
+  return (given) => {
+    const [, scraper, rest] = /^((?:(?:user|addr)\/)?[A-Za-z0-9._:@-]{1,64})=(.*)$/s.exec(given) ?? [];
+    if (scraper === undefined || rest === undefined) throw new Error("expected a scraper's name, = and a value");
+    return { scraper, value: value(rest) };
+  };
+}
+
+/** The URL of an API, without a slash at its end. */
+function apiUrl(given: string): string {
+  const url = URL.canParse(given) ? new URL(given) : undefined;
+  if (url === undefined || !/^https?:$/.test(url.protocol) || url.search !== '' || url.hash !== '') {
+    throw new Error('expected a URL such as http://127.0.0.1:9090, without ? and #');
+  }
+  if (url.username !== '' || url.password !== '') {
+    throw new Error(
+      'expected a URL without user and password: give them with --prometheus-user and --prometheus-password-file',
+    );
+  }
+  return `${url.origin}${url.pathname}`.replace(/\/+$/, '');
 }
 
 const rows = {
@@ -118,6 +142,43 @@ const rows = {
     help: 'storage.tsdb.out_of_order_time_window of your Prometheus, where it is set. Must be at least --window.',
     commands: ['run', 'check'],
   }),
+  prometheus: listOption({
+    name: 'prometheus',
+    placeholder: 'NAME=URL',
+    parse: ofScraper(apiUrl),
+    help:
+      'Address of the Prometheus (or VictoriaMetrics) that scrapes as NAME. Its query API is asked which answers it has stored, ' +
+      'and only that confirms them: through any proxy and limit, and after a restart, nothing is lost or given twice.',
+    commands: ['run', 'check'],
+  }),
+  prometheusTokenFile: listOption({
+    name: 'prometheus-token-file',
+    placeholder: 'NAME=FILE',
+    parse: ofScraper(path),
+    help: 'File with the bearer token for the --prometheus of that name. Like the next ones read again on SIGHUP.',
+    commands: ['run', 'check'],
+  }),
+  prometheusUser: listOption({
+    name: 'prometheus-user',
+    placeholder: 'NAME=USER',
+    parse: ofScraper(text(/^[\x20-\x39\x3b-\x7e]{1,256}$/, 'a user of at most 256 ASCII characters without a colon')),
+    help: 'User for the --prometheus of that name.',
+    commands: ['run', 'check'],
+  }),
+  prometheusPasswordFile: listOption({
+    name: 'prometheus-password-file',
+    placeholder: 'NAME=FILE',
+    parse: ofScraper(path),
+    help: "File with that user's password.",
+    commands: ['run', 'check'],
+  }),
+  prometheusCaFile: listOption({
+    name: 'prometheus-ca-file',
+    placeholder: 'NAME=FILE',
+    parse: ofScraper(path),
+    help: 'File with the certificate of the authority that has signed the certificate of that --prometheus.',
+    commands: ['run', 'check'],
+  }),
   memoryMax: option({
     name: 'memory-max',
     placeholder: 'BYTES',
@@ -184,7 +245,7 @@ export const program = {
   commands: [
     {
       name: 'run',
-      help: 'Serve until SIGTERM. SIGHUP reloads the fleet key file, the revocations and --web.config.file.',
+      help: 'Serve until SIGTERM. SIGHUP reloads the fleet key file, the revocations, --web.config.file and the files of --prometheus.',
     },
     {
       name: 'enroll',

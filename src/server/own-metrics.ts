@@ -24,6 +24,7 @@ export class ServerMetrics implements WebMetrics {
   readonly #rollbacks: Counter<'kind'>;
   readonly #assumed: Counter<'scraper'>;
   readonly #conflicts: Counter<'scraper'>;
+  readonly #receipts: Counter<'scraper' | 'outcome'>;
   readonly #namesRefused: Counter;
   readonly #backlog: Gauge<'scraper' | 'selection'>;
   readonly #samples: Gauge<'scraper' | 'selection'>;
@@ -103,6 +104,13 @@ export class ServerMetrics implements WebMetrics {
       'scraper_conflicts_total',
       'Times that two connections scraped under one name at once: two Prometheus servers or jobs need a scraper=NAME each.',
       'scraper',
+    );
+    this.#receipts = counter(
+      'receipts_total',
+      'What the database of a scraper with --prometheus says of answers: "confirmed", it is stored; "refused", it is not, and ' +
+        'given again; "unanswered", a question to which it gave no answer. The log says why.',
+      'scraper',
+      'outcome',
     );
     this.#namesRefused = counter(
       'scraper_names_refused_total',
@@ -232,6 +240,9 @@ export class ServerMetrics implements WebMetrics {
   conflict(scraper: string): void {
     this.#conflicts.inc({ scraper });
   }
+  receipt(scraper: string, outcome: 'confirmed' | 'refused' | 'unanswered'): void {
+    this.#receipts.inc({ scraper, outcome });
+  }
   nameRefused(): void {
     this.#namesRefused.inc();
   }
@@ -247,6 +258,7 @@ export class ServerMetrics implements WebMetrics {
   forgetScraper(scraper: string, selection: string): void {
     for (const gauge of [this.#samples, this.#backlog]) gauge.remove({ scraper, selection });
     for (const counter of [this.#assumed, this.#conflicts]) counter.remove({ scraper });
+    for (const outcome of ['confirmed', 'refused', 'unanswered']) this.#receipts.remove({ scraper, outcome });
     this.forgetScraperInfo(scraper);
   }
   scraperInfo(info: ScraperInfo): void {

@@ -14,7 +14,8 @@ import { cursorsDisk } from './delivery/state-disk.ts';
 import { fleetKeysText } from './ingest/keys.ts';
 import { encodeRevocations, isGeneration, noRevocations, readRevocations } from './ingest/revocations.ts';
 import type { ServerOptions } from './options.ts';
-import { readFleetKeys, readSettings, type Settings } from './settings.ts';
+import { QueryApi } from './prometheus/query-api.ts';
+import { prometheusAccess, readFleetKeys, readSettings, type Settings } from './settings.ts';
 import { openWeb } from './web/listener.ts';
 import { WebConfigFile, webConfigText } from './web/web-config-file.ts';
 import { type EventLoop, type Revoked, Server } from './wire-up.ts';
@@ -30,7 +31,11 @@ export async function run(
   const { webConfigFile } = settings;
   const watched =
     webConfigFile === undefined ? undefined : new WebConfigFile(webConfigFile, settings.webConfig, { clock, log });
+  const databases = new Map(
+    settings.prometheus.map((each) => [each.scraper, new QueryApi(each.url, prometheusAccess(each))]),
+  );
   const server = new Server({
+    databases,
     webConfig: watched ?? { current: settings.webConfig },
     ...{ boot: bootClock(clock, uptimeMs), hostBoot: hostBoot() },
     ...{ settings, clock, log, loop: nodeLoop, listen, openWeb },
@@ -47,6 +52,7 @@ export async function run(
   const daily = everyDay(warn);
   lifecycle.onReload(() => {
     watched?.reload();
+    for (const each of settings.prometheus) databases.get(each.scraper)!.access = prometheusAccess(each);
     reload(server, settings, log);
   });
 

@@ -1,9 +1,10 @@
 import type { Log, SeldomLog } from '../runtime/log.ts';
-import { isoTime, plural } from '../runtime/words.ts';
+import { ageText, isoTime, plural } from '../runtime/words.ts';
 import type { Loss } from './delivery/cursor.ts';
 import type { CursorChange } from './delivery/cursors.ts';
+import type { ReceiptEvent, ScraperDatabase } from './delivery/receipts.ts';
+import { type ScraperName, scraperText } from './delivery/scraper.ts';
 import type { RollBack, ServerMetrics } from './own-metrics.ts';
-import { scraperText } from './web/identify.ts';
 
 /** Counts what happened to an answer or a scraper, and logs what a person should act on. */
 export function scraperChanged(
@@ -13,9 +14,12 @@ export function scraperChanged(
   const text = scraperText(change.scraper.name);
   switch (change.kind) {
     case 'confirmed':
+      if (change.by === 'receipt') metrics.receipt(text, 'confirmed');
       return;
     case 'lost':
       return metrics.rollback(rollBacks[change.how]);
+    case 'refused':
+      return refused(text, change, { metrics, seldom });
     case 'assumed': {
       metrics.answerAssumed(text);
       const { assumed } = change;
@@ -48,6 +52,47 @@ export function scraperChanged(
     case 'forgotten':
       return metrics.forgetScraper(text, change.selection);
   }
+}
+
+/** An answer was read, and its receipt says that it was not stored. */
+function refused(
+  scraper: string,
+  { number, samples, nextSamplesMax, why }: CursorChange & { readonly kind: 'refused' },
+  { metrics, seldom }: { readonly metrics: ServerMetrics; readonly seldom: SeldomLog },
+): void {
+  metrics.receipt(scraper, 'refused');
+  const next = `giving it again in parts of at most ${plural(nextSamplesMax, 'sample')}`;
+  const text =
+    why === undefined
+      ? `Prometheus '${scraper}' has not stored answer ${number} of ${plural(samples, 'sample')}, and does not say why: ` +
+        `does another scraper use the name '${scraper}'? ${next}`
+      : `Prometheus '${scraper}' read answer ${number} of ${plural(samples, 'sample')} and did not store it: ${why}; ${next}`;
+  seldom.warn(`refused ${scraper}`, text);
+}
+
+/** A database was asked for receipts. While it does not answer: a line at the second time, after 10 min, then each hour. */
+export function receiptQuestion(
+  name: ScraperName,
+  event: ReceiptEvent,
+  {
+    metrics,
+    log,
+    databases,
+  }: { readonly metrics: ServerMetrics; readonly log: Log; readonly databases: ReadonlyMap<string, ScraperDatabase> },
+): void {
+  const scraper = scraperText(name);
+  const url = databases.get(scraper)?.url ?? '';
+  if (event.kind === 'answered') {
+    if (event.wasLogged) log.info(`Prometheus '${scraper}' at ${url} answers again`);
+    return;
+  }
+  metrics.receipt(scraper, 'unanswered');
+  if (!event.isDue) return;
+  const since = event.forMs < 60_000 ? '' : ` for ${ageText(event.forMs)}`;
+  log.warn(
+    `Prometheus '${scraper}' at ${url} does not say${since} which answers it has stored: ${event.why}; nothing that it scrapes is ` +
+      'confirmed meanwhile, and agents keep their reports',
+  );
 }
 
 const rollBacks: { readonly [how in Loss]: RollBack } = {

@@ -8,6 +8,8 @@ import { checkStateDir } from './delivery/state-disk.ts';
 import { type FleetKey, parseFleetKeys } from './ingest/keys.ts';
 import { type Revocations, readRevocations } from './ingest/revocations.ts';
 import { defaultPort, type ServerOptions } from './options.ts';
+import { AccessError, type PrometheusSettings, readAccess } from './prometheus/access.ts';
+import type { Access } from './prometheus/bounded-get.ts';
 import type { WebAddress } from './web/listener.ts';
 import { WebConfigError } from './web/web-config.ts';
 import { noWebConfig, readWebConfig, type WebConfig } from './web/web-config-file.ts';
@@ -34,6 +36,8 @@ export interface Settings {
   readonly connectionsPerAddressMax: number;
   /** Agents connect without keys, on an address that others can reach. */
   readonly plaintext: boolean;
+  /** The databases whose receipts confirm. */
+  readonly prometheus: readonly PrometheusSettings[];
 }
 
 /** The settings of the commands that ask the running server or make keys. */
@@ -103,7 +107,58 @@ export function readSettings(options: ServerOptions): Settings {
     connectionsMax: values.connectionsMax,
     connectionsPerAddressMax: values.connectionsPerAddressMax,
     plaintext,
+    prometheus: prometheusSettings(options),
   };
+}
+
+/** A row for each `--prometheus`, with the options of the same name. */
+function prometheusSettings(options: ServerOptions): PrometheusSettings[] {
+  const { values } = options;
+  const rows = new Map<string, PrometheusSettings>();
+  for (const { scraper, value: url } of values.prometheus) {
+    if (rows.has(scraper)) throw options.refuse('prometheus', `expected '${scraper}' once`);
+    rows.set(scraper, {
+      ...{ scraper, url },
+      ...{ tokenFile: undefined, user: undefined, passwordFile: undefined, caFile: undefined },
+    });
+  }
+  const add = (
+    option: string,
+    given: readonly { readonly scraper: string; readonly value: string }[],
+    field: 'tokenFile' | 'user' | 'passwordFile' | 'caFile',
+  ) => {
+    for (const { scraper, value } of given) {
+      const row = rows.get(scraper);
+      if (row === undefined) throw options.refuse(option, `expected a name of --prometheus, which has no '${scraper}'`);
+      if (row[field] !== undefined) throw options.refuse(option, `expected '${scraper}' once`);
+      rows.set(scraper, { ...row, [field]: value });
+    }
+  };
+  add('prometheus-token-file', values.prometheusTokenFile, 'tokenFile');
+  add('prometheus-user', values.prometheusUser, 'user');
+  add('prometheus-password-file', values.prometheusPasswordFile, 'passwordFile');
+  add('prometheus-ca-file', values.prometheusCaFile, 'caFile');
+  for (const { scraper, url, tokenFile, user, passwordFile, caFile } of rows.values()) {
+    const both = tokenFile !== undefined && user !== undefined;
+    if (both) throw options.refuse('prometheus-user', `expected a token or a user for '${scraper}', not both`);
+    if ((user === undefined) !== (passwordFile === undefined)) {
+      throw options.refuse('prometheus-user', `expected a user and a password file for '${scraper}'`);
+    }
+    if (caFile !== undefined && !url.startsWith('https:')) {
+      throw options.refuse('prometheus-ca-file', `expected an https URL for '${scraper}'`);
+    }
+  }
+  return [...rows.values()];
+}
+
+/** What the files of a --prometheus hold now. Throws a UsageError that names the option's scraper and the file. */
+export function prometheusAccess(settings: PrometheusSettings): Access {
+  try {
+    return readAccess(settings);
+  } catch (error) {
+    if (!(error instanceof AccessError)) throw error;
+    throw new UsageError(`--prometheus '${settings.scraper}': ${error.message}`);
+  }
 }
 
 /** This host's name, with and without its domain, and the configured ones. */

@@ -3,9 +3,9 @@ import { isoTime } from '../runtime/words.ts';
 import type { AgentRecord, StreamRecord } from './delivery/agent-record.ts';
 import type { Delivery } from './delivery/delivery.ts';
 import type { DropReason } from './delivery/drops.ts';
+import { scraperText } from './delivery/scraper.ts';
 import type { ServerGauges } from './own-metrics.ts';
 import type { ServerClockStatus } from './server-clock.ts';
-import { scraperText } from './web/identify.ts';
 
 /** One agent as `/api/v1/agents`, `sysmon-server agents --json` and the page show it. Times are ISO 8601. */
 export interface AgentStatus {

@@ -7,6 +7,7 @@ import { version } from '../runtime/version.ts';
 import { plural, reasonOf, secondsText } from '../runtime/words.ts';
 import { AgentsLog } from './agents-log.ts';
 import { Delivery, type DeliveryOptions } from './delivery/delivery.ts';
+import type { ScraperDatabase } from './delivery/receipts.ts';
 import { type StateDisk, StateFileError } from './delivery/state-file.ts';
 import { Exposition } from './exposition/exposition.ts';
 import { Admission } from './ingest/admission.ts';
@@ -16,7 +17,7 @@ import { type FleetKey, parseIdentity } from './ingest/keys.ts';
 import { noRevocations, type Revocations } from './ingest/revocations.ts';
 import { FrameScheduler } from './ingest/scheduler.ts';
 import { Registry, ServerMetrics } from './own-metrics.ts';
-import { scraperChanged } from './scraper-changes.ts';
+import { receiptQuestion, scraperChanged } from './scraper-changes.ts';
 import { ServerClock } from './server-clock.ts';
 import type { Settings } from './settings.ts';
 import {
@@ -31,7 +32,7 @@ import type { WebAddress, WebOptions, WebServer } from './web/listener.ts';
 
 /** The parts of a server: real ones in `run`, virtual ones in the simulation. */
 export interface ServerParts {
-  readonly settings: Omit<Settings, 'fleetKeyFile' | 'revocationsFile' | 'controlSocket'>;
+  readonly settings: Omit<Settings, 'fleetKeyFile' | 'revocationsFile' | 'controlSocket' | 'prometheus'>;
   readonly clock: Clock;
   readonly boot: BootClock;
   /** Undefined where the host does not tell one boot from another. */
@@ -44,6 +45,8 @@ export interface ServerParts {
   readonly listen: (options: ListenOptions) => Promise<Listener>;
   /** Opens the HTTP port. */
   readonly openWeb: (options: WebOptions, addresses: readonly WebAddress[]) => Promise<WebServer>;
+  /** The databases whose receipts confirm, by the text of their scraper's name. */
+  readonly databases: ReadonlyMap<string, ScraperDatabase>;
   /** The configuration of the HTTP port, as it is now. */
   readonly webConfig: WebOptions['config'];
 }
@@ -112,7 +115,10 @@ export class Server {
   /** Opens the ports. Throws if one is not available, and closes the other. */
   async start(): Promise<{ readonly agentsPort: number; readonly webPorts: readonly number[] }> {
     const { clock } = this.#parts;
-    this.#closing.push(() => this.delivery.flush());
+    this.#closing.push(async () => {
+      this.delivery.stop();
+      await this.delivery.flush();
+    });
     try {
       const web = await this.#openWeb();
       this.#closing.push(() => web.close(webGraceMs));
@@ -253,7 +259,7 @@ export interface Revoked {
 
 /** Delivery, with every event counted, and logged if a person should act on it. */
 function newDelivery(
-  { settings, clock, hostBoot, log, disk, loop }: ServerParts,
+  { settings, clock, hostBoot, log, disk, loop, databases }: ServerParts,
   {
     metrics,
     seldom,
@@ -265,7 +271,8 @@ function newDelivery(
 ): Delivery {
   const { stateDir, windowMs, memoryBytesMax } = settings;
   return new Delivery({
-    ...{ clock, hostBoot, windowMs, disk, lookAtClock },
+    ...{ clock, hostBoot, windowMs, disk, lookAtClock, databases },
+    onReceiptEvent: (name, event) => receiptQuestion(name, event, { metrics, log, databases }),
     store: {
       memoryBytesMax,
       forgetAfterMs: 24 * 3_600_000,

@@ -31,7 +31,7 @@ function harness() {
 test('what was not confirmed is counted by its kind, and nobody has to do anything about it', async () => {
   const { log, metrics, change } = harness();
   change(
-    { kind: 'confirmed', scraper, streams: [] },
+    { kind: 'confirmed', scraper, by: 'connection', streams: [] },
     ...losses.map((how) => ({ kind: 'lost' as const, scraper, how })),
   );
   const text = await metrics.text([]);

@@ -18,7 +18,7 @@ function wired(parts: Partial<ServerParts> = {}) {
   disk.onWrite = () => events.push('written');
   const server = new Server({
     settings: serverSettings(),
-    ...{ webConfig: { current: noWebConfig } },
+    ...{ webConfig: { current: noWebConfig }, databases: new Map() },
     ...{ clock, log, disk, boot: { bootMs: () => clock.monotonicMs() }, hostBoot: undefined },
     loop: { turn: () => settle(), next: (callback) => void clock.after(0, callback) },
     async listen() {

@@ -117,6 +117,7 @@ export class ServerNode {
       ...{ clock, log, boot: { bootMs: () => clock.monotonicMs() } },
       hostBoot: { id: `boot ${this.host.boot}`, uptimeMs: () => world.timeline.nowMs },
       webConfig: { current: noWebConfig },
+      databases: new Map(),
       disk: this.volume.openBy(process, (composedMs) => world.stateWritten(composedMs)),
       // On a virtual clock nothing takes time, so no connection waits for its turn.
       loop: { turn: () => process.turn(), next: (callback) => void clock.after(0, callback) },

@@ -1,6 +1,6 @@
 import type { Clock, Timer } from '../../src/runtime/clock.ts';
-import type { ScrapeConnection } from '../../src/server/delivery/scraper.ts';
-import { identify, pastWith, proxySign, scraperText } from '../../src/server/web/identify.ts';
+import { type ScrapeConnection, scraperText } from '../../src/server/delivery/scraper.ts';
+import { identify, pastWith, proxySign } from '../../src/server/web/identify.ts';
 import type { WebOptions, WebServer } from '../../src/server/web/listener.ts';
 import { type AnswerSink, ScrapeEndpoint } from '../../src/server/web/scrape-endpoint.ts';
 import { WebConnection } from '../../src/server/web/web-connection.ts';

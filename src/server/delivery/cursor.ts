@@ -12,7 +12,23 @@ import type { Positions, ScrapeConnection } from './scraper.ts';
  *
  * New data always flow: what was given and never confirmed is given again, and when that is not confirmed either, it is
  * assumed to have been read, counted, and the position moves on behind it.
+ *
+ * Where receipts are asked for, they alone confirm: an answer carries a number, and the scraper's database says whether
+ * that number is stored, which proves all that came with it. Then nothing is assumed:
+ *
+ *     being sent ──sent──▶ unconfirmed ──stored──▶ confirmed: the position moves, once all before it is confirmed
+ *         │                     ├──not stored──▶ lost: it is given again, in smaller parts
+ *         └──aborted──▶ lost ◀──┘ cut, restart: it is given again, unless it turns out to be stored
+ *
+ * Between two answers the number is looked for until it is there, or cannot come any more. Meanwhile what is newer waits for
+ * half a minute, where the database takes only what is in order, and not at all where it takes any order. If no receipt
+ * can be had, what is newer flows past the unconfirmed answers, which stay as they are, and so do the acks:
+ *
+ *     ── position ──▶│ unconfirmed │ stored │ lost: given next │ unconfirmed │ new: given next ──▶ now
  */
+
+/** What confirms the answers to a scraper: what its connection does, or what its database says. */
+export type ConfirmedBy = 'connection' | 'receipt';
 
 export type AnswerState =
   | { readonly kind: 'being sent' }
@@ -68,10 +84,9 @@ export type Effect =
 
 type Row = readonly [to: Exclude<AnswerState['kind'], 'lost'> | Loss, ...effects: readonly Effect[]];
 
-/** What an answer becomes. Where there is no row it stays what it is. */
-export const transitions: {
-  readonly [state in AnswerState['kind']]: { readonly [event in AnswerEvent]?: Row };
-} = {
+type Table = { readonly [state in AnswerState['kind']]: { readonly [event in AnswerEvent]?: Row } };
+
+const byConnection: Table = {
   'being sent': {
     sent: ['unconfirmed', 'know'],
     aborted: ['aborted', 'count', 'halve'],
@@ -87,22 +102,43 @@ export const transitions: {
     'reset at once': ['cut', 'count', 'halve'],
     restarted: ['restart', 'count'],
     'clock stepped': ['clock', 'count'],
+  },
+  confirmed: {},
+  lost: {},
+};
+
+const byReceipt: Table = {
+  'being sent': {
+    sent: ['unconfirmed', 'know'],
+    aborted: ['aborted', 'count', 'halve'],
+    'clock stepped': ['clock', 'count'],
+  },
+  unconfirmed: {
+    'closed too early': ['cut', 'count'],
+    'reset at once': ['cut', 'count', 'halve'],
+    restarted: ['restart', 'count'],
+    'clock stepped': ['clock', 'count'],
     stored: ['confirmed', 'advance', 'widen'],
     refused: ['refused', 'count', 'halve'],
   },
   confirmed: {},
   lost: {
-    // A receipt needs no connection.
     stored: ['confirmed', 'advance', 'widen'],
+    // Counted before.
+    refused: ['refused'],
   },
 };
+
+/** What an answer becomes. Where there is no row it stays what it is. */
+export const transitions: { readonly [by in ConfirmedBy]: Table } = { connection: byConnection, receipt: byReceipt };
 
 /** The state after an event, and what follows from it. */
 export function after(
   state: AnswerState,
   event: AnswerEvent,
+  by: ConfirmedBy,
 ): { readonly state: AnswerState; readonly effects: readonly Effect[] } {
-  const row = transitions[state.kind][event];
+  const row = transitions[by][state.kind][event];
   if (row === undefined) return { state, effects: [] };
   const [to, ...effects] = row;
   switch (to) {
@@ -126,8 +162,22 @@ export interface Answer {
   readonly givesUpMs: readonly [fromMs: number, toMs: number];
   /** When all of it was sent, on the monotonic clock; -Infinity before. */
   sentAtMs: number;
-  /** Of each stream that it gives something of: up to when. Empty until all of it is sent. */
+  /** Of each stream that it gives something of: up to when. Empty until all of it is sent, or it has a receipt. */
   until: Positions;
+  receipt: Receipt | undefined;
+}
+
+/** By what the database knows an answer. */
+export interface Receipt {
+  /** Of the answer, or of several that are kept as one: which of them have not been seen in the database. */
+  readonly unseen: Set<number>;
+  /** The number of the last of them. */
+  readonly number: number;
+  /** Of each stream that it gives something of: after when. All before was in other answers. */
+  readonly from: Positions;
+  readonly samples: number;
+  /** When the last question was begun whose answer had not the number, on the monotonic clock; -Infinity: none. */
+  missedAtMs: number;
 }
 
 /** When a request came, and how long its scraper waits. */
@@ -192,10 +242,23 @@ export class Cursor {
   /** Streams of which a report did not fit, by the number of the scrape since which they have been waiting. */
   readonly waitingSince = new Map<StreamId, number>();
 
+  readonly confirmedBy: ConfirmedBy;
+  /** Its database takes samples of a series in any order. */
+  takesAnyOrder = false;
+  /** Unconfirmed answers may still be found to be refused: nothing newer of their streams is given meanwhile. */
+  isHeld = false;
+
   readonly #agents: ReadonlySet<string> | undefined;
 
-  constructor(selection: string, address: string, nowMs: number, positions: Positions = new Map()) {
+  constructor(
+    selection: string,
+    address: string,
+    nowMs: number,
+    positions: Positions = new Map(),
+    confirmedBy: ConfirmedBy = 'connection',
+  ) {
     this.selection = selection;
+    this.confirmedBy = confirmedBy;
     this.#agents = selection === '' ? undefined : new Set(selection.split(','));
     this.address = address;
     this.seenAtMs = nowMs;
@@ -216,6 +279,51 @@ export class Cursor {
     let given = -Infinity;
     for (const { until } of this.answers) given = Math.max(given, until.get(stream) ?? -Infinity);
     return given > this.positionMs(stream) ? given : -Infinity;
+  }
+
+  /** What the next answer gives of a stream: after which time, and up to which. */
+  next(stream: StreamId, nowMs: number): { readonly afterMs: number; readonly untilMs: number } {
+    const positionMs = this.positionMs(stream);
+    if (this.confirmedBy === 'connection') return { afterMs: positionMs, untilMs: nowMs };
+    const under = this.answers.flatMap(({ state, until, receipt }) => {
+      const untilMs = until.get(stream);
+      if (untilMs === undefined || receipt === undefined) return [];
+      const isUnderWay = state.kind === 'unconfirmed' || state.kind === 'confirmed';
+      return isUnderWay ? [{ kind: state.kind, fromMs: receipt.from.get(stream) ?? -Infinity, untilMs }] : [];
+    });
+    if (this.isHeld && under.some(({ kind }) => kind === 'unconfirmed')) {
+      return { afterMs: positionMs, untilMs: positionMs };
+    }
+    let afterMs = positionMs;
+    for (let moved = true; moved; ) {
+      moved = false;
+      for (const { fromMs, untilMs } of under) {
+        if (fromMs > afterMs || untilMs <= afterMs) continue;
+        afterMs = untilMs;
+        moved = true;
+      }
+    }
+    // A gap, where an answer was lost and later ones were not.
+    const untilMs = Math.min(nowMs, ...under.map(({ fromMs }) => fromMs).filter((fromMs) => fromMs > afterMs));
+    return { afterMs, untilMs };
+  }
+
+  /** Whether its newest report up to `afterMs` may be given again, so that the series does not go stale. */
+  hasAll(stream: StreamId, { isWaiting, afterMs }: { readonly isWaiting: boolean; readonly afterMs: number }): boolean {
+    if (this.confirmedBy === 'connection') return !isWaiting || this.sentMs(stream) <= afterMs;
+    // Of what may be refused still, older reports would come after it.
+    return !isWaiting && (this.takesAnyOrder || this.sentMs(stream) === -Infinity);
+  }
+
+  /** Answers of which the database may still say something. */
+  get askable(): (Answer & { readonly receipt: Receipt })[] {
+    return this.answers.filter((answer): answer is Answer & { readonly receipt: Receipt } => {
+      const { state, receipt } = answer;
+      if (receipt === undefined) return false;
+      return (
+        state.kind === 'unconfirmed' || (state.kind === 'lost' && state.how !== 'refused' && state.how !== 'clock')
+      );
+    });
   }
 
   /** The least time between two scrapes of late; undefined while only one is known. */
@@ -243,7 +351,7 @@ export class Cursor {
     const givesUpMs = [nowMs + timeoutMs * 0.8, nowMs + timeoutMs + lateMs] as const;
     const answer: Answer = {
       ...{ state: { kind: 'being sent' }, connection, request, givesUpMs },
-      ...{ sentAtMs: -Infinity, until: new Map() },
+      ...{ sentAtMs: -Infinity, until: new Map(), receipt: undefined },
     };
     this.answers.push(answer);
     return answer;
@@ -251,17 +359,38 @@ export class Cursor {
 
   /** Something has happened to an answer of this cursor. Returns what follows. */
   apply(answer: Answer, event: AnswerEvent, nowMs: number): readonly Effect[] {
-    const { state, effects } = after(answer.state, event);
+    const { state, effects } = after(answer.state, event, this.confirmedBy);
     answer.state = state;
     if (event === 'sent') answer.sentAtMs = nowMs;
     for (const effect of effects) {
-      if (effect === 'advance') for (const [stream, ms] of answer.until) this.pass(stream, ms);
+      if (effect === 'advance') this.#advance(answer);
       else if (effect === 'know') this.isKnown = true;
-      else if (effect === 'widen') this.pace.widen();
+      else if (effect === 'widen') this.pace.widen(answer.receipt?.samples);
+      else if (effect === 'halve' && event === 'refused') this.pace.refused(answer.receipt?.samples ?? 0);
       else if (effect === 'halve') this.pace.halve();
     }
     this.#forgetPassed();
     return effects;
+  }
+
+  /** Passes what is confirmed, as far as nothing before it is missing. */
+  #advance({ receipt, until: confirmed }: Answer): void {
+    if (receipt === undefined) {
+      for (const [stream, ms] of confirmed) this.pass(stream, ms);
+      return;
+    }
+    for (let moved = true; moved; ) {
+      moved = false;
+      for (const { state, until, receipt: each } of this.answers) {
+        if (state.kind !== 'confirmed') continue;
+        for (const [stream, ms] of until) {
+          const positionMs = this.positionMs(stream);
+          if (ms <= positionMs || (each?.from.get(stream) ?? -Infinity) > positionMs) continue;
+          this.pass(stream, ms);
+          moved = true;
+        }
+      }
+    }
   }
 
   /** All up to then has been given, or never can be. */
@@ -271,6 +400,7 @@ export class Cursor {
 
   /** What has been given twice, and was not confirmed, is not given a third time: the positions move on behind it. */
   moveOn(nowMs: number): Assumed[] {
+    if (this.confirmedBy === 'receipt') return [];
     let lastMs = -Infinity;
     const weighed = this.answers.map((answer) => {
       // After a pause of the server, the requests of all that gave up on it meanwhile are answered at once, for nobody.
@@ -300,7 +430,7 @@ export class Cursor {
 
   /** As it is now, for {@link startAtOldestOf} of several that change. */
   copy(): Cursor {
-    const copy = new Cursor(this.selection, this.address, this.seenAtMs, this.positions);
+    const copy = new Cursor(this.selection, this.address, this.seenAtMs, this.positions, this.confirmedBy);
     copy.answers = [...this.answers];
     return copy;
   }
@@ -343,7 +473,10 @@ export class Cursor {
       new Map([...times].map(([stream, ms]) => [stream, isMoved(stream) ? ms + byMs : ms] as const));
     this.positions = moved(this.positions);
     // Where one of these is confirmed later, or assumed to have been read, the position must not pass what comes next.
-    for (const answer of this.answers) answer.until = moved(answer.until);
+    for (const answer of this.answers) {
+      answer.until = moved(answer.until);
+      if (answer.receipt !== undefined) answer.receipt = { ...answer.receipt, from: moved(answer.receipt.from) };
+    }
   }
 
   forget(stream: StreamId): void {
@@ -354,17 +487,50 @@ export class Cursor {
     }
   }
 
-  /** What says nothing more: confirmed, never whole, or lost with nothing in it that is not behind the positions. */
+  /** What says nothing more: never whole, or with nothing in it that is not behind the positions. */
   #forgetPassed(): void {
-    this.answers = this.answers.filter(({ state, connection, until }) => {
+    this.answers = this.answers.filter(({ state, connection, until, receipt }) => {
       if (state.kind === 'being sent') return true;
       // Also one that gave nothing new shows, when it is confirmed, that its scraper is there.
-      if (state.kind === 'unconfirmed' && connection !== undefined) return true;
-      return state.kind !== 'confirmed' && [...until].some(([stream, ms]) => ms > this.positionMs(stream));
+      if (state.kind === 'unconfirmed' && (connection !== undefined || receipt !== undefined)) return true;
+      const isPassed = [...until].every(([stream, ms]) => ms <= this.positionMs(stream));
+      if (this.confirmedBy === 'connection') return state.kind !== 'confirmed' && !isPassed;
+      return !isPassed && !(state.kind === 'lost' && (state.how === 'refused' || state.how === 'clock'));
     });
+    if (this.confirmedBy === 'receipt') this.#keepFew();
     // Where single agents are given in turn, each of many answers may be the only one with its agent.
-    this.answers.splice(0, Math.max(0, this.answers.length - answersMax));
+    else this.answers.splice(0, Math.max(0, this.answers.length - answersMax));
   }
+
+  /** While no receipt can be had, answers become many: two that follow each other are kept as one. */
+  #keepFew(): void {
+    while (this.answers.length > answersMax) {
+      const at = this.answers.findIndex((answer, index) => followsOn(answer, this.answers[index + 1]));
+      const [first, second] = at < 0 ? [] : this.answers.slice(at, at + 2);
+      if (first?.receipt === undefined || second?.receipt === undefined) {
+        const lost = this.answers.findIndex(({ state }) => state.kind === 'lost');
+        this.answers.splice(Math.max(0, lost), 1);
+        continue;
+      }
+      const unseen = new Set([...first.receipt.unseen, ...second.receipt.unseen]);
+      const from = new Map([...second.receipt.from, ...first.receipt.from]);
+      const samples = first.receipt.samples + second.receipt.samples;
+      const until = new Map([...first.until, ...second.until]);
+      // As old as the first: questions look back as far.
+      const { sentAtMs } = first;
+      this.answers.splice(at, 2, {
+        ...{ ...second, sentAtMs, until },
+        receipt: { ...second.receipt, unseen, from, samples },
+      });
+    }
+  }
+}
+
+/** Whether both are unconfirmed, and one gives of each stream what comes next after the other, or nothing. */
+function followsOn(first: Answer, second: Answer | undefined): boolean {
+  if (second?.receipt === undefined || first.receipt === undefined) return false;
+  if (first.state.kind !== 'unconfirmed' || second.state.kind !== 'unconfirmed') return false;
+  return [...second.receipt.from].every(([stream, ms]) => (first.until.get(stream) ?? ms) === ms);
 }
 
 /**
@@ -378,20 +544,45 @@ export class Pace {
   samplesMax = samplesMaxDefault;
   #most = samplesMaxDefault;
   #least: number = samplesMaxLeast;
+  /** The database has refused so many; Infinity: none. Then there is a limit, which may be less than what comes in. */
+  #refusedSamples = Infinity;
 
   /** So many samples have been made between two scrapes. */
   arrived(samples: number): void {
     this.#most = Math.max(samplesMaxDefault, 3 * samples);
     this.#least = Math.max(samplesMaxLeast, 3 * samples);
-    this.samplesMax = Math.min(this.#most, Math.max(this.#least, this.samplesMax));
+    const least = this.#refusedSamples === Infinity ? this.#least : 0;
+    this.samplesMax = Math.min(this.#most, Math.max(least, this.samplesMax));
   }
 
-  widen(): void {
-    this.samplesMax = Math.min(this.#most, this.samplesMax * 2);
+  /** An answer was taken; of how many samples, where that is known. */
+  widen(samples = this.samplesMax): void {
+    if (this.#refusedSamples === Infinity) this.samplesMax = Math.min(this.#most, this.samplesMax * 2);
+    else if (samples * 2 >= this.samplesMax) this.#widenBelowLimit();
   }
 
   halve(): void {
-    this.samplesMax = Math.max(this.#least, Math.floor(this.samplesMax / 2));
+    if (this.#refusedSamples === Infinity) this.samplesMax = Math.max(this.#least, Math.floor(this.samplesMax / 2));
+  }
+
+  /** The database has refused an answer of so many: of them all, for some limit of its own. */
+  refused(samples: number): void {
+    this.#refusedSamples = samples;
+    this.samplesMax = Math.max(1, Math.floor(Math.min(samples, this.samplesMax) / 2));
+  }
+
+  /** As if nothing had been refused. */
+  reset(): void {
+    this.#refusedSamples = Infinity;
+    this.samplesMax = this.#most;
+  }
+
+  /** By twofold where that is far from what was refused, else by little. The limit may be gone, so it is tried again. */
+  #widenBelowLimit(): void {
+    this.#refusedSamples *= 1.02;
+    const factor = this.samplesMax * 4 <= this.#refusedSamples ? 2 : 1.1;
+    this.samplesMax = Math.min(this.#most, Math.ceil(this.samplesMax * factor));
+    if (this.samplesMax === this.#most) this.#refusedSamples = Infinity;
   }
 }
 
@@ -414,5 +605,6 @@ const givenToSome: Omit<Answer, 'until'> = {
     request: -1,
     givesUpMs: never,
     sentAtMs: -Infinity,
+    receipt: undefined,
   },
 };

@@ -1,5 +1,15 @@
 import type { StreamId } from '../../model/source.ts';
-import { type Answer, type AnswerEvent, type Assumed, Cursor, type Loss, never, restMs } from './cursor.ts';
+import {
+  type Answer,
+  type AnswerEvent,
+  type Assumed,
+  type ConfirmedBy,
+  Cursor,
+  type Loss,
+  never,
+  type Receipt,
+  restMs,
+} from './cursor.ts';
 import type { ConnectionEvent, Positions, ScrapeConnection, ScraperName } from './scraper.ts';
 
 /**
@@ -15,21 +25,31 @@ import type { ConnectionEvent, Positions, ScrapeConnection, ScraperName } from '
  * is lost
  *   if there are two scrapers. If the other connection ends without another request, it was the same scraper.
  *
+ * Where receipts confirm, a name and a selection have one cursor, whatever connections they come over.
+ *
  * Methods return what has changed, for the log, the metrics and the acks.
  */
 export class Cursors {
   readonly #windowMs: number;
+  readonly #confirmedBy: (name: ScraperName) => ConfirmedBy;
   readonly #startedMs: number;
   readonly #scrapers = new Map<string, Scraper>();
   /** The open connections, by the scraper that used each last. */
   readonly #connections = new Map<ScrapeConnection, Scraper>();
   readonly #ended = new WeakSet<ScrapeConnection>();
   #requests = 0;
+  /** Of the last answer with a receipt, over all scrapers and all runs of the server. */
+  #number: number;
 
-  /** A scraper that has been away for `windowMs` delays no acks. Times are of the monotonic clock unless noted. */
-  constructor({ windowMs, nowMs }: { readonly windowMs: number; readonly nowMs: number }) {
+  /**
+   * A scraper that has been away for `windowMs` delays no acks. Times are of the monotonic clock unless noted. Numbers of
+   * answers begin with the time, so that they are new also where those of the last run were not written.
+   */
+  constructor({ windowMs, nowMs, wallMs = 0, confirmedBy = () => 'connection' }: CursorsOptions) {
     this.#windowMs = windowMs;
     this.#startedMs = nowMs;
+    this.#number = wallMs;
+    this.#confirmedBy = confirmedBy;
   }
 
   get scrapers(): Iterable<Scraper> {
@@ -41,7 +61,7 @@ export class Cursors {
    * if there are too many names.
    */
   open(
-    { name, selection, connection, timeoutMs }: CursorRequest,
+    { name, selection, connection, timeoutMs, database }: CursorRequest,
     nowMs: number,
   ): { readonly opened: OpenedCursor | undefined; readonly changes: readonly CursorChange[] } {
     const changes: CursorChange[] = [];
@@ -57,6 +77,7 @@ export class Cursors {
     const chosen = this.#choose(scraper, selection, connection, { nowMs, request, changes });
     if (chosen === undefined) return { opened: undefined, changes };
     const { cursor, isNew } = chosen;
+    if (database !== undefined) this.#judge(scraper, cursor, database, { nowMs, changes });
     cursor.asked(connection, nowMs);
     const assumed = cursor.moveOn(nowMs);
     if (assumed.length > 0) changes.push({ kind: 'assumed', scraper, cursor, assumed });
@@ -66,12 +87,24 @@ export class Cursors {
     };
   }
 
+  /** What an answer will give, before it is sent, and the number by which its receipt is known. */
+  number(
+    { answer }: OpenedCursor,
+    given: { readonly from: Positions; readonly until: Positions; readonly samples: number },
+  ): number {
+    const { from, until, samples } = given;
+    const number = ++this.#number;
+    answer.until = until;
+    answer.receipt = { unseen: new Set([number]), number, from, samples, missedAtMs: -Infinity };
+    return number;
+  }
+
   /** All of an answer has been sent. */
   finish({ scraper, cursor, answer }: OpenedCursor, until: Positions, nowMs: number): readonly CursorChange[] {
     const changes: CursorChange[] = [];
     // If its connection had ended before, it was not read completely.
     const isSent = answer.connection !== undefined && !this.#ended.has(answer.connection);
-    if (isSent && answer.state.kind === 'being sent') answer.until = until;
+    if (isSent && answer.state.kind === 'being sent' && answer.receipt === undefined) answer.until = until;
     this.#happened(scraper, cursor, answer, isSent ? 'sent' : 'aborted', nowMs, changes);
     return changes;
   }
@@ -98,6 +131,41 @@ export class Cursors {
       }
     }
     return changes;
+  }
+
+  /**
+   * The database of a scraper has answered the question for numbers that was begun at `askedAtMs`. Any number is new that
+   * it does not know: after a loss of the state, the next answers are numbered above those that it has.
+   */
+  stored(
+    name: ScraperName,
+    numbers: ReadonlySet<number>,
+    { askedAtMs, nowMs }: { readonly askedAtMs: number; readonly nowMs: number },
+  ): readonly CursorChange[] {
+    const changes: CursorChange[] = [];
+    const scraper = this.#scrapers.get(keyOf(name));
+    if (scraper === undefined) return changes;
+    for (const number of numbers) if (number < numbersMax) this.#number = Math.max(this.#number, number);
+    for (const cursor of scraper.all()) {
+      for (const answer of cursor.askable) {
+        const { receipt } = answer;
+        for (const number of receipt.unseen) if (numbers.has(number)) receipt.unseen.delete(number);
+        if (receipt.unseen.size > 0) receipt.missedAtMs = askedAtMs;
+        else {
+          scraper.receipts = { kind: 'come' };
+          this.#happened(scraper, cursor, answer, 'stored', nowMs, changes);
+        }
+      }
+    }
+    return changes;
+  }
+
+  /** When the oldest answer of a scraper was sent of which its database may still say something; undefined: none. */
+  oldestUnknownMs(name: ScraperName): number | undefined {
+    const sent = [...(this.#scrapers.get(keyOf(name))?.all() ?? [])].flatMap((cursor) =>
+      cursor.askable.map(({ sentAtMs, givesUpMs: [fromMs] }) => (sentAtMs === -Infinity ? fromMs : sentAtMs)),
+    );
+    return sent.length === 0 ? undefined : Math.min(...sent);
   }
 
   /** Up to which time every known scraper has this stream; Infinity if no known scraper selects it. */
@@ -166,27 +234,49 @@ export class Cursors {
         const unconfirmed = answers.filter(({ until }) => until.size > 0);
         saved.push({
           ...{ scraper: scraper.name, selection, address, seenAtMs: wallMs - (nowMs - seenAtMs), isKnown, positions },
-          unconfirmed: unconfirmed.map(({ until }) => until),
+          unconfirmed: unconfirmed.map((answer) => savedAnswer(answer, nowMs, wallMs)),
         });
       }
     }
     return saved;
   }
 
+  /** The number of the last answer, to be saved too. */
+  get lastNumber(): number {
+    return this.#number;
+  }
+
   /** Restores what {@link save} returned. Times of the future are of a clock that was wrong, and are forgotten. */
-  restore(saved: readonly SavedCursor[], nowMs: number, wallMs: number): readonly CursorChange[] {
+  restore(saved: readonly SavedCursor[], nowMs: number, wallMs: number, lastNumber = 0): readonly CursorChange[] {
     const changes: CursorChange[] = [];
+    this.#number = Math.max(this.#number, lastNumber);
     const past = (times: Positions) => new Map([...times].filter(([, ms]) => ms <= wallMs));
     for (const { scraper: name, selection, address, seenAtMs, isKnown, positions, unconfirmed } of saved) {
       const key = keyOf(name);
       const scraper = this.#scrapers.get(key) ?? new Scraper(name);
       this.#scrapers.set(key, scraper);
-      const cursor = new Cursor(selection, address, nowMs - Math.max(0, wallMs - seenAtMs), past(positions));
+      const seenMs = nowMs - Math.max(0, wallMs - seenAtMs);
+      const confirmedBy = this.#confirmedBy(name);
+      const cursor = new Cursor(selection, address, seenMs, past(positions), confirmedBy);
       cursor.isKnown = isKnown;
       scraper.add(cursor);
-      for (const [at, until] of unconfirmed.entries()) {
-        const sentAtMs = nowMs - restMs * (unconfirmed.length - at);
-        const answer: Answer = { ...beforeRestart, sentAtMs, until: past(until) };
+      for (const [at, { until, receipt }] of unconfirmed.entries()) {
+        const latestMs = nowMs - restMs * (unconfirmed.length - at);
+        if (receipt === undefined || confirmedBy === 'connection') {
+          const answer: Answer = { ...beforeRestart, sentAtMs: latestMs, until: past(until), receipt: undefined };
+          cursor.answers.push(answer);
+          this.#happened(scraper, cursor, answer, 'restarted', nowMs, changes);
+          continue;
+        }
+        const answer: Answer = {
+          ...{ ...beforeRestart, state: { kind: receipt.isStored ? 'confirmed' : 'unconfirmed' } },
+          sentAtMs: Math.min(latestMs, nowMs - (wallMs - receipt.sentAtMs)),
+          until: past(until),
+          receipt: {
+            ...{ unseen: new Set(receipt.numbers), number: Math.max(0, ...receipt.numbers) },
+            ...{ from: past(receipt.from), samples: receipt.samples, missedAtMs: -Infinity },
+          },
+        };
         cursor.answers.push(answer);
         this.#happened(scraper, cursor, answer, 'restarted', nowMs, changes);
       }
@@ -243,6 +333,49 @@ export class Cursors {
     return scraper;
   }
 
+  /** What the database has not stored, by now, of the answers before this request. */
+  #judge(
+    scraper: Scraper,
+    cursor: Cursor,
+    { requestedAtMs, showsAfterMs, lastError, takesAnyOrder, isFailing }: Database,
+    { nowMs, changes }: { readonly nowMs: number; readonly changes: CursorChange[] },
+  ): void {
+    cursor.takesAnyOrder = takesAnyOrder;
+    const last = cursor.askable.findLast(({ state }) => state.kind === 'unconfirmed');
+    for (const answer of cursor.askable) {
+      const { receipt, state } = answer;
+      const { missedAtMs } = receipt;
+      const failed = answer === last ? lastError : undefined;
+      // A scraper appends an answer before it requests the next one. Another database may show it later.
+      const isMissed = missedAtMs >= requestedAtMs && (failed !== undefined || showsAfterMs === 0);
+      if (!isMissed && missedAtMs < readByMs(answer) + showsAfterMs) continue;
+      if (state.kind === 'lost') this.#happened(scraper, cursor, answer, 'refused', nowMs, changes);
+      else if (failed !== undefined || mayRefuse(scraper.receipts)) {
+        this.#refused(scraper, cursor, answer, failed, { nowMs, changes });
+      }
+    }
+    const isKnownToCome = scraper.receipts.kind === 'come' || scraper.receipts.kind === 'missing';
+    const unconfirmed = cursor.askable.filter(({ state }) => state.kind === 'unconfirmed');
+    const heldSinceMs = Math.min(...unconfirmed.map(({ sentAtMs }) => sentAtMs));
+    cursor.isHeld =
+      !takesAnyOrder && !isFailing && isKnownToCome && mayRefuse(scraper.receipts) && nowMs - heldSinceMs < holdMs;
+  }
+
+  #refused(
+    scraper: Scraper,
+    cursor: Cursor,
+    answer: Answer & { readonly receipt: Receipt },
+    why: string | undefined,
+    { nowMs, changes }: { readonly nowMs: number; readonly changes: CursorChange[] },
+  ): void {
+    if (why === undefined) scraper.receipts = missingAgain(scraper.receipts);
+    this.#happened(scraper, cursor, answer, 'refused', nowMs, changes);
+    // Then it is not the size.
+    if (!mayRefuse(scraper.receipts)) cursor.pace.reset();
+    const { number, samples } = answer.receipt;
+    changes.push({ kind: 'refused', scraper, number, samples, nextSamplesMax: cursor.pace.samplesMax, why });
+  }
+
   /** The cursor that this request continues with; none if there are too many. */
   #choose(
     scraper: Scraper,
@@ -254,10 +387,11 @@ export class Cursors {
     const cursors = scraper.groups.get(selection)?.cursors ?? [];
     if (cursors.length === 0) {
       if (scraper.groups.size >= selectionsMax) return undefined;
-      const cursor = new Cursor(selection, address, nowMs);
+      const cursor = new Cursor(selection, address, nowMs, undefined, this.#confirmedBy(scraper.name));
       scraper.add(cursor);
       return { cursor, isNew: true };
     }
+    if (cursors[0]!.confirmedBy === 'receipt') return { cursor: cursors[0]!, isNew: false };
     const near = cursors.filter((cursor) => cursor.address === address);
     const isPool = scraper.groups.size > 1;
     const own = near.find((cursor) => isPool || cursor.connection === connection);
@@ -323,9 +457,9 @@ export class Cursors {
     const { until } = answer;
     for (const effect of cursor.apply(answer, event, nowMs)) {
       if (effect === 'advance') {
-        changes.push({ kind: 'confirmed', scraper, streams: [...until.keys()] });
+        changes.push({ kind: 'confirmed', scraper, by: cursor.confirmedBy, streams: [...until.keys()] });
         cursor.provenRequest = Math.max(cursor.provenRequest, answer.request);
-        this.#proven(scraper, cursor, changes);
+        if (cursor.confirmedBy === 'connection') this.#proven(scraper, cursor, changes);
       } else if (effect === 'count' && answer.state.kind === 'lost') {
         changes.push({ kind: 'lost', scraper, how: answer.state.how });
       }
@@ -446,13 +580,45 @@ export class Cursors {
   }
 }
 
+export interface CursorsOptions {
+  readonly windowMs: number;
+  readonly nowMs: number;
+  /** The present time of the wall clock. */
+  readonly wallMs?: number;
+  /** By its connections where it is not said. */
+  readonly confirmedBy?: (name: ScraperName) => ConfirmedBy;
+}
+
 export interface CursorRequest {
   readonly name: ScraperName;
   /** Names of agents, sorted, with commas between them; "" for all. */
   readonly selection: string;
   readonly connection: ScrapeConnection;
   readonly timeoutMs: number;
+  /** Where receipts confirm. */
+  readonly database?: Database | undefined;
 }
+
+/** What is known of a scraper's database when it requests. */
+export interface Database {
+  /** When the request came. */
+  readonly requestedAtMs: number;
+  /** How long after it was sent a stored answer may be missing still; 0: it is there before the next request. */
+  readonly showsAfterMs: number;
+  /** Why the last scrape of this selection failed; undefined: it did not, or it is not known. */
+  readonly lastError: string | undefined;
+  /** It takes the samples of a series in any order. */
+  readonly takesAnyOrder: boolean;
+  /** It has not answered a question for a while. */
+  readonly isFailing: boolean;
+}
+
+/** Whether the database of a scraper shows the numbers of answers at all. */
+export type ReceiptsComing =
+  | { readonly kind: 'none yet' }
+  | { readonly kind: 'come' }
+  /** So many answers in a row were not stored, and no scrape is known to have failed. */
+  | { readonly kind: 'missing'; readonly answers: number };
 
 /** A request that is being answered. */
 export interface OpenedCursor {
@@ -464,8 +630,22 @@ export interface OpenedCursor {
 }
 
 export type CursorChange =
-  | { readonly kind: 'confirmed'; readonly scraper: Scraper; readonly streams: readonly StreamId[] }
+  | {
+      readonly kind: 'confirmed';
+      readonly scraper: Scraper;
+      readonly by: ConfirmedBy;
+      readonly streams: readonly StreamId[];
+    }
   | { readonly kind: 'lost'; readonly scraper: Scraper; readonly how: Loss }
+  /** It was read, as far as its connection says, and is not stored. `why`: what the scraper's last scrape failed with. */
+  | {
+      readonly kind: 'refused';
+      readonly scraper: Scraper;
+      readonly number: number;
+      readonly samples: number;
+      readonly nextSamplesMax: number;
+      readonly why: string | undefined;
+    }
   /** Sent twice and never confirmed: the position has moved behind it. */
   | {
       readonly kind: 'assumed';
@@ -490,8 +670,37 @@ export interface SavedCursor {
   readonly seenAtMs: number;
   readonly isKnown: boolean;
   readonly positions: Positions;
-  /** Answers that were sent whole, oldest first: up to when. */
-  readonly unconfirmed: readonly Positions[];
+  /** Answers that were sent whole, or are being sent with a receipt to come, oldest first. */
+  readonly unconfirmed: readonly SavedAnswer[];
+}
+
+export interface SavedAnswer {
+  readonly until: Positions;
+  readonly receipt: SavedReceipt | undefined;
+}
+
+export interface SavedReceipt {
+  /** Those that have not been seen in the database. */
+  readonly numbers: readonly number[];
+  readonly from: Positions;
+  readonly samples: number;
+  /** On the wall clock. */
+  readonly sentAtMs: number;
+  /** It is there, and something before it is not. */
+  readonly isStored: boolean;
+}
+
+function savedAnswer({ state, until, receipt, sentAtMs }: Answer, nowMs: number, wallMs: number): SavedAnswer {
+  if (receipt === undefined) return { until, receipt: undefined };
+  const { unseen, from, samples } = receipt;
+  return {
+    until,
+    receipt: {
+      ...{ numbers: [...unseen], from, samples, isStored: state.kind === 'confirmed' },
+      // One that is being sent is sent now.
+      sentAtMs: Math.round(sentAtMs === -Infinity ? wallMs : wallMs - (nowMs - sentAtMs)),
+    },
+  };
 }
 
 /** The cursors of one name and selection, in the order in which they were made. */
@@ -508,6 +717,7 @@ export class Scraper {
   groups = new Map<string, CursorGroup>();
   /** How often a second scraper read under the name. */
   conflicts = 0;
+  receipts: ReceiptsComing = { kind: 'none yet' };
 
   constructor(name: ScraperName) {
     this.name = name;
@@ -533,6 +743,21 @@ export class Scraper {
 
 const keyOf = ({ space, text }: ScraperName): string => `${space}:${text}`;
 
+/** Whether an answer that is missing in the database counts as refused, where no scrape is known to have failed. */
+function mayRefuse(receipts: ReceiptsComing): boolean {
+  return receipts.kind === 'come' || (receipts.kind === 'missing' && receipts.answers < missingMax);
+}
+
+/** When an answer was read at the latest, if at all. */
+function readByMs({ sentAtMs, givesUpMs: [, toMs] }: Answer): number {
+  return Math.max(sentAtMs + bufferedMsMax, toMs === Infinity ? -Infinity : toMs);
+}
+
+const missingAgain = (receipts: ReceiptsComing): ReceiptsComing => ({
+  kind: 'missing',
+  answers: receipts.kind === 'missing' ? receipts.answers + 1 : 1,
+});
+
 function answerEvent(event: ConnectionEvent, { sentAtMs, givesUpMs }: Answer, nowMs: number): AnswerEvent {
   if (event.kind === 'half-closed') return 'half-closed';
   const isRested = nowMs - sentAtMs >= restMs;
@@ -546,6 +771,14 @@ function answerEvent(event: ConnectionEvent, { sentAtMs, givesUpMs }: Answer, no
 
 const beforeRestart = { state: { kind: 'unconfirmed' }, connection: undefined, request: -1, givesUpMs: never } as const;
 
+// What is newer waits so long for a receipt.
+const holdMs = 30_000;
+// An answer may wait in the buffers of a slow line.
+const bufferedMsMax = 15_000;
+// Beyond this, the numbers are probably dropped on their way into the database.
+const missingMax = 4;
+// Numbers are exact up to 2^53; a database that has larger ones has them from somebody else.
+const numbersMax = 2 ** 52;
 // More than 32 names are a mistake or an attack; a name may have a job for each of some agents.
 export const scrapersMax = 32;
 const selectionsMax = 128;

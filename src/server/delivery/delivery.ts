@@ -5,7 +5,8 @@ import type { Begin, EpochSeq } from '../../protocol/messages.ts';
 import type { Clock, HostBoot } from '../../runtime/clock.ts';
 import { Acks } from './acks.ts';
 import type { AgentRecord, StreamRecord } from './agent-record.ts';
-import { type CursorChange, Cursors, type OpenedCursor } from './cursors.ts';
+import { type CursorChange, Cursors, type Database, type OpenedCursor } from './cursors.ts';
+import { type ReceiptEvent, Receipts, type ScraperDatabase } from './receipts.ts';
 import { planAnswer, readAnswer } from './scrape.ts';
 import type { ConnectionEvent, Scrape, ScrapeConnection, ScrapeRequest, ScraperName } from './scraper.ts';
 import {
@@ -33,6 +34,7 @@ export class Delivery {
   readonly store: Store;
   readonly #cursors: Cursors;
   readonly #acks: Acks;
+  readonly #receipts: Receipts;
   readonly #options: DeliveryOptions;
   readonly #file: StateFile | undefined;
   readonly #live = new Map<AgentId, Acknowledge>();
@@ -42,7 +44,17 @@ export class Delivery {
   constructor(options: DeliveryOptions) {
     this.#options = options;
     const { clock, windowMs, disk } = options;
-    this.#cursors = new Cursors({ windowMs, nowMs: clock.monotonicMs() });
+    this.#receipts = new Receipts({
+      clock,
+      databases: options.databases ?? new Map(),
+      oldestUnknownMs: (name) => this.#cursors.oldestUnknownMs(name),
+      onStored: (name, { numbers }, askedAtMs) => this.#stored(name, numbers, askedAtMs),
+      onEvent: (name, event) => options.onReceiptEvent?.(name, event),
+    });
+    this.#cursors = new Cursors({
+      ...{ windowMs, nowMs: clock.monotonicMs(), wallMs: clock.nowMs() },
+      confirmedBy: (name) => (this.#receipts.has(name) ? 'receipt' : 'connection'),
+    });
     this.#acks = new Acks({ clock, hasDisk: disk !== undefined });
     this.store = new Store({
       ...options.store,
@@ -59,6 +71,8 @@ export class Delivery {
       });
     }
     this.steppedBeforeMs = this.#restore();
+    // Of the last run's answers, before the first of this one.
+    for (const { name } of this.#cursors.scrapers) this.#receipts.of(name)?.sent();
   }
 
   get windowMs(): number {
@@ -123,13 +137,12 @@ export class Delivery {
    */
   async openScrape(request: ScrapeRequest): Promise<Scrape | undefined> {
     const { clock, windowMs, turn } = this.#options;
+    const selection = [...request.selection].sort().join(',');
+    const database = await this.#askBeforeAnswer(request, selection);
     this.#options.lookAtClock();
     const nowMs = clock.nowMs();
     const monotonicMs = clock.monotonicMs();
-    const { opened, changes } = this.#cursors.open(
-      { ...request, selection: [...request.selection].sort().join(',') },
-      monotonicMs,
-    );
+    const { opened, changes } = this.#cursors.open({ ...request, selection, database }, monotonicMs);
     this.#changed(changes);
     if (opened === undefined) return undefined;
     const { cursor, isNew } = opened;
@@ -142,20 +155,26 @@ export class Delivery {
     const bounds = {
       // Never more, even if the request asks for it: it bounds the memory of an answer.
       samplesMax: Math.min(request.samplesMax ?? Infinity, cursor.pace.samplesMax),
+      firstSamplesMax: request.samplesMax ?? Infinity,
       bytesMax: request.bytesMax ?? Infinity,
       reportsMax: request.reportsMax ?? Infinity,
     };
     const lastScrapeMs = nowMs - (cursor.intervalsMs[0] ?? 0);
     const plan = planAnswer(records, cursor, bounds, { nowMs, monotonicMs, notBeforeMs, lastScrapeMs });
-    const { batches, until } = await readAnswer(plan, notBeforeMs, turn);
+    const { batches, from, until } = await readAnswer(plan, notBeforeMs, turn);
+    const inquiry = this.#receipts.of(request.name);
+    const number =
+      inquiry === undefined ? undefined : this.#cursors.number(opened, { from, until, samples: plan.samples });
     return {
       ...plan,
-      ...{ scraper: request.name, batches, until },
+      ...{ scraper: request.name, batches, until, number },
       intervalMs: cursor.intervalMs,
+      mayEnd: number === undefined ? Promise.resolve() : this.#written(request.timeoutMs / 4),
       finish: () => {
         cursor.pace.arrived(plan.arrivedSamples);
         this.#changed(this.#cursors.finish(opened, until, clock.monotonicMs()));
         this.#file?.changed();
+        inquiry?.sent();
       },
       abort: () => {
         this.#changed(this.#cursors.abort(opened, clock.monotonicMs()));
@@ -163,6 +182,40 @@ export class Delivery {
         this.#file?.changed();
       },
     };
+  }
+
+  /** What the scraper's database has of the answers before; undefined where receipts do not confirm. */
+  async #askBeforeAnswer(
+    { name, timeoutMs, takesAnyOrder = false }: ScrapeRequest,
+    selection: string,
+  ): Promise<Database | undefined> {
+    const inquiry = this.#receipts.of(name);
+    if (inquiry === undefined) return undefined;
+    const requestedAtMs = this.#options.clock.monotonicMs();
+    const { lastError } = await inquiry.beforeAnswer(selection, Math.min(askMsMax, timeoutMs / 4));
+    const { isFailing, last } = inquiry;
+    return { requestedAtMs, lastError, takesAnyOrder, isFailing, showsAfterMs: last?.showsAfterMs ?? 0 };
+  }
+
+  /** The database of a scraper has these of its answers. */
+  #stored(name: ScraperName, numbers: ReadonlySet<number>, askedAtMs: number): void {
+    const changes = this.#cursors.stored(name, numbers, { askedAtMs, nowMs: this.#options.clock.monotonicMs() });
+    this.#changed(changes);
+    if (changes.length > 0) this.#file?.changed();
+  }
+
+  /** Resolves when the state is on disk, or could not be written; after `waitMs` at most. */
+  async #written(waitMs: number): Promise<void> {
+    if (this.#file === undefined) return;
+    this.#file.changed();
+    const written = this.#file.flush();
+    await new Promise<void>((resolve) => {
+      const deadline = this.#options.clock.after(waitMs, resolve);
+      void written.then(() => {
+        deadline.cancel();
+        resolve();
+      });
+    });
   }
 
   /** A connection over which scrapes came has ended. Whichever event comes first counts. */
@@ -214,6 +267,16 @@ export class Delivery {
   /** Forgets an agent at once: its reports, and the cursors' positions of it. */
   forget(id: AgentId): void {
     this.#forgotten(this.store.forget(id));
+  }
+
+  /** The databases of scrapers, and how they answer. */
+  get receipts(): Receipts {
+    return this.#receipts;
+  }
+
+  /** Asks no database any more. */
+  stop(): void {
+    this.#receipts.stop();
   }
 
   /** Resolves when the state is on disk. */
@@ -284,7 +347,10 @@ export class Delivery {
     const cursors = this.#cursors.save(clock.monotonicMs(), nowMs);
     const savedClock = this.#clockByBoot();
     return {
-      state: { savedAtMs: nowMs, ...(savedClock && { clock: savedClock }), cursors, agents },
+      state: {
+        ...{ savedAtMs: nowMs, lastNumber: this.#cursors.lastNumber, ...(savedClock && { clock: savedClock }) },
+        ...{ cursors, agents },
+      },
       onSaved: () => {
         this.#options.onStateWritten();
         this.#acks.saved(confirmedMs);
@@ -317,7 +383,7 @@ export class Delivery {
     }
     const { clock } = this.#options;
     const nowMs = clock.nowMs();
-    this.#changed(this.#cursors.restore(state.cursors, clock.monotonicMs(), nowMs));
+    this.#changed(this.#cursors.restore(state.cursors, clock.monotonicMs(), nowMs, state.lastNumber));
     for (const saved of state.agents) {
       const id = agentId(saved.name);
       if (id === undefined) continue;
@@ -347,6 +413,10 @@ export interface DeliveryOptions {
   /** Where cursors are kept; undefined: in memory only. */
   readonly disk: StateDisk | undefined;
   readonly store: Pick<StoreOptions, 'memoryBytesMax' | 'forgetAfterMs' | 'onReport' | 'onEvict'>;
+  /** Those whose receipts confirm, by the text of their scraper's name. */
+  readonly databases?: ReadonlyMap<string, ScraperDatabase>;
+  /** A question for receipts was answered, or not. */
+  readonly onReceiptEvent?: (name: ScraperName, event: ReceiptEvent) => void;
   /** Checks whether the wall clock was set, before any age is computed by it; it may call `clockStepped`. */
   lookAtClock(): void;
   /** Lets the event loop turn, so that agents are heard while a large scrape is put together. */
@@ -366,6 +436,8 @@ const stepMarginMs = 3000;
 // Prometheus has what is older, or has lost it for good; with an out-of-order window, too much of the past fails a
 // scrape.
 const neverSeenBackMs = 5 * 60_000;
+// A database that is not asked in time is asked again after the answer.
+const askMsMax = 2000;
 // From the answer's first byte to the moment in which Prometheus appends its samples: within the scrape's timeout, and
 // ten seconds for two clocks that are not the same.
 const arrivalMarginMs = 10_000;

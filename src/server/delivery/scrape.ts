@@ -10,6 +10,8 @@ import type { WindowRun, WindowSize } from './window.ts';
 /** What bounds an answer. */
 export interface AnswerBounds {
   readonly samplesMax: number;
+  /** Up to which a report is given that is larger than `samplesMax` by itself, if it is the first. */
+  readonly firstSamplesMax: number;
   /** Bytes of text, about. */
   readonly bytesMax: number;
   /** Of each stream. */
@@ -33,6 +35,8 @@ export interface AnswerPlan {
 interface PlannedPart {
   readonly stream: StreamId;
   readonly record: StreamRecord;
+  /** Up to here all is in other answers. */
+  readonly fromMs: number;
   readonly afterMs: number;
   readonly untilMs: number;
   /** How many reports, oldest first; 0: the newest that the scraper has had is given once more. */
@@ -44,6 +48,7 @@ interface PlannedPart {
 interface Candidate {
   readonly stream: StreamId;
   readonly record: StreamRecord;
+  readonly fromMs: number;
   readonly afterMs: number;
   readonly untilMs: number;
   readonly sizes: Iterator<WindowSize>;
@@ -81,20 +86,20 @@ export function planAnswer(
   for (const record of records) {
     const { window } = record;
     const stream = record.id;
-    const positionMs = cursor.positionMs(stream);
-    const skipped = window.countAfter(positionMs, notBeforeMs);
+    const skipped = window.countAfter(cursor.next(stream, nowMs).afterMs, notBeforeMs);
     if (skipped > 0) {
       skippedReports += skipped;
       cursor.pass(stream, window.receipt(notBeforeMs)?.timeMs ?? notBeforeMs);
     }
-    const afterMs = Math.max(positionMs, notBeforeMs);
+    const next = cursor.next(stream, nowMs);
+    const afterMs = Math.max(next.afterMs, notBeforeMs);
     arrivedSamples += window.countAfter(lastScrapeMs, nowMs) * (window.newestSize?.samples ?? 0);
     const waiting = window.countAfter(afterMs, nowMs);
-    const sentMs = Math.min(cursor.sentMs(stream), nowMs);
+    const sentMs = Math.min(cursor.sentMs(stream), next.untilMs);
     const isOld = window.countAfter(afterMs, Math.min(sentMs, nowMs - oldMs)) > 0;
-    const untilMs = isOld ? sentMs : nowMs;
+    const untilMs = isOld ? sentMs : next.untilMs;
     const sizes = window.sizesAfter(afterMs, untilMs);
-    candidates.push({ stream, record, afterMs, untilMs, sizes, waiting, count: 0, samples: 0 });
+    candidates.push({ stream, record, fromMs: next.afterMs, afterMs, untilMs, sizes, waiting, count: 0, samples: 0 });
   }
   const shared = share(candidates, cursor, bounds);
   let { samples } = shared;
@@ -105,7 +110,7 @@ export function planAnswer(
     backlogReports += waiting - count;
     if (count === 0) {
       // One of which something waits gives no report again that the scraper may have newer ones of.
-      const hasAll = waiting === 0 || cursor.sentMs(stream) <= candidate.afterMs;
+      const hasAll = cursor.hasAll(stream, { isWaiting: waiting > 0, afterMs: candidate.afterMs });
       const size = record.window.newestSize?.samples ?? 0;
       if (!hasAll || !record.up(times.monotonicMs) || samples + size > bounds.samplesMax) continue;
       samples += size;
@@ -119,7 +124,7 @@ export function planAnswer(
 function share(
   candidates: readonly Candidate[],
   { waitingSince, scrapes }: Cursor,
-  { samplesMax, bytesMax, reportsMax }: AnswerBounds,
+  { samplesMax, firstSamplesMax, bytesMax, reportsMax }: AnswerBounds,
 ): { readonly samples: number; readonly tooLarge: readonly StreamId[] } {
   const since = ({ stream }: Candidate) => waitingSince.get(stream) ?? Infinity;
   let left = waitingSince.size === 0 ? candidates : [...candidates].sort((a, b) => compare(since(a), since(b)));
@@ -136,9 +141,10 @@ function share(
       }
       const size = next.value.samples;
       const sizeBytes = bytesMax === Infinity ? 0 : size * sampleBytes(next.value.schema, record);
-      if (samples + size > samplesMax || bytes + sizeBytes > bytesMax) {
+      const most = samples === 0 ? Math.max(samplesMax, firstSamplesMax) : samplesMax;
+      if (samples + size > most || bytes + sizeBytes > bytesMax) {
         if (candidate.count === 0 && !waitingSince.has(stream)) waitingSince.set(stream, scrapes);
-        if (size > samplesMax || sizeBytes > bytesMax) tooLarge.push(stream);
+        if (size > Math.max(samplesMax, firstSamplesMax) || sizeBytes > bytesMax) tooLarge.push(stream);
         return false;
       }
       samples += size;
@@ -156,11 +162,12 @@ export async function readAnswer(
   { parts }: AnswerPlan,
   notBeforeMs: number,
   turn: () => Promise<void>,
-): Promise<{ readonly batches: readonly AgentBatch[]; readonly until: Positions }> {
+): Promise<{ readonly batches: readonly AgentBatch[]; readonly from: Positions; readonly until: Positions }> {
   const batches: AgentBatch[] = [];
+  const from = new Map<StreamId, number>();
   const until = new Map<StreamId, number>();
   let sinceTurn = 0;
-  for (const { stream, record, afterMs, untilMs, count, samples } of parts) {
+  for (const { stream, record, fromMs, afterMs, untilMs, count, samples } of parts) {
     if (count === 0) {
       // Not what has come since the plan was made: it may have older ones before it, and Prometheus would refuse those then.
       const newest = record.window.newest(Math.min(afterMs, untilMs));
@@ -172,6 +179,7 @@ export async function readAnswer(
     // Evicted meanwhile.
     if (last === undefined) continue;
     batches.push(batchOf(record, runs));
+    if (fromMs !== -Infinity) from.set(stream, fromMs);
     until.set(stream, last.timeMs);
     sinceTurn += samples;
     if (sinceTurn > samplesATurn) {
@@ -179,7 +187,7 @@ export async function readAnswer(
       await turn();
     }
   }
-  return { batches, until };
+  return { batches, from, until };
 }
 
 /** The newest values of the streams that are up: for curl, and for scrapers that want no timestamps. */

@@ -9,6 +9,15 @@ export interface ScraperName {
   readonly text: string;
 }
 
+/** As it is shown: `prometheus-a`, `user/bob`, `addr/192.0.2.1`. No `scraper=NAME` has a `/` in it. */
+export const scraperText = ({ space, text }: ScraperName): string => (space === 'param' ? text : `${space}/${text}`);
+
+/** What {@link scraperText} shows, as a name again. */
+export function scraperNameOf(text: string): ScraperName {
+  const [, space, rest] = /^(user|addr)\/(.*)$/s.exec(text) ?? [];
+  return rest === undefined ? { space: 'param', text } : { space: space as 'user' | 'addr', text: rest };
+}
+
 /** One connection over which scrapes come. Compared by identity. */
 export interface ScrapeConnection {
   /** The client's address, without its port. */
@@ -26,6 +35,8 @@ export interface ScrapeRequest {
   readonly samplesMax?: number | undefined;
   /** At most about so many bytes of text, before compression. */
   readonly bytesMax?: number | undefined;
+  /** Its database takes the samples of a series in any order. */
+  readonly takesAnyOrder?: boolean;
   /** At most so many reports of each agent: 1 for a scraper that keeps one sample of a series from an answer. */
   readonly reportsMax?: number | undefined;
 }
@@ -48,6 +59,10 @@ export interface Scrape {
   readonly tooLarge: readonly StreamId[];
   /** How often it comes: the shorter of the last two intervals, as one may have been missed. Undefined while unknown. */
   readonly intervalMs: number | undefined;
+  /** Where a receipt confirms: the number that the answer carries. */
+  readonly number: number | undefined;
+  /** Resolves when the state on disk has the number, or has not had it for a while: then the answer may end. */
+  readonly mayEnd: Promise<void>;
   /** All of the answer is with the operating system. */
   finish(): void;
   /** It was not sent whole. */

@@ -1,7 +1,7 @@
 import { agentId } from '../../model/agent-id.ts';
 import { hostSourceName, isSourceName, parseStreamId, type StreamId } from '../../model/source.ts';
 import { limits } from '../../protocol/limits.ts';
-import type { SavedCursor } from './cursors.ts';
+import type { SavedAnswer, SavedCursor, SavedReceipt } from './cursors.ts';
 import type { Positions } from './scraper.ts';
 
 /** What a server knows after a restart: the cursors, and of each agent what the scrapers have. */
@@ -9,6 +9,8 @@ export interface SavedState {
   readonly savedAtMs: number;
   /** By what clock all times are; undefined where the host does not tell one boot from another. */
   readonly clock?: SavedClock;
+  /** The number of the last answer with a receipt. */
+  readonly lastNumber: number;
   readonly cursors: readonly SavedCursor[];
   readonly agents: readonly SavedAgent[];
 }
@@ -46,7 +48,7 @@ export class StateFileError extends Error {
   readonly code = 'format';
 }
 
-const formatVersion = 2;
+const formatVersion = 3;
 
 /** Writes the state when it has changed, one write at a time: changes during a write share the next one. */
 export class StateFile {
@@ -118,7 +120,10 @@ export function stateByClock(
       ...cursor,
       seenAtMs: cursor.seenAtMs + stepMs,
       positions: moved(cursor.positions),
-      unconfirmed: cursor.unconfirmed.map(moved),
+      unconfirmed: cursor.unconfirmed.map(({ until, receipt }) => ({
+        until: moved(until),
+        receipt: receipt && { ...receipt, from: moved(receipt.from), sentAtMs: receipt.sentAtMs + stepMs },
+      })),
     })),
     agents: state.agents.map((agent) => ({
       ...agent,
@@ -130,13 +135,16 @@ export function stateByClock(
 }
 
 export function encodeState(state: SavedState): string {
-  const { savedAtMs, clock, cursors, agents } = state;
+  const { savedAtMs, clock, lastNumber, cursors, agents } = state;
   const written = cursors.map(({ scraper: { space, text }, positions, unconfirmed, ...cursor }) => ({
     ...{ space, scraper: text, ...cursor },
     positions: Object.fromEntries(positions),
-    unconfirmed: unconfirmed.map((until) => Object.fromEntries(until)),
+    unconfirmed: unconfirmed.map(({ until, receipt }) => ({
+      until: Object.fromEntries(until),
+      ...(receipt === undefined ? {} : { receipt: { ...receipt, from: Object.fromEntries(receipt.from) } }),
+    })),
   }));
-  return `${JSON.stringify({ version: formatVersion, savedAtMs, clock, cursors: written, agents })}\n`;
+  return `${JSON.stringify({ version: formatVersion, savedAtMs, clock, lastNumber, cursors: written, agents })}\n`;
 }
 
 /** The state in a file's text. Throws a StateFileError that names the field. */
@@ -154,6 +162,7 @@ export function parseState(text: string): SavedState {
   return {
     savedAtMs: number(root['savedAtMs'], 'savedAtMs'),
     ...(root['clock'] !== undefined && { clock: parseClock(root['clock']) }),
+    lastNumber: count(root['lastNumber'], 'lastNumber'),
     cursors: list(root['cursors'], 'cursors').map((value, at) => parseCursor(value, `cursors[${at}]`)),
     agents: list(root['agents'], 'agents').map((value, at) => parseAgent(value, `agents[${at}]`)),
   };
@@ -178,9 +187,28 @@ function parseCursor(value: unknown, field: string): SavedCursor {
     seenAtMs: number(cursor['seenAtMs'], `${field}.seenAtMs`),
     isKnown: boolean(cursor['isKnown'], `${field}.isKnown`),
     positions: times(cursor['positions'], `${field}.positions`),
-    unconfirmed: list(cursor['unconfirmed'], `${field}.unconfirmed`).map((until, at) =>
-      times(until, `${field}.unconfirmed[${at}]`),
+    unconfirmed: list(cursor['unconfirmed'], `${field}.unconfirmed`).map((answer, at) =>
+      parseAnswer(answer, `${field}.unconfirmed[${at}]`),
     ),
+  };
+}
+
+function parseAnswer(value: unknown, field: string): SavedAnswer {
+  const { until, receipt } = record(value, field);
+  return {
+    until: times(until, `${field}.until`),
+    receipt: receipt === undefined ? undefined : parseReceipt(receipt, `${field}.receipt`),
+  };
+}
+
+function parseReceipt(value: unknown, field: string): SavedReceipt {
+  const { numbers, from, samples, sentAtMs, isStored } = record(value, field);
+  return {
+    numbers: list(numbers, `${field}.numbers`).map((each, at) => count(each, `${field}.numbers[${at}]`)),
+    from: times(from, `${field}.from`),
+    samples: count(samples, `${field}.samples`),
+    sentAtMs: number(sentAtMs, `${field}.sentAtMs`),
+    isStored: boolean(isStored, `${field}.isStored`),
   };
 }
 

@@ -40,9 +40,6 @@ export interface Misunderstood {
   readonly wrong: string;
 }
 
-/** As it is shown: `prometheus-a`, `user/bob`, `addr/192.0.2.1`. No `scraper=NAME` has a `/` in it. */
-export const scraperText = ({ space, text }: ScraperName): string => (space === 'param' ? text : `${space}/${text}`);
-
 export interface Program {
   readonly name: string;
   /** Empty if unknown. */

@@ -1,5 +1,6 @@
 import type { SeldomLog } from '../../runtime/log.ts';
-import { type Identified, scraperText } from './identify.ts';
+import { scraperText } from '../delivery/scraper.ts';
+import type { Identified } from './identify.ts';
 import type { WebMetrics } from './metrics.ts';
 
 /** Where an answer to a scraper goes. */

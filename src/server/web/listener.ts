@@ -6,9 +6,10 @@ import { countedAddress, ListenError, listenErrorOf } from '../../runtime/listen
 import { plainAddress } from '../../runtime/socket.ts';
 import { listenAtPath, removeStaleSocket } from '../../runtime/unix-socket.ts';
 import { codeOf, reasonOf } from '../../runtime/words.ts';
+import { scraperText } from '../delivery/scraper.ts';
 import { Connections, type Crowd } from './connections.ts';
 import { HttpSink, sendText, writeMetricsHead } from './http-sink.ts';
-import { acceptsGzip, identify, pastWith, proxySign, type RequestFacts, scraperText } from './identify.ts';
+import { acceptsGzip, identify, pastWith, proxySign, type RequestFacts } from './identify.ts';
 import { startPasswordWorker } from './password-worker.ts';
 import { Passwords, type PasswordWorker } from './passwords.ts';
 import { type Reply, text } from './reply.ts';

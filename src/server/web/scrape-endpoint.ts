@@ -1,13 +1,15 @@
+import type { AgentId } from '../../model/agent-id.ts';
 import type { StreamId } from '../../model/source.ts';
+import { escapeLabelValue } from '../../model/text-format.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import type { SeldomLog } from '../../runtime/log.ts';
 import type { AgentRecord, StreamRecord } from '../delivery/agent-record.ts';
 import type { Delivery } from '../delivery/delivery.ts';
 import { takeNewest } from '../delivery/scrape.ts';
-import type { Scrape, ScrapeConnection } from '../delivery/scraper.ts';
+import { type Scrape, type ScrapeConnection, scraperText } from '../delivery/scraper.ts';
 import type { AgentBatch, Exposition } from '../exposition/exposition.ts';
 import { AnswerQueue, type Turn } from './answer-queue.ts';
-import { type Identified, scraperText } from './identify.ts';
+import type { Identified } from './identify.ts';
 import { KnownScrapers } from './known-scrapers.ts';
 import type { WebMetrics } from './metrics.ts';
 import { bytesPerSecondMin, ReaderWatch } from './reader-watch.ts';
@@ -107,11 +109,12 @@ export class ScrapeEndpoint {
   /** Undefined for a scraper that gets the newest values. */
   async #open({ request, from }: Job): Promise<Scrape | undefined> {
     const { delivery, metrics, seldom } = this.#options;
-    const { given, scraper: name, agents: selection, timeoutMs, samplesMax, textBytesMax: bytesMax } = request;
+    const { given, scraper: name, program, agents: selection, timeoutMs, samplesMax, textBytesMax: bytesMax } = request;
     if (given.kind === 'newest' || timeoutMs === undefined) return undefined;
     const reportsMax = given.reports === 'one' ? 1 : undefined;
     const { connection } = from;
     const scrape = await delivery.openScrape({
+      takesAnyOrder: program.name === 'vm_promscrape',
       name,
       selection,
       connection,
@@ -140,7 +143,7 @@ export class ScrapeEndpoint {
     turn.holds(scrape.samples * sampleBytes);
     let isSent = false;
     try {
-      isSent = await this.#send(job, scrape.batches, { timestamps: true });
+      isSent = await this.#send(job, scrape.batches, { timestamps: true, scrape });
     } finally {
       if (isSent) {
         scrape.finish();
@@ -163,9 +166,9 @@ export class ScrapeEndpoint {
   }
 
   async #send(
-    { agents, sink, turn, cut }: Job,
+    { request, agents, sink, turn, cut }: Job,
     batches: readonly AgentBatch[],
-    { timestamps }: { readonly timestamps: boolean },
+    { timestamps, scrape }: { readonly timestamps: boolean; readonly scrape?: Scrape },
   ): Promise<boolean> {
     const { clock, exposition } = this.#options;
     const watch = new ReaderWatch({
@@ -187,7 +190,8 @@ export class ScrapeEndpoint {
         await sink.drained();
         watch.isWaitedFor = false;
       }
-      const own = await this.#ownText(agents);
+      const own = answerText(scrape, request.agents) + (await this.#ownText(agents));
+      await scrape?.mayEnd;
       if (sink.isLost) return false;
       sink.finish(own);
       watch.isWaitedFor = true;
@@ -259,6 +263,16 @@ interface Job {
   readonly cut: (why: string) => void;
 }
 
+/** The number by which the scraper's database is asked for this answer. */
+function answerText(scrape: Scrape | undefined, selection: readonly AgentId[]): string {
+  if (scrape?.number === undefined) return '';
+  const labels = [`scraper="${escapeLabelValue(scraperText(scrape.scraper))}"`];
+  // Of two targets of one scraper, each has a series of its own.
+  if (selection.length > 0) labels.push(`selection="${selection.join(',')}"`);
+  const help = 'The number of this answer. Where Prometheus has stored it, it has stored the whole answer.';
+  return `# HELP ${answerName} ${help}\n# TYPE ${answerName} gauge\n${answerName}{${labels.join()}} ${scrape.number}\n`;
+}
+
 function streamsOf(agents: readonly AgentRecord[]): StreamRecord[] {
   return agents.flatMap(({ streams }) => [...streams]);
 }
@@ -269,6 +283,8 @@ function samplesAtMost({ given, samplesMax }: Identified, agents: readonly Agent
   return given.kind === 'newest' ? once : Math.max(once, Math.min(samplesMax ?? Infinity, samplesUsual));
 }
 
+/** Has a receipt: see `delivery/receipts.ts`. */
+const answerName = 'sysmon_server_answer';
 // Of an answer with reports, until it is known what is in it.
 const samplesUsual = 300_000;
 const statelessMs = 60_000;

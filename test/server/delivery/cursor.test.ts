@@ -24,8 +24,10 @@ const unconfirmed: AnswerState = { kind: 'unconfirmed' };
 const confirmed: AnswerState = { kind: 'confirmed' };
 const lost = (how: Loss): AnswerState => ({ kind: 'lost', how });
 
+type Rows = readonly [AnswerState, AnswerEvent, AnswerState, ...Effect[]][];
+
 /** The rules, once more and by hand. What is not here changes nothing. */
-const rows: readonly [AnswerState, AnswerEvent, AnswerState, ...Effect[]][] = [
+const byConnection: Rows = [
   [beingSent, 'sent', unconfirmed, 'know'],
   [beingSent, 'aborted', lost('aborted'), 'count', 'halve'],
   [beingSent, 'clock stepped', lost('clock'), 'count'],
@@ -38,30 +40,47 @@ const rows: readonly [AnswerState, AnswerEvent, AnswerState, ...Effect[]][] = [
   [unconfirmed, 'reset at once', lost('cut'), 'count', 'halve'],
   [unconfirmed, 'restarted', lost('restart'), 'count'],
   [unconfirmed, 'clock stepped', lost('clock'), 'count'],
-  [unconfirmed, 'stored', confirmed, 'advance', 'widen'],
-  [unconfirmed, 'refused', lost('refused'), 'count', 'halve'],
-  [lost('at rest'), 'stored', confirmed, 'advance', 'widen'],
 ];
 
-for (const [state, event, expected, ...effects] of rows) {
-  test(`an answer that is ${state.kind}, and then ${event}`, () => {
-    assert.deepEqual(after(state, event), { state: expected, effects });
+/** Where a receipt is asked for, nothing else confirms. */
+const byReceipt: Rows = [
+  [beingSent, 'sent', unconfirmed, 'know'],
+  [beingSent, 'aborted', lost('aborted'), 'count', 'halve'],
+  [beingSent, 'clock stepped', lost('clock'), 'count'],
+  [unconfirmed, 'closed too early', lost('cut'), 'count'],
+  [unconfirmed, 'reset at once', lost('cut'), 'count', 'halve'],
+  [unconfirmed, 'restarted', lost('restart'), 'count'],
+  [unconfirmed, 'clock stepped', lost('clock'), 'count'],
+  [unconfirmed, 'stored', confirmed, 'advance', 'widen'],
+  [unconfirmed, 'refused', lost('refused'), 'count', 'halve'],
+  [lost('cut'), 'stored', confirmed, 'advance', 'widen'],
+  [lost('cut'), 'refused', lost('refused')],
+];
+
+for (const [by, rows] of [
+  ['connection', byConnection],
+  ['receipt', byReceipt],
+] as const) {
+  for (const [state, event, expected, ...effects] of rows) {
+    test(`by ${by}: an answer that is ${state.kind}, and then ${event}`, () => {
+      assert.deepEqual(after(state, event, by), { state: expected, effects });
+    });
+  }
+
+  test(`by ${by}: nothing else changes an answer`, () => {
+    const known = new Set(rows.map(([{ kind }, event]) => `${kind} ${event}`));
+    let rest = 0;
+    for (const state of [beingSent, unconfirmed, confirmed, lost('at once')]) {
+      for (const event of answerEvents) {
+        if (known.has(`${state.kind} ${event}`)) continue;
+        assert.deepEqual(after(state, event, by), { state, effects: [] }, `${state.kind} ${event}`);
+        rest++;
+      }
+    }
+    assert.equal(rest + rows.length, 4 * answerEvents.length);
+    assert.equal(Object.values(transitions[by]).flatMap((events) => Object.keys(events)).length, rows.length);
   });
 }
-
-test('nothing else changes an answer', () => {
-  const known = new Set(rows.map(([{ kind }, event]) => `${kind} ${event}`));
-  let rest = 0;
-  for (const state of [beingSent, unconfirmed, confirmed, lost('at once')]) {
-    for (const event of answerEvents) {
-      if (known.has(`${state.kind} ${event}`)) continue;
-      assert.deepEqual(after(state, event), { state, effects: [] }, `${state.kind} ${event}`);
-      rest++;
-    }
-  }
-  assert.equal(rest + rows.length, 4 * answerEvents.length);
-  assert.equal(Object.values(transitions).flatMap((events) => Object.keys(events)).length, rows.length);
-});
 
 const asked = { nowMs: 0, timeoutMs: 10_000 };
 
@@ -156,6 +175,7 @@ test('each stream moves on by itself', () => {
   for (const until of answers) world.answer(0, 'ended at rest').until = until;
   world.cursor.answers = answers.map((until, at) => ({
     ...{ state: lost('at rest'), connection: connect(), request: at, givesUpMs: never, sentAtMs: at * 1000, until },
+    receipt: undefined,
   }));
   assert.deepEqual(world.cursor.moveOn(10_000), [{ stream: a, afterMs: -Infinity, untilMs: 1 }]);
   assert.equal(world.cursor.positionMs(b), -Infinity);

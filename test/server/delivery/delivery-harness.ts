@@ -3,6 +3,7 @@ import type { EpochSeq } from '../../../src/protocol/messages.ts';
 import type { AgentRecord } from '../../../src/server/delivery/agent-record.ts';
 import type { CursorChange } from '../../../src/server/delivery/cursors.ts';
 import { Delivery } from '../../../src/server/delivery/delivery.ts';
+import type { ReceiptEvent, ScraperDatabase } from '../../../src/server/delivery/receipts.ts';
 import type { Scrape, ScrapeConnection } from '../../../src/server/delivery/scraper.ts';
 import type { StateDisk } from '../../../src/server/delivery/state-file.ts';
 import { beginOf } from '../../support/groups.ts';
@@ -53,6 +54,10 @@ export class DeliveryHarness {
   onCursorChange: (change: CursorChange) => void = () => {};
   delivery: Delivery;
 
+  /** Those whose receipts confirm. */
+  readonly databases = new Map<string, ScraperDatabase>();
+  readonly receiptEvents: ReceiptEvent[] = [];
+
   constructor(options: { disk?: MemoryState | undefined } = { disk: new MemoryState() }) {
     this.disk = options.disk;
     this.delivery = this.#start();
@@ -60,6 +65,7 @@ export class DeliveryHarness {
 
   /** Killed and started again: what was not written is gone. */
   restart(): void {
+    this.delivery.stop();
     this.delivery = this.#start();
   }
 
@@ -106,6 +112,8 @@ export class DeliveryHarness {
 
   #start(): Delivery {
     return new Delivery({
+      databases: this.databases,
+      onReceiptEvent: (_, event) => this.receiptEvents.push(event),
       clock: this.clock,
       hostBoot: { id: this.bootId, uptimeMs: () => this.clock.monotonicMs() },
       windowMs,
@@ -134,6 +142,7 @@ export interface ScrapeOptions {
   readonly samplesMax?: number;
   readonly bytesMax?: number;
   readonly reportsMax?: number;
+  readonly takesAnyOrder?: boolean;
 }
 
 /** Times of the new reports that a scrape gives, of each agent that gives any. */

@@ -53,7 +53,7 @@ test('what has come since the last scrape is counted, whether it fits or has to 
     await world.clock.advance(5000);
     report();
   }
-  const bounds = { samplesMax: 100, bytesMax: Infinity, reportsMax: Infinity };
+  const bounds = { samplesMax: 100, firstSamplesMax: 100, bytesMax: Infinity, reportsMax: Infinity };
   const nowMs = world.clock.nowMs();
   const times = { nowMs, monotonicMs: world.clock.monotonicMs(), notBeforeMs: -Infinity, lastScrapeMs };
   const plan = planAnswer([agent.record.host], new Cursor('', '', 0), bounds, times);

@@ -17,6 +17,7 @@ const stream = (text: string) => parseStreamId(text)!.id;
 const state: SavedState = {
   savedAtMs: 1_700_000_000_000,
   clock: { bootId: '7b3f', aheadOfUptimeMs: 1_699_000_000_000 },
+  lastNumber: 1_700_000_000_123,
   cursors: [
     {
       ...{ scraper: { space: 'addr', text: '192.0.2.7' }, selection: '', address: '192.0.2.7', isKnown: true },
@@ -26,7 +27,16 @@ const state: SavedState = {
         [stream('web-1/nginx'), 1_699_999_998_000],
         [stream('__proto__'), 7],
       ]),
-      unconfirmed: [new Map([[stream('__proto__'), 8]]), new Map([[stream('web-1'), 9]])],
+      unconfirmed: [
+        { until: new Map([[stream('__proto__'), 8]]), receipt: undefined },
+        {
+          until: new Map([[stream('web-1'), 9]]),
+          receipt: {
+            ...{ numbers: [1_700_000_000_122], from: new Map([[stream('web-1'), 8]]) },
+            ...{ samples: 3, sentAtMs: 1_700_000_000_000, isStored: false },
+          },
+        },
+      ],
     },
     {
       ...{ scraper: { space: 'param', text: 'has nothing unconfirmed' }, selection: 'web-1', address: '::1' },
@@ -57,8 +67,8 @@ test('what was written is read', () => {
 test('every damaged field is named', () => {
   // Each path, what is put there, and how the error begins.
   const damages: readonly [path: string, value: unknown, error: string][] = [
-    ['version', 1, "'version' is 1, expected 2"],
-    ['version', undefined, "'version' is undefined, expected 2"],
+    ['version', 1, "'version' is 1, expected 3"],
+    ['version', undefined, "'version' is undefined, expected 3"],
     ['savedAtMs', '1', 'savedAtMs is no number'],
     ['savedAtMs', null, 'savedAtMs is no number'],
     ['clock', null, 'clock is no object'],
@@ -79,8 +89,25 @@ test('every damaged field is named', () => {
     ['cursors.0.positions.web-1/host', 1, "cursors[0].positions: 'web-1/host' is no stream's name"],
     ['cursors.0.unconfirmed', null, 'cursors[0].unconfirmed is no list'],
     ['cursors.0.unconfirmed.0', null, 'cursors[0].unconfirmed[0] is no object'],
-    ['cursors.0.unconfirmed.1.web-1', true, 'cursors[0].unconfirmed[1].web-1 is no number'],
-    ['cursors.0.unconfirmed.1.web 1', 1, "cursors[0].unconfirmed[1]: 'web 1' is no stream's name"],
+    ['cursors.0.unconfirmed.1.until', null, 'cursors[0].unconfirmed[1].until is no object'],
+    ['cursors.0.unconfirmed.1.until.web-1', true, 'cursors[0].unconfirmed[1].until.web-1 is no number'],
+    ['cursors.0.unconfirmed.1.until.web 1', 1, "cursors[0].unconfirmed[1].until: 'web 1' is no stream's name"],
+    ['cursors.0.unconfirmed.1.receipt', 7, 'cursors[0].unconfirmed[1].receipt is no object'],
+    ['cursors.0.unconfirmed.1.receipt.numbers', 7, 'cursors[0].unconfirmed[1].receipt.numbers is no list'],
+    [
+      'cursors.0.unconfirmed.1.receipt.numbers.0',
+      -7,
+      'cursors[0].unconfirmed[1].receipt.numbers[0] is no whole number',
+    ],
+    ['cursors.0.unconfirmed.1.receipt.from.web-1', '', 'cursors[0].unconfirmed[1].receipt.from.web-1 is no number'],
+    ['cursors.0.unconfirmed.1.receipt.samples', 1.5, 'cursors[0].unconfirmed[1].receipt.samples is no whole number'],
+    ['cursors.0.unconfirmed.1.receipt.sentAtMs', null, 'cursors[0].unconfirmed[1].receipt.sentAtMs is no number'],
+    [
+      'cursors.0.unconfirmed.1.receipt.isStored',
+      1,
+      'cursors[0].unconfirmed[1].receipt.isStored is neither true nor false',
+    ],
+    ['lastNumber', 1.5, 'lastNumber is no whole number'],
     ['agents', 'web-1', 'agents is no list'],
     ['agents.1', null, 'agents[1] is no object'],
     ['agents.1.name', '', "agents[1].name: '' is no agent's name"],

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { scraperText } from '../../../src/server/delivery/scraper.ts';
 import {
   acceptsGzip,
   type Identified,
@@ -8,7 +9,6 @@ import {
   pastWith,
   proxySign,
   type RequestFacts,
-  scraperText,
 } from '../../../src/server/web/identify.ts';
 
 const timeout = { 'x-prometheus-scrape-timeout-seconds': '10' };

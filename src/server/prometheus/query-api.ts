@@ -1,0 +1,153 @@
+import { printable } from '../../runtime/words.ts';
+import { DatabaseError, type ScraperDatabase, type StoredAnswers, type StoredQuestion } from '../delivery/receipts.ts';
+import { type Access, BoundedGet, type GetAnswer } from './bounded-get.ts';
+
+/**
+ * The query API of Prometheus and of what imitates it.
+ * https://prometheus.io/docs/prometheus/latest/querying/api/
+ */
+export class QueryApi implements ScraperDatabase {
+  readonly url: string;
+  readonly #get: BoundedGet;
+  /** Asked for again when it has been unreachable: it may be another one then. */
+  #kind: DatabaseKind | undefined;
+
+  /** The URL is that of the page, without userinfo, query or a slash at its end. */
+  constructor(url: string, access: Access) {
+    this.url = url;
+    this.#get = new BoundedGet(url, access);
+  }
+
+  set access(access: Access) {
+    this.#get.access = access;
+  }
+
+  async ask({ scraper, backMs }: StoredQuestion): Promise<StoredAnswers> {
+    try {
+      this.#kind ??= await this.kind();
+      const query = `sysmon_server_answer{scraper=${JSON.stringify(scraper)}}[${Math.ceil(backMs / 1000)}s]`;
+      // VictoriaMetrics leaves out the last half minute otherwise, and remembers that it was empty.
+      const data = await this.#data('/api/v1/query', { query, latency_offset: '1ms', nocache: '1' });
+      return { ...this.#kind, numbers: numbersOf(data) };
+    } catch (error) {
+      this.#kind = undefined;
+      throw error;
+    }
+  }
+
+  async lastError(scraper: string, selection: string): Promise<string | undefined> {
+    try {
+      const { activeTargets } = record(await this.#data('/api/v1/targets', { state: 'active' }), 'data');
+      const errors = list(activeTargets, 'activeTargets').flatMap((value) => {
+        const { scrapeUrl, lastError } = record(value, 'target');
+        return isScrapedBy(String(scrapeUrl), scraper, selection) ? [String(lastError ?? '')] : [];
+      });
+      const found = errors.find((error) => error !== '');
+      return found === undefined ? undefined : clean(found);
+    } catch (error) {
+      if (error instanceof DatabaseError) return undefined;
+      throw error;
+    }
+  }
+
+  /** What answers there. Rejects with a {@link DatabaseError} if nothing does. */
+  async kind(): Promise<DatabaseKind> {
+    const path = '/api/v1/status/buildinfo';
+    const answer = await this.#answer(path, {});
+    // Each answer of VictoriaMetrics has it; its version is not said, or is a made-up one for Grafana.
+    if (answer.headers['x-server-hostname'] !== undefined) {
+      return { program: 'VictoriaMetrics', version: '', showsAfterMs: showsAfterMsOther };
+    }
+    if (answer.status === 404) return { program: '', version: '', showsAfterMs: showsAfterMsOther };
+    const { application, version = '', goVersion } = record(dataOf(answer), 'data');
+    const isPrometheus = application === undefined && goVersion !== undefined;
+    return {
+      program: clean(isPrometheus ? 'Prometheus' : String(application ?? '')),
+      version: clean(String(version)),
+      showsAfterMs: isPrometheus ? 0 : showsAfterMsOther,
+    };
+  }
+
+  stop(): void {
+    this.#get.stop();
+  }
+
+  async #data(path: string, query: Readonly<Record<string, string>>): Promise<unknown> {
+    const answer = await this.#answer(path, query);
+    if (answer.status === 404)
+      throw new DatabaseError('refused', `it has no ${path}: is this the URL of a Prometheus?`);
+    return dataOf(answer);
+  }
+
+  async #answer(path: string, query: Readonly<Record<string, string>>): Promise<GetAnswer> {
+    const answer = await this.#get.get(path, query, { timeoutMs: askMsMax, bytesMax });
+    const { status, headers } = answer;
+    if (status >= 300 && status < 400) {
+      const to = clean(String(headers.location ?? ''));
+      throw new DatabaseError('refused', `it redirects to '${to}', which is not followed: give the URL that is meant`);
+    }
+    if (status === 401 || status === 403) {
+      throw new DatabaseError(
+        'refused',
+        `it refuses the request (${status}): check its token, or its user and password`,
+      );
+    }
+    return answer;
+  }
+}
+
+export type DatabaseKind = Pick<StoredAnswers, 'program' | 'version' | 'showsAfterMs'>;
+
+/** `data` of an answer of the API. Throws a {@link DatabaseError} with what it says instead. */
+function dataOf({ status, text }: GetAnswer): unknown {
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch (error) {
+    throw new DatabaseError('malformed', `its answer (${status}) is no JSON`, { cause: error });
+  }
+  const answer = record(json, 'the answer');
+  if (answer['status'] === 'success') return answer['data'];
+  throw new DatabaseError('refused', `it answers ${status}: ${clean(String(answer['error'] ?? 'no reason'))}`);
+}
+
+function numbersOf(data: unknown): Set<number> {
+  const { resultType, result } = record(data, 'data');
+  if (resultType !== 'matrix') throw new DatabaseError('malformed', 'its answer is no matrix of samples');
+  const numbers = new Set<number>();
+  for (const series of list(result, 'result')) {
+    for (const sample of list(record(series, 'series')['values'], 'values')) {
+      const number = Number(list(sample, 'sample')[1]);
+      if (Number.isSafeInteger(number) && number > 0) numbers.add(number);
+    }
+  }
+  return numbers;
+}
+
+/** Whether a target's URL has this name and these agents. */
+function isScrapedBy(scrapeUrl: string, scraper: string, selection: string): boolean {
+  const parameters = new URLSearchParams(/\?(.*)$/s.exec(scrapeUrl)?.[1] ?? '');
+  if (parameters.get('scraper') !== scraper) return false;
+  return [...new Set(parameters.getAll('agent'))].sort().join(',') === selection;
+}
+
+function record(value: unknown, what: string): Record<string, unknown> {
+  if (typeof value === 'object' && value !== null && !Array.isArray(value)) return value as Record<string, unknown>;
+  throw new DatabaseError('malformed', `${what} of its answer is no object`);
+}
+
+function list(value: unknown, what: string): unknown[] {
+  if (Array.isArray(value)) return value;
+  throw new DatabaseError('malformed', `${what} of its answer is no list`);
+}
+
+/** Text of the other side for a log: short, printable, and without what may be a secret in a URL. */
+function clean(text: string): string {
+  return printable(text.slice(0, 300).replace(/:\/\/[^\s/@]*@/g, '://'));
+}
+
+const askMsMax = 5000;
+// Numbers of an hour, of a scrape each second for each of some selections; or some thousand targets.
+const bytesMax = 16 * 1024 * 1024;
+// Of VictoriaMetrics 1 to 5 s; what a Prometheus writes to elsewhere takes a while longer.
+const showsAfterMsOther = 15_000;

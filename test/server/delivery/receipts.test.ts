@@ -1,0 +1,340 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { CursorChange } from '../../../src/server/delivery/cursors.ts';
+import type { Scrape, ScrapeConnection } from '../../../src/server/delivery/scraper.ts';
+import { VirtualDatabase } from '../../support/virtual-database.ts';
+import { connect } from './cursors-harness.ts';
+import { DeliveryHarness, type MemoryState, type ScrapeOptions, type TestAgent, timesOf } from './delivery-harness.ts';
+import { testSchema } from './report-maker.ts';
+
+type Times = Record<string, number[]>;
+
+/** A server whose scraper 'p' has a database, and what becomes of its answers. */
+class ReceiptsHarness extends DeliveryHarness {
+  readonly database = new VirtualDatabase(this.clock);
+  readonly refusals: (CursorChange & { readonly kind: 'refused' })[] = [];
+  /** Any: each scrape comes over one of its own. */
+  connection: ScrapeConnection | undefined;
+  override onCursorChange = (change: CursorChange) => {
+    if (change.kind === 'refused') this.refusals.push(change);
+  };
+
+  constructor(options?: { disk?: MemoryState | undefined }) {
+    super(options);
+    this.databases.set('p', this.database);
+    this.restart();
+  }
+
+  async agent(name: string, series = 1): Promise<TestAgent> {
+    const agent = this.connect(name);
+    agent.maker.schema = testSchema(series);
+    return agent;
+  }
+
+  /** A request, and its answer up to its last byte. */
+  async begin(options: ScrapeOptions = {}): Promise<Scrape> {
+    const opening = this.open(this.connection ?? connect(), options);
+    await this.clock.advance(20);
+    const scrape = await opening;
+    await scrape.mayEnd;
+    return scrape;
+  }
+
+  /** A whole scrape, that the database stores or not; then a second passes. */
+  async give(end: 'stored' | 'refused' | 'not said', options: ScrapeOptions = {}): Promise<Times> {
+    const scrape = await this.begin(options);
+    scrape.finish();
+    if (end === 'stored') this.database.store(scrape.number);
+    const selection = (options.selection ?? []).join(',');
+    if (end === 'refused') this.database.lastErrors.set(selection, 'sample limit exceeded');
+    else this.database.lastErrors.delete(selection);
+    await this.clock.advance(1000);
+    return timesOf(scrape);
+  }
+
+  get position(): number {
+    return this.delivery.confirmedMs(this.delivery.store.agents.values().next().value!.host);
+  }
+}
+
+test('an answer that is stored is confirmed and acknowledged, whatever becomes of its connection', async () => {
+  const world = new ReceiptsHarness();
+  const agent = await world.agent('a');
+  const madeMs = agent.report();
+  const scrape = await world.begin();
+  scrape.finish();
+  assert.equal(world.position, -Infinity);
+  world.database.store(scrape.number);
+  await world.clock.advance(99);
+  assert.equal(agent.acked, 0);
+  await world.clock.advance(4);
+  assert.equal(world.position, madeMs);
+  assert.equal(agent.acked, 1);
+  assert.equal(world.clock.timers, 0, 'nothing is unknown, so nothing is asked');
+});
+
+test('neither the next request on its connection nor its end confirms it', async () => {
+  for (const kind of ['half-closed', 'reset'] as const) {
+    const world = new ReceiptsHarness();
+    const agent = await world.agent('a');
+    world.connection = connect();
+    agent.report();
+    await world.give('stored');
+    const madeMs = agent.report();
+    await world.give('refused');
+    await world.give('refused');
+    assert.ok(world.position < madeMs, 'asked again');
+    await world.clock.advance(2000);
+    await world.end(world.connection, kind);
+    assert.ok(world.position < madeMs, kind);
+    assert.equal(agent.acked, 1);
+  }
+});
+
+test('what was read and not stored is given again at once, half as much, with the reason; then more again', async () => {
+  const world = new ReceiptsHarness();
+  const agent = await world.agent('a', 100);
+  agent.maker.schema = testSchema(100);
+  const report = () => {
+    const values = Array.from({ length: 100 }, (_, series) => series);
+    world.delivery.store.receive(agent.record.host, {
+      ...agent.maker.make(world.clock.nowMs(), values, { key: true }),
+      follows: false,
+    });
+  };
+  report();
+  await world.give('stored');
+  for (let count = 0; count < 40; count++) {
+    report();
+    await world.clock.advance(1000);
+  }
+  const sizes: number[] = [];
+  const given: number[] = [];
+  const limit = 1500;
+  for (let scrape = 0; scrape < 20; scrape++) {
+    const all = (await world.begin()) as Scrape;
+    all.finish();
+    sizes.push(all.samples);
+    if (all.samples <= limit) {
+      world.database.store(all.number);
+      world.database.lastErrors.clear();
+      given.push(...(timesOf(all)['a'] ?? []));
+    } else world.database.lastErrors.set('', 'sample limit exceeded');
+    await world.clock.advance(1000);
+  }
+  assert.deepEqual(sizes.slice(0, 4), [4000, 2000, 1000, 1100], 'rising by little below what was refused');
+  assert.deepEqual(
+    given,
+    [...new Set(given)].sort((a, b) => a - b),
+    'each once, in order',
+  );
+  assert.equal(given.length, 40);
+  const [first, second] = world.refusals;
+  assert.deepEqual(
+    [first, second].map((refusal) => [refusal?.samples, refusal?.nextSamplesMax, refusal?.why]),
+    [
+      [4000, 2000, 'sample limit exceeded'],
+      [2000, 1000, 'sample limit exceeded'],
+    ],
+  );
+  assert.equal(agent.acked, 41);
+});
+
+test('one report that is larger than what was refused is given all the same, alone', async () => {
+  const world = new ReceiptsHarness();
+  const agent = await world.agent('a');
+  agent.report();
+  await world.give('stored');
+  agent.report();
+  for (let scrape = 0; scrape < 5; scrape++) assert.equal((await world.give('refused'))['a']?.length, 1);
+  assert.equal(world.refusals.at(-1)?.nextSamplesMax, 1);
+});
+
+test('after a restart the number is asked for before the first answer, and nothing is given twice', async () => {
+  for (const end of ['stored', 'not said'] as const) {
+    const world = new ReceiptsHarness();
+    const agent = await world.agent('a');
+    agent.report();
+    await world.give('stored');
+    agent.report();
+    const scrape = await world.begin();
+    // Killed before it knows that all of it was sent.
+    world.restart();
+    if (end === 'stored') world.database.store(scrape.number);
+    const again = await world.agent('a');
+    again.maker.seq = agent.maker.seq;
+    world.delivery.store.receive(again.record.host, {
+      ...agent.maker.make(timesOf(scrape)['a']![0]!, [1]),
+      follows: false,
+    });
+    const newMs = world.clock.nowMs() + 1;
+    await world.clock.advance(1);
+    const given = await world.give('stored');
+    const expected = end === 'stored' ? [] : timesOf(scrape)['a'];
+    assert.deepEqual(given['a'] ?? [], expected, end);
+    assert.ok(newMs > 0);
+  }
+});
+
+test('numbers rise over restarts, with the state folder, without it, and above what the database has', async () => {
+  const world = new ReceiptsHarness();
+  await world.agent('a');
+  const first = (await world.begin()).number!;
+  world.restart();
+  const second = (await world.begin()).number!;
+  assert.ok(second > first);
+  world.disk!.text = undefined;
+  await world.clock.advance(10);
+  world.restart();
+  const third = (await world.begin()).number!;
+  assert.ok(third > second, 'by the clock');
+  world.disk!.text = undefined;
+  world.database.store(third + 1_000_000);
+  world.clock.step(-60_000);
+  world.restart();
+  const scrape = await world.begin();
+  scrape.finish();
+  await world.clock.advance(1000);
+  assert.ok((await world.begin()).number! > third + 1_000_000, 'a set clock, and no state');
+});
+
+test('while the database does not answer, new data flow, nothing is acknowledged, and it is said', async () => {
+  const world = new ReceiptsHarness();
+  const agent = await world.agent('a');
+  agent.report();
+  await world.give('stored');
+  world.database.isDown = true;
+  const times: number[] = [];
+  const given: number[] = [];
+  const numbers: (number | undefined)[] = [];
+  for (let scrape = 0; scrape < 60; scrape++) {
+    times.push(agent.report());
+    const one = await world.begin();
+    one.finish();
+    numbers.push(one.number);
+    given.push(...(timesOf(one)['a'] ?? []));
+    await world.clock.advance(5000);
+  }
+  assert.deepEqual(given, times.slice(0, given.length), 'each once');
+  assert.ok(given.length > 57);
+  assert.equal(agent.acked, 1);
+  const due = world.receiptEvents.flatMap((event) => (event.kind === 'unanswered' && event.isDue ? [event.forMs] : []));
+  assert.equal(due.length, 1, `one line in five minutes: ${due}`);
+  // It comes back, and has all but one.
+  const gap = numbers.length - 10;
+  for (const [at, number] of numbers.entries()) if (at !== gap) world.database.store(number);
+  world.database.isDown = false;
+  await world.clock.advance(40_000);
+  assert.ok(agent.acked >= gap && agent.acked < numbers.length, `acknowledged up to ${agent.acked}`);
+  const again = (await world.give('stored'))['a'] ?? [];
+  assert.deepEqual(again, [times[gap]], 'what was not stored, alone');
+  agent.report();
+  await world.give('stored');
+  assert.equal(agent.acked, 62);
+});
+
+test('a database that shows its samples late is given what is newer meanwhile, each report once', async () => {
+  const world = new ReceiptsHarness();
+  Object.assign(world.database, { showsMs: 4000, showsAfterMs: 15_000 });
+  const agent = await world.agent('a');
+  const times: number[] = [];
+  const given: number[] = [];
+  for (let scrape = 0; scrape < 20; scrape++) {
+    times.push(agent.report());
+    const scrapes = await world.begin({ takesAnyOrder: true });
+    scrapes.finish();
+    // The fifth is refused, and nobody says why.
+    if (scrape !== 5) world.database.store(scrapes.number);
+    given.push(...(timesOf(scrapes)['a'] ?? []));
+    await world.clock.advance(1000);
+  }
+  const again = given.filter((ms, at) => given.indexOf(ms) !== at);
+  assert.deepEqual(again, [], 'it may still come');
+  assert.equal(agent.acked, 5);
+  for (let scrape = 0; scrape < 25; scrape++) {
+    const one = await world.begin({ takesAnyOrder: true });
+    one.finish();
+    world.database.store(one.number);
+    given.push(...(timesOf(one)['a'] ?? []));
+    await world.clock.advance(1000);
+  }
+  assert.deepEqual(
+    given.filter((ms, at) => given.indexOf(ms) !== at),
+    [times[5]],
+  );
+  await world.clock.advance(6000);
+  assert.equal(agent.acked, 20);
+});
+
+test('two selections of one scraper are confirmed each by its own answers', async () => {
+  const world = new ReceiptsHarness();
+  const [a, b] = [await world.agent('a'), await world.agent('b')];
+  const only = (agent: TestAgent) => ({ selection: [agent.record.id] });
+  for (const agent of [a, b]) {
+    agent.report();
+    await world.give('stored', only(agent));
+  }
+  const lostMs = a.report();
+  b.report();
+  assert.deepEqual(await world.give('refused', only(a)), { a: [lostMs] });
+  await world.give('stored', only(b));
+  assert.deepEqual([a.acked, b.acked], [1, 2], 'a later number proves nothing of an earlier one');
+  assert.deepEqual(await world.give('stored', only(a)), { a: [lostMs] });
+  assert.equal(a.acked, 2);
+});
+
+test('where numbers never come, new data flow and nothing is acknowledged', async () => {
+  const world = new ReceiptsHarness();
+  const agent = await world.agent('a');
+  agent.report();
+  await world.give('stored');
+  const times: number[] = [];
+  const given: number[] = [];
+  for (let scrape = 0; scrape < 20; scrape++) {
+    times.push(agent.report());
+    given.push(...((await world.give('not said'))['a'] ?? []));
+  }
+  const unique = [...new Set(given)];
+  assert.ok(given.length - unique.length <= 10, `given twice: ${given.length - unique.length}`);
+  assert.deepEqual(unique, times);
+  assert.equal(agent.acked, 1);
+  assert.ok(world.refusals.length <= 4);
+});
+
+test('an answer ends only when its number is on disk; a disk that stalls is waited for for a while', async () => {
+  const world = new ReceiptsHarness();
+  const agent = await world.agent('a');
+  agent.report();
+  world.disk!.isHeld = true;
+  const opening = world.open(connect());
+  await world.clock.advance(10);
+  const scrape = await opening;
+  let mayEnd = false;
+  void scrape.mayEnd.then(() => {
+    mayEnd = true;
+  });
+  await world.clock.advance(1000);
+  assert.equal(mayEnd, false);
+  world.disk!.release();
+  await world.clock.advance(0);
+  assert.equal(mayEnd, true);
+  assert.ok(world.disk!.text!.includes(String(scrape.number)));
+  world.disk!.isHeld = true;
+  const stalled = await world.open(connect());
+  await world.clock.advance(2500);
+  await stalled.mayEnd;
+  world.disk!.release();
+});
+
+test('a clock that is set back makes positions of what was given move back, receipts too', async () => {
+  const world = new ReceiptsHarness();
+  const agent = await world.agent('a');
+  agent.report();
+  const scrape = await world.begin();
+  scrape.finish();
+  world.clock.step(-3_600_000);
+  world.delivery.clockStepped(-3_600_000);
+  world.database.store(scrape.number);
+  await world.clock.advance(1000);
+  assert.ok(world.position <= world.clock.nowMs());
+});

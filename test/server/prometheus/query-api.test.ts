@@ -1,0 +1,231 @@
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { createServer, type IncomingMessage, type RequestListener, type ServerResponse } from 'node:http';
+import { createServer as createSecureServer } from 'node:https';
+import type { AddressInfo } from 'node:net';
+import { type TestContext, test } from 'node:test';
+import { DatabaseError } from '../../../src/server/delivery/receipts.ts';
+import type { Access } from '../../../src/server/prometheus/bounded-get.ts';
+import { QueryApi } from '../../../src/server/prometheus/query-api.ts';
+import { certificate } from '../../support/certificates.ts';
+
+// The API over real HTTP, as programs speak it, and as none should.
+
+const open: Access = { authorization: undefined, ca: undefined };
+
+type Answers = (request: IncomingMessage, response: ServerResponse, url: URL) => void;
+
+async function listen(context: TestContext, answers: Answers, secure?: { cert: string; key: string }) {
+  const requests: { path: string; query: Record<string, string>; authorization: string | undefined }[] = [];
+  const listener: RequestListener = (request, response) => {
+    const url = new URL(request.url!, 'http://localhost');
+    const { authorization } = request.headers;
+    requests.push({ path: url.pathname, query: Object.fromEntries(url.searchParams), authorization });
+    answers(request, response, url);
+  };
+  const server = secure === undefined ? createServer(listener) : createSecureServer(secure, listener);
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  context.after(() => {
+    server.close();
+    server.closeAllConnections();
+  });
+  const { port } = server.address() as AddressInfo;
+  return { requests, url: `${secure === undefined ? 'http' : 'https'}://127.0.0.1:${port}` };
+}
+
+const success = (data: unknown): string => JSON.stringify({ status: 'success', data });
+
+const matrix = (...values: string[]): string =>
+  success({
+    resultType: 'matrix',
+    result: [{ metric: {}, values: values.map((value, at) => [1_700_000_000 + at, value]) }],
+  });
+
+/** A Prometheus that has these numbers; `buildinfo` as 2.42 gives it. */
+const prometheus =
+  (...numbers: string[]): Answers =>
+  (_, response, { pathname }) => {
+    if (pathname.endsWith('/status/buildinfo')) {
+      response.end(success({ version: '2.42.0+ds', revision: '2.42.0+ds-5', goVersion: 'go1.19.8' }));
+    } else response.end(matrix(...numbers));
+  };
+
+function apiAt(context: TestContext, url: string, access = open): QueryApi {
+  const api = new QueryApi(url, access);
+  context.after(() => api.stop());
+  return api;
+}
+
+const question = { scraper: 'prometheus-a', backMs: 60_500 };
+
+test('a Prometheus is asked for the numbers of the time since, and says what it is', async (context) => {
+  const { url, requests } = await listen(context, prometheus('4711', '4712', '1.764316194004e+12'));
+  const api = apiAt(context, url);
+  assert.deepEqual(await api.ask(question), {
+    ...{
+      numbers: new Set([4711, 4712, 1_764_316_194_004]),
+      program: 'Prometheus',
+      version: '2.42.0+ds',
+      showsAfterMs: 0,
+    },
+  });
+  await api.ask(question);
+  assert.deepEqual(
+    requests.map(({ path }) => path),
+    ['/api/v1/status/buildinfo', '/api/v1/query', '/api/v1/query'],
+  );
+  assert.deepEqual(requests[1]!.query, {
+    query: 'sysmon_server_answer{scraper="prometheus-a"}[61s]',
+    ...{ latency_offset: '1ms', nocache: '1' },
+  });
+});
+
+test('a path before the API is kept, and credentials go with each question; new ones from then on', async (context) => {
+  const { url, requests } = await listen(context, prometheus());
+  const api = apiAt(context, `${url}/select/0/prometheus`, { authorization: 'Bearer abc', ca: undefined });
+  await api.ask(question);
+  api.access = { authorization: 'Basic dXNlcjp4', ca: undefined };
+  await api.ask(question);
+  assert.deepEqual(
+    requests.map(({ path, authorization }) => [path, authorization]),
+    [
+      ['/select/0/prometheus/api/v1/status/buildinfo', 'Bearer abc'],
+      ['/select/0/prometheus/api/v1/query', 'Bearer abc'],
+      ['/select/0/prometheus/api/v1/query', 'Basic dXNlcjp4'],
+    ],
+  );
+});
+
+test('a VictoriaMetrics, and what is neither, may show a number late', async (context) => {
+  for (const [program, headers, code, body] of [
+    ['VictoriaMetrics', { 'X-Server-Hostname': 'vm' }, 200, success({})],
+    ['VictoriaMetrics', { 'X-Server-Hostname': 'vm' }, 200, success({ version: '2.24.0' })],
+    ['Grafana Mimir', {}, 200, success({ application: 'Grafana Mimir', version: '2.10', goVersion: 'go1.21' })],
+    ['', {}, 404, 'no such page'],
+  ] as const) {
+    const { url } = await listen(context, (_, response, { pathname }) => {
+      if (!pathname.endsWith('buildinfo')) return void response.end(matrix('7'));
+      response.writeHead(code, headers).end(body);
+    });
+    const answer = await apiAt(context, url).ask(question);
+    assert.equal(answer.program, program);
+    assert.equal(answer.showsAfterMs, 15_000);
+    assert.deepEqual(answer.numbers, new Set([7]));
+  }
+});
+
+test('with TLS, the authority of the file is believed and no other', async (context) => {
+  const signed = certificate(context);
+  if (signed === undefined) return;
+  const { cert, key } = signed;
+  const { url } = await listen(context, prometheus('1'), { cert, key });
+  const ca = readFileSync(signed.authorityFile, 'utf8');
+  const api = apiAt(context, url, { authorization: undefined, ca });
+  assert.equal((await api.ask(question)).numbers.size, 1);
+  await assert.rejects(apiAt(context, url).ask(question), (error: DatabaseError) => error.code === 'unreachable');
+});
+
+test('what does not answer, or not as the API does, is one kind of error that names no secret', async (context) => {
+  const cases: readonly [name: string, Answers, RegExp][] = [
+    [
+      'a redirect',
+      (_, response) => response.writeHead(302, { Location: 'http://u:geheim@192.0.2.1/x' }).end(),
+      /redirects to 'http:\/\/192.0.2.1\/x'/,
+    ],
+    [
+      'no access',
+      (_, response) => response.writeHead(401).end('geheim'),
+      /refuses the request \(401\): check its token/,
+    ],
+    ['no JSON', (_, response) => response.end('<html>geheim'), /its answer \(200\) is no JSON/],
+    ['no object', (_, response) => response.end('[]'), /is no object/],
+    [
+      'an error',
+      (_, response) => response.writeHead(422).end(JSON.stringify({ status: 'error', error: 'bad\u001b[31m data' })),
+      /answers 422: bad\\x1b\[31m data/,
+    ],
+    [
+      'no matrix',
+      (_, response, { pathname }) =>
+        response.end(pathname.endsWith('buildinfo') ? success({}) : success({ resultType: 'vector', result: [] })),
+      /no matrix/,
+    ],
+    [
+      'samples that are none',
+      (_, response, { pathname }) =>
+        response.end(
+          pathname.endsWith('buildinfo') ? success({}) : success({ resultType: 'matrix', result: [{ values: [7] }] }),
+        ),
+      /sample of its answer is no list/,
+    ],
+    [
+      'a cut',
+      (_, response) => {
+        response.writeHead(200, { 'Content-Length': '1000' }).write('{');
+        setTimeout(() => response.destroy(), 5);
+      },
+      /./,
+    ],
+    [
+      'too much',
+      (_, response) => {
+        const part = Buffer.alloc(1024 * 1024, 32);
+        const more = () => {
+          if (!response.destroyed) response.write(part, more);
+        };
+        more();
+      },
+      /longer than 16777216 bytes/,
+    ],
+  ];
+  for (const [name, answers, reason] of cases) {
+    const { url } = await listen(context, answers);
+    await assert.rejects(
+      apiAt(context, url, { authorization: 'Bearer geheim', ca: undefined }).ask(question),
+      (error: unknown) => {
+        assert.ok(error instanceof DatabaseError, `${name}: ${error}`);
+        assert.match(error.message, reason, name);
+        assert.doesNotMatch(error.message, /geheim/, name);
+        return true;
+      },
+    );
+  }
+  await assert.rejects(apiAt(context, 'http://127.0.0.1:1').ask(question), DatabaseError);
+});
+
+test('one that never ends its answer is left after some seconds', async (context) => {
+  const { url } = await listen(context, (_, response) => {
+    response.write('{');
+    const drip = setInterval(() => response.write(' '), 100);
+    response.on('close', () => clearInterval(drip));
+  });
+  await assert.rejects(apiAt(context, url).ask(question), /no answer within 5 s/);
+});
+
+test('numbers that are none prove nothing', async (context) => {
+  const { url } = await listen(context, prometheus('NaN', '+Inf', '-7', '1.5', '1e300', '', '7'));
+  assert.deepEqual((await apiAt(context, url).ask(question)).numbers, new Set([7]));
+});
+
+test('the reason of a failed scrape is that of the target with this name and these agents', async (context) => {
+  const target = (scrapeUrl: string, lastError: string) => ({ scrapeUrl, lastError });
+  const { url, requests } = await listen(context, (_, response) =>
+    response.end(
+      success({
+        activeTargets: [
+          target('http://h/metrics?scraper=b', 'another'),
+          target('http://h/metrics?agent=x&scraper=a', 'of x\n'),
+          target('http://h/metrics?scraper=a', 'Get "http://u:geheim@h/metrics": sample limit exceeded'),
+          target('http://h/metrics?agent=y&agent=x&scraper=a', ''),
+        ],
+      }),
+    ),
+  );
+  const api = apiAt(context, url);
+  assert.equal(await api.lastError('a', ''), 'Get "http://h/metrics": sample limit exceeded');
+  assert.equal(await api.lastError('a', 'x'), 'of x\\n');
+  assert.equal(await api.lastError('a', 'x,y'), undefined);
+  assert.equal(await api.lastError('c', ''), undefined);
+  assert.deepEqual(requests[0]!.query, { state: 'active' });
+  assert.equal(await apiAt(context, 'http://127.0.0.1:1').lastError('a', ''), undefined, 'not known');
+});
