@@ -205,11 +205,12 @@ export class Server {
     const { delivery, metrics } = this;
     const seldom = this.#seldom;
     const exposition = new Exposition({
-      onDisagreement(family, agent) {
+      onDisagreement(family, other, shown) {
         metrics.disagreement();
         seldom.warn(
           `type ${family}`,
-          `agent '${agent}' gives '${family}' another type than the one that is shown: run one version everywhere`,
+          `'${family}' is a ${other.type} for agent '${other.agent}', and a ${shown.type} for agent '${shown.agent}': ` +
+            'the type of most agents is shown; run one version everywhere',
         );
       },
     });

@@ -1,8 +1,9 @@
 import type { AgentId } from '../../model/agent-id.ts';
 import type { Schema } from '../../model/schema.ts';
 import type { SeriesGroup } from '../../model/series.ts';
-import type { Labels } from '../../model/source.ts';
-import { type FamilyEntry, FamilyRegistry, type Layout } from './families.ts';
+import { hostSourceName, type Labels } from '../../model/source.ts';
+import { limits } from '../../protocol/limits.ts';
+import { type FamilyEntry, FamilyRegistry, type Layout, type OnDisagreement } from './families.ts';
 import { numberBytesMax, writeQuotient } from './numbers.ts';
 import {
   copySlackBytes,
@@ -41,7 +42,7 @@ export interface RunReport {
 
 export interface ExpositionOptions {
   /** A schema gives a family another type than the one that is printed: called once for each such schema. */
-  onDisagreement(family: string, agent: AgentId): void;
+  readonly onDisagreement: OnDisagreement;
 }
 
 /**
@@ -92,6 +93,7 @@ export class Exposition {
   *#plan(batches: readonly AgentBatch[]): Generator<Uint8Array, Plan> {
     const sources: Source[] = [];
     const layoutBytes = new Map<Layout, Float64Array>();
+    const votes = new Map<Layout, number>();
     let reportCount = 0;
     let work = 0;
     for (const batch of batches) {
@@ -111,7 +113,12 @@ export class Exposition {
         sources.push(source);
         reportCount += reports.length;
       }
+      const layout = sources.at(-1)?.layout;
+      if (batch.runs.length > 0 && layout !== undefined) {
+        votes.set(layout, (votes.get(layout) ?? 0) + (batch.sourceName === hostSourceName ? 1 : forwardedVote));
+      }
     }
+    this.#families.elect(votes);
     return { sources, sections: sectionsOf(layoutBytes) };
   }
 
@@ -175,6 +182,8 @@ const sliceBytes = 128 * 1024;
 // whose names are known. Two or three milliseconds.
 const workMax = 256 * 1024;
 const runWork = 512;
+// All the exporters that an agent forwards have less of a vote than its host.
+const forwardedVote = 1 / (2 * limits.sourcesMax);
 // To look up a group whose series others have, too.
 const groupWork = 16;
 // Objects of a text that is kept, in addition to its bytes and its ends.

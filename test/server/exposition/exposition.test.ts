@@ -7,7 +7,7 @@ import { ownBytesMax, schemaBytesMax } from '../../../src/server/exposition/seri
 import { appendTo, batchOf, familyOf, idOf, reportOf, schemaOf, textOf } from '../../support/batches.ts';
 
 const quiet: ExpositionOptions = {
-  onDisagreement: (family, agent) => assert.fail(`${agent} disagrees about ${family}`),
+  onDisagreement: (family, { agent }) => assert.fail(`${agent} disagrees about ${family}`),
 };
 const load = familyOf('node_load1', { help: '1m load average.', divisor: 100 });
 const cpu = familyOf('node_cpu_seconds_total', { type: 'counter', divisor: 100, labelNames: ['cpu', 'mode'] });
@@ -191,7 +191,10 @@ test('an agent that comes back with other labels is printed with them, whatever 
 
 test('agents that disagree: the first one counts, another type is reported once a schema', () => {
   const seen: string[] = [];
-  const exposition = new Exposition({ onDisagreement: (family, agent) => seen.push(`${agent} ${family}`) });
+  const exposition = new Exposition({
+    onDisagreement: (family, other, shown) =>
+      seen.push(`${family}: ${other.agent} ${other.type}, ${shown.agent} ${shown.type}`),
+  });
   const batches = [
     batchOf('a', [
       { schema: schemaOf([familyOf('m', { type: 'counter', help: 'First.' })]), reports: [reportOf(1, 10)] },
@@ -210,9 +213,30 @@ test('agents that disagree: the first one counts, another type is reported once 
   const expected = '# HELP m First.\n# TYPE m counter\nm{agent="a"} 10 1\nm{agent="b"} 20 1\nm{agent="c"} 3.75 1\n';
   assert.equal(textOf(exposition, batches), expected);
   assert.equal(textOf(exposition, batches), expected);
-  assert.deepEqual(seen, ['b m']);
+  assert.deepEqual(seen, ['m: b gauge, a counter']);
   // The first stays the first, also where it has nothing to say.
   assert.equal(textOf(exposition, batches.slice(1)), expected.replace('m{agent="a"} 10 1\n', ''));
+});
+
+test('TYPE and HELP are those of most agents, not of the first, nor of one with many sources', () => {
+  const exposition = new Exposition({ onDisagreement: () => {} });
+  const declaring = (name: string, help: string, type: 'counter' | 'gauge', source?: string) => ({
+    ...batchOf(name, [{ schema: schemaOf([familyOf('m', { type, help })]), reports: [reportOf(1, 1)] }]),
+    ...(source === undefined ? {} : { sourceName: source }),
+  });
+  const header = (batches: readonly AgentBatch[]) => textOf(exposition, batches).split('\n').slice(0, 2).join('; ');
+  const evil = [
+    declaring('evil', 'Buy!', 'gauge'),
+    ...[1, 2, 3].map((at) => declaring('evil', 'Buy!', 'gauge', `s${at}`)),
+  ];
+  const honest = ['a', 'b', 'c'].map((name) => declaring(name, 'Right.', 'counter'));
+  assert.equal(header(evil), '# HELP m Buy!; # TYPE m gauge', 'nobody else is there');
+  assert.equal(header([...evil, honest[0]!]), '# HELP m Buy!; # TYPE m gauge', 'one against one: the older');
+  assert.equal(header([...evil, ...honest]), '# HELP m Right.; # TYPE m counter');
+  assert.equal(header(evil), '# HELP m Right.; # TYPE m counter', 'an answer without most agents decides nothing');
+  const upgraded = ['a', 'b'].map((name) => declaring(name, 'New.', 'counter'));
+  assert.equal(header([...upgraded.slice(0, 1), ...honest.slice(1)]), '# HELP m Right.; # TYPE m counter');
+  assert.equal(header([...upgraded, honest[2]!]), '# HELP m New.; # TYPE m counter', 'hosts are upgraded one by one');
 });
 
 test('families keep the order in which they were first seen', () => {

@@ -34,7 +34,7 @@ test('a layout lists its blocks in the order in which families are printed', () 
 
 test('what the first declaration says counts until no schema makes it any more', async () => {
   const seen: string[] = [];
-  const registry = new FamilyRegistry((family, who) => seen.push(`${who} ${family}`));
+  const registry = new FamilyRegistry((family, other) => seen.push(`${other.agent} ${family}`));
   const declare = (type: MetricType) =>
     registry.extend(undefined, [groupOf(familyOf('m', { type, help: type }))], agent);
   let old: unknown = declare('counter');
