@@ -31,7 +31,7 @@ const label: Parser<readonly [name: string, value: string]> = (given) => {
   const name = given.slice(0, Math.max(0, equals));
   if (!isLabelName(name) || name === 'source') {
     throw new Error(
-      "expected NAME=VALUE, with a name of Prometheus's that is neither 'agent' nor 'source' and does not begin with '__'",
+      "expected NAME=VALUE, with a name of Prometheus's that is not 'agent', 'source', 'job' or 'instance' and does not begin with '__'",
     );
   }
   return [name, given.slice(equals + 1)];

@@ -386,7 +386,8 @@ function readLabels(flat: readonly unknown[]): Labels {
     const name = string(flat[at], 'begin label name');
     const value = string(flat[at + 1], `begin label ${shown(name)}`);
     if (!isLabelName(name) || name === 'source') {
-      const expected = "a label name of Prometheus's without '__' in front, and neither 'agent' nor 'source'";
+      const expected =
+        "a label name of Prometheus's without '__' in front, and not 'agent', 'source', 'job' or 'instance'";
       throw refusal('bad-label', 'begin label name', shown(name), expected);
     }
     if (names.has(name)) throw new ProtocolError('bad-label', `begin label ${shown(name)}: given twice`);

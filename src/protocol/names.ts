@@ -8,11 +8,14 @@ export function isMetricName(name: string): boolean {
 
 /**
  * Whether an agent may name a label so. `agent` is the server's, it says whose series this is; names with two underscores
- * in front are Prometheus's own.
+ * in front are Prometheus's own, and so are `job` and `instance`: with honor_labels an agent could otherwise add series to
+ * another job, and hide there that something is absent.
  */
 export function isLabelName(name: string): boolean {
-  return labelName.test(name) && !name.startsWith('__') && name !== 'agent';
+  return labelName.test(name) && !name.startsWith('__') && !reservedLabels.has(name);
 }
+
+const reservedLabels: ReadonlySet<string> = new Set(['agent', 'job', 'instance']);
 
 /** Names that only a server, or Prometheus, may give a series. */
 export function isReservedMetricName(name: string): boolean {

@@ -1,5 +1,5 @@
 import { boolean, type Parser, path } from './option-parsers.ts';
-import { codeOf, reasonOf } from './words.ts';
+import { codeOf, reasonOf, withoutKeys } from './words.ts';
 
 export * from './option-parsers.ts';
 
@@ -381,9 +381,9 @@ function shown(texts: readonly string[]): string {
   return shorten(texts.join(','));
 }
 
-// Somebody will put a key where its file's name belongs, or a password into a URL; neither may go to the log.
+// Somebody will put a password into a URL; it must not go to the log.
 function shorten(text: string): string {
-  const safe = text.replace(/[0-9a-fA-F]{64,}/g, '(hexadecimal digits)').replace(/:\/\/[^\s/?#]*@/g, '://(user)@');
+  const safe = withoutKeys(text).replace(/:\/\/[^\s/?#]*@/g, '://(user)@');
   return safe.length > 200 ? `${safe.slice(0, 199)}…` : safe;
 }
 

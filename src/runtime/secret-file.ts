@@ -1,16 +1,20 @@
-import { closeSync, fstatSync, openSync, readFileSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, readFileSync, type Stats } from 'node:fs';
 import { userInfo } from 'node:os';
 import { CodedError } from './coded-error.ts';
-import { codeOf, reasonOf } from './words.ts';
+import { codeOf, reasonOf, withoutKeys } from './words.ts';
 
 /** A file of secrets that cannot be used; the message names it and the command that corrects it. */
-export class SecretFileError extends CodedError<'unreadable' | 'mode' | 'format'> {
+export class SecretFileError extends CodedError<'unreadable' | 'mode' | 'owner' | 'format'> {
   override readonly name = 'SecretFileError';
+
+  constructor(code: SecretFileError['code'], message: string, options?: ErrorOptions) {
+    super(code, withoutKeys(message), options);
+  }
 }
 
 /**
- * The text of a key file. As with ssh, one that others than its owner and group can read or change is refused; the
- * message has the chmod to run.
+ * The text of a key file. As with ssh, one that others than its owner and group can read or change is refused, and one
+ * whose owner or group is not ours; the message has the command to run.
  */
 export function readSecretFile(path: string): string {
   let fd: number;
@@ -21,18 +25,34 @@ export function readSecretFile(path: string): string {
   }
   try {
     // Of the open file, so that it cannot be replaced in between.
-    const mode = fstatSync(fd).mode & 0o777;
-    if ((mode & 0o027) !== 0) {
-      const octal = mode.toString(8).padStart(4, '0');
-      throw new SecretFileError(
-        'mode',
-        `key file '${path}': its mode is ${octal}, so others can read or change it; run 'chmod 0440 ${path}'`,
-      );
-    }
+    check(path, fstatSync(fd));
     return readFileSync(fd, 'utf8');
   } finally {
     closeSync(fd);
   }
+}
+
+function check(path: string, { mode, uid, gid }: Stats): void {
+  if ((mode & 0o027) !== 0) {
+    const octal = (mode & 0o777).toString(8).padStart(4, '0');
+    throw new SecretFileError(
+      'mode',
+      `key file '${path}': its mode is ${octal}, so others can read or change it; run 'chmod 0440 ${path}'`,
+    );
+  }
+  const us = process.geteuid!();
+  if (uid !== 0 && uid !== us) {
+    throw new SecretFileError(
+      'owner',
+      `key file '${path}': it belongs to user ${uid}, who can change it; run 'chown root ${path}'`,
+    );
+  }
+  // Root cannot know which group a unit runs with; the unit itself can.
+  if ((mode & 0o040) === 0 || us === 0 || [0, process.getegid!(), ...process.getgroups!()].includes(gid)) return;
+  throw new SecretFileError(
+    'owner',
+    `key file '${path}': group ${gid} can read it; run 'chgrp ${userInfo().username} ${path}', or 'chmod g-r ${path}'`,
+  );
 }
 
 function openReason(path: string, error: unknown): string {

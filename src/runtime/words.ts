@@ -68,6 +68,11 @@ export function reasonOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
+/** Without what may be a key: somebody will put one where its file's name belongs, and it must not go to the log. */
+export function withoutKeys(text: string): string {
+  return text.replace(/[0-9a-fA-F]{64,}/g, '(hexadecimal digits)');
+}
+
 /** The code of an error of Node (`ENOENT`) or of ours, "" where there is none. */
 export function codeOf(error: unknown): string {
   return error instanceof Error && 'code' in error ? String(error.code) : '';

@@ -133,6 +133,8 @@ const refused: [field: string, code: string, fields: Packable[], says: RegExp][]
   ['labels', 'limit', with_(begin, 5, labels(33)), /33 pairs, at most 32/],
   ['labels', 'limit', with_(begin, 5, ['a', 'ü'.repeat(511), 'b', 'x']), /1025 bytes, at most 1024/],
   ['labels', 'bad-label', with_(begin, 5, ['agent', 'x']), /begin label name: was "agent"/],
+  ['labels', 'bad-label', with_(begin, 5, ['job', 'x']), /begin label name: was "job"/],
+  ['labels', 'bad-label', with_(begin, 5, ['instance', 'x']), /begin label name: was "instance"/],
   ['labels', 'bad-label', with_(begin, 5, ['source', 'x']), /begin label name: was "source"/],
   ['labels', 'bad-label', with_(begin, 5, ['__name__', 'x']), /"__name__"/],
   ['labels', 'bad-label', with_(begin, 5, ['__x', 'x']), /"__x"/],

@@ -163,7 +163,7 @@ test('names and labels of a family', () => {
       ),
     );
   labelled('a', '_', 'B9', 'agents', 'source', 'le', 'quantile');
-  for (const name of ['', '9', 'a:b', 'ä', '__a', 'agent'])
+  for (const name of ['', '9', 'a:b', 'ä', '__a', 'agent', 'job', 'instance'])
     refuses('schema', () => labelled('x', name), /not for agents/);
   refuses('schema', () => labelled('a', 'b', 'a'), /names its label "a" twice/);
 });

@@ -34,7 +34,13 @@ export function parseFleetKeys(text: string): FleetKey[] {
   if (keys.length < 1 || keys.length > 2 || !keys.every((line) => /^[0-9a-fA-F]{64}$/.test(line))) {
     throw new Error('expected one or two lines of 64 hex digits, as `openssl rand -hex 32` prints them');
   }
-  return keys.map((line) => fleetKey(Buffer.from(line, 'hex')));
+  if (keys.some((line) => /^0+$/.test(line)))
+    throw new Error('a key of zeros is no secret: run `openssl rand -hex 32`');
+  const [present, retired] = keys.map((line) => fleetKey(Buffer.from(line, 'hex')));
+  if (retired === undefined) return [present!];
+  if (retired.bytes.equals(present!.bytes))
+    throw new Error('both lines have the same key: a new one is the first line');
+  return [present!, retired];
 }
 
 /** `fleet key 5c9e0b3a`: by their ids, as agents' identities have them. */

@@ -68,6 +68,13 @@ test('a fleet key file has one key or two, in hex, with blank lines and comments
   }
 });
 
+test('a fleet key of zeros is refused, and the same key twice', () => {
+  const hex = 'aB'.repeat(keyBytes);
+  assert.throws(() => parseFleetKeys('0'.repeat(64)), /a key of zeros is no secret/);
+  assert.throws(() => parseFleetKeys(`${hex}\n${'0'.repeat(64)}\n`), /a key of zeros is no secret/);
+  assert.throws(() => parseFleetKeys(`${hex}\n${hex.toLowerCase()}\n`), /both lines have the same key/);
+});
+
 test('the words about a bad fleet key file do not hold the key', () => {
   const hex = '07'.repeat(keyBytes - 1);
   assert.throws(
