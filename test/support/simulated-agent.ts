@@ -83,8 +83,18 @@ export class SimulatedAgent {
 
   /** Sends a report of this instant. Resolves when the kernel has room for more. */
   async report(timeMs: number): Promise<void> {
-    const { seriesCount } = this.options;
     this.times.push(timeMs);
+    await this.#report(timeMs, this.times.length);
+  }
+
+  /** After the server's end: connects again, and sends what is not acknowledged. */
+  async connectAgain(): Promise<void> {
+    await this.connect();
+    for (let seq = this.#ackedSeq + 1; seq <= this.times.length; seq++) await this.#report(this.times[seq - 1]!, seq);
+  }
+
+  async #report(timeMs: number, seq: number): Promise<void> {
+    const { seriesCount } = this.options;
     const next: Sums = {
       sums: Float64Array.from({ length: seriesCount }, (_, series) => this.#sum(series, timeMs)),
       present: new Uint8Array(seriesCount).fill(1),
@@ -93,7 +103,7 @@ export class SimulatedAgent {
     const pairs = isKey || this.#state === undefined ? encodeKey(next) : encodeDelta(this.#state, next);
     this.#reportsSinceKey = isKey ? 0 : this.#reportsSinceKey + 1;
     this.#state = next;
-    await this.#send({ kind: 'report', key: isKey, source: 0, seq: this.times.length, timeMs, pairs });
+    await this.#send({ kind: 'report', key: isKey, source: 0, seq, timeMs, pairs });
   }
 
   /** Resolves when the server has read everything that was sent. Throws when it has ended the connection. */

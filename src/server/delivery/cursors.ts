@@ -371,7 +371,7 @@ export class Cursors {
     if (why === undefined) scraper.receipts = missingAgain(scraper.receipts);
     this.#happened(scraper, cursor, answer, 'refused', nowMs, changes);
     // Then it is not the size.
-    if (!mayRefuse(scraper.receipts)) cursor.pace.reset();
+    if (why === undefined && !mayRefuse(scraper.receipts)) cursor.pace.reset();
     const { number, samples } = answer.receipt;
     changes.push({ kind: 'refused', scraper, number, samples, nextSamplesMax: cursor.pace.samplesMax, why });
   }

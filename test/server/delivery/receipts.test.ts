@@ -140,6 +140,16 @@ test('what was read and not stored is given again at once, half as much, with th
   assert.equal(agent.acked, 41);
 });
 
+test('a first answer that is refused is given again in parts, though no receipt has ever come', async () => {
+  const world = new ReceiptsHarness();
+  const agent = await world.agent('a');
+  const times = [0, 1, 2, 3].map((ms) => agent.report(world.clock.nowMs() - 4 + ms));
+  assert.deepEqual((await world.give('refused'))['a'], times);
+  assert.deepEqual((await world.give('refused'))['a'], times.slice(0, 2));
+  assert.deepEqual((await world.give('stored'))['a'], times.slice(0, 1));
+  assert.equal(agent.acked, 1);
+});
+
 test('one report that is larger than what was refused is given all the same, alone', async () => {
   const world = new ReceiptsHarness();
   const agent = await world.agent('a');
