@@ -27,18 +27,29 @@ export interface AgentPlan {
   readonly wallAheadMs: number;
 }
 
+/** A report has come, and was stored by this time. */
+export interface StoredTime {
+  readonly serverMs: number;
+  /** True time. */
+  readonly atMs: number;
+  /** Which run of the agent has sent it. */
+  readonly run: number;
+}
+
 /** One report as it was made: what has to arrive. */
 export interface SampledReport {
   readonly agent: AgentNode;
   readonly epoch: SpoolEpoch;
   readonly seq: number;
+  /** Which run of the agent has made it. */
+  readonly run: number;
   /** On the epoch's own clock. */
   readonly timeMs: number;
   /** True time, since the beginning of the history. */
   readonly atMs: number;
   readonly values: Instant;
   /** The times by which the server stored it, and when it did: more than one where its clock was set meanwhile. */
-  readonly stored: { readonly serverMs: number; readonly atMs: number }[];
+  readonly stored: StoredTime[];
   /** The last time by which it came, whatever became of it. */
   serverMs: number | undefined;
   receivedMs: number | undefined;
@@ -98,6 +109,11 @@ export class AgentNode {
     this.#usedAddress = plan.addresses[0]!;
     this.#synthetic = new SyntheticHost(world.random(`values ${plan.name}`));
     this.#names = new SeriesNames(plan.name, plan.labels);
+  }
+
+  /** How often it was started. */
+  get runs(): number {
+    return this.#runs;
   }
 
   get isRunning(): boolean {
@@ -272,7 +288,7 @@ export class AgentNode {
     const epoch = spool.epoch!;
     const { lastSeq: seq, lastTimeMs: timeMs } = epoch;
     const { timeline } = this.#world;
-    const report = { agent: this, epoch, seq, timeMs, atMs: timeline.nowMs, values };
+    const report = { agent: this, epoch, seq, run: this.#runs, timeMs, atMs: timeline.nowMs, values };
     const sampled: SampledReport = {
       ...report,
       ...{

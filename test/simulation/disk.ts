@@ -196,6 +196,11 @@ export class StateVolume {
     this.#random = random;
   }
 
+  /** The file is gone. */
+  lose(): void {
+    this.#text = undefined;
+  }
+
   get hasFile(): boolean {
     return this.#text !== undefined;
   }

@@ -1,4 +1,4 @@
-import { type AgentNode, agentLosses, nameOf, type SampledReport } from './agent-node.ts';
+import { type AgentNode, agentLosses, nameOf, type SampledReport, type StoredTime } from './agent-node.ts';
 import { epochMs } from './machine.ts';
 import type { ScraperNode } from './scraper-node.ts';
 import type { Answer, ServerNode } from './server-node.ts';
@@ -64,6 +64,9 @@ const beforeFirstScrape = 'before it was known to scrape';
 /** The agent drops it, and counts and logs that. */
 const failedThreeTimes = 'a bug of the server that it met three times';
 
+/** What an earlier run has left is sent with the offset that it had. */
+const restartedAndSet = "an agent that was restarted, while the server's clock was set";
+
 /** An offset is measured anew where the old one is wrong by over 2 s: what is made within as long as that is not newer. */
 const smallCorrection = 'a correction of the clock by a few seconds';
 
@@ -99,19 +102,15 @@ function judgeClocks(world: World): void {
 }
 
 /** The times by which a report was stored, or that by which it was refused. */
-function timesOf({ stored, serverMs, receivedMs }: SampledReport): SampledReport['stored'] {
+function timesOf({ stored, serverMs, receivedMs, run }: SampledReport): readonly StoredTime[] {
   if (stored.length > 0 || serverMs === undefined) return stored;
-  return [{ serverMs, atMs: receivedMs! }];
+  return [{ serverMs, atMs: receivedMs!, run }];
 }
 
-/** By how much the time of a report is wrong, at the least. */
-function errorOf(
-  { server }: World,
-  { atMs }: SampledReport,
-  stored: { readonly serverMs: number; readonly atMs: number },
-): number {
+/** By how much the time of a report is wrong, at the least: by the server's clock as it was at any time since `fromMs`. */
+function errorOf({ server }: World, { atMs }: SampledReport, stored: StoredTime, fromMs = atMs): number {
   const errors = server.host
-    .wallAheadBetween(atMs, stored.atMs)
+    .wallAheadBetween(fromMs, stored.atMs)
     .map((aheadMs) => stored.serverMs - (epochMs + atMs + aheadMs));
   return errors.reduce((least, error) => (Math.abs(error) < Math.abs(least) ? error : least));
 }
@@ -143,6 +142,23 @@ function isPassedByWrong(world: World, { agent, atMs, serverMs }: SampledReport)
       other.atMs < atMs &&
       (isTimeWrong(world, other) || !agent.hasOffset(other.epoch)) &&
       timesOf(other).some((time) => time.serverMs >= (serverMs ?? 0)),
+  );
+}
+
+/**
+ * Whether it was passed by one of an earlier run of the agent, which has the offset of that run, although the server's clock
+ * was set since: the boot of that run is not known.
+ */
+function isPassedByEarlierRun(world: World, { agent, atMs, serverMs }: SampledReport): boolean {
+  return agent.reports.some(
+    (other) =>
+      other.atMs < atMs &&
+      timesOf(other).some(
+        (time) =>
+          time.run > other.run &&
+          time.serverMs >= (serverMs ?? 0) &&
+          Math.abs(errorOf(world, other, time, time.atMs)) > clockErrorMsMax,
+      ),
   );
 }
 
@@ -206,6 +222,7 @@ function explain(
   if (!isStored && isWrong) {
     return `a time that the server refuses as ${refusedAs}`;
   }
+  if (!isStored && refusedAs === 'not_newer' && isPassedByEarlierRun(world, report)) return restartedAndSet;
   if (server.plan.windowMs < windowMsUsual) return 'a small window';
   if (server.plan.memoryBytesMax < memoryBytesUsual) return 'little memory for windows';
   const times = timesOf(report).map((time) => time.serverMs);

@@ -16,6 +16,8 @@ export interface Plan {
     readonly scrapers: readonly number[];
   };
   readonly faults: readonly Fault[];
+  /** Faults come until this time; then everything is put right. */
+  readonly historyMs: number;
 }
 
 /** Something that goes wrong. `forMs`: until it is right again. */
@@ -37,10 +39,11 @@ const faultKinds = [
   ...['agent disk stalled', 'agent address dead', 'agent trips a bug'],
   ...['agent clock', 'scraper killed', 'scraper paused', 'scraper discards'],
 ] as const;
-export type FaultKind = (typeof faultKinds)[number];
+/** Those of a scenario alone: the server's state folder is lost; a connection is cut as soon as an answer was stored. */
+const otherKinds = ['server loses its state', 'scraper cuts'] as const;
+export type FaultKind = (typeof faultKinds)[number] | (typeof otherKinds)[number];
 
-/** Faults come until this time; then everything is put right. */
-export const historyMs = 600_000;
+const historyMs = 600_000;
 
 export function makePlan(seed: number): Plan {
   const random = new Random(`plan ${seed}`);
@@ -61,7 +64,10 @@ export function makePlan(seed: number): Plan {
   // Without an out-of-order window, a Prometheus refuses what the server has after its clock was set back.
   const isSetBack = faults.some(({ kind, size: byMs }) => kind === 'server clock' && byMs < 0);
   const outOfOrder = isSetBack && random.chance(0.9) ? { outOfOrderMs: 30 * 60_000 } : {};
-  return { seed, agents, server, scrapers: scrapers.map((each) => ({ ...each, ...outOfOrder })), startMs, faults };
+  return {
+    ...{ seed, agents, server, startMs, faults, historyMs },
+    scrapers: scrapers.map((each) => ({ ...each, ...outOfOrder })),
+  };
 }
 
 function agentPlan(random: Random, at: number): AgentPlan {

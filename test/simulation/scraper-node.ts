@@ -57,6 +57,8 @@ export class ScraperNode {
   readonly #restingSince = new WeakMap<VirtualSocket, number>();
   /** The next answer is read whole and then thrown away, its connection closed. */
   discards = 0;
+  /** The next answer is stored, and then its connection is cut. */
+  cuts = 0;
   /** Connections that rest, the one that was used last at the end: as Go keeps them, any job takes any. */
   #resting: VirtualSocket[] = [];
   scrapes = 0;
@@ -181,7 +183,10 @@ class Job {
     // Parsing takes its time, and what is not in the database by the end of a process never will be.
     await clock.sleep(world.parseMs());
     if (!process.isAlive) return;
-    node.rest(response.socket);
+    if (node.cuts > 0) {
+      node.cuts--;
+      response.socket.breakOff();
+    } else node.rest(response.socket);
     if (response.status === 200) this.#store(response, atMs, clock.nowMs());
     else this.#failed(atMs);
   }

@@ -1,11 +1,14 @@
+import { makeBacklogPlan } from './backlog-plan.ts';
+import { makePlan } from './plan.ts';
 import { World } from './world.ts';
 
 /**
- * Runs histories from the command line (`npm run simulate`): `FIRST STEP COUNT [--trace]`, the seeds FIRST, FIRST + STEP
- * and so on. Prints what was violated as it comes, and at the end one line of JSON.
+ * Runs histories from the command line (`npm run simulate`): `FIRST STEP COUNT [--trace] [--backlog]`, the seeds FIRST,
+ * FIRST + STEP and so on. Prints what was violated as it comes, and at the end one line of JSON.
  */
 const [first, step, count] = process.argv.slice(2).map(Number);
 const isTraced = process.argv.includes('--trace');
+const planOf = process.argv.includes('--backlog') ? makeBacklogPlan : makePlan;
 if (first === undefined || step === undefined || count === undefined || Number.isNaN(first + step + count)) {
   throw new Error('FIRST STEP COUNT were expected');
 }
@@ -18,7 +21,7 @@ const counts: Record<string, number> = {};
 for (let at = 0; at < count; at++) {
   const seed = first + at * step;
   const onTrace = isTraced ? { onTrace: (line: string) => process.stdout.write(`${line}\n`) } : {};
-  const outcome = await new World({ seed, ...onTrace }).run();
+  const outcome = await new World({ seed, plan: planOf(seed), ...onTrace }).run();
   if (outcome.beyond.length === 0) within++;
   for (const why of outcome.beyond) beyond[why] = (beyond[why] ?? 0) + 1;
   for (const [what, n] of Object.entries(outcome.counts)) counts[what] = (counts[what] ?? 0) + n;

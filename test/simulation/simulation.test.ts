@@ -1,7 +1,20 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { makeBacklogPlan } from './backlog-plan.ts';
 import { makePlan } from './plan.ts';
 import { type Outcome, World } from './world.ts';
+
+test('five agents come back with 3 h of reports while one thing after another goes wrong: nothing is missing', async (context) => {
+  // A history takes seconds: `npm run simulate -- --backlog` runs others.
+  const seed = Number(process.env['SEED'] ?? 1);
+  const world = new World({ seed, plan: makeBacklogPlan(seed) });
+  const { violations, beyond, missing, reports, counts } = await world.run();
+  context.diagnostic(`${reports} reports, ${counts['scrapes']} scrapes`);
+  assert.deepEqual([violations, beyond, [...missing]], [[], [], []], `SEED=${seed}`);
+  const made = world.agents.map((agent) => agent.reports.length);
+  assert.equal(made.filter((count) => count > 1080).length, 5, `reports: ${made}`);
+  assert.ok(counts['server ends']! > 2 && counts['rolled back']! > 2, JSON.stringify(counts));
+});
 
 test('a disk that stalls for a minute costs no sample, no connection, and delays no report', async () => {
   for (let seed = 1; seed <= 5; seed++) {

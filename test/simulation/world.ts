@@ -5,7 +5,7 @@ import { AgentNode, nameOf } from './agent-node.ts';
 import { judge } from './judge.ts';
 import type { Process } from './machine.ts';
 import type { Line } from './network.ts';
-import { type Fault, historyMs, makePlan, type Plan } from './plan.ts';
+import { type Fault, makePlan, type Plan } from './plan.ts';
 import type { ParsedSample, Refusal } from './prometheus-model.ts';
 import { type Scrape, ScraperNode } from './scraper-node.ts';
 import { ServerNode } from './server-node.ts';
@@ -95,11 +95,11 @@ export class World {
         timeline.at(plan.startMs.scrapers[at]!, () => scraper.start());
       }
       for (const fault of plan.faults) timeline.at(fault.atMs, () => this.#happen(fault));
-      timeline.at(historyMs, () => this.#putRight());
-      timeline.at(historyMs + lastSamplesMs, () => {
+      timeline.at(plan.historyMs, () => this.#putRight());
+      timeline.at(plan.historyMs + lastSamplesMs, () => {
         for (const agent of this.agents) agent.stopSampling();
       });
-      const endMs = historyMs + lastSamplesMs;
+      const endMs = plan.historyMs + lastSamplesMs;
       const isHopeless = () => this.#violations.length >= violationsMax;
       await timeline.run(endMs + settleMsMin, isHopeless);
       const isOver = () => isHopeless() || this.agents.every(({ spool }) => spool?.waitingCount === 0);
@@ -187,7 +187,7 @@ export class World {
     sampled.receivedMs ??= nowMs;
     if (outcome === 'duplicate') return;
     sampled.outcome = outcome;
-    if (outcome === 'stored') sampled.stored.push({ serverMs: report.timeMs, atMs: nowMs });
+    if (outcome === 'stored') sampled.stored.push({ serverMs: report.timeMs, atMs: nowMs, run: sampled.agent.runs });
     else sampled.refusedAs ??= outcome;
   }
 
@@ -272,6 +272,10 @@ export class World {
       case 'server killed':
         server.kill();
         return void later(() => server.start());
+      case 'server loses its state':
+        server.kill();
+        server.volume.lose();
+        return void later(() => server.start());
       case 'server stopped':
         server.stop();
         return void later(() => this.#startSoon(server));
@@ -321,6 +325,9 @@ export class World {
       case 'scraper discards':
         scraper.discards++;
         return;
+      case 'scraper cuts':
+        scraper.cuts++;
+        return;
     }
   }
 
@@ -355,6 +362,7 @@ export class World {
     }
     for (const scraper of scrapers) {
       scraper.discards = 0;
+      scraper.cuts = 0;
       scraper.process?.resume();
       scraper.start();
     }
