@@ -1,6 +1,6 @@
 import type { Clock, Timer } from '../../src/runtime/clock.ts';
-import { type ScrapeConnection, scraperText } from '../../src/server/delivery/scraper.ts';
-import { identify, pastWith, proxySign } from '../../src/server/web/identify.ts';
+import type { ScrapeConnection } from '../../src/server/delivery/scraper.ts';
+import { identify, withRequest } from '../../src/server/web/identify.ts';
 import type { WebOptions, WebServer } from '../../src/server/web/listener.ts';
 import { type AnswerSink, ScrapeEndpoint } from '../../src/server/web/scrape-endpoint.ts';
 import { WebConnection } from '../../src/server/web/web-connection.ts';
@@ -113,16 +113,13 @@ class LineConnection {
     const identified = identify(facts);
     if ('wrong' in identified) throw new Error(identified.wrong);
     this.#eyes.asked(connection.scraper, { socket: this.#socket, request });
-    const { address, owner, scraper, past } = connection;
-    const from = {
-      address,
-      owner,
-      connection: scraper,
-      proxy: proxySign(facts, past, scraperText(identified.scraper)),
-    };
+    const { address, owner, scraper } = connection;
+    const nowMs = this.#clock.monotonicMs();
+    const { past, proxy } = withRequest(connection.past, { request: facts, headerNames: [], identified, nowMs });
+    connection.past = past;
+    const from = { address, owner, connection: scraper, proxy };
     const sink = new LineSink(this.#socket, () => this.#eyes.answerId(scraper));
     await this.#endpoint.answer(identified, from, sink).catch(this.#eyes.crashed);
-    connection.past = pastWith(past, facts, scraperText(identified.scraper));
     this.#rest();
   }
 }

@@ -1,5 +1,5 @@
 import { type AgentId, agentId } from '../../model/agent-id.ts';
-import type { ScraperName } from '../delivery/scraper.ts';
+import { type ScraperName, scraperText } from '../delivery/scraper.ts';
 
 /**
  * Who requests `/metrics`, and what the answer may hold: by this request, and by what the same connection has carried
@@ -247,37 +247,86 @@ export interface ConnectionPast {
   readonly userAgents: ReadonlySet<string>;
   /** Names in the order of their last use. */
   readonly scrapers: readonly string[];
+  /** By scraper and selection, in the order of their last use. */
+  readonly asked: ReadonlyMap<string, Asked>;
 }
 
-export const nothingPast: ConnectionPast = { userAgents: new Set(), scrapers: [] };
+interface Asked {
+  readonly atMs: number;
+  /** Of each of the last requests: whether it came before the time-out of the one before was over. */
+  readonly wereEarly: readonly boolean[];
+}
 
-/** The past, and this request. */
-export function pastWith(past: ConnectionPast, request: RequestFacts, scraper: string): ConnectionPast {
-  const scrapers = [...past.scrapers.filter((name) => name !== scraper), scraper].slice(-namesKept);
-  return { userAgents: new Set([...past.userAgents, header(request, 'user-agent')].slice(-namesKept)), scrapers };
+export const nothingPast: ConnectionPast = { userAgents: new Set(), scrapers: [], asked: new Map() };
+
+/** A request on a connection. */
+export interface ConnectionRequest {
+  readonly request: RequestFacts;
+  /** As they were written. */
+  readonly headerNames: readonly string[];
+  readonly identified: Identified;
+  /** On the monotonic clock. */
+  readonly nowMs: number;
 }
 
 /**
- * The sign of an HTTP proxy, undefined if there is none. A proxy reads answers that its own client may never read, so a
- * next request on its connection proves nothing.
+ * The past with this request, and the sign of an HTTP proxy, if there is one. A proxy reads answers that its own client may
+ * never read, so a next request on its connection proves nothing.
  */
-export function proxySign(request: RequestFacts, past: ConnectionPast, scraper: string): string | undefined {
-  const named = ['via', 'x-forwarded-for', 'forwarded'].find((name) => request.headers[name] !== undefined);
-  if (named !== undefined) return `a header ${headerNames[named]}`;
+export function withRequest(
+  past: ConnectionPast,
+  { request, headerNames, identified, nowMs }: ConnectionRequest,
+): { readonly past: ConnectionPast; readonly proxy: string | undefined } {
+  const { agents, timeoutMs = 0 } = identified;
   const userAgent = header(request, 'user-agent');
-  if (request.httpVersion === '1.0' && /^Prometheus\//.test(userAgent)) return 'HTTP/1.0 from a Prometheus';
+  const scraper = scraperText(identified.scraper);
+  const key = `${scraper} ${agents.join(',')}`;
+  const before = past.asked.get(key);
+  const wereEarly = before === undefined ? [] : [...before.wereEarly, nowMs - before.atMs < timeoutMs * 0.8];
+  const asked: Asked = { atMs: nowMs, wereEarly: wereEarly.slice(-earlyKept) };
+  const others = [...past.asked].filter(([each]) => each !== key);
+  return {
+    past: {
+      userAgents: new Set([...past.userAgents, userAgent].slice(-namesKept)),
+      scrapers: [...past.scrapers.filter((name) => name !== scraper), scraper].slice(-namesKept),
+      asked: new Map([...others, [key, asked] as const].slice(-namesKept)),
+    },
+    proxy: proxySign(request, headerNames) ?? sharedSign(past, { userAgent, scraper, asked }),
+  };
+}
+
+/** By a request alone. */
+function proxySign(request: RequestFacts, headerNames: readonly string[]): string | undefined {
+  const named = ['via', 'x-forwarded-for', 'forwarded'].find((name) => request.headers[name] !== undefined);
+  if (named !== undefined) return `a header ${proxyHeaders[named]}`;
+  if (!/^Prometheus\//.test(header(request, 'user-agent'))) return undefined;
+  if (request.httpVersion === '1.0') return 'HTTP/1.0 from a Prometheus';
+  // HAProxy and Envoy write them so.
+  return headerNames.includes('user-agent') ? 'names of headers in lower case from a Prometheus' : undefined;
+}
+
+/** Several share one connection. */
+function sharedSign(
+  past: ConnectionPast,
+  { userAgent, scraper, asked }: { userAgent: string; scraper: string; asked: Asked },
+): string | undefined {
   if (past.userAgents.size > 0 && !past.userAgents.has(userAgent)) return 'two programs on one connection';
   // A new name is a Prometheus whose configuration has changed; back to an earlier one means that there are two.
   const isBack = past.scrapers.includes(scraper) && past.scrapers.at(-1) !== scraper;
-  return isBack ? 'two names in turns on one connection' : undefined;
+  if (isBack) return 'two names in turns on one connection';
+  // No scrape_timeout is longer than its scrape_interval. After a reload one scrape may come early.
+  const isOften = asked.wereEarly.filter((early) => early).length >= earlyMost;
+  return isOften ? 'more scrapes on one connection than their time-out allows one Prometheus' : undefined;
 }
 
-const headerNames: Readonly<Record<string, string>> = {
+const proxyHeaders: Readonly<Record<string, string>> = {
   via: 'Via',
   'x-forwarded-for': 'X-Forwarded-For',
   forwarded: 'Forwarded',
 };
 const namesKept = 8;
+const earlyKept = 8;
+const earlyMost = 4;
 
 /** Whether an answer may be compressed: `gzip;q=0` is no. */
 export function acceptsGzip(acceptEncoding: string): boolean {

@@ -64,7 +64,8 @@ export class KnownScrapers {
     this.#seldom.warn(
       `proxy ${scraper}`,
       `scraper '${scraper}' connects through an HTTP proxy (${sign}): what the proxy has read counts as scraped, so ` +
-        'samples are lost when Prometheus restarts or is slow; let it connect to this port directly',
+        'samples are lost when Prometheus restarts or is slow; let it connect to this port directly, or give each ' +
+        'Prometheus behind the proxy a name of its own with params: {scraper: [NAME]}',
       hourMs,
     );
   }

@@ -6,10 +6,9 @@ import { countedAddress, ListenError, listenErrorOf } from '../../runtime/listen
 import { plainAddress } from '../../runtime/socket.ts';
 import { listenAtPath, removeStaleSocket } from '../../runtime/unix-socket.ts';
 import { codeOf, reasonOf } from '../../runtime/words.ts';
-import { scraperText } from '../delivery/scraper.ts';
 import { Connections, type Crowd } from './connections.ts';
 import { HttpSink, sendText, writeMetricsHead } from './http-sink.ts';
-import { acceptsGzip, identify, pastWith, proxySign, type RequestFacts } from './identify.ts';
+import { acceptsGzip, identify, type RequestFacts, withRequest } from './identify.ts';
 import { startPasswordWorker } from './password-worker.ts';
 import { Passwords, type PasswordWorker } from './passwords.ts';
 import { type Reply, text } from './reply.ts';
@@ -260,7 +259,7 @@ async function metrics(
   { connection, request, response }: Exchange,
   { query, user }: { readonly query: string; readonly user: string | undefined },
 ): Promise<void> {
-  const { headers, httpVersion } = request;
+  const { headers, httpVersion, rawHeaders } = request;
   const facts: RequestFacts = {
     method: request.method ?? '',
     query,
@@ -276,9 +275,10 @@ async function metrics(
     writeMetricsHead(response, { gzip });
     return void response.end();
   }
-  const name = scraperText(identified.scraper);
-  const proxy = proxySign(facts, connection.past, name);
-  connection.past = pastWith(connection.past, facts, name);
+  const nowMs = web.clock.monotonicMs();
+  const headerNames = rawHeaders.filter((_, at) => at % 2 === 0);
+  const { past, proxy } = withRequest(connection.past, { request: facts, headerNames, identified, nowMs });
+  connection.past = past;
   connection.hasScraped ||= identified.given.kind === 'reports';
   const from = { address: connection.address, owner: connection.owner, connection: connection.scraper, proxy };
   await web.endpoint.answer(identified, from, new HttpSink(response, request.socket, { gzip }));

@@ -6,9 +6,8 @@ import {
   type Identified,
   identify,
   nothingPast,
-  pastWith,
-  proxySign,
   type RequestFacts,
+  withRequest,
 } from '../../../src/server/web/identify.ts';
 
 const timeout = { 'x-prometheus-scrape-timeout-seconds': '10' };
@@ -129,34 +128,66 @@ test('a name is right up to 64 characters', () => {
   assert.equal(identified({ query: `scraper=${'x'.repeat(64)}` }).scraper.text.length, 64);
 });
 
+/** What says of each request in turn, on one connection, that a proxy stands between. */
+class OneConnection {
+  past = nothingPast;
+  nowMs = 0;
+
+  next(given: Partial<RequestFacts>, afterMs = 60_000, headerNames: readonly string[] = ['User-Agent']) {
+    this.nowMs += afterMs;
+    const request = { request: facts(given), headerNames, identified: identified(given), nowMs: this.nowMs };
+    const { past, proxy } = withRequest(this.past, request);
+    this.past = past;
+    return proxy;
+  }
+}
+
 test('what says that a proxy stands between', () => {
   const prometheus = { 'user-agent': 'Prometheus/3.5.0' };
-  const sign = (given: Partial<RequestFacts>, past = nothingPast) => proxySign(facts(given), past, 'a');
+  const sign = (given: Partial<RequestFacts>) => new OneConnection().next(given);
   assert.equal(sign({ headers: prometheus }), undefined);
   assert.equal(sign({ headers: { ...prometheus, via: '1.1 proxy' } }), 'a header Via');
   assert.equal(sign({ headers: { 'x-forwarded-for': '192.0.2.9' } }), 'a header X-Forwarded-For');
   assert.equal(sign({ headers: { forwarded: 'for=192.0.2.9' } }), 'a header Forwarded');
   assert.equal(sign({ headers: prometheus, httpVersion: '1.0' }), 'HTTP/1.0 from a Prometheus');
   assert.equal(sign({ httpVersion: '1.0' }), undefined, 'a script may speak that');
+  const inLowerCase = (headers: RequestFacts['headers']) => new OneConnection().next({ headers }, 0, ['user-agent']);
+  assert.equal(inLowerCase(prometheus), 'names of headers in lower case from a Prometheus');
+  assert.equal(inLowerCase({ 'user-agent': 'node' }), undefined, 'others may write them so');
 });
 
 test('two programs, or two names in turns, come over one connection through a proxy alone', () => {
-  const by = (userAgent: string) => facts({ headers: { 'user-agent': userAgent } });
-  let past = nothingPast;
-  const next = (request: RequestFacts, scraper: string) => {
-    const sign = proxySign(request, past, scraper);
-    past = pastWith(past, request, scraper);
-    return sign;
-  };
-  const one = by('Prometheus/3.5.0');
+  const connection = new OneConnection();
+  const next = (userAgent: string, scraper: string) =>
+    connection.next({ headers: { 'user-agent': userAgent }, query: `scraper=${scraper}` });
+  const one = 'Prometheus/3.5.0';
   assert.equal(next(one, 'a'), undefined);
   assert.equal(next(one, 'a'), undefined);
   assert.equal(next(one, 'b'), undefined, 'its configuration may have changed');
   assert.equal(next(one, 'b'), undefined);
   assert.equal(next(one, 'a'), 'two names in turns on one connection');
-  assert.equal(next(by('Prometheus/2.42.0'), 'a'), 'two programs on one connection');
-  for (let name = 0; name < 100; name++) next(by(`x/${name}`), `x${name}`);
-  assert.ok(past.scrapers.length < 10 && past.userAgents.size < 10, 'what is kept is bounded');
+  assert.equal(next('Prometheus/2.42.0', 'a'), 'two programs on one connection');
+  for (let name = 0; name < 100; name++) next(`x/${name}`, `x${name}`);
+  const { past } = connection;
+  assert.ok(past.scrapers.length < 10 && past.userAgents.size < 10 && past.asked.size < 10, 'what is kept is bounded');
+});
+
+test('two of one name come over one connection more often than their time-out allows one', () => {
+  const headers = { 'user-agent': 'Prometheus/3.5.0', ...timeout };
+  const several = 'more scrapes on one connection than their time-out allows one Prometheus';
+  // Each every 15 s, and 10 s are the time-out of each.
+  const both = new OneConnection();
+  const signs = Array.from({ length: 12 }, (_, at) => both.next({ headers }, at % 2 === 0 ? 4000 : 11_000));
+  assert.deepEqual(signs.slice(0, 8), Array(8).fill(undefined));
+  assert.deepEqual(signs.slice(8), Array(4).fill(several));
+  const one = new OneConnection();
+  for (let scrape = 0; scrape < 100; scrape++) {
+    assert.equal(one.next({ headers }, scrape % 20 === 0 ? 500 : 9990), undefined, 'it is reloaded now and then');
+  }
+  const targets = new OneConnection();
+  for (let scrape = 0; scrape < 100; scrape++) {
+    assert.equal(targets.next({ headers, query: `agent=web-${scrape % 4}` }, 2500), undefined, 'several targets');
+  }
 });
 
 for (const [header, isAccepted] of [
