@@ -1,30 +1,31 @@
 import assert from 'node:assert/strict';
 import { createServer as createPlainServer, type Server, type Socket } from 'node:net';
 import { createServer as createTlsServer, type TLSSocket } from 'node:tls';
+import { realClock } from './clock.ts';
 import { CodedError } from './coded-error.ts';
 import { type Connection, ConnectionError } from './connection.ts';
 import { addressText } from './option-parsers.ts';
+import { countedAddress, type NoPlace, Places, type PlacesOptions } from './places.ts';
 import { connectionErrorOf, peerText, plainAddress, socketConnection } from './socket.ts';
 import { tlsParameters } from './tls.ts';
+import { Turns } from './turns.ts';
 import { codeOf } from './words.ts';
 
-export interface ListenOptions {
+export interface ListenOptions extends PlacesOptions {
   /** Empty: all addresses. */
   readonly address: string;
   /** 0: the kernel chooses one. */
   readonly port: number;
-  readonly onConnection: (connection: Connection) => void;
+  /** Until the promise resolves, the connection gives way to others: its peer has not said yet who it is. */
+  readonly onConnection: (connection: Connection) => Promise<void> | undefined;
   /** With it TLS, without it plain TCP. `keyOf` is called at each handshake; undefined refuses it. */
   readonly psk?: { readonly keyOf: (identity: string) => Buffer | undefined } | undefined;
-  readonly connectionsMax: number;
-  /** An IPv6 peer counts as its /64, all of whose addresses one host can have. */
-  readonly connectionsPerAddressMax: number;
   readonly handshakeTimeoutMs: number;
   /** `identity` is what the peer claimed before its key was found wrong, so it proves nothing. */
   readonly onRefused: (reason: RefusedReason, peer: string, error?: Error, identity?: string) => void;
 }
 
-export type RefusedReason = 'full' | 'full-address' | 'tls' | 'handshake-timeout';
+export type RefusedReason = NoPlace | 'tls' | 'handshake-timeout';
 
 export interface Listener {
   readonly port: number;
@@ -41,12 +42,25 @@ export class ListenError extends CodedError<string> {
 
 export function listen(options: ListenOptions): Promise<Listener> {
   const { address, port } = options;
-  const sockets = new Sockets(options);
-  const secure = options.psk && tlsServer(options, options.psk);
+  const places = new Places(options);
+  const refused = new WeakSet<Socket>();
+  const refuse = (socket: Socket, reason: NoPlace) => {
+    const peer = peerText(socket);
+    refused.add(socket);
+    socket.destroy();
+    options.onRefused(reason, peer);
+  };
+  /** Of the socket that has the place, below TLS. */
+  const handOver = (connection: Connection, socket: Socket) => {
+    const known = options.onConnection(connection);
+    if (known === undefined) places.keep(socket);
+    else void known.then(() => places.keep(socket));
+  };
+  const secure = options.psk && tlsServer(options, { ...options.psk, handOver, refused });
   const server = createPlainServer((socket) => {
-    if (!sockets.admit(socket)) return;
+    if (!places.admit(socket, refuse)) return;
     if (secure) secure(socket);
-    else options.onConnection(socketConnection(socket));
+    else handOver(socketConnection(socket), socket);
   });
   return new Promise((resolve, reject) => {
     server.once('error', (error) => reject(listenErrorOf(error, address, port)));
@@ -56,12 +70,12 @@ export function listen(options: ListenOptions): Promise<Listener> {
       resolve({
         port: boundPort(server),
         get connections() {
-          return sockets.count;
+          return places.count;
         },
         close: () =>
           new Promise((done) => {
             server.close(() => done());
-            sockets.destroyAll();
+            places.destroyAll();
           }),
       });
     });
@@ -89,67 +103,6 @@ const listenReasons: Readonly<Record<string, string>> = {
   EAI_AGAIN: 'the name cannot be resolved now',
 };
 
-/** The open sockets, within their limits. */
-class Sockets {
-  readonly #options: ListenOptions;
-  readonly #open = new Set<Socket>();
-  readonly #countByAddress = new Map<string, number>();
-
-  constructor(options: ListenOptions) {
-    this.#options = options;
-  }
-
-  get count(): number {
-    return this.#open.size;
-  }
-
-  admit(socket: Socket): boolean {
-    // A peer that disconnected before it was accepted has no address.
-    if (socket.remoteAddress === undefined) {
-      socket.destroy();
-      return false;
-    }
-    const key = countedAddress(plainAddress(socket.remoteAddress));
-    const count = this.#countByAddress.get(key) ?? 0;
-    const { connectionsMax, connectionsPerAddressMax } = this.#options;
-    const reason =
-      this.#open.size >= connectionsMax ? 'full' : count >= connectionsPerAddressMax ? 'full-address' : undefined;
-    if (reason !== undefined) {
-      const peer = peerText(socket);
-      socket.destroy();
-      this.#options.onRefused(reason, peer);
-      return false;
-    }
-    this.#open.add(socket);
-    this.#countByAddress.set(key, count + 1);
-    socket.on('error', () => {}); // until there is another listener: a reset in the middle of a handshake is no bug
-    socket.once('close', () => this.#remove(socket, key));
-    return true;
-  }
-
-  destroyAll(): void {
-    for (const socket of this.#open) socket.destroy();
-  }
-
-  #remove(socket: Socket, key: string): void {
-    this.#open.delete(socket);
-    const count = (this.#countByAddress.get(key) ?? 1) - 1;
-    if (count === 0) this.#countByAddress.delete(key);
-    else this.#countByAddress.set(key, count);
-  }
-}
-
-/** An IPv4 address as it is, an IPv6 address as its /64. */
-export function countedAddress(address: string): string {
-  if (!address.includes(':')) return address;
-  const [left = '', right] = address.replace(/%.*$/, '').split('::');
-  const head = left === '' ? [] : left.split(':');
-  const tail = right === undefined || right === '' ? [] : right.split(':');
-  const zeros = right === undefined ? 0 : Math.max(0, 8 - head.length - tail.length);
-  const groups = [...head, ...Array.from({ length: zeros }, () => '0'), ...tail];
-  return `${groups.slice(0, 4).join(':')}::/64`;
-}
-
 /**
  * The TLS side: it gets sockets by `emit('connection', socket)`, which Node documents. The limits are checked before, and
  * a handshake begins only when the peer has sent something.
@@ -159,7 +112,18 @@ export function countedAddress(address: string): string {
  * client's hello that has been read already, and 16 KiB more with the first longer frame. See TryAllocateForWrite in
  * https://github.com/nodejs/node/blob/v20.x/src/crypto/crypto_bio.cc
  */
-function tlsServer(options: ListenOptions, { keyOf }: NonNullable<ListenOptions['psk']>): (socket: Socket) => void {
+function tlsServer(
+  options: ListenOptions,
+  {
+    keyOf,
+    handOver,
+    refused,
+  }: NonNullable<ListenOptions['psk']> & {
+    readonly handOver: (connection: Connection, socket: Socket) => void;
+    /** What fails with them has been reported. */
+    readonly refused: WeakSet<Socket>;
+  },
+): (socket: Socket) => void {
   const proved = new WeakMap<TLSSocket, string>();
   const claimed = new WeakMap<TLSSocket, string>();
   const handshakes = new WeakMap<Socket, Handshake>();
@@ -183,13 +147,13 @@ function tlsServer(options: ListenOptions, { keyOf }: NonNullable<ListenOptions[
       options.onRefused('tls', peer, new ConnectionError('tls', `no TLS with ${peer}: it did not use a key`));
       return;
     }
-    options.onConnection(socketConnection(socket, identity));
+    handOver(socketConnection(socket, identity), socketBelow(socket));
   });
   server.on('tlsClientError', (error, socket) => {
     const handshake = handshakes.get(socketBelow(socket));
     handshake?.finish();
     socket.destroy();
-    if (handshake === undefined) return;
+    if (handshake === undefined || refused.has(socketBelow(socket))) return;
     const { peer } = handshake;
     if (handshake.overdue) refuseOverdue(peer, claimed.get(socket));
     else options.onRefused('tls', peer, connectionErrorOf(error, peer), claimed.get(socket));
@@ -198,6 +162,7 @@ function tlsServer(options: ListenOptions, { keyOf }: NonNullable<ListenOptions[
     const error = new ConnectionError('timeout', `no TLS with ${peer} in time`);
     options.onRefused('handshake-timeout', peer, error, identity);
   };
+  const turns = new Turns({ clock: realClock, ...handshakeRate });
   return (socket) => {
     const handshake = new Handshake(socket, options.handshakeTimeoutMs);
     handshakes.set(socket, handshake);
@@ -206,7 +171,12 @@ function tlsServer(options: ListenOptions, { keyOf }: NonNullable<ListenOptions[
       // Ended before its first byte: a health check of the port, for one.
       if (socket.readableLength === 0) return void socket.destroy();
       hasSpoken = true;
-      server.emit('connection', socket);
+      handshake.finish();
+      turns.take(countedAddress(plainAddress(socket.remoteAddress ?? '')), () => {
+        if (socket.destroyed) return;
+        handshake.start();
+        server.emit('connection', socket);
+      });
     });
     socket.once('close', () => {
       handshake.finish();
@@ -214,6 +184,9 @@ function tlsServer(options: ListenOptions, { keyOf }: NonNullable<ListenOptions[
     });
   };
 }
+
+// 0.4 to 1 ms of CPU each. A thousand agents that come back at once are in after 3 s, and a flood leaves the CPU to others.
+const handshakeRate = { perSecond: 300, burst: 100 };
 
 /** Not in Node's documentation, but there since its first TLS; the tests fail at once where it is not. */
 function socketBelow(socket: TLSSocket): Socket {
@@ -229,15 +202,23 @@ function socketBelow(socket: TLSSocket): Socket {
 class Handshake {
   /** Kept, because a socket that was closed has forgotten it. */
   readonly peer: string;
-  readonly #deadline: NodeJS.Timeout;
+  readonly #socket: Socket;
+  readonly #timeoutMs: number;
+  #deadline: NodeJS.Timeout | undefined;
   overdue = false;
 
   constructor(socket: Socket, timeoutMs: number) {
     this.peer = peerText(socket);
+    this.#socket = socket;
+    this.#timeoutMs = timeoutMs;
+    this.start();
+  }
+
+  start(): void {
     this.#deadline = setTimeout(() => {
       this.overdue = true;
-      socket.destroy();
-    }, timeoutMs);
+      this.#socket.destroy();
+    }, this.#timeoutMs);
   }
 
   finish(): void {

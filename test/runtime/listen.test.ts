@@ -3,7 +3,8 @@ import { createHook } from 'node:async_hooks';
 import { connect, createServer, type Socket } from 'node:net';
 import { type TestContext, test } from 'node:test';
 import type { Connection } from '../../src/runtime/connection.ts';
-import { countedAddress, ListenError, type Listener, type ListenOptions, listen } from '../../src/runtime/listen.ts';
+import { ListenError, type Listener, type ListenOptions, listen } from '../../src/runtime/listen.ts';
+import { countedAddress } from '../../src/runtime/places.ts';
 import { serveLoopback, until } from '../support/sockets.ts';
 
 interface World {
@@ -19,7 +20,7 @@ async function open(context: TestContext, options: Partial<ListenOptions> = {}):
   const listener = await listen({
     address: '127.0.0.1',
     port: 0,
-    onConnection: (connection) => connections.push(connection),
+    onConnection: (connection) => void connections.push(connection),
     connectionsMax: 100,
     connectionsPerAddressMax: 100,
     handshakeTimeoutMs: 30_000,
@@ -62,20 +63,57 @@ test('connections are handed over, counted, and forgotten when they end', async 
 });
 
 test('a limit for all: the next is refused at once, until one ends', async (context) => {
-  for (const options of [{}, { psk }]) {
-    const { listener, refused, client } = await open(context, { connectionsMax: 2, ...options });
-    const first = client();
-    client();
-    await until(() => listener.connections === 2);
-    const third = client();
-    await until(() => third.closed);
-    assert.deepEqual(refused, ['full']);
-    assert.equal(listener.connections, 2);
-    first.destroy();
-    await until(() => listener.connections === 1);
-    client();
-    await until(() => listener.connections === 2);
-    assert.deepEqual(refused, ['full']);
+  const { listener, refused, client } = await open(context, { connectionsMax: 2 });
+  const first = client();
+  client();
+  await until(() => listener.connections === 2);
+  const third = client();
+  await until(() => third.closed);
+  assert.deepEqual(refused, ['full']);
+  assert.equal(listener.connections, 2);
+  first.destroy();
+  await until(() => listener.connections === 1);
+  client();
+  await until(() => listener.connections === 2);
+  assert.deepEqual(refused, ['full']);
+});
+
+test('who has not said who it is gives way: the oldest of the address that has most of them', async (context) => {
+  for (const isTls of [false, true]) {
+    const known: (() => void)[] = [];
+    const { listener, refused } = await open(context, {
+      ...{ connectionsMax: 5, connectionsPerAddressMax: 4, ...(isTls && { psk }) },
+      onConnection: () => new Promise<void>((resolve) => known.push(resolve)),
+    });
+    const closed: string[] = [];
+    const client = async (name: string, localAddress: string) => {
+      const before = listener.connections;
+      const socket = connect({ port: listener.port, host: '127.0.0.1', localAddress });
+      context.after(() => socket.destroy());
+      socket.resume();
+      socket.on('error', () => {});
+      socket.once('close', () => closed.push(name));
+      await until(() => listener.connections > before || closed.length + listener.connections > before);
+    };
+    for (const name of ['a1', 'a2', 'a3']) await client(name, '127.0.0.1');
+    await client('b1', '127.0.0.2');
+    if (!isTls) {
+      await until(() => known.length === 4);
+      known[0]!();
+      await new Promise(setImmediate);
+    }
+    await client('b2', '127.0.0.2');
+    await client('c1', '127.0.0.3');
+    const firstOut = isTls ? 'a1' : 'a2';
+    await until(() => closed.length === 1);
+    assert.deepEqual(closed, [firstOut]);
+    assert.deepEqual(refused.splice(0), ['crowded-out']);
+    // Full for its own address: one of its own gives way.
+    for (const name of ['c2', 'c3', 'c4', 'c5']) await client(name, '127.0.0.3');
+    await until(() => listener.connections === 5 && closed.length === 5);
+    assert.equal(closed.includes('c1'), true);
+    assert.equal(closed.includes('a1'), isTls, 'its peer has said who it is');
+    await listener.close();
   }
 });
 
@@ -158,7 +196,7 @@ test('close ends every connection, handshakes too, and frees the port', async (c
 const refusing: ListenOptions = {
   address: '127.0.0.1',
   port: 0,
-  onConnection: (connection) => connection.destroy(),
+  onConnection: (connection) => void connection.destroy(),
   connectionsMax: 1,
   connectionsPerAddressMax: 1,
   handshakeTimeoutMs: 1000,

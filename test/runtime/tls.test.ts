@@ -30,7 +30,7 @@ async function open(context: TestContext): Promise<World> {
   const listener = await listen({
     address: '127.0.0.1',
     port: 0,
-    onConnection: (connection) => connections.push(connection),
+    onConnection: (connection) => void connections.push(connection),
     psk: { keyOf: (identity) => keys.get(identity) },
     connectionsMax: 100,
     connectionsPerAddressMax: 100,

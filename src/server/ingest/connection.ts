@@ -9,8 +9,8 @@ import { SchemaTable } from '../../protocol/schema-table.ts';
 import type { Clock, Timer } from '../../runtime/clock.ts';
 import type { Connection } from '../../runtime/connection.ts';
 import { ConnectionError } from '../../runtime/connection.ts';
-import { countedAddress } from '../../runtime/listen.ts';
 import type { Log } from '../../runtime/log.ts';
+import { countedAddress } from '../../runtime/places.ts';
 import { printable, secondsText } from '../../runtime/words.ts';
 import type { AgentRecord, StreamRecord } from '../delivery/agent-record.ts';
 import type { Delivery } from '../delivery/delivery.ts';
@@ -40,6 +40,9 @@ export class AgentConnection {
   /** Tells the admission that a report of an epoch was stored. */
   #stored = (_epoch: number): void => {};
   #storedEpoch: number | undefined;
+  /** Resolves when the agent is admitted; never for others. */
+  readonly welcomed: Promise<void>;
+  #resolveWelcomed = (): void => {};
   /** Undoes the admission. */
   #leave = (): void => {};
   /** Resolves when an error was sent and the peer has closed its end, or has had time to. */
@@ -55,6 +58,9 @@ export class AgentConnection {
   constructor(connection: Connection, options: AgentConnectionOptions) {
     this.#connection = connection;
     this.#options = options;
+    this.welcomed = new Promise((resolve) => {
+      this.#resolveWelcomed = resolve;
+    });
     const { schemas } = options.delivery.store;
     this.#table = new SchemaTable((declaration) => schemas.share(declaration));
     this.#startedMs = options.clock.monotonicMs();
@@ -141,6 +147,7 @@ export class AgentConnection {
     const admittance = admission.admit(hello, this, this.#connection);
     const agent = delivery.store.agent(admittance.id);
     this.#stored = admittance.stored;
+    this.#resolveWelcomed();
     this.#agent = agent;
     agent.hostId = hello.hostId;
     agent.software = hello.software;

@@ -1,7 +1,8 @@
 import { limits } from '../../protocol/limits.ts';
 import type { Connection } from '../../runtime/connection.ts';
-import { countedAddress, type Listener, type ListenOptions, type RefusedReason } from '../../runtime/listen.ts';
+import type { Listener, ListenOptions, RefusedReason } from '../../runtime/listen.ts';
 import type { SeldomLog } from '../../runtime/log.ts';
+import { countedAddress } from '../../runtime/places.ts';
 import { plural } from '../../runtime/words.ts';
 import { AgentConnection, type AgentConnectionOptions } from './connection.ts';
 
@@ -45,6 +46,7 @@ export async function openIngest(options: IngestOptions): Promise<Listener> {
       });
       const ended = agent.run().finally(() => running.delete(ended));
       running.add(ended);
+      return agent.welcomed;
     },
     onRefused(reason, peer, error, identity) {
       metrics.refused(reason);
@@ -82,6 +84,7 @@ function stackOf(error: unknown): string {
 const refusals = {
   full: 'as many connections as --connections-max allows',
   'full-address': 'as many connections from its address as --connections-per-address-max allows',
+  'crowded-out': 'it had not said hello when another needed its place',
   tls: 'no key was proved',
   'handshake-timeout': 'its handshake took too long',
 } as const;

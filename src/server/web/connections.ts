@@ -1,5 +1,5 @@
 import type { Socket } from 'node:net';
-import { countedAddress } from '../../runtime/listen.ts';
+import { countedAddress } from '../../runtime/places.ts';
 import { plainAddress } from '../../runtime/socket.ts';
 import type { Ports, TcpQueues } from './tcp-queue.ts';
 import { WebConnection, type WebConnectionOptions } from './web-connection.ts';
