@@ -10,20 +10,22 @@ export interface AnsweredTo {
   readonly owner: string;
   /** The sign of a proxy in between; undefined: none. */
   readonly proxy: string | undefined;
-  /** It gets reports, each once. */
-  readonly isStateful: boolean;
+  /** What confirms its answers; none: it gets the newest values. */
+  readonly confirmedBy: 'connection' | 'receipt' | 'none';
 }
+
+type ScraperInfos = Pick<WebMetrics, 'scraperInfo' | 'forgetScraperInfo'>;
 
 /** Logs, and shows as a metric, who scrapes, what each scraper gets and why, and how its answers are confirmed. */
 export class KnownScrapers {
   readonly #seldom: SeldomLog;
-  readonly #metrics: WebMetrics;
+  readonly #metrics: ScraperInfos;
   /** The line of each, by name, in the order of their last answers. */
   readonly #lines = new Map<string, string>();
   /** Those behind a proxy. */
   readonly #proxied = new Set<string>();
 
-  constructor({ seldom, metrics }: { readonly seldom: SeldomLog; readonly metrics: WebMetrics }) {
+  constructor({ seldom, metrics }: { readonly seldom: SeldomLog; readonly metrics: ScraperInfos }) {
     this.#seldom = seldom;
     this.#metrics = metrics;
   }
@@ -33,7 +35,11 @@ export class KnownScrapers {
     if (request.timeoutMs === undefined) return;
     const scraper = scraperText(request.scraper);
     const { program } = request;
-    if (to.proxy !== undefined && to.isStateful) this.#warnOfProxy(scraper, to.proxy);
+    if (to.proxy !== undefined && to.confirmedBy !== 'none') {
+      this.#proxied.add(scraper);
+      // A receipt comes from the database itself, whatever stands between.
+      if (to.confirmedBy === 'connection') this.#warnOfProxy(scraper, to.proxy);
+    }
     const version = program.version === '' ? '' : ` ${program.version}`;
     const line = `scraper '${scraper}' (${to.address}, ${program.name}${version}) ${givenText(request, to)}`;
     if (this.#lines.get(scraper) !== line) {
@@ -48,7 +54,7 @@ export class KnownScrapers {
       program: program.name,
       version: program.version,
       via: this.#proxied.has(scraper) ? 'proxy' : 'direct',
-      confirmed_by: to.isStateful ? 'connection' : 'none',
+      confirmed_by: to.confirmedBy,
     });
     if (this.#lines.size > scrapersMax) this.#forget(this.#lines.keys().next().value!);
   }
@@ -60,25 +66,28 @@ export class KnownScrapers {
   }
 
   #warnOfProxy(scraper: string, sign: string): void {
-    this.#proxied.add(scraper);
     this.#seldom.warn(
       `proxy ${scraper}`,
       `scraper '${scraper}' connects through an HTTP proxy (${sign}): what the proxy has read counts as scraped, so ` +
-        'samples are lost when Prometheus restarts or is slow; let it connect to this port directly, or give each ' +
-        'Prometheus behind the proxy a name of its own with params: {scraper: [NAME]}',
+        'samples are lost when Prometheus restarts or is slow; let it connect to this port directly, or name its API ' +
+        `with --prometheus ${scraper}=URL, and give each Prometheus behind the proxy a name of its own`,
       hourMs,
     );
   }
 }
 
-function givenText({ given }: Identified, { isStateful }: AnsweredTo): string {
-  if (!isStateful || given.kind === 'newest') {
+function givenText({ given }: Identified, { confirmedBy }: AnsweredTo): string {
+  if (confirmedBy === 'none' || given.kind === 'newest') {
     const why = given.kind === 'newest' ? given.why : 'too many scraper names are in use';
     return `gets the newest values without timestamps (${why}); reports in between are not sent`;
   }
   const what =
     given.reports === 'many' ? 'every report with timestamps' : 'one report of each agent an answer, with timestamps';
-  return `gets ${what} (${given.why}); the next request on its connection, or an orderly end of it, confirms an answer`;
+  const how =
+    confirmedBy === 'receipt'
+      ? 'its own API confirms what it has stored of an answer'
+      : 'the next request on its connection, or an orderly end of it, confirms an answer';
+  return `gets ${what} (${given.why}); ${how}`;
 }
 
 const scrapersMax = 64;

@@ -27,7 +27,7 @@ export interface ScraperInfo {
   /** Whether signs of an HTTP proxy have been seen. */
   readonly via: 'direct' | 'proxy';
   /** What confirms an answer. */
-  readonly confirmed_by: 'connection' | 'none';
+  readonly confirmed_by: 'connection' | 'receipt' | 'none';
 }
 
 /** Whether a source of an agent is up, with the labels that are on its series. */

@@ -100,8 +100,8 @@ export class ScrapeEndpoint {
   async #give(job: Job): Promise<boolean> {
     const scrape = await this.#open(job);
     const { connection, owner, proxy } = job.from;
-    const isStateful = scrape !== undefined;
-    this.#scrapers.answered(job.request, { address: connection.address, owner, proxy, isStateful });
+    const confirmedBy = scrape === undefined ? 'none' : scrape.number === undefined ? 'connection' : 'receipt';
+    this.#scrapers.answered(job.request, { address: connection.address, owner, proxy, confirmedBy });
     if (scrape !== undefined) return this.#giveReports(job, scrape);
     return this.#send(job, takeNewest(this.#options, streamsOf(job.agents)), { timestamps: false });
   }

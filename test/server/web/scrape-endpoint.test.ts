@@ -525,8 +525,8 @@ test('who comes through a proxy is warned of, once an hour, with the remedy', ()
     }
     const warning =
       "scraper 'p' connects through an HTTP proxy (a header X-Forwarded-For): what the proxy has read counts as scraped, so " +
-      'samples are lost when Prometheus restarts or is slow; let it connect to this port directly, or give each ' +
-      'Prometheus behind the proxy a name of its own with params: {scraper: [NAME]}';
+      'samples are lost when Prometheus restarts or is slow; let it connect to this port directly, or name its API ' +
+      'with --prometheus p=URL, and give each Prometheus behind the proxy a name of its own';
     assert.deepEqual(world.warnings, [warning]);
     const info = 'scraper="p",program="Prometheus",version="3.5.0",via="proxy",confirmed_by="connection"';
     assert.equal(await world.own(`sysmon_server_scraper_info{${info}}`), 1);
