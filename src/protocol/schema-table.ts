@@ -21,14 +21,16 @@ import { escapedBytes, labelOverheadBytes, lineBytesOf } from './text-size.ts';
  */
 export class SchemaTable {
   readonly #share: Share;
+  readonly #labelBounds: LabelBounds;
   readonly #sources = new Map<number, DeclaredSource>();
   #epoch: number | undefined;
   /** Of the last report of the epoch, whichever source it was of; 0 for none. */
   #lastSeq = 0;
 
   /** `share` may give an equal one that others have: a server holds those of all its agents once. */
-  constructor(share: Share = (group) => group) {
+  constructor(share: Share = (group) => group, labelBounds: LabelBounds = wireLabelBounds) {
     this.#share = share;
+    this.#labelBounds = labelBounds;
   }
 
   /** Undefined until the first begin. */
@@ -58,7 +60,7 @@ export class SchemaTable {
     if (this.#sources.size >= limits.sourcesMax) {
       throw new ProtocolError('limit', `begin: more than ${limits.sourcesMax} sources`);
     }
-    const source = new DeclaredSource(message, this.#share);
+    const source = new DeclaredSource(message, this.#share, this.#labelBounds);
     this.#sources.set(id, source);
     return source;
   }
@@ -101,6 +103,21 @@ export class SchemaTable {
 
 type Share = (group: SeriesGroup) => SeriesGroup;
 
+/**
+ * Bounds on the labels of a series as a scraper counts them: with its name as `__name__`, `agent`, `source`, the labels of
+ * the host, and the two that every job adds, `job` and `instance`. For a Prometheus whose `label_limit`,
+ * `label_name_length_limit` or `label_value_length_limit` is set: it refuses the whole answer for one series beyond.
+ */
+export interface LabelBounds {
+  readonly labels: number;
+  /** Bytes of a label's name, and of its value. */
+  readonly nameBytes: number;
+  readonly valueBytes: number;
+}
+
+/** No narrower than the limits of the protocol. */
+export const wireLabelBounds: LabelBounds = { labels: Infinity, nameBytes: Infinity, valueBytes: Infinity };
+
 /** What the limits count of a source, or of all of a connection together. */
 interface Size {
   series: number;
@@ -122,6 +139,7 @@ export class DeclaredSource implements Source {
   /** Its next report has to be a key. */
   needsKey = true;
   readonly #share: Share;
+  readonly #labelBounds: LabelBounds;
   /** What a line has beside the name, the series' own labels. */
   readonly #lineBytes: number;
   #state: Sums = noSums;
@@ -133,14 +151,19 @@ export class DeclaredSource implements Source {
   #reportsSinceKey = 0;
   #reportsSinceSchema = 0;
 
-  constructor({ source, name, intervalMs, labels, offsetMs }: Begin, share: Share) {
+  constructor({ source, name, intervalMs, labels, offsetMs }: Begin, share: Share, labelBounds: LabelBounds) {
     this.id = source;
     this.name = name;
     this.intervalMs = intervalMs;
     this.labels = labels;
     this.offsetMs = offsetMs;
     this.#share = share;
+    this.#labelBounds = labelBounds;
     this.#lineBytes = lineBytesOf(this);
+    for (const [label, value] of labels) {
+      this.#checkLength('begin: the name of a label', label, labelBounds.nameBytes);
+      this.#checkLength(`begin: the value of label ${shown(label)}`, value, labelBounds.valueBytes);
+    }
   }
 
   /** The first `schema.seriesCount` are valid, once a report has come; written in place by the next. */
@@ -190,6 +213,7 @@ export class DeclaredSource implements Source {
       throw badFamily(family, 'is named again with another type or divisor');
     }
     checkGroup(group, this.id);
+    this.#checkLabels(group);
     total.series += seriesCount;
     checkTotal('series since the begin', total.series, limits.seriesMax);
 
@@ -198,13 +222,41 @@ export class DeclaredSource implements Source {
     if (owner !== undefined && owner.name !== family.name) {
       throw badFamily(family, `has series named ${shown(name)}, as family ${shown(owner.name)} has`);
     }
-    const textBytes = addSeries(this.#seriesNamed(name, owner !== undefined), group, this.#lineBytes);
+    const textBytes = addSeries(this.#seriesNamed(name, owner !== undefined), group, {
+      lineBytes: this.#lineBytes,
+      valueBytesMax: Math.min(limits.labelValueBytesMax, this.#labelBounds.valueBytes),
+    });
     total.textBytes += textBytes;
     checkTotal('bytes of text a report', total.textBytes, limits.reportTextBytesMax);
     if (suffix !== '') this.#suffixed?.set(name, family);
     this.size.series += seriesCount;
     this.size.textBytes += textBytes;
     this.schema.add(this.#share(group));
+  }
+
+  /** By the bounds that a scraper has: the values are looked at one by one later. */
+  #checkLabels({ family, suffix, labelNames }: SeriesGroup): void {
+    const { labels: labelsMax, nameBytes, valueBytes } = this.#labelBounds;
+    const what = `schema family ${shown(family.name)}:`;
+    this.#checkLength(`${what} its name, the value of __name__,`, family.name + suffix, valueBytes);
+    for (const label of labelNames) this.#checkLength(`${what} the name of a label`, label, nameBytes);
+    if (labelsMax === Infinity) return;
+    const host = this.labels.filter(([name]) => !labelNames.includes(name)).length;
+    const count = labelNames.length + host + (this.id === hostSourceId ? 4 : 5);
+    if (count > labelsMax) {
+      throw new ProtocolError(
+        'limit',
+        `${what} ${count} labels with __name__, agent, job, instance and those of the host, at most ${labelsMax} are allowed here`,
+      );
+    }
+  }
+
+  #checkLength(what: string, text: string, bytesMax: number): void {
+    if (text.length * 3 <= bytesMax) return;
+    const bytes = Buffer.byteLength(text);
+    if (bytes > bytesMax) {
+      throw new ProtocolError('limit', `${what} has ${bytes} bytes, at most ${bytesMax} are allowed here`);
+    }
   }
 
   /** The family that has series of this name, or may have them, already. */
@@ -290,7 +342,11 @@ interface SeriesKeys {
 }
 
 /** Adds the series of a group, each of them new. Returns what they come to as text. */
-function addSeries({ keys, byValues }: SeriesKeys, group: SeriesGroup, lineBytes: number): number {
+function addSeries(
+  { keys, byValues }: SeriesKeys,
+  group: SeriesGroup,
+  { lineBytes, valueBytesMax }: { readonly lineBytes: number; readonly valueBytesMax: number },
+): number {
   const { family, suffix, labelNames, labelValues, seriesCount } = group;
   const width = labelNames.length;
   // One series cannot come twice, where nothing else has its name.
@@ -301,7 +357,8 @@ function addSeries({ keys, byValues }: SeriesKeys, group: SeriesGroup, lineBytes
   const restBytes = textBytes / seriesCount;
   for (let i = 0; i < seriesCount; i++) {
     let valuesBytes = 0;
-    for (let at = i * width; at < (i + 1) * width; at++) valuesBytes += valueTextBytes(family, labelValues[at]!);
+    for (let at = i * width; at < (i + 1) * width; at++)
+      valuesBytes += valueTextBytes(family, labelValues[at]!, valueBytesMax);
     if (restBytes + valuesBytes > limits.lineBytesMax) {
       throw tooMuch(family, `a line of ${restBytes + valuesBytes} bytes`, limits.lineBytesMax);
     }
@@ -321,11 +378,11 @@ function addSeries({ keys, byValues }: SeriesKeys, group: SeriesGroup, lineBytes
   return textBytes;
 }
 
-function valueTextBytes(family: Family, value: string): number {
+function valueTextBytes(family: Family, value: string, bytesMax: number): number {
   const bytes = escapedBytes(value);
   // Unescaped it is shorter.
-  if (bytes > limits.labelValueBytesMax && Buffer.byteLength(value) > limits.labelValueBytesMax) {
-    throw tooMuch(family, `a label value of ${Buffer.byteLength(value)} bytes`, limits.labelValueBytesMax);
+  if (bytes > bytesMax && Buffer.byteLength(value) > bytesMax) {
+    throw tooMuch(family, `a label value of ${Buffer.byteLength(value)} bytes`, bytesMax);
   }
   return bytes;
 }

@@ -131,7 +131,7 @@ const rows = {
     parse: duration({ minMs: 60_000, maxMs: 7 * 86_400_000 }),
     default: '30m',
     help:
-      'How long reports are kept for Prometheus. More than 45m needs a Prometheus with an out-of-order window: ' +
+      'How long reports are kept for Prometheus. More than 30m needs a Prometheus with an out-of-order window: ' +
       'see --prometheus-out-of-order.',
     commands: ['run', 'check'],
   }),
@@ -139,7 +139,9 @@ const rows = {
     name: 'prometheus-out-of-order',
     placeholder: 'DURATION',
     parse: duration({ minMs: 60_000, maxMs: 7 * 86_400_000 }),
-    help: 'storage.tsdb.out_of_order_time_window of your Prometheus, where it is set. Must be at least --window.',
+    help:
+      'storage.tsdb.out_of_order_time_window of your Prometheus, where it is set. Must be at least --window and 15 minutes: ' +
+      'the samples of another target may be that far ahead.',
     commands: ['run', 'check'],
   }),
   prometheus: listOption({
@@ -184,7 +186,34 @@ const rows = {
     placeholder: 'BYTES',
     parse: bytes({ min: 16 * 1024 * 1024, max: 64 * 1024 ** 3 }),
     default: '512MiB',
-    help: 'Maximum memory for the windows of all agents. Beyond it the oldest reports are evicted and counted.',
+    help:
+      'Maximum memory for the windows of all agents. Beyond it the oldest reports are evicted and counted: first those of ' +
+      'agents that take more than their share of it.',
+    commands: ['run', 'check'],
+  }),
+  labelLimit: optional({
+    name: 'label-limit',
+    placeholder: 'COUNT',
+    parse: integer({ min: 8, max: 1000 }),
+    help:
+      'label_limit of the scrape jobs, where it is set. An agent with a series of more labels is refused; Prometheus would ' +
+      'refuse the whole scrape. Counts as Prometheus does: with __name__, agent, job, instance and those of the host.',
+    commands: ['run', 'check'],
+  }),
+  labelNameLengthLimit: optional({
+    name: 'label-name-length-limit',
+    placeholder: 'BYTES',
+    parse: integer({ min: 16, max: 1000 }),
+    help: 'label_name_length_limit of the scrape jobs, where it is set. At most 128 bytes are accepted in any case.',
+    commands: ['run', 'check'],
+  }),
+  labelValueLengthLimit: optional({
+    name: 'label-value-length-limit',
+    placeholder: 'BYTES',
+    parse: integer({ min: 64, max: 10_000 }),
+    help:
+      'label_value_length_limit of the scrape jobs, where it is set. At most 512 bytes are accepted in any case. Counts ' +
+      'the names of metrics, too.',
     commands: ['run', 'check'],
   }),
   connectionsMax: option({

@@ -1,9 +1,10 @@
 import { hostname } from 'node:os';
 import { dirname, join } from 'node:path';
+import { type LabelBounds, wireLabelBounds } from '../protocol/schema-table.ts';
 import type { LogLevel } from '../runtime/log.ts';
 import { addressText, isLoopback, type ListenAddress, UsageError } from '../runtime/options.ts';
 import { readSecretFile, SecretFileError } from '../runtime/secret-file.ts';
-import { reasonOf } from '../runtime/words.ts';
+import { durationText, reasonOf } from '../runtime/words.ts';
 import { checkStateDir } from './delivery/state-disk.ts';
 import { type FleetKey, parseFleetKeys } from './ingest/keys.ts';
 import { type Revocations, readRevocations } from './ingest/revocations.ts';
@@ -32,6 +33,8 @@ export interface Settings {
   readonly controlSocket: string;
   readonly windowMs: number;
   readonly memoryBytesMax: number;
+  /** What a scrape job allows, where that is less than the protocol. */
+  readonly labelBounds: LabelBounds;
   readonly connectionsMax: number;
   readonly connectionsPerAddressMax: number;
   /** Agents connect without keys, on an address that others can reach. */
@@ -81,11 +84,13 @@ export function readSettings(options: ServerOptions): Settings {
     );
   }
   const outOfOrderMs = values.prometheusOutOfOrder ?? 0;
-  if (values.window > windowMsWithoutOutOfOrder && outOfOrderMs < values.window) {
+  if (values.window > windowMsWithoutOutOfOrder && outOfOrderMs < values.window + outOfOrderMarginMs) {
+    const leastMs = values.window + outOfOrderMarginMs;
     throw options.refuse(
       'window',
-      'expected at most 45m, or --prometheus-out-of-order of at least the window: a Prometheus without an out-of-order ' +
-        'window refuses what is older than an hour before its newest sample',
+      `expected at most ${durationText(windowMsWithoutOutOfOrder)}, or --prometheus-out-of-order of at least ${durationText(leastMs)}, ` +
+        'which is the window and 15 minutes: Prometheus refuses a whole scrape for one sample that is older than its ' +
+        'newest minus out_of_order_time_window, and its newest may be of another target, and up to 10 minutes ahead',
     );
   }
   if (values.stateDir !== undefined) checkStateDir(values.stateDir);
@@ -104,6 +109,11 @@ export function readSettings(options: ServerOptions): Settings {
     controlSocket: values.controlSocket,
     windowMs: values.window,
     memoryBytesMax: values.memoryMax,
+    labelBounds: {
+      labels: values.labelLimit ?? wireLabelBounds.labels,
+      nameBytes: values.labelNameLengthLimit ?? wireLabelBounds.nameBytes,
+      valueBytes: values.labelValueLengthLimit ?? wireLabelBounds.valueBytes,
+    },
     connectionsMax: values.connectionsMax,
     connectionsPerAddressMax: values.connectionsPerAddressMax,
     plaintext,
@@ -196,5 +206,8 @@ export function advertisedAddress(options: ServerOptions): string {
   return addressText(named ? listen.address : hostname(), listen?.port || defaultPort);
 }
 
-// Prometheus without an out-of-order window refuses what is older than an hour before its newest; a quarter is margin.
-const windowMsWithoutOutOfOrder = 45 * 60_000;
+// Prometheus without an out-of-order window refuses what is older than an hour before its newest, which may be that of
+// another target, and 10 min ahead.
+const windowMsWithoutOutOfOrder = 30 * 60_000;
+// Those 10 min, and what passes between an answer's first byte and its samples being stored.
+const outOfOrderMarginMs = 15 * 60_000;

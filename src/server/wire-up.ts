@@ -234,6 +234,7 @@ export class Server {
       ...{ clock, log, listen, delivery, metrics, seldom: this.#seldom, admission: this.#admission },
       scheduler: new FrameScheduler({ clock, nextTurn: (callback) => loop.next(callback) }),
       lookAtClock: () => this.#lookAtClock(),
+      labelBounds: settings.labelBounds,
       port: {
         ...settings.listen,
         psk: hasKeys ? { keyOf: (identity) => this.#keyRing.keyOf(identity) } : undefined,

@@ -8,7 +8,12 @@ import { encodeDelta, encodeKey } from '../../src/protocol/delta.ts';
 import { ProtocolError } from '../../src/protocol/errors.ts';
 import { limits } from '../../src/protocol/limits.ts';
 import type { Begin } from '../../src/protocol/messages.ts';
-import { type DeclaredSource, SchemaTable } from '../../src/protocol/schema-table.ts';
+import {
+  type DeclaredSource,
+  type LabelBounds,
+  SchemaTable,
+  wireLabelBounds,
+} from '../../src/protocol/schema-table.ts';
 import { beginOf, groupOf, type LabelledFamily } from '../support/groups.ts';
 
 const cpu: LabelledFamily = { name: 'cpu', type: 'counter', help: 'Help.', divisor: 100, labelNames: ['cpu', 'mode'] };
@@ -18,8 +23,12 @@ const one = groupOf(load);
 
 /** A table that has seen what leads up to the thing under test, and the source that it is about. */
 class Peer {
-  readonly table = new SchemaTable();
+  readonly table: SchemaTable;
   source = 0;
+
+  constructor(labelBounds?: LabelBounds) {
+    this.table = new SchemaTable(undefined, labelBounds);
+  }
 
   begin(epoch = 1, more: Partial<Begin> = {}): this {
     this.source = more.source ?? 0;
@@ -454,6 +463,44 @@ test(`text of a report: at most ${limits.reportTextBytesMax} bytes, over all sou
   refuses('limit', () => at().schema(wide(1, most)), /bytes of text a report, at most 16777216/);
   refuses('limit', () => at().begin(1, { source: 1 }).schema(wide(1, 0)), /bytes of text a report/);
   at().begin().schema(wide(most, 0));
+});
+
+test('labels as a scraper counts them: with the name, agent, job, instance, source and those of the host', () => {
+  const wide = (labels: number): LabelledFamily => ({
+    ...load,
+    labelNames: Array.from({ length: labels }, (_, i) => `l${i}`),
+  });
+  const declare = (labels: number, begin: Partial<Begin>) =>
+    new Peer({ ...wireLabelBounds, labels: 10 })
+      .begin(1, begin)
+      .schema(groupOf(wide(labels), Array<string>(labels).fill('x')));
+  declare(6, {});
+  refuses('limit', () => declare(7, {}), /11 labels with __name__, agent, job, .*, at most 10 are allowed here/);
+  declare(5, { source: 1 });
+  refuses('limit', () => declare(6, { source: 1 }), /11 labels/);
+  declare(4, {
+    labels: [
+      ['site', 'x'],
+      ['rack', 'y'],
+    ],
+  });
+  refuses('limit', () => declare(6, { labels: [['site', 'x']] }), /11 labels/);
+  declare(6, { labels: [['l1', 'of the host, which the series has too']] });
+});
+
+test("a scraper's bounds on lengths hold names, values, metrics and the labels of the host", () => {
+  const bounds = { ...wireLabelBounds, nameBytes: 16, valueBytes: 64 };
+  const declare = (name: string, value: string, label: string) =>
+    new Peer(bounds).begin().schema(groupOf({ ...load, name, labelNames: [label] }, [value]));
+  const m = (length: number) => 'm'.repeat(length);
+  declare(m(64), 'é'.repeat(32), m(16));
+  refuses('limit', () => declare(m(65), 'x', 'l'), /its name, the value of __name__, has 65 bytes, at most 64/);
+  refuses('limit', () => declare('m', `${'é'.repeat(32)}x`, 'l'), /a label value of 65 bytes, at most 64/);
+  refuses('limit', () => declare('m', 'x', m(17)), /the name of a label has 17 bytes, at most 16 are allowed here/);
+  const begin = (label: string, value: string) => new Peer(bounds).begin(1, { labels: [[label, value]] });
+  begin(m(16), m(64));
+  refuses('limit', () => begin(m(17), 'x'), /begin: the name of a label has 17 bytes/);
+  refuses('limit', () => begin('site', m(65)), /begin: the value of label "site" has 65 bytes, at most 64/);
 });
 
 test('many small declarations cost no more than one', () => {

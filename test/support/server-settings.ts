@@ -1,3 +1,4 @@
+import { wireLabelBounds } from '../../src/protocol/schema-table.ts';
 import { noWebConfig } from '../../src/server/web/web-config-file.ts';
 import type { ServerParts } from '../../src/server/wire-up.ts';
 
@@ -9,7 +10,7 @@ export function serverSettings(settings: Partial<ServerParts['settings']> = {}):
     ...{ webConfigFile: undefined, webConfig: noWebConfig },
     webHosts: new Set(),
     ...{ fleetKeys: [], revoked: new Map(), stateDir: '/state', plaintext: false },
-    ...{ windowMs: 30 * 60_000, memoryBytesMax: 512 * 2 ** 20 },
+    ...{ windowMs: 30 * 60_000, memoryBytesMax: 512 * 2 ** 20, labelBounds: wireLabelBounds },
     ...{ connectionsMax: 100, connectionsPerAddressMax: 100 },
     ...settings,
   };

@@ -5,7 +5,7 @@ import { encodeFrame, FrameDecoder } from '../../protocol/frame.ts';
 import { limits } from '../../protocol/limits.ts';
 import type { AgentMessage, EpochSeq, Handlers, Hello, ReportMessage, ServerMessage } from '../../protocol/messages.ts';
 import { handle, protocolVersion } from '../../protocol/messages.ts';
-import { SchemaTable } from '../../protocol/schema-table.ts';
+import { type LabelBounds, SchemaTable } from '../../protocol/schema-table.ts';
 import type { Clock, Timer } from '../../runtime/clock.ts';
 import type { Connection } from '../../runtime/connection.ts';
 import { ConnectionError } from '../../runtime/connection.ts';
@@ -62,7 +62,7 @@ export class AgentConnection {
       this.#resolveWelcomed = resolve;
     });
     const { schemas } = options.delivery.store;
-    this.#table = new SchemaTable((declaration) => schemas.share(declaration));
+    this.#table = new SchemaTable((declaration) => schemas.share(declaration), options.labelBounds);
     this.#startedMs = options.clock.monotonicMs();
     this.#quota = options.scheduler.join();
     this.#heardMs = this.#startedMs;
@@ -394,6 +394,7 @@ export interface AgentConnectionOptions {
   readonly delivery: Delivery;
   readonly admission: Admission;
   readonly scheduler: FrameScheduler;
+  readonly labelBounds: LabelBounds;
   /** Each logs a line at most once a minute for each key. */
   warn(key: string, line: string): void;
   info(key: string, line: string): void;

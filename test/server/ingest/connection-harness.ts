@@ -2,6 +2,7 @@ import { decodeServerMessage, encodeMessage } from '../../../src/protocol/codec.
 import { encodeFrame, FrameDecoder } from '../../../src/protocol/frame.ts';
 import { limits } from '../../../src/protocol/limits.ts';
 import type { AgentMessage, Begin, Hello, ServerMessage } from '../../../src/protocol/messages.ts';
+import { type LabelBounds, wireLabelBounds } from '../../../src/protocol/schema-table.ts';
 import { Admission } from '../../../src/server/ingest/admission.ts';
 import { AgentConnection } from '../../../src/server/ingest/connection.ts';
 import { FrameScheduler } from '../../../src/server/ingest/scheduler.ts';
@@ -33,6 +34,7 @@ export class ConnectionHarness extends DeliveryHarness {
   });
   readonly bugs: [who: string, error: unknown][] = [];
   lookAtClock = (): void => {};
+  labelBounds: LabelBounds = wireLabelBounds;
   running = 0;
 
   dial(options: Omit<LinkOptions, 'clock'> = {}): Client {
@@ -43,6 +45,7 @@ export class ConnectionHarness extends DeliveryHarness {
       delivery: this.delivery,
       admission: this.admission,
       scheduler: this.scheduler,
+      labelBounds: this.labelBounds,
       warn: (key, line) => this.warnings.push([key, line]),
       info: (_, line) => this.log.info(line),
       onEnd: (reason) => this.ended.push(reason),
