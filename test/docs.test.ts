@@ -93,6 +93,7 @@ const gauges = {
   windowBytesMax: 0,
   windowReports: 0,
   drops: [],
+  excesses: [],
 };
 
 test('files that are linked', () => {

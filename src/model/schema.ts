@@ -52,11 +52,12 @@ export class Schema {
   }
 
   /**
-   * Whether `other` says the same as this one from `fromSeries` on, as far as both go. If so, what `other` has beyond
-   * the end of this one is appended here, so that this one can serve for both: an agent that dials again declares what
-   * it declared before, and a server that kept each declaration would soon hold hundreds of equal ones.
+   * Whether `other` says the same as this one from `fromSeries` on, as far as both go: then this one can serve for both,
+   * with {@link extend}. An agent that dials again declares what it declared before, and a server that kept each
+   * declaration would soon hold hundreds of equal ones.
    */
-  adopt(other: Schema, fromSeries = 0): boolean {
+  agrees(other: Schema, fromSeries = 0): boolean {
+    if (other === this) return true;
     const theirs = seriesFrom(other, fromSeries);
     for (const own of seriesFrom(this, fromSeries)) {
       const next = theirs.next();
@@ -64,14 +65,19 @@ export class Schema {
       if (!sameSeries(own, next.value)) return false;
     }
     if (other.seriesCount <= this.#seriesCount) return true;
+    const { at } = placeOf(other, this.#seriesCount);
+    return other.groups.slice(at).every(({ family }) => {
+      const known = this.family(family.name);
+      return known === undefined || sameFamily(known, family);
+    });
+  }
+
+  /** Appends what `other`, which agrees with this one, has beyond the end of this one. */
+  extend(other: Schema): void {
+    if (other.seriesCount <= this.#seriesCount) return;
     const { at, index } = placeOf(other, this.#seriesCount);
     const added = other.groups.slice(at);
-    for (const { family } of added) {
-      const known = this.family(family.name);
-      if (known !== undefined && !sameFamily(known, family)) return false;
-    }
     for (const [place, group] of added.entries()) this.add(place === 0 && index > 0 ? groupFrom(group, index) : group);
-    return true;
   }
 }
 

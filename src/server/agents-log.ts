@@ -2,10 +2,12 @@ import type { AgentId } from '../model/agent-id.ts';
 import type { Log } from '../runtime/log.ts';
 import { ageText, plural } from '../runtime/words.ts';
 import type { AgentRecord } from './delivery/agent-record.ts';
+import { excessText } from './delivery/budget.ts';
 import { dropText } from './delivery/drops.ts';
 
 /**
- * Logs, every few seconds, which agents went down or came back, and whose reports were dropped: one line for each, for
+ * Logs, every few seconds, which agents went down or came back, and whose reports were dropped, and which
+ * are over a budget: one line for each, for
  * any number of connections and reports.
  */
 export class AgentsLog {
@@ -26,6 +28,7 @@ export class AgentsLog {
     const down: AgentRecord[] = [];
     for (const agent of agents.values()) {
       for (const drop of agent.drops.takeUnlogged(monotonicMs)) this.#log.warn(dropText(agent.id, drop, this.#bounds));
+      for (const excess of agent.excesses.takeUnlogged(monotonicMs)) this.#log.warn(excessText(agent.id, excess));
       if (this.#follow(agent, monotonicMs)) down.push(agent);
     }
     for (const id of this.#states.keys()) if (!agents.has(id)) this.#states.delete(id);

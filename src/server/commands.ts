@@ -179,6 +179,8 @@ function agentsText(list: readonly AgentStatus[]): string {
     `${agent.clockOffsetSeconds}s`,
     agent.spoolReports === undefined ? '-' : String(agent.spoolReports),
     droppedText(agent),
+    mebibytesText(agent.memoryBytes),
+    agent.overBudget.map(({ budget, count }) => `${budget} ${count}`).join(', ') || '-',
   ]);
   return table([
     [
@@ -194,6 +196,8 @@ function agentsText(list: readonly AgentStatus[]): string {
       'OFFSET',
       'SPOOL',
       'DROPPED',
+      'MEMORY',
+      'OVER BUDGET',
     ],
     ...rows,
   ]);

@@ -156,15 +156,21 @@ export class ServerMetrics implements WebMetrics {
     const windowReports = gauge('window_reports', 'Reports in all windows.');
     const dropped = counter(
       'agent_reports_dropped_total',
-      'Reports of an agent that were refused (too_old, not_newer), or evicted before every known scraper had them (age, memory). The log has the remedy.',
+      'Reports of an agent that were refused (too_old, not_newer, too_many), or evicted before every known scraper had them (age, memory). The log has the remedy.',
       'agent',
       'reason',
+    );
+    const excesses = counter(
+      'agent_over_budget_total',
+      'What an agent had more of than one agent may: messages or schemas beyond a limit, new series, reports a second, memory, its share of an answer, the time of the processor. Only that agent suffers; the log has the remedy.',
+      'agent',
+      'budget',
     );
     gauge('build_info', 'Version of the server and of its Node.js, as labels; always 1.', 'version', 'nodejs').set(
       { version: options.version, nodejs: process.versions.node },
       1,
     );
-    // One gauge's collect serves all six: prom-client calls it once a scrape.
+    // One gauge's collect serves all of them: prom-client calls it once a scrape.
     Object.assign(agents, {
       collect: () => {
         const now = options.gauges();
@@ -177,6 +183,8 @@ export class ServerMetrics implements WebMetrics {
         // They are counted where they are dropped, for as long as the agent is known.
         dropped.reset();
         for (const { agent, reason, count } of now.drops) dropped.inc({ agent, reason }, count);
+        excesses.reset();
+        for (const { agent, budget, count } of now.excesses) excesses.inc({ agent, budget }, count);
       },
     });
     for (const outcome of outcomes) this.#reports.inc({ outcome }, 0);
@@ -318,6 +326,8 @@ export interface ServerGauges {
   readonly windowReports: number;
   /** Of agents of which reports were dropped. */
   readonly drops: readonly { readonly agent: string; readonly reason: string; readonly count: number }[];
+  /** Of agents that were over a budget. */
+  readonly excesses: readonly { readonly agent: string; readonly budget: string; readonly count: number }[];
 }
 
 export { Registry } from 'prom-client';

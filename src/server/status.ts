@@ -1,6 +1,7 @@
 import type { Clock } from '../runtime/clock.ts';
 import { isoTime } from '../runtime/words.ts';
 import type { AgentRecord, StreamRecord } from './delivery/agent-record.ts';
+import type { Budget } from './delivery/budget.ts';
 import type { Delivery } from './delivery/delivery.ts';
 import type { DropReason } from './delivery/drops.ts';
 import { scraperText } from './delivery/scraper.ts';
@@ -30,6 +31,15 @@ export interface AgentStatus {
   readonly sources: readonly SourceStatus[];
   readonly windowReports: number;
   readonly windowBytes: number;
+  /** Of its windows and schemas; beyond its share its own oldest reports are evicted first when memory is short. */
+  readonly memoryBytes: number;
+  readonly memoryShareBytes: number;
+  /** New series within half an hour. */
+  readonly newSeries: number;
+  /** The processor's time that its frames have taken since the server's start. */
+  readonly framesSeconds: number;
+  /** What it had more of than one agent may, since the server's start. */
+  readonly overBudget: readonly ExcessStatus[];
   /** Reports that some known scraper has not had; null if nobody scrapes. */
   readonly unscrapedReports: number | null;
   /** Reports that were refused, or evicted before every scraper had them, since the server's start. */
@@ -44,6 +54,13 @@ export interface SourceStatus {
   readonly up: boolean;
   readonly intervalSeconds: number;
   readonly series: number;
+}
+
+export interface ExcessStatus {
+  readonly budget: Budget;
+  readonly count: number;
+  readonly lastAt: string;
+  readonly text: string;
 }
 
 export interface DropStatus {
@@ -125,6 +142,13 @@ function agentStatus(agent: AgentRecord, monotonicMs: number, delivery: Delivery
       })),
     windowReports: sum(streams.map(({ window }) => window.reportCount)),
     windowBytes: sum(streams.map(({ window }) => window.bytes)),
+    memoryBytes: agent.bytes,
+    memoryShareBytes: Math.floor(delivery.store.shareBytes),
+    newSeries: agent.churn.series,
+    framesSeconds: Math.round(agent.framesMs) / 1000,
+    overBudget: agent.excesses.all.map(({ budget, count, lastMs, text }) => ({
+      ...{ budget, count, lastAt: isoTime(lastMs), text },
+    })),
     unscrapedReports: unscraped.includes(null) ? null : sum(unscraped.map((count) => count ?? 0)),
     drops: agent.drops.all.map(({ reason, count, firstMs, lastMs }) => ({
       ...{ reason, count, firstAt: isoTime(firstMs), lastAt: isoTime(lastMs) },
@@ -177,6 +201,9 @@ export function serverGauges(sources: StatusSources): ServerGauges {
     windowReports,
     drops: [...sources.delivery.store.agents.values()].flatMap(({ id, drops }) =>
       drops.all.map(({ reason, count }) => ({ agent: id, reason, count })),
+    ),
+    excesses: [...sources.delivery.store.agents.values()].flatMap(({ id, excesses }) =>
+      excesses.all.map(({ budget, count }) => ({ agent: id, budget, count })),
     ),
   };
 }

@@ -3,15 +3,16 @@ import type { Schema } from '../../model/schema.ts';
 import { hostSourceName, type Labels, type StreamId, sameLabels, streamId } from '../../model/source.ts';
 import { limits } from '../../protocol/limits.ts';
 import type { Begin, EpochSeq } from '../../protocol/messages.ts';
+import { ChurnBudget, Excesses, ReportPace } from './budget.ts';
 import { Drops } from './drops.ts';
-import type { SchemasInUse } from './schemas.ts';
+import { HeldSchemas, type SchemasInUse } from './schemas.ts';
 import { isBefore, type Receipt, Window } from './window.ts';
 
 /**
  * The outcome of a report. Only `stored` reaches a scraper. The others are acknowledged too, or they would be sent for
  * ever; except `too_far_ahead`, which shows that one of the two clocks is wrong.
  */
-export const outcomes = ['stored', 'duplicate', 'not_newer', 'too_old', 'too_far_ahead'] as const;
+export const outcomes = ['stored', 'duplicate', 'not_newer', 'too_old', 'too_many', 'too_far_ahead'] as const;
 export type Outcome = (typeof outcomes)[number];
 
 export interface Now {
@@ -23,7 +24,8 @@ export interface Now {
 export class AgentRecord {
   readonly id: AgentId;
   readonly host: StreamRecord;
-  readonly #schemas: SchemasInUse;
+  /** Those that it holds. */
+  readonly schemas: HeldSchemas;
   /** By the name of the source, in the order in which they were last begun. */
   readonly #streams = new Map<string, StreamRecord>();
   /** The last report received of each epoch, in the order in which they were last begun; at most 8. */
@@ -44,6 +46,11 @@ export class AgentRecord {
   identity: string | undefined;
   /** Reports that were refused, or evicted before every scraper had them. */
   readonly drops = new Drops();
+  /** What went beyond its budgets. */
+  readonly excesses = new Excesses();
+  readonly churn = new ChurnBudget();
+  /** The time that its frames have taken since the server's start. */
+  framesMs = 0;
   /** When the last report came, of any outcome: on the wall clock, for people and for the file. */
   reportAtMs: number;
   /** Reports that were stored since this server started. */
@@ -55,14 +62,26 @@ export class AgentRecord {
 
   constructor(id: AgentId, nowMs: number, schemas: SchemasInUse) {
     this.id = id;
-    this.#schemas = schemas;
+    this.schemas = new HeldSchemas(schemas);
     this.reportAtMs = nowMs;
-    this.host = new StreamRecord(this, hostSourceName, schemas);
+    this.host = new StreamRecord(this, hostSourceName, this.schemas);
     this.#streams.set(hostSourceName, this.host);
   }
 
   get streams(): Iterable<StreamRecord> {
     return this.#streams.values();
+  }
+
+  /** Memory of its windows and schemas. */
+  get bytes(): number {
+    let { bytes } = this.schemas;
+    for (const { window } of this.#streams.values()) bytes += window.bytes;
+    return bytes;
+  }
+
+  get hasReports(): boolean {
+    for (const { window } of this.#streams.values()) if (window.reportCount > 0) return true;
+    return false;
   }
 
   get streamCount(): number {
@@ -71,7 +90,7 @@ export class AgentRecord {
 
   /** The stream of this source, a new one if there is none. */
   stream(sourceName: string): StreamRecord {
-    const stream = this.#streams.get(sourceName) ?? new StreamRecord(this, sourceName, this.#schemas);
+    const stream = this.#streams.get(sourceName) ?? new StreamRecord(this, sourceName, this.schemas);
     this.#streams.set(sourceName, stream);
     return stream;
   }
@@ -177,6 +196,7 @@ export class AgentRecord {
    */
   clockStepped(deltaMs: number, { ack, untilMsOf }: Acknowledged): void {
     for (const stream of this.#streams.values()) stream.clockStepped(deltaMs, untilMsOf(stream));
+    this.churn.clear();
     this.received = ack;
     this.#evicted = ack && { ...ack, timeMs: -Infinity, arrival: -1 };
     let isAcked = ack !== undefined && this.epochs.has(ack.epoch);
@@ -219,7 +239,8 @@ export class StreamRecord {
   readonly agent: AgentRecord;
   readonly sourceName: string;
   readonly window: Window;
-  readonly #schemas: SchemasInUse;
+  readonly #schemas: HeldSchemas;
+  readonly pace = new ReportPace();
   #schema: Schema | undefined;
   /** The labels of its last begin. */
   labels: Labels = [];
@@ -232,7 +253,7 @@ export class StreamRecord {
   /** The last report since this server started: when it came, on the monotonic clock, and its outcome. */
   #last: { readonly atMonotonicMs: number; readonly outcome: Outcome } | undefined;
 
-  constructor(agent: AgentRecord, sourceName: string, schemas: SchemasInUse) {
+  constructor(agent: AgentRecord, sourceName: string, schemas: HeldSchemas) {
     this.id = streamId(agent.id, sourceName);
     this.agent = agent;
     this.sourceName = sourceName;
@@ -282,6 +303,7 @@ export class StreamRecord {
     this.window.clockStepped(deltaMs);
     this.newestMs = Math.min(this.newestMs, untilMs);
     this.evictedMs = this.newestMs;
+    this.pace.clear();
   }
 
   /** The wall clock was set back before this server started: what is known from then moves back with it. */

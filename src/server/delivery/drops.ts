@@ -1,7 +1,8 @@
 import { bytesText, durationText, isoTime, plural } from '../../runtime/words.ts';
+import { reportsASecondMax } from './budget.ts';
 
-/** Refused: not newer than the newest that is stored, or older than the window. */
-export const refusedReasons = ['not_newer', 'too_old'] as const;
+/** Refused: not newer than the newest that is stored, older than the window, or more than its agent may make. */
+export const refusedReasons = ['not_newer', 'too_old', 'too_many'] as const;
 export type RefusedReason = (typeof refusedReasons)[number];
 /** Why a report reaches no scraper, or not all: it was refused, or evicted before every scraper had it. */
 export const dropReasons = [...refusedReasons, 'age', 'memory'] as const;
@@ -64,9 +65,14 @@ const logEveryMs = 60_000;
 
 /** The reason, for the agent's own administrator. */
 export function refusedText(reason: DropReason, windowMs: number): string {
-  return reason === 'too_old'
-    ? `older than the window of ${durationText(windowMs)}`
-    : 'not newer than what the server has';
+  switch (reason) {
+    case 'too_old':
+      return `older than the window of ${durationText(windowMs)}`;
+    case 'too_many':
+      return `more than ${reportsASecondMax} reports a second`;
+    default:
+      return 'not newer than what the server has';
+  }
 }
 
 /** A line for the log: the agent, the number, the times, the reason, the remedy. */
@@ -83,6 +89,8 @@ export function dropText(
       return `refused ${reports}: ${window}; raise --window to take a longer backlog`;
     case 'not_newer':
       return `refused ${reports}: not newer than what is stored; check whether two hosts run under this name, and its clock`;
+    case 'too_many':
+      return `refused ${reports}: more than ${reportsASecondMax} a second, by their own times; set its --schedule to 100ms or more`;
     case 'age':
       return `dropped ${reports} that not every scraper had fetched: ${window}; raise --window or scrape more often`;
     case 'memory':

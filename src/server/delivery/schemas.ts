@@ -36,24 +36,39 @@ export class SchemasInUse {
     return this.#groups.find(group, sameGroup) ?? group;
   }
 
-  /** Adds a holder of the schema, and counts what the schema has grown by. */
-  hold(schema: Schema): void {
+  /**
+   * Adds a holder of the schema, and counts what the schema has grown by. Returns by how many bytes its own size has grown,
+   * as if it shared nothing with others.
+   */
+  hold(schema: Schema): number {
     let use = this.#schemas.get(schema);
+    const before = use?.bytes ?? 0;
     if (use === undefined) {
-      use = { count: 0, groupCount: 0 };
+      use = { count: 0, groupCount: 0, bytes: schemaBytes };
       this.#schemas.set(schema, use);
     }
     use.count++;
-    for (; use.groupCount < schema.groups.length; use.groupCount++) this.#add(schema.groups[use.groupCount]!);
+    for (; use.groupCount < schema.groups.length; use.groupCount++) {
+      const group = schema.groups[use.groupCount]!;
+      this.#add(group);
+      use.bytes += ownBytes(group);
+    }
+    return use.bytes - before;
   }
 
-  /** Removes a holder. */
-  release(schema: Schema): void {
+  /** The size of a schema that is held, as if it shared nothing. */
+  sizeOf(schema: Schema): number {
+    return this.#schemas.get(schema)?.bytes ?? 0;
+  }
+
+  /** Removes a holder. Returns by how many bytes less it is held, which is its size after the last one. */
+  release(schema: Schema): number {
     const use = this.#schemas.get(schema);
     if (use === undefined) throw new Error('a schema is released that nobody holds');
-    if (--use.count > 0) return;
+    if (--use.count > 0) return 0;
     this.#schemas.delete(schema);
     for (let at = 0; at < use.groupCount; at++) this.#remove(schema.groups[at]!);
+    return use.bytes;
   }
 
   #sharedLabelNames(labelNames: readonly string[]): readonly string[] {
@@ -94,6 +109,31 @@ interface SchemaUse {
   count: number;
   /** How many of its parts are counted. */
   groupCount: number;
+  /** Its size, as if it shared nothing. */
+  bytes: number;
+}
+
+/** The schemas that one agent holds: of its connection and of its windows. A schema belongs to one source of one agent. */
+export class HeldSchemas {
+  readonly #all: SchemasInUse;
+  /** Their size, as if they shared nothing with those of others. */
+  bytes = 0;
+
+  constructor(all: SchemasInUse) {
+    this.#all = all;
+  }
+
+  hold(schema: Schema): void {
+    this.bytes += this.#all.hold(schema);
+  }
+
+  release(schema: Schema): void {
+    this.bytes -= this.#all.release(schema);
+  }
+
+  sizeOf(schema: Schema): number {
+    return this.#all.sizeOf(schema);
+  }
 }
 
 /** Objects by a key that is the same for equal ones, each with a count of its uses. */
@@ -186,6 +226,12 @@ const placeBytes = 8 + 40;
 const groupBytes = 72;
 const stringBytes = 24;
 const entryBytes = 120;
+
+/** A group that shares nothing. */
+function ownBytes({ family, labelNames, labelValues }: SeriesGroup): number {
+  const texts = labelNames.length === 0 ? 0 : textsBytes(labelNames) + textsBytes(labelValues);
+  return placeBytes + entryBytes + groupBytes + familyBytes(family) + texts;
+}
 
 function familyBytes({ name, help }: Family): number {
   return entryBytes + 104 + textBytes(name) + textBytes(help);

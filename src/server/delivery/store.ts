@@ -6,7 +6,9 @@ import { encodeKey } from '../../protocol/delta.ts';
 import { limits } from '../../protocol/limits.ts';
 import type { Begin } from '../../protocol/messages.ts';
 import type { Clock } from '../../runtime/clock.ts';
+import { mebibytesText } from '../../runtime/words.ts';
 import { type Acknowledged, AgentRecord, type Outcome, type StreamRecord } from './agent-record.ts';
+import { BudgetError, MemoryShares, reportsASecondMax } from './budget.ts';
 import { SchemasInUse } from './schemas.ts';
 import type { AppendedAs, AppendedReport } from './window.ts';
 
@@ -41,6 +43,7 @@ export class Store {
   readonly #evictions: { [reason in EvictionReason]: (stream: StreamRecord) => (timeMs: number) => void };
   readonly schemas = new SchemasInUse();
   readonly #startedAtMonotonicMs: number;
+  readonly #shares: MemoryShares;
   #windowBytes = 0;
   /** Reports stored so far. */
   #arrivals = 0;
@@ -48,6 +51,7 @@ export class Store {
   constructor(options: StoreOptions) {
     this.#options = options;
     this.#startedAtMonotonicMs = options.clock.monotonicMs();
+    this.#shares = new MemoryShares(options.memoryBytesMax);
     const counting = (reason: EvictionReason) => (stream: StreamRecord) => {
       const unscrapedAfterMs = options.unscrapedAfterMs(stream, reason);
       return (timeMs: number) => {
@@ -66,6 +70,11 @@ export class Store {
   /** Memory of all windows, their schemas, and the schemas of open connections, which `--memory-max` bounds. */
   get windowBytes(): number {
     return this.#windowBytes + this.schemas.bytes;
+  }
+
+  /** How much of `--memory-max` an agent may take when others need it. */
+  get shareBytes(): number {
+    return this.#shares.shareBytes(this.#agents.size);
   }
 
   /** The agent of this name, a new one if there is none. */
@@ -93,19 +102,24 @@ export class Store {
     const outcome = this.#judge(stream, report, now.nowMs);
     if (outcome === 'stored') this.#append(stream, report);
     if (outcome === 'too_old' || outcome === 'not_newer') agent.drops.add(outcome, report.timeMs);
+    if (outcome === 'too_many') {
+      agent.drops.add(outcome, report.timeMs);
+      agent.excesses.count('reports', `more than ${reportsASecondMax} reports a second`, now.nowMs);
+    }
     agent.reported(report, outcome, now);
     stream.reported(outcome, now);
-    if (this.windowBytes > this.#options.memoryBytesMax) this.#evictForMemory();
+    this.#evictForReports();
     onReport(outcome);
     onReceived(agent);
     return outcome;
   }
 
-  #judge({ agent, newestMs }: StreamRecord, { epoch, seq, timeMs }: ReceivedReport, nowMs: number): Outcome {
+  #judge({ agent, newestMs, pace }: StreamRecord, { epoch, seq, timeMs }: ReceivedReport, nowMs: number): Outcome {
     if (seq <= (agent.epochs.get(epoch) ?? 0)) return 'duplicate';
     if (timeMs > nowMs + limits.futureMsMax) return 'too_far_ahead';
     if (timeMs <= newestMs) return 'not_newer';
-    return timeMs < nowMs - this.#options.windowMs ? 'too_old' : 'stored';
+    if (timeMs < nowMs - this.#options.windowMs) return 'too_old';
+    return pace.take(timeMs) ? 'stored' : 'too_many';
   }
 
   #append(stream: StreamRecord, report: ReceivedReport): void {
@@ -130,15 +144,27 @@ export class Store {
   }
 
   /**
-   * An open connection has `schema` instead of `before`; the same if it has grown, undefined if there is none. False if
-   * all schemas together do not fit even with empty windows: the connection has to end.
+   * An open connection of the agent has `schema` instead of `before`; the same if it has grown, undefined if there is none.
+   * Throws a BudgetError if there is no room for it: reports make room only if they are its own, or of an agent beyond its
+   * share.
    */
-  holdSchema(schema: Schema | undefined, before: Schema | undefined): boolean {
-    if (schema !== undefined) this.schemas.hold(schema);
-    if (before !== undefined) this.schemas.release(before);
-    if (this.windowBytes <= this.#options.memoryBytesMax) return true;
-    this.#evictForMemory();
-    return this.windowBytes <= this.#options.memoryBytesMax;
+  holdSchema(agent: AgentRecord, schema: Schema | undefined, before: Schema | undefined): void {
+    const { schemas } = agent;
+    if (schema !== undefined) schemas.hold(schema);
+    if (before !== undefined) schemas.release(before);
+    if (schema === undefined) return;
+    const { schemaBytesMax } = this.#shares;
+    // Its reports hold schemas of their own, older ones.
+    const isLargeAlone = schemas.sizeOf(schema) > schemaBytesMax;
+    while (schemas.bytes > schemaBytesMax && !isLargeAlone && this.#evictOldestOf(agent));
+    if (schemas.bytes > schemaBytesMax) {
+      const [is, most] = [mebibytesText(schemas.bytes), mebibytesText(schemaBytesMax)];
+      throw new BudgetError('limit', 'schemas', `its schemas take ${is}, at most ${most} of --memory-max are allowed`);
+    }
+    while (this.windowBytes > this.#options.memoryBytesMax) {
+      if (this.#evictBeyondShare() || this.#evictOldestOf(agent)) continue;
+      throw new BudgetError('busy', 'schemas', "the schemas of all agents fill the server's --memory-max");
+    }
   }
 
   /** Evicts the agent's reports that are too old. Called before a scrape reads them, and every few seconds. */
@@ -162,19 +188,42 @@ export class Store {
     if (stream.agent.peer === undefined && stream.window.reportCount === 0) stream.schema = undefined;
   }
 
-  /** Evicts the oldest chunks of all agents until the windows are within their bound. */
-  #evictForMemory(): void {
-    while (this.windowBytes > this.#options.memoryBytesMax) {
-      let oldest: StreamRecord | undefined;
-      for (const agent of this.#agents.values()) {
-        for (const stream of agent.streams) {
-          if ((stream.window.oldestMs ?? Infinity) < (oldest?.window.oldestMs ?? Infinity)) oldest = stream;
-        }
-      }
-      if (oldest === undefined) return;
-      this.#evictOldestChunk(oldest);
-      this.#options.onReceived(oldest.agent);
+  /** Evicts chunks until the windows are within their bound: of agents beyond their share, then the oldest of all. */
+  #evictForReports(): void {
+    while (this.windowBytes > this.#shares.reportsBytesMax(this.schemas.bytes)) {
+      if (!this.#evictBeyondShare() && !this.#evictOldestOf(...this.#agents.values())) return;
     }
+  }
+
+  /** Evicts the oldest chunk of these agents. False if there is none. */
+  #evictOldestOf(...agents: readonly AgentRecord[]): boolean {
+    const oldest = oldestStream(agents);
+    if (oldest === undefined) return false;
+    this.#evictOldestChunk(oldest);
+    this.#options.onReceived(oldest.agent);
+    return true;
+  }
+
+  /** Evicts the oldest chunk of the agent that is most beyond its share. False if there is none. */
+  #evictBeyondShare(): boolean {
+    const { shareBytes } = this;
+    let most: AgentRecord | undefined;
+    let mostBytes = shareBytes;
+    for (const agent of this.#agents.values()) {
+      const { bytes } = agent;
+      if (bytes <= mostBytes || !agent.hasReports) continue;
+      most = agent;
+      mostBytes = bytes;
+    }
+    if (most === undefined) return false;
+    this.#evictOldestOf(most);
+    // Of a fleet of equal hosts, each is a little beyond it in turn.
+    if (mostBytes > 2 * shareBytes) {
+      const [is, share] = [mebibytesText(mostBytes), mebibytesText(shareBytes)];
+      const text = `it takes ${is} of --memory-max, its share is ${share}: its oldest reports are evicted`;
+      most.excesses.add('memory', text, this.#options.clock.nowMs());
+    }
+    return true;
   }
 
   #evictOldestChunk(stream: StreamRecord): void {
@@ -233,6 +282,17 @@ export class Store {
     stream.schema = undefined;
     stream.agent.forgetStream(stream);
   }
+}
+
+/** The one whose oldest report is oldest. */
+function oldestStream(agents: Iterable<AgentRecord>): StreamRecord | undefined {
+  let oldest: StreamRecord | undefined;
+  for (const agent of agents) {
+    for (const stream of agent.streams) {
+      if ((stream.window.oldestMs ?? Infinity) < (oldest?.window.oldestMs ?? Infinity)) oldest = stream;
+    }
+  }
+  return oldest;
 }
 
 /** Of more sources than a connection may have, the one begun longest ago; never the host, nor the one begun now. */

@@ -4,7 +4,7 @@ import type { Labels } from '../../model/source.ts';
 import { decodeAgentMessage, writeBareReport } from '../../protocol/codec.ts';
 import { applyPairs } from '../../protocol/delta.ts';
 import { limits } from '../../protocol/limits.ts';
-import type { SchemasInUse } from './schemas.ts';
+import type { HeldSchemas } from './schemas.ts';
 
 /**
  * One source's reports in order of time, newest last, encoded as they were received: a chunk is a key report and the
@@ -24,7 +24,7 @@ export class Window {
   #bytes = 0;
   #reportCount = 0;
 
-  /** `schemas` counts the schemas that all windows together need. */
+  /** `schemas` counts the schemas that the windows of its agent need. */
   constructor(schemas: SchemaHolders) {
     this.#schemas = schemas;
   }
@@ -289,7 +289,7 @@ export class Window {
   }
 }
 
-type SchemaHolders = Pick<SchemasInUse, 'hold' | 'release'>;
+type SchemaHolders = Pick<HeldSchemas, 'hold' | 'release'>;
 
 /** The size of a report. */
 export interface WindowSize {

@@ -13,6 +13,7 @@ import type { Log } from '../../runtime/log.ts';
 import { countedAddress } from '../../runtime/places.ts';
 import { printable, secondsText } from '../../runtime/words.ts';
 import type { AgentRecord, StreamRecord } from '../delivery/agent-record.ts';
+import { BudgetError } from '../delivery/budget.ts';
 import type { Delivery } from '../delivery/delivery.ts';
 import { refusedText } from '../delivery/drops.ts';
 import type { Admission } from './admission.ts';
@@ -219,8 +220,10 @@ export class AgentConnection {
     const { stream } = source;
     const count = schema.seriesCount;
     const timeMs = message.timeMs + offsetMs;
+    // A report further ahead is refused.
+    const churnMs = Math.min(timeMs, this.#options.clock.nowMs() + limits.futureMsMax);
     const outcome = this.#options.delivery.store.receive(stream, {
-      schema: recordedSchema(source, schema),
+      schema: recordedSchema(source, schema, churnMs),
       labels: stream.labels,
       epoch: this.#table.epoch!,
       seq: message.seq,
@@ -273,8 +276,7 @@ export class AgentConnection {
     if (source === undefined) return;
     const before = source.held;
     source.held = schema;
-    if (this.#options.delivery.store.holdSchema(schema, before) || schema === undefined) return;
-    throw new ProtocolError('busy', "the schemas of all agents fill the server's --memory-max");
+    this.#options.delivery.store.holdSchema(source.stream.agent, schema, before);
   }
 
   #leaveSources(): void {
@@ -318,13 +320,15 @@ export class AgentConnection {
     this.#ending = true;
     this.#options.onEnd(code);
     const line = `${this.#who()} is cut off (${code}): ${refusal.message}`;
+    const budget = refusal instanceof BudgetError ? refusal.budget : code === 'limit' ? 'messages' : undefined;
+    if (budget !== undefined) this.#agent?.excesses.count(budget, refusal.message, this.#options.clock.nowMs());
     // A line that was lost shows twice: here by a newer connection, or by silence, and as an agent that is down.
     if (code === 'replaced' || code === 'silent') this.#log('ended', line);
     // Two hosts behind two addresses: one line for both.
     else if (code === 'name-taken') this.#options.warn(`${code} ${this.#claimedName}`, line);
     // A bug and a step of the clock have been logged with their size.
     else if (code !== 'internal' && code !== 'clock')
-      this.#options.warn(`${code} ${countedAddress(this.#connection.peerAddress)}`, line);
+      this.#options.warn(`${code} ${this.#agent?.id ?? countedAddress(this.#connection.peerAddress)}`, line);
     this.#halfClosed = this.#connection.end();
     // The name is free at once, not when the peer has read the error.
     this.#leave();
@@ -379,13 +383,34 @@ interface ConnectedSource {
   schemaSeries: number;
 }
 
-/** The schema object for what this connection has declared: that of the connection before, if equal. */
-function recordedSchema(source: ConnectedSource, declared: Schema): Schema {
+/**
+ * The schema object for what this connection has declared: that of the connection before, if equal. Throws a BudgetError
+ * if the agent has had too many new series or schemas of late.
+ */
+function recordedSchema(source: ConnectedSource, declared: Schema, timeMs: number): Schema {
   if (source.schema !== undefined && source.schemaSeries === declared.seriesCount) return source.schema;
-  const recorded = source.schema ?? source.stream.schema;
-  source.schema = recorded?.adopt(declared, source.schemaSeries) === true ? recorded : declared;
+  const { stream } = source;
+  const { churn } = stream.agent;
+  const recorded = source.schema ?? stream.schema;
+  if (recorded?.agrees(declared, source.schemaSeries) === true) {
+    const known = recorded === declared ? source.schemaSeries : recorded.seriesCount;
+    churn.take({ series: Math.max(0, declared.seriesCount - known), isNewSchema: false, timeMs });
+    recorded.extend(declared);
+    source.schema = recorded;
+  } else {
+    churn.take({ series: newSeriesCount(declared, recorded), isNewSchema: true, timeMs });
+    source.schema = declared;
+  }
   source.schemaSeries = declared.seriesCount;
   return source.schema;
+}
+
+/** Equal groups of both are one object. */
+function newSeriesCount(declared: Schema, recorded: Schema | undefined): number {
+  const known = new Set(recorded?.groups);
+  let count = 0;
+  for (const group of declared.groups) if (!known.has(group)) count += group.seriesCount;
+  return count;
 }
 
 export interface AgentConnectionOptions {

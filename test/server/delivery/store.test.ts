@@ -4,10 +4,11 @@ import fc from 'fast-check';
 import { agentId } from '../../../src/model/agent-id.ts';
 import { limits } from '../../../src/protocol/limits.ts';
 import type { Outcome } from '../../../src/server/delivery/agent-record.ts';
+import { BudgetError } from '../../../src/server/delivery/budget.ts';
 import { Store, type StoreOptions } from '../../../src/server/delivery/store.ts';
 import { beginOf } from '../../support/groups.ts';
 import { VirtualClock } from '../../support/virtual-clock.ts';
-import { growSchema, ReportMaker, testSchema, valuesOf } from './report-maker.ts';
+import { ReportMaker, testSchema, valuesOf } from './report-maker.ts';
 
 const windowMs = 30 * 60_000;
 const name = (text: string) => agentId(text)!;
@@ -325,21 +326,21 @@ test('forgetting an agent gives its bytes back', () => {
   assert.equal(store.windowBytes, 0);
 });
 
-test('beyond the bound the oldest reports of the whole fleet go, and are counted', () => {
-  const { clock, seen, store } = makeStore({ memoryBytesMax: 200_000 });
+test('beyond the bound the oldest reports of the whole fleet go where none is beyond its share, and are counted', () => {
+  const { clock, seen, store } = makeStore({ memoryBytesMax: 400_000 });
   const nowMs = clock.nowMs();
-  const agents = [0, 1, 2].map((index) => ({
+  const agents = [0, 1, 2, 3, 4, 5].map((index) => ({
     agent: store.agent(name(`agent-${index}`)),
     maker: new ReportMaker({ schema: testSchema(500) }),
   }));
   const stored: number[] = [];
-  for (let report = 0; report < 60; report++) {
-    const { agent, maker } = agents[report % 3]!;
+  for (let report = 0; report < 120; report++) {
+    const { agent, maker } = agents[report % 6]!;
     const timeMs = nowMs - 60_000 + report * 100;
     const values = Array.from({ length: 500 }, (_, series) => series * report);
     store.receive(agent.host, maker.make(timeMs, values, { key: true }));
     stored.push(timeMs);
-    assert.ok(store.windowBytes <= 200_000, `${store.windowBytes} bytes`);
+    assert.ok(store.windowBytes <= 400_000, `${store.windowBytes} bytes`);
   }
   const left = agents.flatMap(({ agent }) =>
     agent.host.window.read(0, nowMs, 99).flatMap(({ reports }) => reports.map(({ timeMs }) => timeMs)),
@@ -363,22 +364,104 @@ test('a report that alone is more than the bound is not held', () => {
   assert.deepEqual(agent.acknowledgeable(() => -Infinity).ack, { epoch: 1, seq: 1 });
 });
 
-test('schemas of live connections count: windows make room for them, and a schema that does not fit is refused', () => {
-  const { clock, store } = makeStore({ memoryBytesMax: 100_000 });
+test('a schema evicts no reports of others: windows leave an eighth to schemas, and what is beyond is refused', () => {
+  const { clock, seen, store } = makeStore({ memoryBytesMax: 1_000_000 });
+  const agents = ['a', 'b', 'c', 'd'].map((each) => ({
+    agent: store.agent(name(each)),
+    maker: new ReportMaker({ schema: testSchema(500) }),
+  }));
+  const values = Array.from({ length: 500 }, (_, series) => series * 1000.5);
+  for (let report = 0; seen.evicted.length < 8; report++) {
+    for (const { agent, maker } of agents) {
+      store.receive(agent.host, maker.make(clock.nowMs() - 60_000 + report * 100, values, { key: true }));
+    }
+  }
+  const before = { evicted: seen.evicted.length, bytes: store.windowBytes };
+  assert.ok(before.bytes > 930_000 && before.bytes <= 955_000, `${before.bytes} bytes`);
+  const schemaOf = (bytes: number) => testSchema(1, 'x'.repeat(bytes));
+  store.holdSchema(store.agent(name('e')), schemaOf(25_000), undefined);
+  const [f, g] = [store.agent(name('f')), store.agent(name('g'))];
+  const held = schemaOf(15_000);
+  store.holdSchema(f, held, undefined);
+  const tooMuch = schemaOf(30_000);
+  assert.throws(
+    () => store.holdSchema(g, tooMuch, undefined),
+    (error) => error instanceof BudgetError && error.code === 'busy' && error.budget === 'schemas',
+  );
+  store.holdSchema(g, undefined, tooMuch);
+  assert.equal(seen.evicted.length, before.evicted, 'of nobody');
+  store.holdSchema(f, undefined, held);
+});
+
+test('the schemas of one agent are bounded; its own older reports, which hold older ones, make room', () => {
+  const { clock, seen, store } = makeStore({ memoryBytesMax: 64 * 1024 * 1024 });
   const agent = store.agent(name('a'));
-  const values = Array.from({ length: 300 }, (_, series) => series);
-  store.receive(agent.host, new ReportMaker({ schema: testSchema(300) }).make(clock.nowMs(), values));
-  const [big, small] = [testSchema(2600), testSchema(100)];
-  assert.equal(store.holdSchema(big, undefined), true);
-  assert.ok(store.windowBytes > 95_000, `${store.windowBytes} bytes`);
-  assert.equal(agent.host.window.reportCount, 0);
-  assert.equal(store.holdSchema(small, undefined), false);
-  store.holdSchema(undefined, small);
-  growSchema(big, 100, 'more_value');
-  assert.equal(store.holdSchema(big, big), false, 'it has grown');
-  assert.equal(store.holdSchema(small, big), true);
-  store.holdSchema(undefined, small);
-  assert.equal(store.windowBytes, 0);
+  const schemaOf = (bytes: number) => testSchema(1, 'x'.repeat(bytes));
+  for (let report = 0; report < 5; report++) {
+    const maker = new ReportMaker({ epoch: report, schema: schemaOf(700_000) });
+    store.receive(agent.host, maker.make(clock.nowMs() + report, [report]));
+  }
+  assert.deepEqual(seen.evicted, []);
+  const next = schemaOf(1_500_000);
+  store.holdSchema(agent, next, undefined);
+  assert.equal(seen.evicted.length, 2);
+  store.holdSchema(agent, undefined, next);
+  assert.throws(
+    () => store.holdSchema(agent, schemaOf(4_200_000), undefined),
+    /its schemas take 6.0 MiB, at most 4.0 MiB of --memory-max are allowed/,
+  );
+  assert.equal(seen.evicted.length, 2, 'no report makes room for it');
+});
+
+test('an agent beyond its share makes room for the others, whatever the times of its reports', () => {
+  const { clock, seen, store } = makeStore({ memoryBytesMax: 1_000_000, unscrapedAfterMs: () => -Infinity });
+  const nowMs = clock.nowMs();
+  const honest = ['a', 'b', 'c', 'd', 'e'].map((each) => ({
+    agent: store.agent(name(each)),
+    maker: new ReportMaker(),
+  }));
+  const evil = store.agent(name('evil'));
+  const maker = new ReportMaker({ schema: testSchema(2000) });
+  const values = Array.from({ length: 2000 }, (_, series) => series * 1000.5);
+  for (let report = 0; report < 200; report++) {
+    for (const each of honest) store.receive(each.agent.host, each.maker.make(nowMs - 60_000 + report * 100, [report]));
+    // Always the newest of all.
+    store.receive(evil.host, maker.make(nowMs - 10_000 + report * 100, values, { key: true }));
+  }
+  assert.ok(evil.host.window.reportCount < 60 && evil.host.window.reportCount > 10, `${evil.host.window.reportCount}`);
+  for (const { agent } of honest) {
+    assert.equal(agent.host.window.reportCount, 200);
+    assert.deepEqual([agent.drops.all, agent.excesses.all], [[], []]);
+  }
+  assert.ok(seen.evicted.length > 100);
+  assert.equal(evil.drops.all[0]?.reason, 'memory');
+  const [excess] = evil.excesses.all;
+  assert.equal(excess?.budget, 'memory');
+  assert.match(
+    excess.text,
+    /^it takes 0\.\d MiB of --memory-max, its share is 0\.2 MiB: its oldest reports are evicted$/,
+  );
+});
+
+test('reports are paced by their own times: a backlog is taken at once, more than ten a second are refused', async () => {
+  const { clock, seen, store } = makeStore();
+  const nowMs = clock.nowMs();
+  const agent = store.agent(name('a'));
+  const maker = new ReportMaker();
+  for (let report = 0; report < 10_000; report++) {
+    store.receive(agent.host, maker.make(nowMs - 1_000_000 + report * 100, [report]));
+  }
+  assert.deepEqual(new Set(seen.outcomes), new Set(['stored']));
+  seen.outcomes.length = 0;
+  for (let report = 1; report <= 1000; report++) store.receive(agent.host, maker.make(nowMs + report, [report]));
+  const stored = seen.outcomes.filter((outcome) => outcome === 'stored').length;
+  assert.ok(stored >= 60 && stored <= 71, `${stored} in a second`);
+  assert.deepEqual(agent.received, { epoch: 1, seq: maker.seq }, 'the others are acknowledged in their turn');
+  assert.equal(agent.drops.all[0]?.reason, 'too_many');
+  assert.equal(agent.drops.all[0]?.count, 1000 - stored);
+  assert.equal(agent.excesses.all[0]?.budget, 'reports');
+  await clock.advance(10_000);
+  assert.equal(store.receive(agent.host, maker.make(clock.nowMs(), [1])), 'stored');
 });
 
 test('an agent that is gone keeps its schema as long as its reports, one that is connected always', async () => {
