@@ -546,9 +546,16 @@ export class Pace {
   #least: number = samplesMaxLeast;
   /** The database has refused so many; Infinity: none. Then there is a limit, which may be less than what comes in. */
   #refusedSamples = Infinity;
+  #bytesMost = bytesMaxDefault;
 
-  /** So many samples have been made between two scrapes. */
-  arrived(samples: number): void {
+  /** Bytes of text: as much more or less than usual as samples. */
+  get bytesMax(): number {
+    return Math.max(limits.reportTextBytesMax, (this.#bytesMost * this.samplesMax) / this.#most);
+  }
+
+  /** So many samples have been made between two scrapes, which come to so many bytes. */
+  arrived({ samples, bytes }: { readonly samples: number; readonly bytes: number }): void {
+    this.#bytesMost = Math.max(bytesMaxDefault, 3 * bytes);
     this.#most = Math.max(samplesMaxDefault, 3 * samples);
     this.#least = Math.max(samplesMaxLeast, 3 * samples);
     const least = this.#refusedSamples === Infinity ? this.#least : 0;
@@ -588,6 +595,8 @@ export class Pace {
 
 /** 29 MB of text, about a second. */
 export const samplesMaxDefault = 300_000;
+/** Twice that. */
+export const bytesMaxDefault = 64 * 1024 * 1024;
 // The largest report fits.
 const samplesMaxLeast = limits.seriesMax;
 const answersMax = 32;

@@ -3,11 +3,12 @@ import { agentId } from '../../model/agent-id.ts';
 import { parseStreamId, type StreamId } from '../../model/source.ts';
 import type { Begin, EpochSeq } from '../../protocol/messages.ts';
 import type { Clock, HostBoot } from '../../runtime/clock.ts';
+import { mebibytesText, plural } from '../../runtime/words.ts';
 import { Acks } from './acks.ts';
 import type { AgentRecord, StreamRecord } from './agent-record.ts';
 import { type CursorChange, Cursors, type Database, type OpenedCursor } from './cursors.ts';
 import { type ReceiptEvent, Receipts, type ScraperDatabase } from './receipts.ts';
-import { planAnswer, readAnswer } from './scrape.ts';
+import { type AnswerPlan, planAnswer, readAnswer } from './scrape.ts';
 import type { ConnectionEvent, Scrape, ScrapeConnection, ScrapeRequest, ScraperName } from './scraper.ts';
 import {
   parseState,
@@ -156,11 +157,12 @@ export class Delivery {
       // Never more, even if the request asks for it: it bounds the memory of an answer.
       samplesMax: Math.min(request.samplesMax ?? Infinity, cursor.pace.samplesMax),
       firstSamplesMax: request.samplesMax ?? Infinity,
-      bytesMax: request.bytesMax ?? Infinity,
+      bytesMax: Math.min(request.bytesMax ?? Infinity, cursor.pace.bytesMax),
       reportsMax: request.reportsMax ?? Infinity,
     };
     const lastScrapeMs = nowMs - (cursor.intervalsMs[0] ?? 0);
     const plan = planAnswer(records, cursor, bounds, { nowMs, monotonicMs, notBeforeMs, lastScrapeMs });
+    this.#noteShares(plan, request.name, nowMs);
     const { batches, from, until } = await readAnswer(plan, notBeforeMs, turn);
     const inquiry = this.#receipts.of(request.name);
     const number =
@@ -171,7 +173,7 @@ export class Delivery {
       intervalMs: cursor.intervalMs,
       mayEnd: number === undefined ? Promise.resolve() : this.#written(request.timeoutMs / 4),
       finish: () => {
-        cursor.pace.arrived(plan.arrivedSamples);
+        cursor.pace.arrived(plan.arrived);
         this.#changed(this.#cursors.finish(opened, until, clock.monotonicMs()));
         this.#file?.changed();
         inquiry?.sent();
@@ -216,6 +218,15 @@ export class Delivery {
         resolve();
       });
     });
+  }
+
+  /** Which agents wait for room in the answers to a scraper, although others do not. */
+  #noteShares({ beyondShare }: AnswerPlan, { text }: ScraperName, nowMs: number): void {
+    for (const { agent, reports, given } of beyondShare) {
+      const samples = `${given.samples} of its samples (${mebibytesText(given.bytes)})`;
+      const waits = `${plural(reports, 'report')} ${reports === 1 ? 'waits' : 'wait'} for the next scrapes of '${text}'`;
+      agent.excesses.add('answer', `an answer has room for ${samples} beside others, ${waits}`, nowMs);
+    }
   }
 
   /** A connection over which scrapes came has ended. Whichever event comes first counts. */

@@ -1,9 +1,12 @@
+import type { AgentId } from '../../model/agent-id.ts';
 import type { Schema } from '../../model/schema.ts';
-import { hostSourceName, type StreamId } from '../../model/source.ts';
+import { hostSourceName, type Labels, type StreamId } from '../../model/source.ts';
+import { limits } from '../../protocol/limits.ts';
+import { escapedBytes, labelOverheadBytes } from '../../protocol/text-size.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import type { AgentBatch } from '../exposition/exposition.ts';
-import type { StreamRecord } from './agent-record.ts';
-import type { Cursor } from './cursor.ts';
+import type { AgentRecord, StreamRecord } from './agent-record.ts';
+import { bytesMaxDefault, type Cursor, samplesMaxDefault } from './cursor.ts';
 import type { Positions } from './scraper.ts';
 import type { WindowRun, WindowSize } from './window.ts';
 
@@ -22,14 +25,29 @@ export interface AnswerBounds {
 export interface AnswerPlan {
   readonly parts: readonly PlannedPart[];
   readonly samples: number;
-  /** Samples of the reports made since this scraper's last scrape, whether they are given or have to wait. */
-  readonly arrivedSamples: number;
+  /** Samples and bytes of the reports made since this scraper's last scrape, whether they are given or have to wait. */
+  readonly arrived: Amount;
   /** Reports that wait for the next scrape. */
   readonly backlogReports: number;
   /** Reports that this scraper has not had and can no longer be given: at the old end of the window. */
   readonly skippedReports: number;
   /** A report of each of these is larger than an answer may be. */
   readonly tooLarge: readonly StreamId[];
+  /** Agents of which reports wait while most others are given all that they have. */
+  readonly beyondShare: readonly BeyondShare[];
+}
+
+/** Of an answer: samples, and about how many bytes of text they are. */
+export interface Amount {
+  readonly samples: number;
+  readonly bytes: number;
+}
+
+export interface BeyondShare {
+  readonly agent: AgentRecord;
+  /** Reports that wait. */
+  readonly reports: number;
+  readonly given: Amount;
 }
 
 interface PlannedPart {
@@ -60,9 +78,9 @@ interface Candidate {
 
 /**
  * What a scraper is given: all that it has not had, each stream oldest first, in rounds of one report of each, so that
- * after an outage all of them come back together. Only a stream whose next report does not fit waits, and with the next
- * scrape it comes first. A stream with nothing new gives its newest report again, so that it does not go stale: same time,
- * same value, and Prometheus takes it in silence.
+ * after an outage all of them come back together. An agent with more than its share of the answer waits, the others do
+ * not; what they leave is given to those that wait, the one that has waited longest first. A stream with nothing new gives
+ * its newest report again, so that it does not go stale: same time, same value, and Prometheus takes it in silence.
  *
  * What the scraper may have already, and is over a minute old, comes without anything newer of its stream: with an
  * out-of-order window, Prometheus refuses a whole scrape for one sample that is too old.
@@ -80,7 +98,7 @@ export function planAnswer(
   },
 ): AnswerPlan {
   const { nowMs, notBeforeMs, lastScrapeMs } = times;
-  let arrivedSamples = 0;
+  const arrivals = new Arrivals(nowMs - lastScrapeMs);
   let skippedReports = 0;
   const candidates: Candidate[] = [];
   for (const record of records) {
@@ -93,7 +111,7 @@ export function planAnswer(
     }
     const next = cursor.next(stream, nowMs);
     const afterMs = Math.max(next.afterMs, notBeforeMs);
-    arrivedSamples += window.countAfter(lastScrapeMs, nowMs) * (window.newestSize?.samples ?? 0);
+    arrivals.add(record, window.countAfter(lastScrapeMs, nowMs));
     const waiting = window.countAfter(afterMs, nowMs);
     const sentMs = Math.min(cursor.sentMs(stream), next.untilMs);
     const isOld = window.countAfter(afterMs, Math.min(sentMs, nowMs - oldMs)) > 0;
@@ -117,44 +135,171 @@ export function planAnswer(
     }
     parts.push(candidate);
   }
-  return { parts, samples: shared.samples, arrivedSamples, backlogReports, skippedReports, tooLarge: shared.tooLarge };
+  const { arrived } = arrivals;
+  return { parts, arrived, backlogReports, skippedReports, ...shared };
 }
 
-/** Shares out the bounds, those first that have waited longest. Looks no further into a window than the bounds reach. */
+/**
+ * What has been made since the last scrape. Answers grow with it, so each agent counts with no more than all the series
+ * that it may have every five seconds: three times that is what it may have all the time, if it is alone.
+ */
+class Arrivals {
+  readonly #most: Amount;
+  readonly #byAgent = new Map<AgentRecord, { samples: number; bytes: number }>();
+
+  constructor(sinceMs: number) {
+    this.#most = {
+      samples: Math.max(samplesMaxDefault / 3, (limits.seriesMax * sinceMs) / 5000),
+      bytes: Math.max(bytesMaxDefault / 3, (limits.reportTextBytesMax * sinceMs) / 5000),
+    };
+  }
+
+  add({ agent, window, labels, sourceName }: StreamRecord, reports: number): void {
+    const size = window.newestSize;
+    if (reports === 0 || size === undefined) return;
+    const bytes = reports * reportBytes(size, rest(agent.id, sourceName, labels));
+    const known = this.#byAgent.get(agent);
+    if (known === undefined) this.#byAgent.set(agent, { samples: reports * size.samples, bytes });
+    else {
+      known.samples += reports * size.samples;
+      known.bytes += bytes;
+    }
+  }
+
+  get arrived(): Amount {
+    let samples = 0;
+    let bytes = 0;
+    for (const of of this.#byAgent.values()) {
+      samples += Math.min(of.samples, this.#most.samples);
+      bytes += Math.min(of.bytes, this.#most.bytes);
+    }
+    return { samples, bytes };
+  }
+}
+
+/** Shares out the bounds. Looks no further into a window than they reach. */
 function share(
   candidates: readonly Candidate[],
   { waitingSince, scrapes }: Cursor,
-  { samplesMax, firstSamplesMax, bytesMax, reportsMax }: AnswerBounds,
-): { readonly samples: number; readonly tooLarge: readonly StreamId[] } {
-  const since = ({ stream }: Candidate) => waitingSince.get(stream) ?? Infinity;
-  let left = waitingSince.size === 0 ? candidates : [...candidates].sort((a, b) => compare(since(a), since(b)));
-  const tooLarge: StreamId[] = [];
-  let samples = 0;
-  let bytes = 0;
-  for (let round = 0; round < reportsMax && left.length > 0; round++) {
-    left = left.filter((candidate) => {
-      const { stream, record } = candidate;
-      const next = candidate.sizes.next();
-      if (next.done === true) {
-        if (candidate.count === 0) waitingSince.delete(stream);
-        return false;
-      }
-      const size = next.value.samples;
-      const sizeBytes = bytesMax === Infinity ? 0 : size * sampleBytes(next.value.schema, record);
-      const most = samples === 0 ? Math.max(samplesMax, firstSamplesMax) : samplesMax;
-      if (samples + size > most || bytes + sizeBytes > bytesMax) {
-        if (candidate.count === 0 && !waitingSince.has(stream)) waitingSince.set(stream, scrapes);
-        if (size > Math.max(samplesMax, firstSamplesMax) || sizeBytes > bytesMax) tooLarge.push(stream);
-        return false;
-      }
-      samples += size;
-      bytes += sizeBytes;
-      candidate.samples += size;
-      if (candidate.count++ === 0) waitingSince.delete(stream);
-      return true;
-    });
+  bounds: AnswerBounds,
+): { readonly samples: number; readonly tooLarge: readonly StreamId[]; readonly beyondShare: readonly BeyondShare[] } {
+  const takers = candidates.filter((candidate) => candidate.waiting > 0).map((candidate) => new Taker(candidate));
+  for (const { stream, waiting } of candidates) if (waiting === 0) waitingSince.delete(stream);
+  const agents = new Map<AgentRecord, AgentShare>();
+  for (const taker of takers) {
+    const own = agents.get(taker.agent) ?? new AgentShare();
+    own.waiting += taker.candidate.waiting;
+    agents.set(taker.agent, own);
+    taker.own = own;
   }
-  return { samples, tooLarge };
+  const total = new AgentShare();
+  const tooLarge: StreamId[] = [];
+  /** A report of each taker in turn, of those that take more the next, as long as each stays within these bounds. */
+  const rounds = (from: readonly Taker[], ofAgent: Amount) => {
+    let left = from;
+    while (left.length > 0) {
+      left = left.filter((taker) => {
+        const next = taker.candidate.count < bounds.reportsMax ? taker.next() : undefined;
+        return next !== undefined && taker.own.has(next, ofAgent) && take(taker, next);
+      });
+    }
+  };
+  const { bytesMax, samplesMax } = bounds;
+  const firstSamplesMax = Math.max(samplesMax, bounds.firstSamplesMax);
+  const take = (taker: Taker, next: Amount): boolean => {
+    const samples = total.reports === 0 ? firstSamplesMax : samplesMax;
+    if (!total.has(next, { samples, bytes: bytesMax })) return false;
+    total.add(next);
+    taker.own.add(next);
+    taker.take();
+    return true;
+  };
+  const since = ({ candidate: { stream } }: Taker) => waitingSince.get(stream) ?? Infinity;
+  const byWaiting = waitingSince.size === 0 ? takers : [...takers].sort((a, b) => compare(since(a), since(b)));
+  const [first] = byWaiting;
+  // However many others have a backlog, one that waits for long gets on.
+  if (first !== undefined && scrapes - since(first) >= scrapesToWait) {
+    const next = first.next();
+    if (next !== undefined) take(first, next);
+  }
+  rounds(byWaiting, { samples: samplesMax / agents.size, bytes: bytesMax / agents.size });
+  rounds(byWaiting, everything);
+  for (const taker of takers) {
+    const { count, stream } = taker.candidate;
+    const next = taker.next();
+    taker.own.isLimited ||= next !== undefined;
+    if (count > 0 || next === undefined) {
+      waitingSince.delete(stream);
+      continue;
+    }
+    if (!waitingSince.has(stream)) waitingSince.set(stream, scrapes);
+    if (next.samples > firstSamplesMax || next.bytes > bytesMax) tooLarge.push(stream);
+  }
+  return { samples: total.samples, tooLarge, beyondShare: bounds.reportsMax === Infinity ? beyondShare(agents) : [] };
+}
+
+function beyondShare(agents: ReadonlyMap<AgentRecord, AgentShare>): BeyondShare[] {
+  const waiting = [...agents].filter(([, { isLimited }]) => isLimited);
+  if (waiting.length * 2 >= agents.size) return [];
+  return waiting.map(([agent, own]) => ({
+    ...{ agent, reports: own.waiting - own.reports, given: { samples: own.samples, bytes: own.bytes } },
+  }));
+}
+
+/** What one agent is given, or all. */
+class AgentShare {
+  samples = 0;
+  bytes = 0;
+  reports = 0;
+  waiting = 0;
+  /** The next report did not fit. */
+  isLimited = false;
+
+  has({ samples, bytes }: Amount, most: Amount): boolean {
+    return this.samples + samples <= most.samples && this.bytes + bytes <= most.bytes;
+  }
+
+  add({ samples, bytes }: Amount): void {
+    this.samples += samples;
+    this.bytes += bytes;
+    this.reports++;
+  }
+}
+
+const everything: Amount = { samples: Infinity, bytes: Infinity };
+
+/** A candidate, and the size of its next report. */
+class Taker {
+  readonly candidate: Candidate;
+  own = new AgentShare();
+  readonly #restBytes: number;
+  #next: Amount | undefined;
+
+  constructor(candidate: Candidate) {
+    this.candidate = candidate;
+    const { agent, sourceName, labels } = candidate.record;
+    this.#restBytes = rest(agent.id, sourceName, labels);
+  }
+
+  get agent(): AgentRecord {
+    return this.candidate.record.agent;
+  }
+
+  /** Undefined after the last. */
+  next(): Amount | undefined {
+    if (this.#next !== undefined) return this.#next;
+    const { done, value } = this.candidate.sizes.next();
+    if (done === true) return undefined;
+    this.#next = { samples: value.samples, bytes: reportBytes(value, this.#restBytes) };
+    return this.#next;
+  }
+
+  /** The next is given. */
+  take(): void {
+    this.candidate.samples += this.#next?.samples ?? 0;
+    this.candidate.count++;
+    this.#next = undefined;
+  }
 }
 
 /** What a plan comes to, decoded. Between large parts the event loop turns, so that agents are heard. */
@@ -208,35 +353,56 @@ const batchOf = ({ agent, sourceName }: StreamRecord, runs: readonly WindowRun[]
   runs,
 });
 
-/** The text of one sample of a stream, on average, with a value and a time that are longer than most. */
-function sampleBytes(schema: Schema, { agent, sourceName, labels }: StreamRecord): number {
-  let own = `agent="${agent.id}",`.length;
-  if (sourceName !== hostSourceName) own += `source="${sourceName}",`.length;
-  for (const [name, value] of labels) own += name.length + value.length + 4;
-  return seriesBytes(schema) + own + valueAndTimeBytes;
-}
-
-/** Names and labels of one series of a schema, on average. */
-function seriesBytes(schema: Schema): number {
-  const { seriesCount } = schema;
-  const known = seriesBytesKnown.get(schema);
-  if (known?.seriesCount === seriesCount) return known.bytes;
-  let total = 0;
-  for (const { family, suffix, labelNames, seriesCount: count, labelValues } of schema.groups) {
-    let names = family.name.length + suffix.length;
-    for (const name of labelNames) names += name.length + 4;
-    total += names * count;
-    for (const value of labelValues) total += Buffer.byteLength(value);
-  }
-  const bytes = seriesCount === 0 ? 0 : Math.ceil(total / seriesCount);
-  seriesBytesKnown.set(schema, { seriesCount, bytes });
+/** What a line has beside the name and the series' own labels. */
+function rest(agent: AgentId, sourceName: string, labels: Labels): number {
+  let bytes = `agent="${agent}",`.length + valueAndTimeBytes;
+  if (sourceName !== hostSourceName) bytes += `source="${sourceName}",`.length;
+  for (const [name, value] of labels) bytes += name.length + value.length + 4;
   return bytes;
 }
 
-const seriesBytesKnown = new WeakMap<Schema, { readonly seriesCount: number; readonly bytes: number }>();
+/** The text of a report at most: of one that lacks series, as much as its longest would come to. */
+function reportBytes({ samples, schema }: WindowSize, restBytes: number): number {
+  const { total, longest } = seriesBytes(schema);
+  return samples * restBytes + Math.min(total, samples * longest);
+}
+
+interface SeriesBytes {
+  readonly seriesCount: number;
+  /** Names and labels of all series, and of the longest. */
+  readonly total: number;
+  readonly longest: number;
+}
+
+function seriesBytes(schema: Schema): SeriesBytes {
+  const { seriesCount } = schema;
+  const known = seriesBytesKnown.get(schema);
+  if (known?.seriesCount === seriesCount) return known;
+  let total = 0;
+  let longest = 0;
+  for (const { family, suffix, labelNames, seriesCount: count, labelValues } of schema.groups) {
+    let names = family.name.length + suffix.length;
+    for (const name of labelNames) names += name.length + labelOverheadBytes;
+    const width = labelNames.length;
+    for (let series = 0; series < count; series++) {
+      let bytes = names;
+      for (let at = series * width; at < (series + 1) * width; at++) bytes += escapedBytes(labelValues[at]!);
+      total += bytes;
+      longest = Math.max(longest, bytes);
+    }
+  }
+  const bytes = { seriesCount, total, longest };
+  seriesBytesKnown.set(schema, bytes);
+  return bytes;
+}
+
+const seriesBytesKnown = new WeakMap<Schema, SeriesBytes>();
 
 // A space, 17 digits with their point, exponent and sign; a space, 13 digits of milliseconds, the line's end, the braces.
 const valueAndTimeBytes = 1 + 24 + 1 + 13 + 1 + 2;
+
+// Of those that wait for room in an answer, the first is served after so many scrapes in any case.
+const scrapesToWait = 4;
 
 const compare = (a: number, b: number): number => (a === b ? 0 : a - b);
 

@@ -257,10 +257,10 @@ test('K is three times what comes in, halved by an abort, doubled by a confirmat
   assert.deepEqual(halved, [150_000, 75_000, 65_536, 65_536], 'the largest report fits');
   pace.widen();
   assert.equal(pace.samplesMax, 131_072);
-  pace.arrived(500_000);
+  pace.arrived({ samples: 500_000, bytes: 0 });
   assert.equal(pace.samplesMax, 1_500_000);
   pace.halve();
   assert.equal(pace.samplesMax, 1_500_000, 'never below three times what comes in');
-  pace.arrived(10);
+  pace.arrived({ samples: 10, bytes: 0 });
   assert.equal(pace.samplesMax, samplesMaxDefault);
 });

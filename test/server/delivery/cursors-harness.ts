@@ -158,7 +158,7 @@ export class OpenScrape {
   }
 
   finish(arrivedSamples = 0): void {
-    this.cursor.pace.arrived(arrivedSamples);
+    this.cursor.pace.arrived({ samples: arrivedSamples, bytes: 0 });
     this.#harness.finish(this.opened, new Map([...this.given].map(([agent, times]) => [hostOf(agent), times.at(-1)!])));
   }
 
