@@ -80,3 +80,19 @@ test('an agent that is forgotten is forgotten here too', async () => {
   await world.pass(600_000);
   assert.deepEqual(world.log.lines, []);
 });
+
+test('an agent over a budget has a line a minute for each budget, with its name and how often', async () => {
+  const world = new World();
+  await world.pass(30_000, 'evil', 'web-1');
+  const { excesses } = world.delivery.store.agent(agentId('evil')!);
+  for (let time = 0; time < 3; time++) excesses.add('memory', `it takes ${time} MiB`, world.clock.nowMs());
+  excesses.count('messages', 'logged where it happened', world.clock.nowMs());
+  await world.pass(10_000, 'evil', 'web-1');
+  excesses.add('memory', 'it takes 9 MiB', world.clock.nowMs());
+  await world.pass(40_000, 'evil', 'web-1');
+  assert.deepEqual(world.log.lines, [
+    "warn: agent 'evil' is over its budget of memory: it takes 2 MiB (3 times since the last such line)",
+  ]);
+  await world.pass(30_000, 'evil', 'web-1');
+  assert.deepEqual(world.log.lines.slice(1), ["warn: agent 'evil' is over its budget of memory: it takes 9 MiB"]);
+});

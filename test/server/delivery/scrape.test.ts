@@ -385,3 +385,71 @@ test('whatever the bounds, an answer keeps them, gives each agent its oldest, an
     ),
     { numRuns: 100 },
   ));
+
+test('an agent with more than its share waits alone: the others have all of theirs, and it is named', async () => {
+  const world = new DeliveryHarness();
+  const honest = Array.from({ length: 20 }, (_, at) => world.connect(`web-${at}`));
+  const evil = world.connect('evil');
+  evil.maker.schema = testSchema(60_000);
+  const values = Array.from({ length: 60_000 }, () => 1);
+  const connection = connect();
+  for (let scrape = 0; scrape < 2; scrape++) {
+    for (let report = 0; report < 9; report++) {
+      await world.clock.advance(500);
+      for (const agent of honest) agent.report();
+      const made = evil.maker.make(world.clock.nowMs(), values, { key: true });
+      world.delivery.store.receive(evil.record.host, { ...made, follows: false });
+    }
+    const answer = await world.open(connection);
+    answer.finish();
+    const given = timesOf(answer);
+    for (const { record } of honest) assert.equal(given[record.id]?.length, 9);
+    assert.ok(given['evil']!.length <= 5, `${given['evil']!.length} of its reports`);
+    assert.ok(answer.samples <= 301_000, `${answer.samples}`);
+  }
+  assert.deepEqual(
+    [...world.delivery.store.agents.values()].filter(({ excesses }) => excesses.all.length > 0),
+    [evil.record],
+  );
+  const [excess] = evil.record.excesses.all;
+  assert.equal(excess?.budget, 'answer');
+  assert.match(
+    excess.text,
+    /^an answer has room for \d+000 of its samples \(\d+\.\d MiB\) beside others, \d+ reports wait/,
+  );
+});
+
+test('an agent with few long lines is bounded by their bytes, and makes room for the others', async () => {
+  const world = new DeliveryHarness();
+  const honest = world.connect('web-1');
+  const evil = world.connect('evil');
+  // 4 KB a line.
+  evil.maker.labels = [['site', 'x'.repeat(3900)]];
+  const long = evil.reconnect();
+  long.maker.schema = testSchema(4000);
+  const values = Array.from({ length: 4000 }, () => 1);
+  for (let report = 0; report < 20; report++) {
+    honest.report(world.clock.nowMs() - 2000 + report * 100);
+    const made = long.maker.make(world.clock.nowMs() - 2000 + report * 100, values, { key: true });
+    world.delivery.store.receive(long.record.host, { ...made, follows: false });
+  }
+  const given = timesOf(await world.open(connect()));
+  assert.equal(given['web-1']!.length, 20);
+  assert.equal(given['evil']!.length, 4, '64 MiB of text');
+});
+
+test('one that waits for an answer that others fill gets on in the end', async () => {
+  const world = new DeliveryHarness();
+  const others = Array.from({ length: 10 }, (_, at) => world.connect(`web-${at}`));
+  const large = world.connect('large');
+  large.maker.schema = testSchema(30);
+  const values = Array.from({ length: 30 }, () => 1);
+  const nowMs = world.clock.nowMs();
+  for (let report = 0; report < 100; report++) for (const agent of others) agent.report(nowMs - 60_000 + report * 100);
+  world.delivery.store.receive(large.record.host, large.maker.make(nowMs, values));
+  const connection = connect();
+  let scrapes = 0;
+  // The others have shares of 5, and leave 5.
+  while ((await world.scrape(connection, { samplesMax: 60 }))['large'] === undefined) scrapes++;
+  assert.equal(scrapes, 4);
+});

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { agentId } from '../../../src/model/agent-id.ts';
+import { encodeSchema } from '../../../src/protocol/codec.ts';
 import { ProtocolError } from '../../../src/protocol/errors.ts';
 import { encodeFrame } from '../../../src/protocol/frame.ts';
 import { limits } from '../../../src/protocol/limits.ts';
@@ -727,4 +728,91 @@ test('an ack waits for the slowest source', async () => {
   await world.delivery.flush();
   await world.clock.advance(1000);
   assert.equal(client.ofKind('ack').at(-1)?.seq, 3);
+});
+
+/** In as many frames as it takes. */
+function declareMany(client: Client, source: number, labelValues: readonly string[]): void {
+  for (const payload of encodeSchema(source, [groupOf(testFamily(), labelValues)])) client.bytes(encodeFrame(payload));
+}
+
+test('new series in half an hour are bounded, whichever way they come; the same again are not new', async () => {
+  const labelsOf = (round: number) => Array.from({ length: 20_000 }, (_, at) => `${round}-${at}`);
+  const ways: Readonly<Record<string, (client: Client, round: number) => void>> = {
+    'values of a label': (client, round) => {
+      client.begin(round);
+      declareMany(client, 0, labelsOf(round));
+    },
+    'labels of the host': (client, round) => {
+      client.begin(round, 0, { labels: [['site', `${round}`]] });
+      declareMany(client, 0, labelsOf(0));
+    },
+    'names of a source': (client, round) => {
+      client.begin(round);
+      client.begin(round, 0, { source: 1, name: `source-${round}` });
+      declareMany(client, 1, labelsOf(0));
+    },
+  };
+  for (const [way, declare] of Object.entries(ways)) {
+    const world = new ConnectionHarness();
+    const other = await world.welcomed({ agentName: 'other' });
+    const client = await world.welcomed();
+    let round = 1;
+    for (; client.error === undefined; round++) {
+      declare(client, round);
+      const source = way === 'names of a source' ? 1 : 0;
+      client.send({
+        ...{ kind: 'report', key: true, source, seq: round, timeMs: world.clock.nowMs() + round },
+        pairs: [0, 1],
+      });
+      await settle();
+      assert.ok(round < 9, way);
+    }
+    assert.equal(client.error, 'limit', way);
+    const { excesses } = record(world);
+    assert.equal(excesses.all.length, 1);
+    const { budget, text: line } = excesses.all[0]!;
+    // Each source keeps its last schema, and those of so many are more memory than one agent may have here.
+    assert.deepEqual([round, budget], way === 'names of a source' ? [7, 'schemas'] : [8, 'series'], way);
+    if (budget === 'series') assert.match(line, /^140000 new series within half an hour until .*, at most 131072 are/);
+    assert.deepEqual(
+      world.warnings.map(([key]) => key),
+      ['limit a'],
+    );
+    assert.ok(world.warnings[0]![1].endsWith(line), world.warnings[0]![1]);
+    other.send(pingOf(1));
+    await settle();
+    assert.equal(other.received.at(-1)?.kind, 'pong');
+  }
+  // A line that breaks all the time: the same series each time, once more of them.
+  const world = new ConnectionHarness();
+  for (let round = 1; round < 30; round++) {
+    const client = await world.welcomed();
+    client.begin(1);
+    declareMany(client, 0, labelsOf(0));
+    if (round > 15) client.schema(['one more']);
+    client.key(round, world.clock.nowMs() + round, 1);
+    await settle();
+    assert.equal(client.error, undefined);
+    assert.equal(record(world).churn.series, round > 15 ? 20_001 : 20_000);
+    client.link.cut();
+    await settle();
+  }
+});
+
+test('a backlog in which series came and went is taken at once: what counts is when', async () => {
+  const world = new ConnectionHarness();
+  const client = await world.welcomed();
+  const nowMs = world.clock.nowMs();
+  for (let round = 1; round <= 12; round++) {
+    client.begin(round);
+    declareMany(
+      client,
+      0,
+      Array.from({ length: 30_000 }, (_, at) => `${round}-${at}`),
+    );
+    // In a window of half an hour a part of it is too old, and counts all the same.
+    client.key(round, nowMs - (13 - round) * 10 * minuteMs, 1);
+    await settle();
+    assert.equal(client.error, undefined, `${round}`);
+  }
 });
