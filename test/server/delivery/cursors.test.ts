@@ -464,6 +464,25 @@ test('a name that comes from another address, while its own may come back, takes
   assert.ok(first < missed);
 });
 
+test('while a scraper that is named by its address restarts, nobody reads what is made for it', async () => {
+  const world = new CursorsHarness();
+  const victim = { name: '192.0.2.1', space: 'addr' } as const;
+  world.report();
+  for (let scrape = 0; scrape < 4; scrape++) {
+    world.scrapeOnce(victim);
+    await world.clock.advance(5000);
+  }
+  const [byParameter, byAddress] = [connect('198.51.100.9'), connect('198.51.100.9')];
+  const made: number[] = [];
+  for (let second = 0; second < 15; second++) {
+    made.push(world.report());
+    world.scrape(byParameter, { name: '192.0.2.1', space: 'param' });
+    world.scrape(byAddress, { name: '198.51.100.9', space: 'addr' });
+    await world.clock.advance(1000);
+  }
+  assert.deepEqual(world.scrape(connect(), victim), made);
+});
+
 test('a name that comes from another address, and whose own has been silent, goes on', async () => {
   const world = new CursorsHarness();
   world.report();
