@@ -15,12 +15,15 @@ import {
   writeRevocations,
 } from './ingest/revocations.ts';
 import type { ServerOptions } from './options.ts';
+import { checkPrometheus } from './prometheus/check.ts';
+import { QueryApi } from './prometheus/query-api.ts';
 import type { RevocationsReply, RevokeReply } from './run.ts';
 import type { ServerClockStatus } from './server-clock.ts';
-import { advertisedAddress, commandSettings, readFleetKeys, readSettings } from './settings.ts';
-import type { AgentStatus, ServerStatus } from './status.ts';
+import { advertisedAddress, commandSettings, prometheusAccess, readFleetKeys, readSettings } from './settings.ts';
+import type { AgentStatus, ScraperStatus, ServerStatus } from './status.ts';
 import type { WebAddress } from './web/listener.ts';
 import { webConfigText } from './web/web-config-file.ts';
+import type { ForgottenScraper } from './wire-up.ts';
 
 // The commands beside `run`: each prints to `out` and returns the exit code.
 
@@ -118,6 +121,19 @@ async function revokeAtServer(
   }
 }
 
+/** Forgets a scraper that does not come back, so that agents' reports are no longer held for it. */
+export async function forgetScraper(options: ServerOptions, out: Out): Promise<number> {
+  const [name = ''] = options.arguments;
+  const { controlSocket } = commandSettings(options);
+  const reply = await askControl(controlSocket, 'POST forget-scraper', { parameters: { name } });
+  const { cursors, freedReports } = reply as ForgottenScraper;
+  out(
+    `scraper '${printable(name)}' is forgotten: ${plural(cursors, 'cursor')} removed, ` +
+      `${plural(freedReports, 'report')} no longer held for it\n`,
+  );
+  return 0;
+}
+
 export async function agents(options: ServerOptions, out: Out): Promise<number> {
   const { controlSocket, json } = commandSettings(options);
   const answer = (await askControl(controlSocket, 'GET agents')) as { agents: AgentStatus[] };
@@ -134,8 +150,11 @@ export async function status(options: ServerOptions, out: Out): Promise<number> 
   return 0;
 }
 
-/** Reports what a start would find wrong. Opens no port and writes nothing. */
-export function check(options: ServerOptions, out: Out): number {
+/**
+ * Reports what a start would find wrong, and what the databases of scrapers say. Opens no port and writes nothing. Returns
+ * 1 where one of them has to be corrected: the server would start, and hold what it scrapes.
+ */
+export async function check(options: ServerOptions, out: Out): Promise<number> {
   const settings = readSettings(options);
   out(
     `the options are valid: agents connect to port ${settings.listen.port} of ${settings.listen.address || 'all addresses'} ` +
@@ -144,7 +163,19 @@ export function check(options: ServerOptions, out: Out): number {
       `${settings.stateDir === undefined ? 'cursors in memory' : `cursors in '${settings.stateDir}'`}\n`,
   );
   for (const notice of settings.webConfig.notices) out(`'${settings.webConfigFile}': ${notice}\n`);
-  return 0;
+  let hasErrors = false;
+  for (const each of settings.prometheus) {
+    const { scraper, url } = each;
+    const access = prometheusAccess(each);
+    const api = new QueryApi(url, access);
+    const sendsSecret = access.authorization !== undefined;
+    const { notes, errors } = await checkPrometheus(api, { scraper, windowMs: settings.windowMs, sendsSecret });
+    api.stop();
+    if (notes.length > 0) out(`Prometheus '${scraper}' at ${url}: ${notes.join('; ')}\n`);
+    for (const error of errors) out(`Prometheus '${scraper}' at ${url}: error: ${error}\n`);
+    hasErrors ||= errors.length > 0;
+  }
+  return hasErrors ? 1 : 0;
 }
 
 function webAddressText(address: WebAddress): string {
@@ -236,16 +267,41 @@ function statusText(server: ServerStatus): string {
     return `${lines.join('\n')}\nscrapers  none yet: reports are acknowledged as they arrive\n`;
   const rows = scrapers.map((scraper) => [
     scraper.scraper,
+    `${scraper.program || 'not seen yet'} ${scraper.version}`.trim(),
+    scraper.address,
     scraper.selection || 'all agents',
     scraper.lastScrapeAt,
+    confirmations[scraper.confirmedBy],
     String(scraper.backlogReports),
     `${scraper.lagSeconds.toFixed(1)}s`,
-    scraper.known ? 'yes' : 'not yet',
-    String(scraper.conflicts),
+    scraper.known ? 'yes' : 'no',
   ]);
-  const header = ['SCRAPER', 'SELECTS', 'LAST SCRAPE', 'BACKLOG', 'LAG', 'HOLDS ACKS', 'CONFLICTS'];
-  return `${lines.join('\n')}\n\n${table([header, ...rows])}`;
+  const header = [
+    'SCRAPER',
+    'PROGRAM',
+    'ADDRESS',
+    'SELECTS',
+    'LAST SCRAPE',
+    'CONFIRMED BY',
+    'BACKLOG',
+    'LAG',
+    'HOLDS ACKS',
+  ];
+  return `${lines.join('\n')}\n\n${table([header, ...rows])}${problemsText(scrapers)}`;
 }
+
+/** Each sentence once, under the table. */
+function problemsText(scrapers: readonly ScraperStatus[]): string {
+  const texts = scrapers.flatMap(({ scraper, problems }) => problems.map((each) => `${scraper}: ${each}`));
+  if (texts.length === 0) return '';
+  return `\n${[...new Set(texts)].map((text) => `${printable(text)}\n`).join('')}`;
+}
+
+const confirmations: { readonly [by in ScraperStatus['confirmedBy']]: string } = {
+  connection: 'connection',
+  receipt: 'receipt',
+  none: 'nothing',
+};
 
 function table(rows: readonly (readonly string[])[]): string {
   const cells = rows.map((row) => row.map(printable));

@@ -8,7 +8,7 @@ import { lastWords, stderrIsJournal, stderrLog } from '../runtime/log.ts';
 import { helpOrVersion } from '../runtime/option-help.ts';
 import { readOptions, UsageError } from '../runtime/options.ts';
 import { version } from '../runtime/version.ts';
-import { agents, check, enroll, revoke, status } from './commands.ts';
+import { agents, check, enroll, forgetScraper, revoke, status } from './commands.ts';
 import { RevocationsError } from './ingest/revocations.ts';
 import { program } from './options.ts';
 import { run } from './run.ts';
@@ -29,6 +29,8 @@ async function main(): Promise<number> {
       return enroll(options, out, (text) => process.stderr.write(lastWords(program.name, text, { journal: false })));
     case 'revoke':
       return revoke(options, out);
+    case 'forget-scraper':
+      return forgetScraper(options, out);
     case 'agents':
       return agents(options, out);
     case 'status':

@@ -246,9 +246,9 @@ const rows = {
     parse: path,
     default: '/run/sysmon-server/control.sock',
     help:
-      "Unix socket on which the running server answers 'status', 'agents' and 'revoke'. Not created where its folder does " +
+      "Unix socket on which the running server answers 'status', 'agents', 'revoke' and 'forget-scraper'. Not created where its folder does " +
       'not exist.',
-    commands: ['run', 'check', 'status', 'agents', 'enroll', 'revoke'],
+    commands: ['run', 'check', 'status', 'agents', 'forget-scraper', 'enroll', 'revoke'],
   }),
   json: flagOption({
     name: 'json',
@@ -285,6 +285,11 @@ export const program = {
       name: 'revoke',
       arguments: ['NAME'],
       help: "Refuse an agent's present key from now on. 'enroll' then makes a new one.",
+    },
+    {
+      name: 'forget-scraper',
+      arguments: ['NAME'],
+      help: "Forget a scraper that does not come back, as 'status' names it: nothing is held for it any more.",
     },
     { name: 'agents', help: 'List the agents that the running server knows.' },
     { name: 'status', help: "Show the running server's agents, windows and scrapers." },

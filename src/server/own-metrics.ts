@@ -126,7 +126,7 @@ export class ServerMetrics implements WebMetrics {
     this.#scraperInfo = gauge(
       'scraper_info',
       'A scraper, always 1: its program and version, whether an HTTP proxy is in between ("via"), and what confirms its ' +
-        'answers: its "connection", or "none" where it gets the newest values only.',
+        'answers: its "connection", a "receipt" of its database (--prometheus), or "none" where it gets the newest values only.',
       'scraper',
       'program',
       'version',
@@ -262,9 +262,10 @@ export class ServerMetrics implements WebMetrics {
     this.#samples.set({ scraper, selection }, given.samples);
     this.#backlog.set({ scraper, selection }, given.backlogReports);
   }
-  /** Removes the series of a scraper that is forgotten. */
-  forgetScraper(scraper: string, selection: string): void {
+  /** Removes the series of a selection that is forgotten; with the last one those of its scraper. */
+  forgetScraper(scraper: string, selection: string, isLast: boolean): void {
     for (const gauge of [this.#samples, this.#backlog]) gauge.remove({ scraper, selection });
+    if (!isLast) return;
     for (const counter of [this.#assumed, this.#conflicts]) counter.remove({ scraper });
     for (const outcome of ['confirmed', 'refused', 'unanswered']) this.#receipts.remove({ scraper, outcome });
     this.forgetScraperInfo(scraper);

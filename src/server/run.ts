@@ -102,6 +102,10 @@ function controlHandlers(server: Server): ControlHandlers {
     'GET status': () => ({ server: server.status() }),
     'GET agents': () => ({ server: server.status(), agents: server.agents() }),
     'GET revocations': () => revocationsReply(server),
+    'POST forget-scraper': {
+      parameters: ['name'],
+      answer: ({ name = '' }) => server.forgetScraper(name),
+    },
     'POST revoke': {
       parameters: ['name', 'generation'],
       answer: ({ name = '', generation = '' }) => revoke(server, name, generation),

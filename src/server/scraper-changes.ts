@@ -5,11 +5,22 @@ import type { CursorChange } from './delivery/cursors.ts';
 import type { ReceiptEvent, ScraperDatabase } from './delivery/receipts.ts';
 import { type ScraperName, scraperText } from './delivery/scraper.ts';
 import type { RollBack, ServerMetrics } from './own-metrics.ts';
+import type { KnownScrapers } from './web/known-scrapers.ts';
 
 /** Counts what happened to an answer or a scraper, and logs what a person should act on. */
 export function scraperChanged(
   change: CursorChange,
-  { metrics, log, seldom }: { readonly metrics: ServerMetrics; readonly log: Log; readonly seldom: SeldomLog },
+  {
+    metrics,
+    log,
+    seldom,
+    scrapers,
+  }: {
+    readonly metrics: ServerMetrics;
+    readonly log: Log;
+    readonly seldom: SeldomLog;
+    readonly scrapers: Pick<KnownScrapers, 'forget'>;
+  },
 ): void {
   const text = scraperText(change.scraper.name);
   switch (change.kind) {
@@ -50,7 +61,8 @@ export function scraperChanged(
           'params: {scraper: [NAME]}',
       );
     case 'forgotten':
-      return metrics.forgetScraper(text, change.selection);
+      if (change.isLast) scrapers.forget(text);
+      return metrics.forgetScraper(text, change.selection, change.isLast);
   }
 }
 

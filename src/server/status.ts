@@ -1,12 +1,15 @@
 import type { Clock } from '../runtime/clock.ts';
-import { isoTime } from '../runtime/words.ts';
+import { ageText, isoTime, plural } from '../runtime/words.ts';
 import type { AgentRecord, StreamRecord } from './delivery/agent-record.ts';
 import type { Budget } from './delivery/budget.ts';
+import type { ConfirmedBy, Cursor } from './delivery/cursor.ts';
+import type { Scraper } from './delivery/cursors.ts';
 import type { Delivery } from './delivery/delivery.ts';
 import type { DropReason } from './delivery/drops.ts';
 import { scraperText } from './delivery/scraper.ts';
 import type { ServerGauges } from './own-metrics.ts';
 import type { ServerClockStatus } from './server-clock.ts';
+import type { KnownScraper, KnownScrapers } from './web/known-scrapers.ts';
 
 /** One agent as `/api/v1/agents`, `sysmon-server agents --json` and the page show it. Times are ISO 8601. */
 export interface AgentStatus {
@@ -73,8 +76,14 @@ export interface DropStatus {
 
 export interface ScraperStatus {
   readonly scraper: string;
-  /** The agent it selects, or "" for all. */
+  /** The agents it selects, with commas between them, or "" for all. */
   readonly selection: string;
+  /** By its last request since the server's start; "" before. */
+  readonly program: string;
+  readonly version: string;
+  readonly address: string;
+  /** What confirms that it has an answer; `none`: it gets the newest values only, and nothing is held for it. */
+  readonly confirmedBy: ConfirmedBy | 'none';
   /** Connections that read for it, each with a position of its own: usually one. */
   readonly connections: number;
   readonly conflicts: number;
@@ -84,6 +93,8 @@ export interface ScraperStatus {
   readonly backlogReports: number;
   /** Age of the oldest report that it has not had; 0 if it has all. */
   readonly lagSeconds: number;
+  /** What is wrong with it, a sentence each, with what to do. */
+  readonly problems: readonly string[];
 }
 
 export interface ServerStatus {
@@ -106,6 +117,7 @@ export interface StatusSources {
   readonly windowMs: number;
   readonly memoryBytesMax: number;
   readonly serverClock: { readonly status: ServerClockStatus };
+  readonly scrapers: Pick<KnownScrapers, 'all'>;
 }
 
 export function agentsStatus({ clock, delivery }: StatusSources): AgentStatus[] {
@@ -208,10 +220,18 @@ export function serverGauges(sources: StatusSources): ServerGauges {
   };
 }
 
-function scrapersStatus({ clock, delivery }: StatusSources): ScraperStatus[] {
+function scrapersStatus(sources: StatusSources): ScraperStatus[] {
+  const { clock, delivery, scrapers } = sources;
   const nowMs = clock.nowMs();
+  const monotonicMs = clock.monotonicMs();
   const statuses: ScraperStatus[] = [];
-  for (const { name, groups, conflicts } of delivery.scrapers) {
+  const withCursors = new Set<string>();
+  for (const scraper of delivery.scrapers) {
+    const { name, groups, conflicts } = scraper;
+    const text = scraperText(name);
+    withCursors.add(text);
+    const known = scrapers.all.get(text);
+    const { name: program, version } = known?.program ?? { name: '', version: '' };
     for (const [selection, { cursors }] of groups) {
       let backlogReports = 0;
       let oldestMs = nowMs;
@@ -224,17 +244,92 @@ function scrapersStatus({ clock, delivery }: StatusSources): ScraperStatus[] {
         }
       }
       const seenAtMs = Math.max(...cursors.map((cursor) => cursor.seenAtMs));
+      const last = cursors.find((cursor) => cursor.seenAtMs === seenAtMs) ?? cursors[0]!;
       statuses.push({
-        scraper: scraperText(name),
-        selection,
-        connections: cursors.length,
-        conflicts,
-        lastScrapeAt: isoTime(nowMs - (clock.monotonicMs() - seenAtMs)),
+        ...{ scraper: text, selection, program, version, address: last.address },
+        confirmedBy: known?.confirmedBy === 'none' ? 'none' : last.confirmedBy,
+        ...{ connections: cursors.length, conflicts, backlogReports, lagSeconds: (nowMs - oldestMs) / 1000 },
+        lastScrapeAt: isoTime(nowMs - (monotonicMs - seenAtMs)),
         known: cursors.some(({ isKnown }) => isKnown),
-        backlogReports,
-        lagSeconds: (nowMs - oldestMs) / 1000,
+        problems: scraperProblems(sources, scraper, { last, known }),
       });
     }
   }
+  for (const [text, known] of scrapers.all) {
+    if (withCursors.has(text) || known.confirmedBy !== 'none' || monotonicMs - known.seenAtMs > statelessShownMs)
+      continue;
+    const { program, address, seenAtMs, newestWhy } = known;
+    statuses.push({
+      ...{
+        scraper: text,
+        selection: '',
+        program: program.name,
+        version: program.version,
+        address,
+        confirmedBy: 'none',
+      },
+      ...{ connections: 0, conflicts: 0, backlogReports: 0, lagSeconds: 0, known: false },
+      lastScrapeAt: isoTime(nowMs - (monotonicMs - seenAtMs)),
+      problems: [`it gets the newest values only: ${newestWhy}`],
+    });
+  }
   return statuses;
 }
+
+/** What a person should act on, of one cursor of a scraper. */
+function scraperProblems(
+  { clock, delivery }: StatusSources,
+  scraper: Scraper,
+  { last, known }: { readonly last: Cursor; readonly known: KnownScraper | undefined },
+): string[] {
+  const monotonicMs = clock.monotonicMs();
+  const problems: string[] = [];
+  const awayMs = monotonicMs - last.seenAtMs;
+  if (awayMs > Math.max(awayMsMin, 3 * (last.intervalMs ?? 0))) {
+    problems.push(
+      `it has not scraped for ${ageText(awayMs)}; if it is gone for good: sysmon-server forget-scraper ${scraperText(scraper.name)}`,
+    );
+  }
+  if (known?.newestWhy !== undefined) problems.push(`it gets the newest values only: ${known.newestWhy}`);
+  if (known?.proxy !== undefined && last.confirmedBy === 'connection') {
+    problems.push(
+      `an HTTP proxy is in between (${known.proxy}), whose reading counts as scraped: connect directly, or use --prometheus`,
+    );
+  }
+  if (scraper.conflicts > 0) {
+    problems.push(
+      'two connections have scraped under its name at once: give each Prometheus a scraper=NAME of its own',
+    );
+  }
+  if (scraper.assumedAnswers > 0) {
+    problems.push(
+      `${plural(scraper.assumedAnswers, 'time')} it did not confirm what was sent twice: raise the idle time-outs of its connections, ` +
+        'or use --prometheus',
+    );
+  }
+  const inquiry = delivery.receipts.of(scraper.name);
+  if (inquiry === undefined) return problems;
+  const { health, database } = inquiry;
+  if (health.kind === 'fails') {
+    problems.push(
+      `its Prometheus at ${database.url} has not answered for ${ageText(monotonicMs - health.sinceMs)} (${health.why}): nothing is confirmed`,
+    );
+  } else if (scraper.areReceiptsMissing || (scraper.receipts.kind === 'none yet' && last.askable.length > 1)) {
+    problems.push(
+      `its Prometheus at ${database.url} has no sysmon_server_answer of its last answers: is it the one that scrapes, and does it drop that series?`,
+    );
+  }
+  const { lastRefusal } = scraper;
+  if (lastRefusal !== undefined && monotonicMs - lastRefusal.atMs < refusalShownMs) {
+    problems.push(
+      `${ageText(monotonicMs - lastRefusal.atMs)} ago it did not store answer ${lastRefusal.number}: ${lastRefusal.why ?? 'it does not say why'}; ` +
+        `it is given at most ${plural(last.pace.samplesMax, 'sample')} at once`,
+    );
+  }
+  return problems;
+}
+
+// A scraper that keeps no cursor is shown for as long after its last request.
+const statelessShownMs = 3_600_000;
+const refusalShownMs = 3_600_000;
+const awayMsMin = 60_000;

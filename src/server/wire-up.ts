@@ -8,6 +8,7 @@ import { plural, reasonOf, secondsText } from '../runtime/words.ts';
 import { AgentsLog } from './agents-log.ts';
 import { Delivery, type DeliveryOptions } from './delivery/delivery.ts';
 import type { ScraperDatabase } from './delivery/receipts.ts';
+import { scraperNameOf, scraperText } from './delivery/scraper.ts';
 import { type StateDisk, StateFileError } from './delivery/state-file.ts';
 import { Exposition } from './exposition/exposition.ts';
 import { Admission } from './ingest/admission.ts';
@@ -28,6 +29,7 @@ import {
   serverGauges,
   serverStatus,
 } from './status.ts';
+import { KnownScrapers } from './web/known-scrapers.ts';
 import type { WebAddress, WebOptions, WebServer } from './web/listener.ts';
 
 /** The parts of a server: real ones in `run`, virtual ones in the simulation. */
@@ -72,6 +74,7 @@ export class Server {
   readonly #keyRing: KeyRing;
   readonly #admission: Admission;
   readonly #sources: StatusSources;
+  readonly #scrapers: KnownScrapers;
   readonly #serverClock: ServerClock;
   readonly #agentsLog: AgentsLog;
   /** What is open, in the order in which it was opened. */
@@ -87,8 +90,9 @@ export class Server {
     this.#seldom = onceAMinute(log, clock);
     this.#keyRing = new KeyRing(settings.fleetKeys, settings.revoked ?? noRevocations);
     this.metrics = new ServerMetrics(new Registry(), { version, gauges: () => serverGauges(this.#sources) });
+    this.#scrapers = new KnownScrapers({ clock, seldom: this.#seldom, metrics: this.metrics });
     this.delivery = newDelivery(parts, {
-      ...{ metrics: this.metrics, seldom: this.#seldom },
+      ...{ metrics: this.metrics, seldom: this.#seldom, scrapers: this.#scrapers },
       lookAtClock: () => this.#lookAtClock(),
     });
     const { steppedBeforeMs } = this.delivery;
@@ -104,6 +108,7 @@ export class Server {
     this.#sources = {
       ...{ clock, delivery: this.delivery, version, startedAtMs, windowMs, memoryBytesMax },
       serverClock: this.#serverClock,
+      scrapers: this.#scrapers,
     };
     this.#admission = new Admission({
       clock,
@@ -141,6 +146,21 @@ export class Server {
   /** Ends every connection, then writes the cursors, which the ends of connections may still move. */
   async stop(): Promise<void> {
     for (const close of this.#closing.splice(0).reverse()) await close();
+  }
+
+  /** Forgets a scraper at once. Throws if there is none of this name, with the names that there are. */
+  forgetScraper(text: string): ForgottenScraper {
+    const forgotten = this.delivery.forgetScraper(scraperNameOf(text));
+    if (forgotten === undefined) {
+      const names = [...this.delivery.scrapers].map(({ name }) => `'${scraperText(name)}'`);
+      const known = names.length === 0 ? 'no scraper has a cursor' : `expected one of ${names.join(', ')}`;
+      throw new Error(`no scraper is named '${text}': ${known}`);
+    }
+    const { cursors, freedReports } = forgotten;
+    this.#parts.log.info(
+      `scraper '${text}' is forgotten: ${plural(cursors, 'cursor')} removed, ${plural(freedReports, 'report')} no longer held for it`,
+    );
+    return forgotten;
   }
 
   status(): ServerStatus {
@@ -215,7 +235,7 @@ export class Server {
       },
     });
     const options: WebOptions = {
-      ...{ clock, seldom, delivery, exposition, metrics },
+      ...{ clock, seldom, delivery, exposition, metrics, scrapers: this.#scrapers },
       status: { server: () => this.status(), agents: () => this.agents() },
       ...{ plaintext: settings.plaintext, hostNames: settings.webHosts, config: this.#parts.webConfig },
       turn: () => new Promise((resolve) => loop.next(resolve)),
@@ -247,6 +267,13 @@ export class Server {
   }
 }
 
+/** What was removed with a scraper. */
+export interface ForgottenScraper {
+  readonly cursors: number;
+  /** Reports that can be acknowledged, which nobody else lacks. */
+  readonly freedReports: number;
+}
+
 const stepText = (stepMs: number): string => `${stepMs > 0 ? 'forwards' : 'back'} by ${secondsText(Math.abs(stepMs))}`;
 
 /** What a revocation has done. */
@@ -265,9 +292,11 @@ function newDelivery(
   {
     metrics,
     seldom,
+    scrapers,
     lookAtClock,
   }: Pick<DeliveryOptions, 'lookAtClock'> & {
     readonly metrics: ServerMetrics;
+    readonly scrapers: KnownScrapers;
     readonly seldom: SeldomLog;
   },
 ): Delivery {
@@ -282,7 +311,7 @@ function newDelivery(
       onEvict: (reason, unscraped) => metrics.evicted(reason, unscraped),
     },
     turn: () => loop.turn(),
-    onCursorChange: (change) => scraperChanged(change, { metrics, log, seldom }),
+    onCursorChange: (change) => scraperChanged(change, { metrics, log, seldom, scrapers }),
     onStateWritten: () => metrics.stateWrite('done'),
     onStateError(error) {
       if (error instanceof StateFileError) {

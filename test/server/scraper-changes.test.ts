@@ -7,6 +7,7 @@ import { Cursor, losses } from '../../src/server/delivery/cursor.ts';
 import { type CursorChange, Scraper } from '../../src/server/delivery/cursors.ts';
 import { Registry, ServerMetrics } from '../../src/server/own-metrics.ts';
 import { scraperChanged } from '../../src/server/scraper-changes.ts';
+import { KnownScrapers } from '../../src/server/web/known-scrapers.ts';
 import { MemoryLog } from '../support/memory-log.ts';
 import { VirtualClock } from '../support/virtual-clock.ts';
 
@@ -22,8 +23,9 @@ function harness() {
   };
   const metrics = new ServerMetrics(new Registry(), { version: '1', gauges: () => gauges });
   const seldom = onceAMinute(log, clock);
+  const scrapers = new KnownScrapers({ clock, seldom, metrics });
   const change = (...changes: CursorChange[]) => {
-    for (const each of changes) scraperChanged(each, { metrics, log, seldom });
+    for (const each of changes) scraperChanged(each, { metrics, log, seldom, scrapers });
   };
   return { log, metrics, change };
 }
@@ -66,6 +68,6 @@ test('what is assumed, and who is mixed up with whom, is counted and logged with
   assert.match(second!, /^warn: two connections scrape as 'p' at once.*params: \{scraper: \[NAME\]\}/);
   assert.match(third!, /^warn: scraper 'p' .*192\.0\.2\.2.*192\.0\.2\.1.*name of its own/);
   assert.match(fourth!, /^info: scraper 'addr\/::1' .*'127\.0\.0\.1'/);
-  change({ kind: 'forgotten', scraper, selection: '' });
+  change({ kind: 'forgotten', scraper, selection: '', isLast: true });
   assert.doesNotMatch(await metrics.text([]), /scraper="p"/);
 });

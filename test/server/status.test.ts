@@ -14,6 +14,7 @@ function scrapersOf({ clock, delivery }: DeliveryHarness): readonly ScraperStatu
     windowMs,
     memoryBytesMax,
     serverClock,
+    scrapers: { all: new Map() },
   };
   return serverStatus(sources).scrapers;
 }

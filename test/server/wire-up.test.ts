@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { agentId } from '../../src/model/agent-id.ts';
 import { ListenError } from '../../src/runtime/listen.ts';
+import type { ScrapeConnection } from '../../src/server/delivery/scraper.ts';
 import { noWebConfig } from '../../src/server/web/web-config-file.ts';
 import { Server, type ServerParts } from '../../src/server/wire-up.ts';
 import { MemoryLog } from '../support/memory-log.ts';
@@ -99,6 +100,67 @@ test('a report that leaves the window before its scraper has fetched it is logge
   );
   const dropped = /^sysmon_server_agent_reports_dropped_total\{agent="web-1",reason="age"\} 1$/m;
   for (let scrape = 0; scrape < 2; scrape++) assert.match(await server.metrics.text([]), dropped);
+  await server.stop();
+});
+
+test('a Prometheus that was tried for a minute delays acks for a window, and is no reason for a warning', async () => {
+  const { clock, log, server } = wired();
+  const { delivery } = server;
+  await server.start();
+  const agent = new TestAgent({ clock, delivery }, agentId('web-1')!);
+  const scrape = async (text: string, connection: ScrapeConnection) => {
+    const name = { space: 'param', text } as const;
+    const opening = delivery.openScrape({ name, selection: [], connection, timeoutMs: 10_000 });
+    (await opening)!.finish();
+  };
+  const [steady, tried] = [{ address: '192.0.2.9' }, { address: '192.0.2.10' }];
+  for (let at = 0; at < 2 * 60 * 4; at++) {
+    agent.report();
+    await scrape('steady', steady);
+    if (at < 4) await scrape('tried', tried);
+    await clock.advance(15_000);
+    if (at === 20) assert.ok(agent.acked < 10, 'it may come back');
+  }
+  delivery.tidy();
+  assert.ok(agent.acked > 2 * 60 * 4 - 5);
+  assert.deepEqual(
+    log.lines.filter((line) => line.startsWith('warn')),
+    [],
+  );
+  assert.deepEqual(server.status().scrapers.find(({ scraper }) => scraper === 'tried')?.problems, [
+    'it has not scraped for 119 min; if it is gone for good: sysmon-server forget-scraper tried',
+  ]);
+  await server.stop();
+});
+
+test('a scraper is forgotten at once: what was held for it is acknowledged; an unknown name lists the known ones', async () => {
+  const { clock, log, server } = wired();
+  const { delivery } = server;
+  await server.start();
+  const unknown = () => server.forgetScraper('gone');
+  assert.throws(unknown, new Error("no scraper is named 'gone': no scraper has a cursor"));
+  const agent = new TestAgent({ clock, delivery }, agentId('web-1')!);
+  const connection = { address: '192.0.2.9' };
+  const scrape = async (space: 'param' | 'user', text: string) => {
+    const opening = delivery.openScrape({ name: { space, text }, selection: [], connection, timeoutMs: 10_000 });
+    (await opening)!.finish();
+  };
+  await scrape('user', 'gone');
+  for (let at = 0; at < 3; at++) {
+    if (at === 1) agent.report();
+    await scrape('param', 'steady');
+    await clock.advance(1000);
+  }
+  await clock.advance(50_000);
+  assert.equal(agent.acked, 0);
+  assert.throws(unknown, new Error("no scraper is named 'gone': expected one of 'user/gone', 'steady'"));
+  assert.deepEqual(server.forgetScraper('user/gone'), { cursors: 1, freedReports: 1 });
+  await settle();
+  assert.equal(agent.acked, 1);
+  assert.equal(
+    log.lines.at(-1),
+    "info: scraper 'user/gone' is forgotten: 1 cursor removed, 1 report no longer held for it",
+  );
   await server.stop();
 });
 

@@ -37,7 +37,7 @@ export class VirtualDatabase implements ScraperDatabase {
   async ask(question: StoredQuestion): Promise<StoredAnswers> {
     this.questions.push(question);
     const askedMs = this.#clock.monotonicMs();
-    await this.#clock.sleep(this.answerMs);
+    if (this.answerMs > 0) await this.#clock.sleep(this.answerMs);
     if (this.isDown) throw new DatabaseError('unreachable', 'connect ECONNREFUSED');
     const shown = this.#stored.filter(
       ({ atMs }) => atMs >= askedMs - question.backMs && atMs <= askedMs - this.showsMs,
@@ -52,7 +52,7 @@ export class VirtualDatabase implements ScraperDatabase {
   }
 
   async lastError(_scraper: string, selection: string): Promise<string | undefined> {
-    await this.#clock.sleep(this.answerMs);
+    if (this.answerMs > 0) await this.#clock.sleep(this.answerMs);
     return this.isDown ? undefined : this.lastErrors.get(selection);
   }
 

@@ -80,7 +80,10 @@ export class Cursors {
     if (database !== undefined) this.#judge(scraper, cursor, database, { nowMs, changes });
     cursor.asked(connection, nowMs);
     const assumed = cursor.moveOn(nowMs);
-    if (assumed.length > 0) changes.push({ kind: 'assumed', scraper, cursor, assumed });
+    if (assumed.length > 0) {
+      scraper.assumedAnswers++;
+      changes.push({ kind: 'assumed', scraper, cursor, assumed });
+    }
     return {
       opened: { scraper, cursor, answer: cursor.begin(connection, request, { nowMs, timeoutMs }), isNew },
       changes,
@@ -194,7 +197,7 @@ export class Cursors {
         group.mostAtWork = Math.min(group.mostAtWork, group.cursors.length);
         if (group.cursors.length > 0) continue;
         scraper.groups.delete(selection);
-        changes.push({ kind: 'forgotten', scraper, selection });
+        changes.push({ kind: 'forgotten', scraper, selection, isLast: scraper.groups.size === 0 });
       }
       if (scraper.groups.size === 0) this.#scrapers.delete(scraper.key);
     }
@@ -314,7 +317,7 @@ export class Cursors {
         moved.groups = only.groups;
         for (const cursor of moved.all()) cursor.address = address;
         this.#scrapers.set(key, moved);
-        for (const selection of moved.groups.keys()) changes.push({ kind: 'forgotten', scraper: only, selection });
+        changes.push(...forgotten(only));
         changes.push({ kind: 'address taken over', scraper: moved, from: only.name.text });
         return moved;
       }
@@ -373,6 +376,7 @@ export class Cursors {
     // Then it is not the size.
     if (why === undefined && !mayRefuse(scraper.receipts)) cursor.pace.reset();
     const { number, samples } = answer.receipt;
+    scraper.lastRefusal = { atMs: nowMs, number, why };
     changes.push({ kind: 'refused', scraper, number, samples, nextSamplesMax: cursor.pace.samplesMax, why });
   }
 
@@ -576,7 +580,7 @@ export class Cursors {
   #drop(scraper: Scraper): CursorChange[] {
     this.#scrapers.delete(scraper.key);
     for (const [connection, user] of this.#connections) if (user === scraper) this.#connections.delete(connection);
-    return [...scraper.groups.keys()].map((selection) => ({ kind: 'forgotten', scraper, selection }));
+    return forgotten(scraper);
   }
 }
 
@@ -659,8 +663,8 @@ export type CursorChange =
   | { readonly kind: 'another address'; readonly scraper: Scraper; readonly address: string; readonly before: string }
   /** A scraper that is named by its address continues with the cursor of one that has gone silent. */
   | { readonly kind: 'address taken over'; readonly scraper: Scraper; readonly from: string }
-  /** It is forgotten. */
-  | { readonly kind: 'forgotten'; readonly scraper: Scraper; readonly selection: string };
+  /** It is forgotten; of the last of its selections, the scraper is. */
+  | { readonly kind: 'forgotten'; readonly scraper: Scraper; readonly selection: string; readonly isLast: boolean };
 
 export interface SavedCursor {
   readonly scraper: ScraperName;
@@ -718,10 +722,19 @@ export class Scraper {
   /** How often a second scraper read under the name. */
   conflicts = 0;
   receipts: ReceiptsComing = { kind: 'none yet' };
+  /** Of its answers, the last that its database did not store. On the monotonic clock. */
+  lastRefusal: { readonly atMs: number; readonly number: number; readonly why: string | undefined } | undefined;
+  /** How often what was sent twice and never confirmed was assumed to have been read. */
+  assumedAnswers = 0;
 
   constructor(name: ScraperName) {
     this.name = name;
     this.key = keyOf(name);
+  }
+
+  /** Its database answers, and shows none of the last answers, though no scrape is known to have failed. */
+  get areReceiptsMissing(): boolean {
+    return this.receipts.kind === 'missing' && !mayRefuse(this.receipts);
   }
 
   *all(): Generator<Cursor> {
@@ -740,6 +753,12 @@ export class Scraper {
     group.mostAtWork++;
   }
 }
+
+const forgotten = (scraper: Scraper): CursorChange[] =>
+  [...scraper.groups.keys()].map((selection, at) => ({
+    ...{ kind: 'forgotten', scraper, selection },
+    isLast: at === scraper.groups.size - 1,
+  }));
 
 const keyOf = ({ space, text }: ScraperName): string => `${space}:${text}`;
 

@@ -9,7 +9,14 @@ import type { AgentRecord, StreamRecord } from './agent-record.ts';
 import { type CursorChange, Cursors, type Database, type OpenedCursor } from './cursors.ts';
 import { type ReceiptEvent, Receipts, type ScraperDatabase } from './receipts.ts';
 import { type AnswerPlan, planAnswer, readAnswer } from './scrape.ts';
-import type { ConnectionEvent, Scrape, ScrapeConnection, ScrapeRequest, ScraperName } from './scraper.ts';
+import {
+  type ConnectionEvent,
+  type Scrape,
+  type ScrapeConnection,
+  type ScrapeRequest,
+  type ScraperName,
+  scraperText,
+} from './scraper.ts';
 import {
   parseState,
   type SavedAgent,
@@ -241,13 +248,25 @@ export class Delivery {
     return this.#cursors.scrapers;
   }
 
-  /** Forgets a scraper, so that acks no longer wait for it. False if there is none of this name. */
-  forgetScraper(name: ScraperName): boolean {
-    const changes = this.#cursors.forget(name);
-    this.#changed(changes);
+  /**
+   * Forgets a scraper, so that acks no longer wait for it. Returns how many cursors it had, and how many reports that only
+   * it had not confirmed can be acknowledged now, or soon: when the state is on disk. Undefined if there is none of this name.
+   */
+  forgetScraper(name: ScraperName): { readonly cursors: number; readonly freedReports: number } | undefined {
+    const scraper = [...this.#cursors.scrapers].find((each) => scraperText(each.name) === scraperText(name));
+    if (scraper === undefined) return undefined;
+    const cursors = [...scraper.all()].length;
+    const streams = [...this.store.agents.values()].flatMap(({ streams }) => [...streams]);
+    const heldMs = new Map(streams.map((stream) => [stream, this.confirmedMs(stream)]));
+    this.#changed(this.#cursors.forget(name));
+    let freedReports = 0;
+    for (const [stream, beforeMs] of heldMs) {
+      const afterMs = this.confirmedMs(stream);
+      freedReports += stream.window.countAfter(beforeMs, Math.min(afterMs, stream.newestMs));
+    }
     this.#file?.changed();
     this.#acknowledgeAll();
-    return changes.length > 0;
+    return { cursors, freedReports };
   }
 
   /**

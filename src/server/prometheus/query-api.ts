@@ -68,6 +68,14 @@ export class QueryApi implements ScraperDatabase {
     };
   }
 
+  /** Its configuration in YAML; undefined where it does not show it. Rejects with a {@link DatabaseError}. */
+  async config(): Promise<string | undefined> {
+    const answer = await this.#answer('/api/v1/status/config', {});
+    if (answer.status !== 200) return undefined;
+    const { yaml } = record(dataOf(answer), 'data');
+    return typeof yaml === 'string' ? yaml : undefined;
+  }
+
   stop(): void {
     this.#get.stop();
   }

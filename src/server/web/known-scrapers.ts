@@ -1,6 +1,8 @@
+import type { Clock } from '../../runtime/clock.ts';
 import type { SeldomLog } from '../../runtime/log.ts';
+import type { ConfirmedBy } from '../delivery/cursor.ts';
 import { scraperText } from '../delivery/scraper.ts';
-import type { Identified } from './identify.ts';
+import type { Identified, Program } from './identify.ts';
 import type { WebMetrics } from './metrics.ts';
 
 /** Where an answer to a scraper goes. */
@@ -10,24 +12,48 @@ export interface AnsweredTo {
   readonly owner: string;
   /** The sign of a proxy in between; undefined: none. */
   readonly proxy: string | undefined;
-  /** What confirms its answers; none: it gets the newest values. */
-  readonly confirmedBy: 'connection' | 'receipt' | 'none';
+  /** What confirms that it has them; `none`: it gets the newest values, and the server remembers nothing of it. */
+  readonly confirmedBy: ConfirmedBy | 'none';
+}
+
+/** What is known of a scraper by its last answer. */
+export interface KnownScraper {
+  readonly program: Program;
+  readonly address: string;
+  readonly confirmedBy: ConfirmedBy | 'none';
+  /** Why it gets the newest values only; undefined: it gets reports. */
+  readonly newestWhy: string | undefined;
+  /** On the monotonic clock. */
+  readonly seenAtMs: number;
+  /** The sign of a proxy, since it was first seen; undefined: none. */
+  readonly proxy: string | undefined;
+  /** What was logged of it. */
+  readonly line: string;
 }
 
 type ScraperInfos = Pick<WebMetrics, 'scraperInfo' | 'forgetScraperInfo'>;
 
 /** Logs, and shows as a metric, who scrapes, what each scraper gets and why, and how its answers are confirmed. */
 export class KnownScrapers {
+  readonly #clock: Pick<Clock, 'monotonicMs'>;
   readonly #seldom: SeldomLog;
   readonly #metrics: ScraperInfos;
-  /** The line of each, by name, in the order of their last answers. */
-  readonly #lines = new Map<string, string>();
-  /** Those behind a proxy. */
-  readonly #proxied = new Set<string>();
+  /** By name, in the order of their last answers. */
+  readonly #known = new Map<string, KnownScraper>();
 
-  constructor({ seldom, metrics }: { readonly seldom: SeldomLog; readonly metrics: ScraperInfos }) {
-    this.#seldom = seldom;
-    this.#metrics = metrics;
+  constructor(options: {
+    readonly clock: Pick<Clock, 'monotonicMs'>;
+    readonly seldom: SeldomLog;
+    readonly metrics: ScraperInfos;
+  }) {
+    this.#clock = options.clock;
+    this.#seldom = options.seldom;
+    this.#metrics = options.metrics;
+  }
+
+  /** By name. */
+  get all(): ReadonlyMap<string, KnownScraper> {
+    return this.#known;
   }
 
   /** Requests without the time-out header are not logged: they are a person's. */
@@ -35,33 +61,35 @@ export class KnownScrapers {
     if (request.timeoutMs === undefined) return;
     const scraper = scraperText(request.scraper);
     const { program } = request;
-    if (to.proxy !== undefined && to.confirmedBy !== 'none') {
-      this.#proxied.add(scraper);
-      // A receipt comes from the database itself, whatever stands between.
-      if (to.confirmedBy === 'connection') this.#warnOfProxy(scraper, to.proxy);
-    }
+    const { address, confirmedBy } = to;
+    const before = this.#known.get(scraper);
+    // What confirms for itself matters only where the connection confirms.
+    if (to.proxy !== undefined && confirmedBy === 'connection') this.#warnOfProxy(scraper, to.proxy);
     const version = program.version === '' ? '' : ` ${program.version}`;
-    const line = `scraper '${scraper}' (${to.address}, ${program.name}${version}) ${givenText(request, to)}`;
-    if (this.#lines.get(scraper) !== line) {
+    const line = `scraper '${scraper}' (${address}, ${program.name}${version}) ${givenText(request, to)}`;
+    if (before?.line !== line) {
       // Anyone can send any number of names: beyond those that are remembered, an address has one line a minute.
-      const isFew = this.#lines.size < scrapersMax;
+      const isFew = this.#known.size < scrapersMax;
       this.#seldom.info(isFew ? `scraper ${scraper}` : `scraper at ${to.owner}`, line);
     }
-    this.#lines.delete(scraper);
-    this.#lines.set(scraper, line);
+    const proxy = (confirmedBy === 'none' ? undefined : to.proxy) ?? before?.proxy;
+    this.#known.delete(scraper);
+    this.#known.set(scraper, {
+      ...{ program, address, confirmedBy, line, proxy, seenAtMs: this.#clock.monotonicMs() },
+      newestWhy: confirmedBy === 'none' ? newestWhy(request) : undefined,
+    });
     this.#metrics.scraperInfo({
       scraper,
       program: program.name,
       version: program.version,
-      via: this.#proxied.has(scraper) ? 'proxy' : 'direct',
-      confirmed_by: to.confirmedBy,
+      via: proxy === undefined ? 'direct' : 'proxy',
+      confirmed_by: confirmedBy,
     });
-    if (this.#lines.size > scrapersMax) this.#forget(this.#lines.keys().next().value!);
+    if (this.#known.size > scrapersMax) this.forget(this.#known.keys().next().value!);
   }
 
-  #forget(scraper: string): void {
-    this.#lines.delete(scraper);
-    this.#proxied.delete(scraper);
+  forget(scraper: string): void {
+    this.#known.delete(scraper);
     this.#metrics.forgetScraperInfo(scraper);
   }
 
@@ -76,19 +104,24 @@ export class KnownScrapers {
   }
 }
 
-function givenText({ given }: Identified, { confirmedBy }: AnsweredTo): string {
+function newestWhy({ given }: Identified): string {
+  return given.kind === 'newest' ? given.why : 'too many scraper names are in use';
+}
+
+function givenText(request: Identified, { confirmedBy }: AnsweredTo): string {
+  const { given } = request;
   if (confirmedBy === 'none' || given.kind === 'newest') {
-    const why = given.kind === 'newest' ? given.why : 'too many scraper names are in use';
-    return `gets the newest values without timestamps (${why}); reports in between are not sent`;
+    return `gets the newest values without timestamps (${newestWhy(request)}); reports in between are not sent`;
   }
   const what =
     given.reports === 'many' ? 'every report with timestamps' : 'one report of each agent an answer, with timestamps';
-  const how =
-    confirmedBy === 'receipt'
-      ? 'its own API confirms what it has stored of an answer'
-      : 'the next request on its connection, or an orderly end of it, confirms an answer';
-  return `gets ${what} (${given.why}); ${how}`;
+  return `gets ${what} (${given.why}); ${confirmation[confirmedBy]}`;
 }
+
+const confirmation: { readonly [by in ConfirmedBy]: string } = {
+  connection: 'the next request on its connection, or an orderly end of it, confirms an answer',
+  receipt: 'its own API confirms what it has stored of an answer',
+};
 
 const scrapersMax = 64;
 const hourMs = 3_600_000;

@@ -1,4 +1,5 @@
 import type { StreamRecord } from '../delivery/agent-record.ts';
+import type { ConfirmedBy } from '../delivery/cursor.ts';
 
 /** What this part counts, and the text of all that the server counts. */
 export interface WebMetrics {
@@ -27,7 +28,7 @@ export interface ScraperInfo {
   /** Whether signs of an HTTP proxy have been seen. */
   readonly via: 'direct' | 'proxy';
   /** What confirms an answer. */
-  readonly confirmed_by: 'connection' | 'receipt' | 'none';
+  readonly confirmed_by: ConfirmedBy | 'none';
 }
 
 /** Whether a source of an agent is up, with the labels that are on its series. */

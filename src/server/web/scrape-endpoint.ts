@@ -10,7 +10,7 @@ import { type Scrape, type ScrapeConnection, scraperText } from '../delivery/scr
 import type { AgentBatch, Exposition } from '../exposition/exposition.ts';
 import { AnswerQueue, type Turn } from './answer-queue.ts';
 import type { Identified } from './identify.ts';
-import { KnownScrapers } from './known-scrapers.ts';
+import type { KnownScrapers } from './known-scrapers.ts';
 import type { WebMetrics } from './metrics.ts';
 import { bytesPerSecondMin, ReaderWatch } from './reader-watch.ts';
 
@@ -40,6 +40,7 @@ export interface ScrapeEndpointOptions {
   readonly delivery: Delivery;
   readonly exposition: Exposition;
   readonly metrics: WebMetrics;
+  readonly scrapers: KnownScrapers;
   /** Lets the event loop turn, so that agents are heard while a large answer is made. */
   turn(): Promise<void>;
   readonly seldom: SeldomLog;
@@ -54,11 +55,9 @@ export interface ScrapeEndpointOptions {
 export class ScrapeEndpoint {
   readonly #options: ScrapeEndpointOptions;
   readonly #queue = new AnswerQueue(queueLimits);
-  readonly #scrapers: KnownScrapers;
 
   constructor(options: ScrapeEndpointOptions) {
     this.#options = options;
-    this.#scrapers = new KnownScrapers(options);
   }
 
   /** Resolves when the answer has ended, one way or the other. */
@@ -100,8 +99,9 @@ export class ScrapeEndpoint {
   async #give(job: Job): Promise<boolean> {
     const scrape = await this.#open(job);
     const { connection, owner, proxy } = job.from;
+    const { address } = connection;
     const confirmedBy = scrape === undefined ? 'none' : scrape.number === undefined ? 'connection' : 'receipt';
-    this.#scrapers.answered(job.request, { address: connection.address, owner, proxy, confirmedBy });
+    this.#options.scrapers.answered(job.request, { address, owner, proxy, confirmedBy });
     if (scrape !== undefined) return this.#giveReports(job, scrape);
     return this.#send(job, takeNewest(this.#options, streamsOf(job.agents)), { timestamps: false });
   }

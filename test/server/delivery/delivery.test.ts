@@ -456,8 +456,8 @@ test('a scraper holds acks from its first answer that was sent whole, and until 
   agent.report();
   await world.scrapeAll();
   assert.equal(agent.acked, 0);
-  assert.equal(world.delivery.forgetScraper({ space: 'addr', text: 'gone' }), false);
-  assert.equal(world.delivery.forgetScraper({ space: 'param', text: 'gone' }), true);
+  assert.equal(world.delivery.forgetScraper({ space: 'addr', text: 'gone' }), undefined);
+  assert.deepEqual(world.delivery.forgetScraper({ space: 'param', text: 'gone' }), { cursors: 1, freedReports: 1 });
   await settle();
   assert.equal(agent.acked, 1);
 });

@@ -1,60 +1,11 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
-import { createServer, type IncomingMessage, type RequestListener, type ServerResponse } from 'node:http';
-import { createServer as createSecureServer } from 'node:https';
-import type { AddressInfo } from 'node:net';
-import { type TestContext, test } from 'node:test';
+import { test } from 'node:test';
 import { DatabaseError } from '../../../src/server/delivery/receipts.ts';
-import type { Access } from '../../../src/server/prometheus/bounded-get.ts';
-import { QueryApi } from '../../../src/server/prometheus/query-api.ts';
 import { certificate } from '../../support/certificates.ts';
+import { type Answers, apiAt, listen, matrix, prometheus, success } from './api-harness.ts';
 
 // The API over real HTTP, as programs speak it, and as none should.
-
-const open: Access = { authorization: undefined, ca: undefined };
-
-type Answers = (request: IncomingMessage, response: ServerResponse, url: URL) => void;
-
-async function listen(context: TestContext, answers: Answers, secure?: { cert: string; key: string }) {
-  const requests: { path: string; query: Record<string, string>; authorization: string | undefined }[] = [];
-  const listener: RequestListener = (request, response) => {
-    const url = new URL(request.url!, 'http://localhost');
-    const { authorization } = request.headers;
-    requests.push({ path: url.pathname, query: Object.fromEntries(url.searchParams), authorization });
-    answers(request, response, url);
-  };
-  const server = secure === undefined ? createServer(listener) : createSecureServer(secure, listener);
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  context.after(() => {
-    server.close();
-    server.closeAllConnections();
-  });
-  const { port } = server.address() as AddressInfo;
-  return { requests, url: `${secure === undefined ? 'http' : 'https'}://127.0.0.1:${port}` };
-}
-
-const success = (data: unknown): string => JSON.stringify({ status: 'success', data });
-
-const matrix = (...values: string[]): string =>
-  success({
-    resultType: 'matrix',
-    result: [{ metric: {}, values: values.map((value, at) => [1_700_000_000 + at, value]) }],
-  });
-
-/** A Prometheus that has these numbers; `buildinfo` as 2.42 gives it. */
-const prometheus =
-  (...numbers: string[]): Answers =>
-  (_, response, { pathname }) => {
-    if (pathname.endsWith('/status/buildinfo')) {
-      response.end(success({ version: '2.42.0+ds', revision: '2.42.0+ds-5', goVersion: 'go1.19.8' }));
-    } else response.end(matrix(...numbers));
-  };
-
-function apiAt(context: TestContext, url: string, access = open): QueryApi {
-  const api = new QueryApi(url, access);
-  context.after(() => api.stop());
-  return api;
-}
 
 const question = { scraper: 'prometheus-a', backMs: 60_500 };
 

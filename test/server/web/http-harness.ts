@@ -7,6 +7,7 @@ import { Exposition } from '../../../src/server/exposition/exposition.ts';
 import { Registry, ServerMetrics } from '../../../src/server/own-metrics.ts';
 import { scraperChanged } from '../../../src/server/scraper-changes.ts';
 import { agentsStatus, serverGauges, serverStatus } from '../../../src/server/status.ts';
+import { KnownScrapers } from '../../../src/server/web/known-scrapers.ts';
 import { openWeb, type WebAddress, type WebServer } from '../../../src/server/web/listener.ts';
 import { noWebConfig, type WebConfig } from '../../../src/server/web/web-config-file.ts';
 import { MemoryLog } from '../../support/memory-log.ts';
@@ -23,6 +24,7 @@ export class HttpHarness extends DeliveryHarness {
     version: '1.2.3',
     gauges: () => serverGauges(this.status),
   });
+  readonly scrapers = new KnownScrapers(this);
   isReady = true;
   plaintext = false;
   keepAliveMs = 310_000;
@@ -32,10 +34,11 @@ export class HttpHarness extends DeliveryHarness {
   readonly #clients: Client[] = [];
 
   get status() {
-    const { clock, delivery } = this;
+    const { clock, delivery, scrapers } = this;
     const startedAtMs = clock.nowMs();
     const serverClock = { status: { steps: 0 } };
-    return { clock, delivery, version: '1.2.3', startedAtMs, windowMs, memoryBytesMax: 64 * 1024 * 1024, serverClock };
+    const memoryBytesMax = 64 * 1024 * 1024;
+    return { clock, delivery, scrapers, version: '1.2.3', startedAtMs, windowMs, memoryBytesMax, serverClock };
   }
 
   get warnings(): string[] {
@@ -53,9 +56,9 @@ export class HttpHarness extends DeliveryHarness {
 
   /** A server of its own, which the caller closes. */
   openAt(addresses: readonly WebAddress[]): Promise<WebServer> {
-    const { clock, delivery, exposition, metrics, status, plaintext, keepAliveMs, seldom } = this;
+    const { clock, delivery, exposition, metrics, status, plaintext, keepAliveMs, seldom, scrapers } = this;
     const options = {
-      ...{ clock, seldom, delivery, exposition, metrics, plaintext, keepAliveMs },
+      ...{ clock, seldom, delivery, exposition, metrics, plaintext, keepAliveMs, scrapers },
       status: { server: () => serverStatus(status), agents: () => agentsStatus(status) },
       hostNames: new Set(['sysmon.example']),
       turn: () => new Promise<void>((resolve) => setImmediate(resolve)),

@@ -17,7 +17,8 @@ test('a proxy is no danger where receipts confirm: it is shown, and not warned o
   const log = new MemoryLog();
   const infos: ScraperInfo[] = [];
   const metrics = { scraperInfo: (info: ScraperInfo) => infos.push(info), forgetScraperInfo: () => {} };
-  const known = new KnownScrapers({ seldom: onceAMinute(log, new HandClock()), metrics });
+  const clock = new HandClock();
+  const known = new KnownScrapers({ clock, seldom: onceAMinute(log, clock), metrics });
   known.answered(request, { ...to, proxy: 'a header Via', confirmedBy: 'receipt' });
   assert.deepEqual(log.lines, [
     "info: scraper 'p' (192.0.2.1, Prometheus 3.5.0) gets every report with timestamps (it keeps every sample with its " +

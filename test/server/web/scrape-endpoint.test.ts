@@ -4,10 +4,12 @@ import { test } from 'node:test';
 import type { Labels } from '../../../src/model/source.ts';
 import { samplesMaxDefault } from '../../../src/server/delivery/cursor.ts';
 import { scrapersMax } from '../../../src/server/delivery/cursors.ts';
+import { serverStatus } from '../../../src/server/status.ts';
 import { identify } from '../../../src/server/web/identify.ts';
 import { type AnswerSink, ScrapeEndpoint } from '../../../src/server/web/scrape-endpoint.ts';
 import { beginOf } from '../../support/groups.ts';
 import { settle } from '../../support/virtual-clock.ts';
+import { VirtualDatabase } from '../../support/virtual-database.ts';
 import { connect, timeoutMs } from '../delivery/cursors-harness.ts';
 import { ReportMaker, testSchema } from '../delivery/report-maker.ts';
 import {
@@ -274,6 +276,67 @@ test('scrapes that are rarer than reports, and reports that are rare, are warned
     assert.equal(world.warnings.length, 2);
   }));
 
+test('that scrapes are rarer than reports is said at first, and once a day', () =>
+  withHttp(async (world) => {
+    const agent = world.connect('a');
+    const client = world.client();
+    const scrapes = async (count: number) => {
+      for (let scrape = 0; scrape < count; scrape++) {
+        agent.report();
+        await client.scrape();
+        await world.clock.advance(15_000);
+      }
+    };
+    const count = () =>
+      world.warnings.filter((line) => line.startsWith("scraper 'addr/127.0.0.1' scrapes every 15 s")).length;
+    await scrapes(20);
+    assert.equal(count(), 1);
+    await world.clock.advance(minutes(23 * 60));
+    await scrapes(5);
+    assert.equal(count(), 1);
+    await world.clock.advance(minutes(60));
+    await scrapes(5);
+    assert.equal(count(), 2);
+  }));
+
+test('where receipts confirm, each answer has its number, and the log and a metric say so', () =>
+  withHttp(async (world) => {
+    const database = new VirtualDatabase(world.clock);
+    database.answerMs = 0;
+    world.databases.set('p', database);
+    world.restart();
+    world.connect('a').report();
+    await world.close();
+    await world.listen();
+    const client = world.client();
+    const numberIn = async (query: string, labels: string) => {
+      const { text } = await client.get(`/metrics${query}`, { ...scrapeHeaders, Via: '1.1 x' });
+      const found = new RegExp(
+        `^# TYPE sysmon_server_answer gauge\\nsysmon_server_answer\\{${labels}\\} (\\d+)$`,
+        'm',
+      ).exec(text);
+      assert.ok(found, text);
+      return Number(found[1]);
+    };
+    const first = await numberIn('?scraper=p', 'scraper="p"');
+    const second = await numberIn('?scraper=p&agent=a', 'scraper="p",selection="a"');
+    assert.equal(second, first + 1);
+    assert.doesNotMatch((await client.get('/metrics?scraper=q', scrapeHeaders)).text, /sysmon_server_answer\{/);
+    assert.doesNotMatch((await client.get('/metrics?scraper=p')).text, /sysmon_server_answer\{/, 'a person');
+    const info = 'scraper="p",program="Prometheus",version="3.5.0",via="proxy",confirmed_by="receipt"';
+    assert.equal(await world.own(`sysmon_server_scraper_info{${info}}`), 1);
+    assert.deepEqual(world.warnings, [], 'a proxy does no harm');
+    assert.ok(
+      world.log.lines.some((line) =>
+        /^info: scraper 'p' .*; its own API confirms what it has stored of an answer/.test(line),
+      ),
+      world.log.lines.join('\n'),
+    );
+    const [one] = serverStatus(world.status).scrapers;
+    assert.equal(one?.confirmedBy, 'receipt');
+    world.delivery.stop();
+  }));
+
 test('what is shown by scraper goes with the scraper', () =>
   withHttp(async (world) => {
     world.connect('a').report();
@@ -371,9 +434,9 @@ class TestSink implements AnswerSink {
 
 /** The endpoint without HTTP. */
 function endpointOf(world: HttpHarness) {
-  const { clock, seldom, delivery, exposition, metrics } = world;
+  const { clock, seldom, delivery, exposition, metrics, scrapers } = world;
   const endpoint = new ScrapeEndpoint({
-    ...{ clock, seldom, delivery, exposition, metrics },
+    ...{ clock, seldom, delivery, exposition, metrics, scrapers },
     turn: () => new Promise((resolve) => setImmediate(resolve)),
   });
   return (address: string, query = '', sink = new TestSink()) => {

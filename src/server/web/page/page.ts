@@ -85,9 +85,10 @@ function scrapersTable(status: ServerStatus, nowMs: number): string {
   const rows = status.scrapers.map(
     (scraper) => `<tr><td>${escapeHtml(scraper.scraper)}</td><td>${escapeHtml(scraper.selection) || 'all agents'}</td>
 <td class="n">${ago(scraper.lastScrapeAt, nowMs)}</td><td class="n">${scraper.backlogReports}</td>
-<td class="n">${Math.round(scraper.lagSeconds)} s</td><td class="n${scraper.conflicts > 0 ? ' down' : ''}">${scraper.conflicts}</td></tr>`,
+<td class="n">${Math.round(scraper.lagSeconds)} s</td><td>${scraper.confirmedBy}</td>
+<td class="${scraper.problems.length > 0 ? 'down' : ''}">${scraper.problems.map(escapeHtml).join('<br>') || '-'}</td></tr>`,
   );
-  return `<div><table><tr><th>Scraper</th><th>Selects</th><th class="n">Last scrape</th><th class="n">Backlog</th><th class="n">Lag</th><th class="n">Conflicts</th></tr>
+  return `<div><table><tr><th>Scraper</th><th>Selects</th><th class="n">Last scrape</th><th class="n">Backlog</th><th class="n">Lag</th><th>Confirmed by</th><th>Problems</th></tr>
 ${rows.join('\n')}
 </table></div>`;
 }
