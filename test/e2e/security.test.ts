@@ -42,6 +42,7 @@ test('those who do not belong', { timeout: 120_000 }, async (context) => {
   await context.test('refused: plain bytes', () => plainBytes(world, 15, encodeFrame(hello('honest'))));
   await context.test('refused: HTTP', () => plainBytes(world, 16, Buffer.from('GET / HTTP/1.1\r\nHost: a\r\n\r\n')));
   await context.test('refused: the name of another agent, with a key of its own', () => otherName(world));
+  await context.test('an agent that connects twenty times in a moment gives two lines', () => redials(world));
   await context.test('a revoked agent: gone at once, and out for good', () => revoked(world));
   await context.test('a reload with a broken key file changes nothing', () => brokenReload(world));
   await context.test('a fleet key is replaced, step by step', () => rotation(world));
@@ -221,8 +222,9 @@ async function otherKey(world: World): Promise<void> {
 }
 
 async function unknownIdentity(world: World): Promise<void> {
-  const attempt = tlsAttempt(world.server, pskOf({ identity: 'honest:1:00000000', key: randomBytes(32) }));
-  const says = /says it is 'honest:1:00000000'\) is refused/;
+  const identity = `honest:1:00000000${'y'.repeat(200)}`;
+  const attempt = tlsAttempt(world.server, pskOf({ identity, key: randomBytes(32) }));
+  const says = /says it is 'honest:1:00000000y{63}…'\) is refused/;
   await refusedThrice(world, { from: 11, series: tlsRefusals, says, attempt });
 }
 
@@ -303,6 +305,26 @@ async function otherName(world: World): Promise<void> {
     says: /the name 'honest' is not that of the key, 'thief:1:[0-9a-f]{8}'/,
     attempt: helloAttempt(world, { key, name: 'honest', code: 'bad-message' }),
   });
+}
+
+/** An agent with a key that connects again and again, and says nothing wrong. */
+async function redials(world: World): Promise<void> {
+  const { server } = world;
+  const key = await world.key('busy');
+  const { length } = server.run.lines;
+  for (let time = 0; time < 20; time++) {
+    const socket = connectTls({
+      ...{ ...tlsParameters, host: loopback, port: server.port },
+      ...{ checkServerIdentity: () => undefined, ...pskOf(key) },
+    });
+    socket.write(encodeFrame(hello('busy')));
+    await new Promise((resolve) => socket.once('data', resolve));
+    socket.destroy();
+  }
+  await world.othersKeepWorking();
+  const lines = server.run.lines.slice(length).filter((line) => line.includes("agent 'busy'"));
+  assert.equal(lines.length, 2, lines.join('\n'));
+  assert.match(lines[0]!, /is connected: attack$/);
 }
 
 const revocations = 'sysmon_server_connections_ended_total{reason="revoked"}';
