@@ -3,6 +3,7 @@ import { createHook } from 'node:async_hooks';
 import { connect, createServer, type Socket } from 'node:net';
 import { type TestContext, test } from 'node:test';
 import type { Connection } from '../../src/runtime/connection.ts';
+import { dial } from '../../src/runtime/dial.ts';
 import { ListenError, type Listener, type ListenOptions, listen } from '../../src/runtime/listen.ts';
 import { countedAddress } from '../../src/runtime/places.ts';
 import { serveLoopback, until } from '../support/sockets.ts';
@@ -115,6 +116,40 @@ test('who has not said who it is gives way: the oldest of the address that has m
     assert.equal(closed.includes('a1'), isTls, 'its peer has said who it is');
     await listener.close();
   }
+});
+
+test('silent connections from four addresses that dial again and again keep no agent out', async (context) => {
+  const { listener } = await open(context, {
+    ...{ psk, connectionsMax: 40, connectionsPerAddressMax: 20 },
+    // A peer is known by its first bytes.
+    onConnection: async (connection) => {
+      for await (const _ of connection) return;
+    },
+  });
+  const { port } = listener;
+  let isOver = false;
+  let dials = 0;
+  const flood = (localAddress: string): void => {
+    if (isOver) return;
+    dials++;
+    const socket = connect({ port, host: '127.0.0.1', localAddress });
+    socket.on('error', () => {});
+    socket.once('close', () => setImmediate(flood, localAddress));
+    context.after(() => socket.destroy());
+  };
+  for (let at = 0; at < 80; at++) flood(`127.0.0.${10 + (at % 4)}`);
+  await until(() => dials > 200);
+  for (let time = 0; time < 20; time++) {
+    const { signal } = new AbortController();
+    const connection = await dial({
+      ...{ host: '127.0.0.1', port, timeoutMs: 2000, signal },
+      psk: { identity: 'honest', key: psk.keyOf() },
+    });
+    await connection.write(Buffer.from('hello'));
+    connection.destroy();
+  }
+  isOver = true;
+  assert.ok(dials > 400, `the flood went on meanwhile: ${dials} dials`);
 });
 
 test('a limit for an address: another address still gets in', async (context) => {
