@@ -225,6 +225,7 @@ export class ServerNode {
     });
     spy(metrics, 'ended', (_, reason) => world.ended(reason));
     spy(metrics, 'unknownFrame', () => world.violated('an unknown kind of frame'));
+    spy(metrics, 'clones', () => world.violated('a host on a bad line was taken for two hosts with one identity'));
     spy(metrics, 'evicted', (_, _reason, unscraped) => {
       if (unscraped) this.unscrapedEvictions++;
     });
