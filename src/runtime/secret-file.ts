@@ -33,14 +33,18 @@ export function readSecretFile(path: string): string {
 }
 
 function check(path: string, { mode, uid, gid }: Stats): void {
+  const us = process.geteuid!();
+  const isOurGroup = us === 0 || [0, process.getegid!(), ...process.getgroups!()].includes(gid);
   if ((mode & 0o027) !== 0) {
     const octal = (mode & 0o777).toString(8).padStart(4, '0');
+    // Of root and another group, it could not be read after the chmod alone.
+    const isReadableThen = us === 0 || uid === us || (isOurGroup && gid !== 0);
+    const remedy = isReadableThen ? `chmod 0440 ${path}` : giveToUs(path);
     throw new SecretFileError(
       'mode',
-      `key file '${path}': its mode is ${octal}, so others can read or change it; run 'chmod 0440 ${path}'`,
+      `key file '${path}': its mode is ${octal}, so others can read or change it; run '${remedy}'`,
     );
   }
-  const us = process.geteuid!();
   if (uid !== 0 && uid !== us) {
     throw new SecretFileError(
       'owner',
@@ -48,22 +52,22 @@ function check(path: string, { mode, uid, gid }: Stats): void {
     );
   }
   // Root cannot know which group a unit runs with; the unit itself can.
-  if ((mode & 0o040) === 0 || us === 0 || [0, process.getegid!(), ...process.getgroups!()].includes(gid)) return;
+  if ((mode & 0o040) === 0 || isOurGroup) return;
   throw new SecretFileError(
     'owner',
     `key file '${path}': group ${gid} can read it; run 'chgrp ${userInfo().username} ${path}', or 'chmod g-r ${path}'`,
   );
 }
 
+/** The group of a service's user has its name. */
+const giveToUs = (path: string): string => `chown root:${userInfo().username} ${path} && chmod 0440 ${path}`;
+
 function openReason(path: string, error: unknown): string {
   switch (codeOf(error)) {
     case 'ENOENT':
       return 'there is no such file';
-    case 'EACCES': {
-      // The group of a service's user has its name.
-      const user = userInfo().username;
-      return `the user '${user}' may not read it; run 'chown root:${user} ${path} && chmod 0440 ${path}'`;
-    }
+    case 'EACCES':
+      return `the user '${userInfo().username}' may not read it; run '${giveToUs(path)}'`;
     default:
       return reasonOf(error);
   }

@@ -59,6 +59,11 @@ test("a service reads what is root's and its group's, and refuses a group that i
   const [service, users] = [65_534, 100];
   chownSync(path, 0, service);
   assert.equal(readAs(service, service, []), 'secret');
+  chmodSync(path, 0o444);
+  assert.match(readAs(service, service, []), /^mode .* run 'chmod 0440 /);
+  chownSync(path, 0, 0);
+  assert.match(readAs(service, service, []), /^mode .* run 'chown root:\w+ \S+ && chmod 0440 /, 'both in one message');
+  chmodSync(path, 0o440);
   chownSync(path, 0, users);
   assert.match(readAs(service, service, []), /^unreadable /);
   assert.equal(readAs(service, service, [users]), 'secret', 'its administrator has put it into that group');
