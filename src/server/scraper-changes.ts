@@ -69,18 +69,32 @@ export function scraperChanged(
 /** An answer was read, and its receipt says that it was not stored. */
 function refused(
   scraper: string,
-  { number, samples, nextSamplesMax, why }: CursorChange & { readonly kind: 'refused' },
+  change: CursorChange & { readonly kind: 'refused' },
   { metrics, seldom }: { readonly metrics: ServerMetrics; readonly seldom: SeldomLog },
 ): void {
   metrics.receipt(scraper, 'refused');
-  const next = `giving it again in parts of at most ${plural(nextSamplesMax, 'sample')}`;
+  const { number, samples, why, blocked } = change;
+  const what = `answer ${number} of ${plural(samples, 'sample')}`;
   const text =
     why === undefined
-      ? `Prometheus '${scraper}' has not stored answer ${number} of ${plural(samples, 'sample')}, and does not say why: ` +
-        `does another scraper use the name '${scraper}'? ${next}`
-      : `Prometheus '${scraper}' read answer ${number} of ${plural(samples, 'sample')} and did not store it: ${why}; ${next}`;
-  seldom.warn(`refused ${scraper}`, text);
+      ? `Prometheus '${scraper}' has not stored ${what}, and does not say why: does another scraper use the name '${scraper}'?`
+      : `Prometheus '${scraper}' read ${what} and did not store it: ${why}`;
+  if (blocked === undefined) return seldom.warn(`refused ${scraper}`, `${text}; ${nextText(change)}`);
+  seldom.warn(
+    `refused ${scraper} ${blocked}`,
+    `${text}; it had reports of '${blocked}' alone, which wait from now on and are tried again every few minutes: ` +
+      'raise that limit of its job, or change what the agent reports',
+    hourMs,
+  );
 }
+
+function nextText({ samples, nextSamplesMax }: CursorChange & { readonly kind: 'refused' }): string {
+  if (samples === 0) return "it had the server's own metrics alone";
+  const parts = nextSamplesMax < samples ? `parts of at most ${plural(nextSamplesMax, 'sample')}` : 'parts, by agents';
+  return `giving it again in ${parts}`;
+}
+
+const hourMs = 3_600_000;
 
 /** A database was asked for receipts. While it does not answer: a line at the second time, after 10 min, then each hour. */
 export function receiptQuestion(

@@ -319,6 +319,12 @@ function scraperProblems(
       `its Prometheus at ${database.url} has no sysmon_server_answer of its last answers: is it the one that scrapes, and does it drop that series?`,
     );
   }
+  for (const stream of last.isolation.blocked) {
+    problems.push(
+      `it does not store reports of '${stream}', which alone wait, and are tried again every few minutes: raise that limit of its job, or ` +
+        'change what the agent reports',
+    );
+  }
   const { lastRefusal } = scraper;
   if (lastRefusal !== undefined && monotonicMs - lastRefusal.atMs < refusalShownMs) {
     problems.push(

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { assertSameSamples } from '../support/agents-record.ts';
-import { eventually, freePort, ServerProgram } from '../support/programs.ts';
+import { command, eventually, freePort, ServerProgram } from '../support/programs.ts';
 import { Prometheus, prometheusSkip } from '../support/prometheus.ts';
 import { SimulatedAgent } from '../support/simulated-agent.ts';
 
@@ -78,4 +78,56 @@ test('with receipts, a limit that a catch-up exceeds and a server that is killed
     assert.equal(await prometheus.metric(`prometheus_target_scrapes_sample_${counter}_total`), 0, counter);
   }
   assert.ok((await server.metric(`sysmon_server_receipts_total{scraper="${scraper}",outcome="confirmed"}`)) > 0);
+});
+
+test('with receipts, an agent for which Prometheus refuses whole scrapes waits alone, and is named', {
+  skip: prometheusSkip,
+  timeout: 180_000,
+}, async (context) => {
+  const port = await freePort();
+  const server = await ServerProgram.start(context, ['--prometheus', `${scraper}=http://127.0.0.1:${port}`]);
+  const prometheus = await Prometheus.start(context, {
+    ...{ port, target: server.webPort, scraper, scrapeInterval: '1s', job: '    label_value_length_limit: 62\n' },
+  });
+  const bad = 'x'.repeat(64);
+  const agents = ['a', 'b', 'c', bad, 'd', 'e'].map(
+    (name, number) => new SimulatedAgent({ name, number, port: server.port, seriesCount, intervalMs: 1000 }),
+  );
+  context.after(() => {
+    for (const agent of agents) agent.close();
+  });
+  for (const agent of agents) await agent.connect();
+  for (let report = 0; report < 25; report++) {
+    const nowMs = Date.now();
+    await Promise.all(agents.map((agent) => agent.report(nowMs)));
+    await sleep(1000);
+  }
+  await eventually(60_000, () => {
+    for (const agent of agents) {
+      assert.equal(agent.ackedCount, agent.options.name === bad ? 0 : agent.times.length, agent.options.name);
+    }
+  });
+  for (const agent of agents) {
+    const { name } = agent.options;
+    if (name === bad) continue;
+    assertSameSamples(await prometheus.raw(`{agent="${name}",__name__=~"simulated_.*"}`), agent.samples(), name);
+  }
+  const line = new RegExp(
+    `did not store it: label_value_length_limit exceeded .*; it had reports of '${bad}' alone, which wait`,
+  );
+  assert.ok(
+    server.run.lines.some((each) => line.test(each)),
+    server.run.lines.join('\n'),
+  );
+  const status = await command('server', 'status', '--control-socket', server.controlSocket);
+  assert.match(status, new RegExp(`^${scraper}: it does not store reports of '${bad}', which alone wait`, 'm'));
+  assert.match(status, /^a +Prometheus 2\.\S+ +127\.0\.0\.1 +all agents +\S+ +receipt /m);
+  await assert.rejects(
+    command('server', 'forget-scraper', 'nobody', '--control-socket', server.controlSocket),
+    /no scraper is named 'nobody': expected one of 'a'/,
+  );
+  assert.equal(
+    await command('server', 'forget-scraper', scraper, '--control-socket', server.controlSocket),
+    `scraper 'a' is forgotten: 1 cursor removed, ${agents[3]!.times.length} reports no longer held for it\n`,
+  );
 });

@@ -1,5 +1,6 @@
 import type { StreamId } from '../../model/source.ts';
 import { limits } from '../../protocol/limits.ts';
+import { Isolation } from './isolation.ts';
 import type { Positions, ScrapeConnection } from './scraper.ts';
 
 /**
@@ -119,7 +120,7 @@ const byReceipt: Table = {
     restarted: ['restart', 'count'],
     'clock stepped': ['clock', 'count'],
     stored: ['confirmed', 'advance', 'widen'],
-    refused: ['refused', 'count', 'halve'],
+    refused: ['refused', 'count'],
   },
   confirmed: {},
   lost: {
@@ -176,6 +177,7 @@ export interface Receipt {
   /** Of each stream that it gives something of: after when. All before was in other answers. */
   readonly from: Positions;
   readonly samples: number;
+  readonly reports: number;
   /** When the last question was begun whose answer had not the number, on the monotonic clock; -Infinity: none. */
   missedAtMs: number;
 }
@@ -226,6 +228,8 @@ export class Cursor {
   /** What is not confirmed, oldest first. */
   answers: Answer[] = [];
   readonly pace = new Pace();
+  /** Of the streams for which its database refuses answers. */
+  readonly isolation = new Isolation();
   /** What it was last used by; undefined before the first scrape since the server's start. */
   connection: ScrapeConnection | undefined;
   address: string;
@@ -362,15 +366,35 @@ export class Cursor {
     const { state, effects } = after(answer.state, event, this.confirmedBy);
     answer.state = state;
     if (event === 'sent') answer.sentAtMs = nowMs;
+    if (event === 'stored') this.isolation.stored(answer.until.keys());
     for (const effect of effects) {
       if (effect === 'advance') this.#advance(answer);
       else if (effect === 'know') this.isKnown = true;
       else if (effect === 'widen') this.pace.widen(answer.receipt?.samples);
-      else if (effect === 'halve' && event === 'refused') this.pace.refused(answer.receipt?.samples ?? 0);
       else if (effect === 'halve') this.pace.halve();
     }
     this.#forgetPassed();
     return effects;
+  }
+
+  /**
+   * An answer was refused: what follows is smaller, or leaves out those for which it was refused. `why`: what its scrape
+   * failed with; where that is not known, the next one is smaller, and only after that is one agent looked for. Returns the
+   * stream that is refused alone.
+   */
+  refuse(
+    { until, receipt }: Answer,
+    {
+      why,
+      isRepeated,
+      nowMs,
+    }: { readonly why: string | undefined; readonly isRepeated: boolean; readonly nowMs: number },
+  ): StreamId | undefined {
+    if (until.size === 0 || receipt === undefined) return undefined;
+    const isSize = why !== undefined && sizeReasons.test(why);
+    if (isSize || why === undefined) this.pace.refused(receipt.samples);
+    const mayBeSize = why === undefined ? !isRepeated : isSize && receipt.reports > 1;
+    return mayBeSize ? undefined : this.isolation.refused([...until.keys()], nowMs);
   }
 
   /** Passes what is confirmed, as far as nothing before it is missing. */
@@ -482,6 +506,7 @@ export class Cursor {
   forget(stream: StreamId): void {
     this.positions.delete(stream);
     this.waitingSince.delete(stream);
+    this.isolation.forget(stream);
     for (const answer of this.answers) {
       if (answer.until.has(stream)) answer.until = new Map([...answer.until].filter(([each]) => each !== stream));
     }
@@ -515,12 +540,13 @@ export class Cursor {
       const unseen = new Set([...first.receipt.unseen, ...second.receipt.unseen]);
       const from = new Map([...second.receipt.from, ...first.receipt.from]);
       const samples = first.receipt.samples + second.receipt.samples;
+      const reports = first.receipt.reports + second.receipt.reports;
       const until = new Map([...first.until, ...second.until]);
       // As old as the first: questions look back as far.
       const { sentAtMs } = first;
       this.answers.splice(at, 2, {
         ...{ ...second, sentAtMs, until },
-        receipt: { ...second.receipt, unseen, from, samples },
+        receipt: { ...second.receipt, unseen, from, samples, reports },
       });
     }
   }
@@ -597,6 +623,9 @@ export class Pace {
 export const samplesMaxDefault = 300_000;
 /** Twice that. */
 export const bytesMaxDefault = 64 * 1024 * 1024;
+// What says that an answer was too large, or took too long; other reasons are of one agent.
+const sizeReasons =
+  /sample.?limit|body.?size|scrape.?size|too (?:large|big|long)|deadline|time.?out|EOF|reset by peer|refused/i;
 // The largest report fits.
 const samplesMaxLeast = limits.seriesMax;
 const answersMax = 32;

@@ -93,12 +93,12 @@ export class Cursors {
   /** What an answer will give, before it is sent, and the number by which its receipt is known. */
   number(
     { answer }: OpenedCursor,
-    given: { readonly from: Positions; readonly until: Positions; readonly samples: number },
+    given: { readonly from: Positions; readonly until: Positions; readonly samples: number; readonly reports: number },
   ): number {
-    const { from, until, samples } = given;
+    const { from, until, samples, reports } = given;
     const number = ++this.#number;
     answer.until = until;
-    answer.receipt = { unseen: new Set([number]), number, from, samples, missedAtMs: -Infinity };
+    answer.receipt = { unseen: new Set([number]), number, from, samples, reports, missedAtMs: -Infinity };
     return number;
   }
 
@@ -277,7 +277,7 @@ export class Cursors {
           until: past(until),
           receipt: {
             ...{ unseen: new Set(receipt.numbers), number: Math.max(0, ...receipt.numbers) },
-            ...{ from: past(receipt.from), samples: receipt.samples, missedAtMs: -Infinity },
+            ...{ from: past(receipt.from), samples: receipt.samples, reports: receipt.reports, missedAtMs: -Infinity },
           },
         };
         cursor.answers.push(answer);
@@ -373,11 +373,15 @@ export class Cursors {
   ): void {
     if (why === undefined) scraper.receipts = missingAgain(scraper.receipts);
     this.#happened(scraper, cursor, answer, 'refused', nowMs, changes);
+    const { receipts } = scraper;
+    const isRepeated = receipts.kind === 'missing' && receipts.answers > 1;
+    const blocked = cursor.refuse(answer, { why, isRepeated, nowMs });
     // Then it is not the size.
     if (why === undefined && !mayRefuse(scraper.receipts)) cursor.pace.reset();
     const { number, samples } = answer.receipt;
     scraper.lastRefusal = { atMs: nowMs, number, why };
-    changes.push({ kind: 'refused', scraper, number, samples, nextSamplesMax: cursor.pace.samplesMax, why });
+    const nextSamplesMax = cursor.pace.samplesMax;
+    changes.push({ kind: 'refused', scraper, number, samples, nextSamplesMax, why, blocked });
   }
 
   /** The cursor that this request continues with; none if there are too many. */
@@ -649,6 +653,8 @@ export type CursorChange =
       readonly samples: number;
       readonly nextSamplesMax: number;
       readonly why: string | undefined;
+      /** It gave of this one alone, whose reports wait from now on. */
+      readonly blocked: StreamId | undefined;
     }
   /** Sent twice and never confirmed: the position has moved behind it. */
   | {
@@ -688,6 +694,7 @@ export interface SavedReceipt {
   readonly numbers: readonly number[];
   readonly from: Positions;
   readonly samples: number;
+  readonly reports: number;
   /** On the wall clock. */
   readonly sentAtMs: number;
   /** It is there, and something before it is not. */
@@ -696,11 +703,11 @@ export interface SavedReceipt {
 
 function savedAnswer({ state, until, receipt, sentAtMs }: Answer, nowMs: number, wallMs: number): SavedAnswer {
   if (receipt === undefined) return { until, receipt: undefined };
-  const { unseen, from, samples } = receipt;
+  const { unseen, from, samples, reports } = receipt;
   return {
     until,
     receipt: {
-      ...{ numbers: [...unseen], from, samples, isStored: state.kind === 'confirmed' },
+      ...{ numbers: [...unseen], from, samples, reports, isStored: state.kind === 'confirmed' },
       // One that is being sent is sent now.
       sentAtMs: Math.round(sentAtMs === -Infinity ? wallMs : wallMs - (nowMs - sentAtMs)),
     },

@@ -173,7 +173,9 @@ export class Delivery {
     const { batches, from, until } = await readAnswer(plan, notBeforeMs, turn);
     const inquiry = this.#receipts.of(request.name);
     const number =
-      inquiry === undefined ? undefined : this.#cursors.number(opened, { from, until, samples: plan.samples });
+      inquiry === undefined
+        ? undefined
+        : this.#cursors.number(opened, { from, until, samples: plan.samples, reports: plan.reports });
     return {
       ...plan,
       ...{ scraper: request.name, batches, until, number },

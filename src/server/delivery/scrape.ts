@@ -24,6 +24,10 @@ export interface AnswerBounds {
 /** What an answer will give. Nothing is decoded yet. */
 export interface AnswerPlan {
   readonly parts: readonly PlannedPart[];
+  /** How many of them are new to the scraper. */
+  readonly reports: number;
+  /** Streams that are left out because answers are refused, probably for one of them. */
+  readonly withheld: ReadonlySet<StreamId>;
   readonly samples: number;
   /** Samples and bytes of the reports made since this scraper's last scrape, whether they are given or have to wait. */
   readonly arrived: Amount;
@@ -119,7 +123,12 @@ export function planAnswer(
     const sizes = window.sizesAfter(afterMs, untilMs);
     candidates.push({ stream, record, fromMs: next.afterMs, afterMs, untilMs, sizes, waiting, count: 0, samples: 0 });
   }
-  const shared = share(candidates, cursor, bounds);
+  const waiting = candidates.filter((candidate) => candidate.waiting > 0).map(({ stream }) => stream);
+  // One that is alone keeps nothing from others.
+  const suspicious = candidates.length > 1 ? waiting : [];
+  const withheld = cursor.isolation.withheld(suspicious, { nowMs: times.monotonicMs, turn: cursor.scrapes });
+  const chosen = candidates.filter(({ stream }) => !withheld.has(stream));
+  const shared = share(chosen, cursor, bounds);
   let { samples } = shared;
   const parts: PlannedPart[] = [];
   let backlogReports = 0;
@@ -136,7 +145,8 @@ export function planAnswer(
     parts.push(candidate);
   }
   const { arrived } = arrivals;
-  return { parts, arrived, backlogReports, skippedReports, ...shared };
+  const reports = parts.reduce((sum, { count }) => sum + count, 0);
+  return { parts, arrived, backlogReports, skippedReports, withheld, reports, ...shared };
 }
 
 /**

@@ -59,6 +59,8 @@ export interface Scrape {
   readonly tooLarge: readonly StreamId[];
   /** How often it comes: the shorter of the last two intervals, as one may have been missed. Undefined while unknown. */
   readonly intervalMs: number | undefined;
+  /** Streams that are left out because answers are refused, probably for one of them. */
+  readonly withheld: ReadonlySet<StreamId>;
   /** Where a receipt confirms: the number that the answer carries. */
   readonly number: number | undefined;
   /** Resolves when the state on disk has the number, or has not had it for a while: then the answer may end. */

@@ -202,11 +202,12 @@ function parseAnswer(value: unknown, field: string): SavedAnswer {
 }
 
 function parseReceipt(value: unknown, field: string): SavedReceipt {
-  const { numbers, from, samples, sentAtMs, isStored } = record(value, field);
+  const { numbers, from, samples, reports, sentAtMs, isStored } = record(value, field);
   return {
     numbers: list(numbers, `${field}.numbers`).map((each, at) => count(each, `${field}.numbers[${at}]`)),
     from: times(from, `${field}.from`),
     samples: count(samples, `${field}.samples`),
+    reports: count(reports, `${field}.reports`),
     sentAtMs: number(sentAtMs, `${field}.sentAtMs`),
     isStored: boolean(isStored, `${field}.isStored`),
   };

@@ -190,7 +190,7 @@ export class ScrapeEndpoint {
         await sink.drained();
         watch.isWaitedFor = false;
       }
-      const own = answerText(scrape, request.agents) + (await this.#ownText(agents));
+      const own = answerText(scrape, request.agents) + (await this.#ownText(agents, scrape?.withheld));
       await scrape?.mayEnd;
       if (sink.isLost) return false;
       sink.finish(own);
@@ -209,10 +209,12 @@ export class ScrapeEndpoint {
     );
   }
 
-  #ownText(agents: readonly AgentRecord[]): Promise<string> {
+  /** Labels of a host are in `sysmon_agent_up` too: the answer may be refused for them. */
+  #ownText(agents: readonly AgentRecord[], withheld: ReadonlySet<StreamId> | undefined): Promise<string> {
     const { clock, metrics } = this.#options;
     const monotonicMs = clock.monotonicMs();
-    return metrics.text(streamsOf(agents).map((stream) => ({ stream, up: stream.up(monotonicMs) })));
+    const streams = streamsOf(agents).filter(({ id }) => withheld?.has(id) !== true);
+    return metrics.text(streams.map((stream) => ({ stream, up: stream.up(monotonicMs) })));
   }
 
   /** Rules evaluated "now" are off when scrapes are rarer than reports: a warning once a day. */

@@ -52,7 +52,7 @@ const byReceipt: Rows = [
   [unconfirmed, 'restarted', lost('restart'), 'count'],
   [unconfirmed, 'clock stepped', lost('clock'), 'count'],
   [unconfirmed, 'stored', confirmed, 'advance', 'widen'],
-  [unconfirmed, 'refused', lost('refused'), 'count', 'halve'],
+  [unconfirmed, 'refused', lost('refused'), 'count'],
   [lost('cut'), 'stored', confirmed, 'advance', 'widen'],
   [lost('cut'), 'refused', lost('refused')],
 ];

@@ -158,6 +158,44 @@ test('one report that is larger than what was refused is given all the same, alo
   agent.report();
   for (let scrape = 0; scrape < 5; scrape++) assert.equal((await world.give('refused'))['a']?.length, 1);
   assert.equal(world.refusals.at(-1)?.nextSamplesMax, 1);
+  assert.equal(world.refusals.at(-1)?.blocked, agent.record.host.id);
+});
+
+test('an agent for which Prometheus refuses whole scrapes is found, and waits alone', async () => {
+  const world = new ReceiptsHarness();
+  const agents: TestAgent[] = [];
+  for (let agent = 0; agent < 20; agent++) agents.push(await world.agent(`agent-${agent}`));
+  const bad = agents[13]!;
+  const { id: badId } = bad.record;
+  for (let scrape = 0; scrape < 60; scrape++) {
+    for (const agent of agents) agent.report();
+    const one = await world.begin();
+    one.finish();
+    const isBad = one.until.has(bad.record.host.id) || !one.withheld.has(bad.record.host.id);
+    if (isBad) world.database.lastErrors.set('', 'label_value_length_limit exceeded');
+    else {
+      world.database.store(one.number);
+      world.database.lastErrors.clear();
+    }
+    await world.clock.advance(1000);
+  }
+  assert.deepEqual(
+    agents.filter(({ acked }) => acked < 55).map(({ record }) => record.id),
+    [badId],
+  );
+  assert.equal(bad.acked, 0);
+  const found = world.refusals.findIndex(({ blocked }) => blocked === bad.record.host.id);
+  assert.ok(found >= 0 && found <= 8, `found by refusal ${found}`);
+  assert.ok(world.refusals.length <= found + 2, 'once a minute from then on');
+  // The limit is raised: all of it comes.
+  world.database.lastErrors.clear();
+  for (let scrape = 0; scrape < 150; scrape++) {
+    const one = await world.begin();
+    one.finish();
+    world.database.store(one.number);
+    await world.clock.advance(1000);
+  }
+  assert.equal(bad.acked, 60);
 });
 
 test('after a restart the number is asked for before the first answer, and nothing is given twice', async () => {

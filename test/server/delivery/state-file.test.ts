@@ -33,7 +33,7 @@ const state: SavedState = {
           until: new Map([[stream('web-1'), 9]]),
           receipt: {
             ...{ numbers: [1_700_000_000_122], from: new Map([[stream('web-1'), 8]]) },
-            ...{ samples: 3, sentAtMs: 1_700_000_000_000, isStored: false },
+            ...{ samples: 3, reports: 2, sentAtMs: 1_700_000_000_000, isStored: false },
           },
         },
       ],
@@ -101,6 +101,7 @@ test('every damaged field is named', () => {
     ],
     ['cursors.0.unconfirmed.1.receipt.from.web-1', '', 'cursors[0].unconfirmed[1].receipt.from.web-1 is no number'],
     ['cursors.0.unconfirmed.1.receipt.samples', 1.5, 'cursors[0].unconfirmed[1].receipt.samples is no whole number'],
+    ['cursors.0.unconfirmed.1.receipt.reports', -1, 'cursors[0].unconfirmed[1].receipt.reports is no whole number'],
     ['cursors.0.unconfirmed.1.receipt.sentAtMs', null, 'cursors[0].unconfirmed[1].receipt.sentAtMs is no number'],
     [
       'cursors.0.unconfirmed.1.receipt.isStored',
