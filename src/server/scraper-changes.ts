@@ -74,11 +74,11 @@ function refused(
 ): void {
   metrics.receipt(scraper, 'refused');
   const { number, samples, why, blocked } = change;
-  const what = `answer ${number} of ${plural(samples, 'sample')}`;
+  const size = plural(samples, 'sample');
   const text =
     why === undefined
-      ? `Prometheus '${scraper}' has not stored ${what}, and does not say why: does another scraper use the name '${scraper}'?`
-      : `Prometheus '${scraper}' read ${what} and did not store it: ${why}`;
+      ? `Prometheus '${scraper}' has not stored answer ${number} of ${size}, and does not say why: does another scraper use the name '${scraper}'?`
+      : `Prometheus '${scraper}' read answer ${number} of ${size} and did not store it: ${why}`;
   if (blocked === undefined) return seldom.warn(`refused ${scraper}`, `${text}; ${nextText(change)}`);
   seldom.warn(
     `refused ${scraper} ${blocked}`,
