@@ -19,7 +19,14 @@ import { checkPrometheus } from './prometheus/check.ts';
 import { QueryApi } from './prometheus/query-api.ts';
 import type { RevocationsReply, RevokeReply } from './run.ts';
 import type { ServerClockStatus } from './server-clock.ts';
-import { advertisedAddress, commandSettings, prometheusAccess, readFleetKeys, readSettings } from './settings.ts';
+import {
+  advertisedAddress,
+  commandSettings,
+  prometheusAccess,
+  readFleetKeys,
+  readSettings,
+  revocationsMissing,
+} from './settings.ts';
 import type { AgentStatus, ScraperStatus, ServerStatus } from './status.ts';
 import type { WebAddress } from './web/listener.ts';
 import { webConfigText } from './web/web-config-file.ts';
@@ -163,6 +170,8 @@ export async function check(options: ServerOptions, out: Out): Promise<number> {
       `${settings.stateDir === undefined ? 'cursors in memory' : `cursors in '${settings.stateDir}'`}\n`,
   );
   for (const notice of settings.webConfig.notices) out(`'${settings.webConfigFile}': ${notice}\n`);
+  const missing = revocationsMissing(settings);
+  if (missing !== undefined) out(`${missing}\n`);
   let hasErrors = false;
   for (const each of settings.prometheus) {
     const { scraper, url } = each;

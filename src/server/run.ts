@@ -15,7 +15,7 @@ import { fleetKeysText } from './ingest/keys.ts';
 import { encodeRevocations, isGeneration, noRevocations, readRevocations } from './ingest/revocations.ts';
 import type { ServerOptions } from './options.ts';
 import { QueryApi } from './prometheus/query-api.ts';
-import { prometheusAccess, readFleetKeys, readSettings, type Settings } from './settings.ts';
+import { prometheusAccess, readFleetKeys, readSettings, revocationsMissing, type Settings } from './settings.ts';
 import { openWeb } from './web/listener.ts';
 import { WebConfigFile, webConfigText } from './web/web-config-file.ts';
 import { type EventLoop, type Revoked, Server } from './wire-up.ts';
@@ -59,12 +59,8 @@ export async function run(
   log.info(startLine(settings, options.changed, ports));
   for (const notice of settings.webConfig.notices) log.info(`'${webConfigFile}': ${notice}`);
   warn();
-  if (revocationsMissing(settings)) {
-    log.warn(
-      `'${settings.revocationsFile}' is missing, so no key is refused: if keys were revoked with this fleet key, restore ` +
-        "the file from a backup and reload, else 'sysmon-server enroll' makes an empty one",
-    );
-  }
+  const missing = revocationsMissing(settings);
+  if (missing !== undefined) log.warn(missing);
   lifecycle.ready();
   showStatus();
   lifecycle.watchdog(() => true);
@@ -178,11 +174,6 @@ function startLine(
 function standingWarnings({ plaintext }: Settings): string[] {
   if (!plaintext) return [];
   return ['agents connect without keys (--allow-plaintext): anyone who can reach the port can report under any name'];
-}
-
-/** As after a fleet key was restored alone. */
-function revocationsMissing({ fleetKeys, revocationsFile, revoked }: Settings): boolean {
-  return fleetKeys.length > 0 && revocationsFile !== undefined && revoked === undefined;
 }
 
 function statusLine(server: Server): string {

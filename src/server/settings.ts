@@ -65,6 +65,19 @@ function revocationsFileOf({
   return join(dirname(fleetKeyFile), 'revoked.json');
 }
 
+/** A warning where the file of revocations is not there, as after a fleet key was restored alone. */
+export function revocationsMissing({
+  fleetKeys,
+  revocationsFile,
+  revoked,
+}: Pick<Settings, 'fleetKeys' | 'revocationsFile' | 'revoked'>): string | undefined {
+  if (fleetKeys.length === 0 || revocationsFile === undefined || revoked !== undefined) return undefined;
+  return (
+    `'${revocationsFile}' is missing, so no key is refused: if keys were revoked with this fleet key, restore the file ` +
+    "from a backup and reload, else 'sysmon-server enroll' makes an empty one"
+  );
+}
+
 export function logLevelOf({ values }: ServerOptions): LogLevel {
   return values.logLevel;
 }

@@ -80,7 +80,10 @@ test('a revocation outlives its file, a reload, and a failed write', { timeout: 
   await server.run.line(
     /warning: '.*revoked\.json' is missing, so no key is refused: .* 'sysmon-server enroll' makes an/,
   );
+  const check = () => command('server', 'check', '--fleet-key-file', join(fleet.folder, 'fleet.key'));
+  assert.match(await check(), /\n'.*revoked\.json' is missing, so no key is refused/);
   const first = await fleet.enroll('web-1');
+  assert.doesNotMatch(await check(), /is missing/);
   assert.deepEqual(fleet.revoked, {}, 'made by the first enrolment');
   const agent = await fleet.connect('web-1', first.keyFile);
   assert.equal(
