@@ -9,6 +9,7 @@ import {
   never,
   type Receipt,
   restMs,
+  restMsOf,
 } from './cursor.ts';
 import type { ConnectionEvent, Positions, ScrapeConnection, ScraperName } from './scraper.ts';
 
@@ -103,11 +104,16 @@ export class Cursors {
   }
 
   /** All of an answer has been sent. */
-  finish({ scraper, cursor, answer }: OpenedCursor, until: Positions, nowMs: number): readonly CursorChange[] {
+  finish(
+    { scraper, cursor, answer }: OpenedCursor,
+    { until, samples }: { readonly until: Positions; readonly samples: number },
+    nowMs: number,
+  ): readonly CursorChange[] {
     const changes: CursorChange[] = [];
     // If its connection had ended before, it was not read completely.
     const isSent = answer.connection !== undefined && !this.#ended.has(answer.connection);
     if (isSent && answer.state.kind === 'being sent' && answer.receipt === undefined) answer.until = until;
+    answer.samples = samples;
     this.#happened(scraper, cursor, answer, isSent ? 'sent' : 'aborted', nowMs, changes);
     return changes;
   }
@@ -784,18 +790,21 @@ const missingAgain = (receipts: ReceiptsComing): ReceiptsComing => ({
   answers: receipts.kind === 'missing' ? receipts.answers + 1 : 1,
 });
 
-function answerEvent(event: ConnectionEvent, { sentAtMs, givesUpMs }: Answer, nowMs: number): AnswerEvent {
+function answerEvent(event: ConnectionEvent, answer: Answer, nowMs: number): AnswerEvent {
   if (event.kind === 'half-closed') return 'half-closed';
-  const isRested = nowMs - sentAtMs >= restMs;
-  if (event.kind === 'reset') return isRested ? 'ended at rest' : 'reset at once';
+  const restedMs = nowMs - answer.sentAtMs;
+  if (event.kind === 'reset') return restedMs >= restMs ? 'ended at rest' : 'reset at once';
   if (!event.isAcknowledged) return 'closed too early';
-  if (!isRested) return 'closed at once';
+  // One that is killed while it stores an answer closes its connection as well.
+  if (restedMs < restMsOf(answer)) return 'closed at once';
   // A proxy may have read an answer for which its client no longer waits.
-  const [fromMs, toMs] = givesUpMs;
+  const [fromMs, toMs] = answer.givesUpMs;
   return fromMs <= nowMs && nowMs <= toMs ? 'ended at rest' : 'closed at rest';
 }
 
-const beforeRestart = { state: { kind: 'unconfirmed' }, connection: undefined, request: -1, givesUpMs: never } as const;
+const beforeRestart = {
+  ...{ state: { kind: 'unconfirmed' }, connection: undefined, request: -1, givesUpMs: never, samples: 0 },
+} as const satisfies Partial<Answer>;
 
 // What is newer waits so long for a receipt.
 const holdMs = 30_000;

@@ -183,7 +183,7 @@ export class Delivery {
       mayEnd: number === undefined ? Promise.resolve() : this.#written(request.timeoutMs / 4),
       finish: () => {
         cursor.pace.arrived(plan.arrived);
-        this.#changed(this.#cursors.finish(opened, until, clock.monotonicMs()));
+        this.#changed(this.#cursors.finish(opened, { until, samples: plan.samples }, clock.monotonicMs()));
         this.#file?.changed();
         inquiry?.sent();
       },

@@ -175,7 +175,7 @@ test('each stream moves on by itself', () => {
   for (const until of answers) world.answer(0, 'ended at rest').until = until;
   world.cursor.answers = answers.map((until, at) => ({
     ...{ state: lost('at rest'), connection: connect(), request: at, givesUpMs: never, sentAtMs: at * 1000, until },
-    receipt: undefined,
+    ...{ samples: 0, receipt: undefined },
   }));
   assert.deepEqual(world.cursor.moveOn(10_000), [{ stream: a, afterMs: -Infinity, untilMs: 1 }]);
   assert.equal(world.cursor.positionMs(b), -Infinity);

@@ -96,8 +96,8 @@ export class CursorsHarness {
     this.#note(this.cursors.clockStepped(deltaMs, this.clock.monotonicMs()));
   }
 
-  finish(opened: OpenedCursor, until: ReadonlyMap<StreamId, number>): void {
-    this.#note(this.cursors.finish(opened, until, this.clock.monotonicMs()));
+  finish(opened: OpenedCursor, until: ReadonlyMap<StreamId, number>, samples: number): void {
+    this.#note(this.cursors.finish(opened, { until, samples }, this.clock.monotonicMs()));
   }
 
   abort(opened: OpenedCursor): void {
@@ -157,9 +157,10 @@ export class OpenScrape {
     return this.opened.cursor;
   }
 
-  finish(arrivedSamples = 0): void {
-    this.cursor.pace.arrived({ samples: arrivedSamples, bytes: 0 });
-    this.#harness.finish(this.opened, new Map([...this.given].map(([agent, times]) => [hostOf(agent), times.at(-1)!])));
+  finish({ samples = 0 } = {}): void {
+    this.cursor.pace.arrived({ samples: 0, bytes: 0 });
+    const until = new Map([...this.given].map(([agent, times]) => [hostOf(agent), times.at(-1)!] as const));
+    this.#harness.finish(this.opened, until, samples);
   }
 
   abort(): void {

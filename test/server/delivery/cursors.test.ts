@@ -118,7 +118,7 @@ test('time alone confirms nothing: a scraper may stand still for long before it 
 });
 
 test('how a connection ends, and after how long, says whether its last answer was read', async () => {
-  const ends: readonly [ConnectionEvent, restMs: number, event: string][] = [
+  const ends: readonly [ConnectionEvent, restMs: number, event: string, samples?: number][] = [
     [{ kind: 'half-closed' }, 0, 'confirmed p'],
     [{ kind: 'fin', isAcknowledged: true }, 1000, 'confirmed p'],
     [{ kind: 'fin', isAcknowledged: true }, timeoutMs * 0.8 - 1, 'confirmed p'],
@@ -126,16 +126,20 @@ test('how a connection ends, and after how long, says whether its last answer wa
     [{ kind: 'fin', isAcknowledged: true }, timeoutMs, 'lost p at rest'],
     [{ kind: 'fin', isAcknowledged: true }, timeoutMs + 1501, 'confirmed p'],
     [{ kind: 'fin', isAcknowledged: true }, 999, 'lost p at once'],
+    // A scraper that is killed while it stores many closes its connection, too.
+    [{ kind: 'fin', isAcknowledged: true }, 1999, 'lost p at once', 100_000],
+    [{ kind: 'fin', isAcknowledged: true }, 2000, 'confirmed p', 100_000],
+    [{ kind: 'reset' }, 1000, 'lost p at rest', 100_000],
     [{ kind: 'fin', isAcknowledged: false }, 1000, 'lost p cut'],
     [{ kind: 'fin', isAcknowledged: false }, 999, 'lost p cut'],
     [{ kind: 'reset' }, 1000, 'lost p at rest'],
     [{ kind: 'reset' }, 999, 'lost p cut'],
   ];
-  for (const [end, restMs, event] of ends) {
+  for (const [end, restMs, event, samples = 0] of ends) {
     const world = new CursorsHarness();
     const connection = connect();
     const ms = world.report();
-    world.scrape(connection);
+    world.open(connection).finish({ samples });
     await world.clock.advance(restMs);
     for (let time = 0; time < 2; time++) {
       for (const change of world.cursors.ended(connection, end, world.clock.monotonicMs())) {
