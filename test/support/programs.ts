@@ -255,6 +255,8 @@ export class ServerProgram extends Restartable {
   readonly port: number;
   readonly webPort: number;
   readonly controlSocket: string;
+  /** Where it keeps its cursors. */
+  readonly stateFile: string;
 
   private constructor(
     scope: Scope,
@@ -269,6 +271,7 @@ export class ServerProgram extends Restartable {
     this.port = port;
     this.webPort = webPort;
     this.controlSocket = controlSocket;
+    this.stateFile = join(folder, 'cursors.json');
   }
 
   static async start(scope: Scope, flags: readonly string[] = []): Promise<ServerProgram> {

@@ -117,6 +117,11 @@ export class Prometheus {
     process.kill(this.#running.pid, 'SIGCONT');
   }
 
+  /** The first line of the present run that matches, printed already or to come. */
+  line(pattern: RegExp): Promise<string> {
+    return this.#running.line(pattern);
+  }
+
   get #running(): Program {
     if (this.#run === undefined) throw new Error('Prometheus is not running');
     return this.#run;
