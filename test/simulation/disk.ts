@@ -79,6 +79,15 @@ export class SpoolVolume {
       list: () => call(() => [...this.#files.keys()]),
       read: (name) => call(() => Buffer.from(this.#file(name).bytes.subarray(0, this.#file(name).length))),
       write: (name, position, bytes) => change(() => this.#write(name, position, bytes)),
+      writeSynced: (name, position, bytes) =>
+        change(() => {
+          const syncedLength = this.#files.get(name)?.syncedLength ?? 0;
+          this.#write(name, position, bytes);
+          // Only these bytes: what lies before them may be on disk or not.
+          if (position <= syncedLength) {
+            this.#file(name).syncedLength = Math.max(syncedLength, position + bytes.length);
+          }
+        }),
       truncate: (name, length) =>
         change(() => {
           const file = this.#file(name);

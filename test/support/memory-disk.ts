@@ -8,7 +8,7 @@ interface MemoryFile {
   dirty: { from: number; to: number } | undefined;
 }
 
-type Call = 'list' | 'read' | 'write' | 'truncate' | 'sync' | 'replace' | 'remove';
+export type Call = 'list' | 'read' | 'write' | 'writeSynced' | 'truncate' | 'sync' | 'replace' | 'remove';
 
 /** A folder in memory that can be full, refuse to work, not answer, and lose what was not synced. */
 export class MemoryDisk implements SpoolDisk {
@@ -25,7 +25,7 @@ export class MemoryDisk implements SpoolDisk {
   /** The most calls that were under way at one time. */
   underWayMax = 0;
   readonly callCounts: Record<Call, number> = {
-    ...{ list: 0, read: 0, write: 0, truncate: 0, sync: 0, replace: 0, remove: 0 },
+    ...{ list: 0, read: 0, write: 0, writeSynced: 0, truncate: 0, sync: 0, replace: 0, remove: 0 },
   };
 
   get names(): string[] {
@@ -36,6 +36,11 @@ export class MemoryDisk implements SpoolDisk {
     let bytes = 0;
     for (const file of this.#files.values()) bytes += file.bytes.length;
     return bytes;
+  }
+
+  /** Calls after which something is safe from a power cut. */
+  get syncCount(): number {
+    return this.callCounts.sync + this.callCounts.writeSynced;
   }
 
   bytesOf(name: string): Buffer {
@@ -62,6 +67,24 @@ export class MemoryDisk implements SpoolDisk {
 
   write(name: string, position: number, bytes: Uint8Array): Promise<void> {
     return this.#call('write', () => this.#write(name, position, bytes));
+  }
+
+  writeSynced(name: string, position: number, bytes: Uint8Array): Promise<void> {
+    const done = () => {
+      this.#write(name, position, bytes);
+      const file = this.#file(name);
+      const safe = Buffer.alloc(Math.max(file.safe?.length ?? 0, position + bytes.length));
+      safe.set(file.safe ?? Buffer.alloc(0));
+      // Only these: what was written before and lies elsewhere is as unsafe as it was.
+      safe.set(bytes, position);
+      file.safe = safe;
+    };
+    // As a sync that fails: the pages never reach the disk.
+    const failed = () => {
+      this.#write(name, position, bytes);
+      this.#file(name).dirty = undefined;
+    };
+    return this.#call('writeSynced', done, failed);
   }
 
   truncate(name: string, bytes: number): Promise<void> {
@@ -118,15 +141,16 @@ export class MemoryDisk implements SpoolDisk {
     return copy;
   }
 
-  async #call<T>(call: Call, work: () => T): Promise<T> {
+  async #call<T>(call: Call, work: () => T, failed: () => void = () => {}): Promise<T> {
     this.callCounts[call]++;
     this.underWayMax = Math.max(this.underWayMax, ++this.#underWay);
     try {
       // Never at once: nobody may count on that.
       await Promise.resolve();
       while (this.#stalled.has(call)) await new Promise<void>((resolve) => this.#waiting.push(resolve));
-      if (this.broken.has(call)) throw Object.assign(new Error(`EIO: i/o error, ${call}`), { code: 'EIO' });
-      return work();
+      if (!this.broken.has(call)) return work();
+      failed();
+      throw Object.assign(new Error(`EIO: i/o error, ${call}`), { code: 'EIO' });
     } finally {
       this.#underWay--;
     }

@@ -56,20 +56,19 @@ export class DiskHealth {
    * Calls the disk, and watches how long it takes. It never rejects. One call at a time.
    * `isRoutine`: it is called with the reports. A timer costs as much CPU as such a call, so `look` watches it instead.
    */
-  async operate<T>(what: string, call: () => Promise<T>, { isRoutine = false } = {}): Promise<Outcome<T>> {
-    const { clock } = this.#options;
-    const underWay: UnderWay = { what, sinceMs: clock.monotonicMs(), isSlow: false };
-    this.#underWay = underWay;
+  operate<T>(what: string, call: () => Promise<T>, isRoutine = false): Promise<Outcome<T>> {
+    this.#underWay = { what, sinceMs: this.#options.clock.monotonicMs(), isSlow: false };
     const timer = isRoutine ? undefined : this.lookLater();
-    try {
-      return { kind: 'done', value: await call() };
-    } catch (error) {
-      return { kind: 'failed', error };
-    } finally {
+    const ended = (outcome: Outcome<T>) => {
       timer?.cancel();
       this.look();
       this.#underWay = undefined;
-    }
+      return outcome;
+    };
+    return call().then(
+      (value) => ended({ kind: 'done', value }),
+      (error: unknown) => ended({ kind: 'failed', error }),
+    );
   }
 
   /** Looks whether the call under way is slow by now. */

@@ -1,7 +1,7 @@
 import type { Clock, Timer } from '../../runtime/clock.ts';
 import type { Log } from '../../runtime/log.ts';
 import { durationText, reasonOf } from '../../runtime/words.ts';
-import { DiskHealth, type DiskState, diskRetryMs, type Outcome } from './disk-health.ts';
+import { DiskHealth, type DiskState, diskRetryMs } from './disk-health.ts';
 import {
   encodeReceiver,
   isReceiverFileName,
@@ -24,6 +24,8 @@ export interface SpoolDisk {
   read(name: string): Promise<Uint8Array>;
   /** Writes all of it at this position. Creates the file if there is none. */
   write(name: string, position: number, bytes: Uint8Array): Promise<void>;
+  /** The same; and these bytes, not what was written before, survive a power cut. */
+  writeSynced(name: string, position: number, bytes: Uint8Array): Promise<void>;
   truncate(name: string, bytes: number): Promise<void>;
   /** What the file holds, and that it exists, survives a power cut. */
   sync(name: string): Promise<void>;
@@ -70,6 +72,9 @@ export interface LoadedReceivers {
  *
  *     receivers with a new offset ▶ removing what is gone ▶ frames not written ▶ every 10 s: syncing, receivers that changed
  *
+ * Each operation costs a thread's turn and a wake-up of the process, more than a report's bytes. So a report that comes
+ * when a sync is due is written and synced in one, and with it again what was written since the last sync.
+ *
  * A disk that stalls costs no memory, because the spool holds what is to be written. A process that is killed loses
  * what was not written, on a healthy disk at most the report of that moment. A power cut loses what was not synced.
  */
@@ -115,7 +120,10 @@ export class Mirror {
   /** Reports that are in memory only. */
   get unwrittenCount(): number {
     let count = 0;
-    for (const [segment, file] of this.#segments) count += segment.reportsFrom(file.frameCount);
+    for (const [segment, file] of this.#segments) {
+      const { frameCount } = file.written;
+      if (frameCount < segment.frameCount) count += segment.reportsFrom(frameCount);
+    }
     return count;
   }
 
@@ -161,14 +169,14 @@ export class Mirror {
 
   /** The file of this segment is kept up to date from now on. */
   adopt(segment: Segment, { name, contents, goodBytes, isTorn }: LoadedSegment): void {
+    const written = { bytes: goodBytes, frameCount: contents.frames.length };
     // Not synced: the process that wrote it may have been killed before it was.
-    const file = { name, bytes: goodBytes, frameCount: contents.frames.length, isTorn, isSynced: false };
-    this.#segments.set(segment, file);
+    this.#segments.set(segment, { name, written, synced: fileStart, isTorn });
   }
 
   /** A new segment, behind all others. */
   add(segment: Segment): void {
-    this.#segments.set(segment, { name: undefined, bytes: 0, frameCount: 0, isTorn: false, isSynced: true });
+    this.#segments.set(segment, { name: undefined, written: fileStart, synced: fileStart, isTorn: false });
   }
 
   /** The segment is freed or dropped. */
@@ -213,8 +221,8 @@ export class Mirror {
     else this.#catchUp('written');
   }
 
-  /** A new offset is written at once, an acknowledgement with the sync of a later report. */
-  receiverChanged(): void {
+  /** A receiver has a new offset: it is written at once. Acknowledgements are written with the sync of a later report. */
+  offsetFixed(): void {
     this.#work();
   }
 
@@ -284,10 +292,12 @@ export class Mirror {
     for (const [segment, file] of this.#segments) {
       if (!isReady(file)) continue;
       if (file.isTorn) return this.#cutting(file);
-      if (file.frameCount < segment.frameCount) return this.#writing(segment, file);
+      if (file.written.frameCount < segment.frameCount) return this.#writing(segment, file);
     }
     if (this.#goal === 'written') return undefined;
-    for (const file of this.#segments.values()) if (!file.isSynced && isReady(file)) return this.#syncing(file);
+    for (const file of this.#segments.values()) {
+      if (file.synced.frameCount < file.written.frameCount && isReady(file)) return this.#syncing(file);
+    }
     const savedBeforeMs = this.#clock.monotonicMs() - receiversSavedEveryMs;
     for (const [receiver, file] of this.#receivers) {
       if (file.changeCount === receiver.changeCount || file.savedAtMs > savedBeforeMs) continue;
@@ -296,8 +306,11 @@ export class Mirror {
     return undefined;
   }
 
-  async #run({ file, what, isRoutine, call, done, failed }: Operation): Promise<void> {
-    const outcome = await this.#operate(what, call, { isRoutine });
+  async #run(operation: Operation): Promise<void> {
+    const { file, what, isRoutine, call, done, failed } = operation;
+    this.#isBusy = true;
+    const outcome = await this.#health.operate(what, call, isRoutine);
+    this.#isBusy = false;
     if (outcome.kind === 'done') {
       done();
     } else {
@@ -307,13 +320,6 @@ export class Mirror {
     this.#count();
     this.#wake();
     this.#work();
-  }
-
-  async #operate<T>(what: string, call: () => Promise<T>, { isRoutine = false } = {}): Promise<Outcome<T>> {
-    this.#isBusy = true;
-    const outcome = await this.#health.operate(what, call, { isRoutine });
-    this.#isBusy = false;
-    return outcome;
   }
 
   #listing(found: (names: readonly string[]) => void = () => {}): Operation {
@@ -356,7 +362,7 @@ export class Mirror {
     return {
       file,
       what: `truncating '${name}'`,
-      call: () => this.#disk.truncate(name, file.bytes),
+      call: () => this.#disk.truncate(name, file.written.bytes),
       done: () => {
         file.isTorn = false;
       },
@@ -365,33 +371,61 @@ export class Mirror {
 
   /** The next frames that the file lacks, and no more than `writeBytesMax` of them: a copy is made of these alone. */
   #writing(segment: Segment, file: SegmentFile): Operation {
+    if (this.#goal === 'synced' && pieceAfter(segment, file.synced) === segment.frameCount) {
+      return this.#writingSynced(segment, file);
+    }
     const name = this.#nameOf(file);
-    const from = file.frameCount;
-    const to = segment.pieceEnd(from, { before: segment.frameCount, bytesMax: writeBytesMax });
-    const bytes = encodeRecords(segment, from, to);
+    const { written: before } = file;
+    const { bytes, after } = recordsAfter(segment, before, pieceAfter(segment, before));
     return {
       file,
       what: `writing '${name}'`,
       isRoutine: true,
-      call: () => this.#disk.write(name, file.bytes, bytes),
+      call: () => this.#disk.write(name, before.bytes, bytes),
       // Only now: what has failed is written again, in the same place.
-      done: () => Object.assign(file, { bytes: file.bytes + bytes.length, frameCount: to, isSynced: false }),
+      done: () => {
+        file.written = after;
+      },
+    };
+  }
+
+  /** The frames that the file lacks, and those before them that are not synced. */
+  #writingSynced(segment: Segment, file: SegmentFile): Operation {
+    const name = this.#nameOf(file);
+    const { synced: before } = file;
+    const { bytes, after } = recordsAfter(segment, before, segment.frameCount);
+    return {
+      file,
+      what: `a synced write of '${name}'`,
+      isRoutine: true,
+      call: () => this.#disk.writeSynced(name, before.bytes, bytes),
+      done: () => {
+        file.written = file.synced = after;
+        this.#health.synced();
+      },
+      // As after a sync that failed, but what was synced before is on disk.
+      failed: () => {
+        file.written = before;
+      },
     };
   }
 
   #syncing(file: SegmentFile): Operation {
     const name = this.#nameOf(file);
+    const { written } = file;
     return {
       file,
       what: `fdatasync of '${name}'`,
       isRoutine: true,
       call: () => this.#disk.sync(name),
       done: () => {
-        file.isSynced = true;
+        file.synced = written;
         this.#health.synced();
       },
       // It is unknown which pages are on disk, and the kernel has marked all of them clean: they are written again.
-      failed: () => Object.assign(file, { bytes: 0, frameCount: 0 }),
+      failed: () => {
+        file.written = file.synced = fileStart;
+      },
     };
   }
 
@@ -432,11 +466,13 @@ export class Mirror {
   }
 
   #wake(): void {
-    for (const wake of this.#waiting.splice(0)) wake();
+    if (this.#waiting.length > 0) for (const wake of this.#waiting.splice(0)) wake();
   }
 
   async #read(name: string): Promise<Uint8Array | undefined> {
-    const outcome = await this.#operate(`reading '${name}'`, () => this.#disk.read(name));
+    this.#isBusy = true;
+    const outcome = await this.#health.operate(`reading '${name}'`, () => this.#disk.read(name));
+    this.#isBusy = false;
     // Where nobody waits for it any more.
     this.#work();
     if (outcome.kind === 'done') return outcome.value;
@@ -482,12 +518,31 @@ export class Mirror {
 interface SegmentFile {
   /** Undefined until it is written for the first time. */
   name: string | undefined;
-  /** Up to here it is written; the next record goes there. */
-  bytes: number;
-  frameCount: number;
+  /** Up to here the process's end leaves it; the next record goes there. */
+  written: FilePlace;
+  /** Up to here a power cut leaves it. */
+  synced: FilePlace;
   /** New records are written after its good bytes. */
   isTorn: boolean;
-  isSynced: boolean;
+}
+
+/** A place in a segment's file, after so many frames. */
+interface FilePlace {
+  readonly bytes: number;
+  readonly frameCount: number;
+}
+
+const fileStart: FilePlace = { bytes: 0, frameCount: 0 };
+
+/** The end of the piece of a segment that is written next after this place. */
+function pieceAfter(segment: Segment, { frameCount }: FilePlace): number {
+  return segment.pieceEnd(frameCount, { before: segment.frameCount, bytesMax: writeBytesMax });
+}
+
+/** The records from this place to before frame `to`, and the place after them. */
+function recordsAfter(segment: Segment, place: FilePlace, to: number): { bytes: Uint8Array; after: FilePlace } {
+  const bytes = encodeRecords(segment, place.frameCount, to);
+  return { bytes, after: { bytes: place.bytes + bytes.length, frameCount: to } };
 }
 
 interface ReceiverFile {

@@ -211,7 +211,7 @@ export class Spool {
    */
   async fixOffset(receiver: Receiver, epoch: SpoolEpoch, offsetMs: number): Promise<void> {
     receiver.fixOffset(epoch, offsetMs);
-    this.#mirror?.receiverChanged();
+    this.#mirror?.offsetFixed();
     await this.#mirror?.offsetsSaved(receiver);
   }
 
@@ -224,7 +224,6 @@ export class Spool {
     const segment = ofEpoch.findLast(({ firstSeq }) => firstSeq <= seq) ?? ofEpoch[0];
     if (segment === undefined) return 0;
     receiver.acknowledge(segment, Math.min(seq, segment.lastSeq));
-    this.#mirror?.receiverChanged();
     return this.#free();
   }
 

@@ -1,7 +1,18 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  constants,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
@@ -20,8 +31,15 @@ test('the folder is made, written, read, cut, listed and given back', async () =
   await disk.write('b', 0, Buffer.from('other'));
   await disk.write('a', 5, Buffer.from(' world'));
   await disk.sync('a');
+  await disk.writeSynced('a', 6, Buffer.from('night'));
+  await disk.write('a', 11, Buffer.from('!'));
+  assert.equal(Buffer.from(await disk.read('a')).toString(), 'hello night!');
+  assert.deepEqual(flagsOf(join(path, 'a')), ['O_DSYNC', 'none']);
   await disk.truncate('a', 7);
-  assert.equal(Buffer.from(await disk.read('a')).toString(), 'hello w');
+  assert.equal(Buffer.from(await disk.read('a')).toString(), 'hello n');
+  await disk.writeSynced('new', 0, Buffer.from('made'));
+  assert.equal(Buffer.from(await disk.read('new')).toString(), 'made');
+  await disk.remove('new');
   await disk.replace('c', Buffer.from('a longer text'));
   await disk.replace('c', Buffer.from('short'));
   assert.equal(Buffer.from(await disk.read('c')).toString(), 'short');
@@ -34,6 +52,18 @@ test('the folder is made, written, read, cut, listed and given back', async () =
   assert.equal(Buffer.from(await again.disk.read('b')).toString(), 'other');
   await again.close();
 });
+
+/** How this process has a file open, a word for each descriptor. */
+function flagsOf(path: string): string[] {
+  const open = readdirSync('/proc/self/fd').filter((fd) => readlinkOf(fd) === path);
+  const flags = open.map((fd) => /^flags:\t0(\d+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8'))?.[1] ?? '');
+  return flags.map((octal) => (Number.parseInt(octal, 8) & constants.O_DSYNC ? 'O_DSYNC' : 'none')).sort();
+}
+
+function readlinkOf(fd: string): string | undefined {
+  // The descriptor of the folder that was listed is closed by now.
+  return existsSync(`/proc/self/fd/${fd}`) ? readlinkSync(`/proc/self/fd/${fd}`) : undefined;
+}
 
 test('a second one on the same folder is refused, as long as the first lives', async () => {
   const path = join(root, 'shared');
