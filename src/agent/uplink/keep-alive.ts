@@ -23,6 +23,8 @@ export class KeepAlive {
   #heardAtMs: number;
   #sentAtMs: number;
   #reportAtMs = -Infinity;
+  /** Between the last two reports. */
+  #reportsApartMs = Infinity;
   #state: State = { kind: 'quiet' };
   #timer: Timer | undefined;
   #timerAtMs = Number.NaN;
@@ -46,15 +48,24 @@ export class KeepAlive {
   heard(): void {
     this.#heardAtMs = this.#nowMs;
     this.#state = { kind: 'quiet' };
+    // Node wakes up also for a timer that is put off while it is the next to fire: so that is done one report before.
+    if (this.#timerAtMs > this.#reportAtMs + 2 * this.#reportsApartMs) return;
     this.#setTimer();
   }
 
   sent(what: 'report' | 'ping' | 'other'): void {
     const nowMs = this.#nowMs;
     this.#sentAtMs = nowMs;
-    if (what === 'report') this.#reportAtMs = nowMs;
+    if (what === 'report') {
+      this.#reportsApartMs = nowMs - this.#reportAtMs;
+      this.#reportAtMs = nowMs;
+    }
     if (what === 'ping' && this.#state.kind === 'quiet') this.#state = { kind: 'pinged', atMs: nowMs };
-    this.#setTimer();
+    const dueMs = this.#dueMs;
+    const nextMs = this.#reportAtMs + this.#reportsApartMs;
+    // The answer puts it off.
+    const isPutOff = this.#state.kind === 'quiet' && this.#timerAtMs <= nextMs && dueMs > nextMs;
+    if (isPutOff || !(this.#timerAtMs <= dueMs)) this.#setTimer();
   }
 
   /** Whether a report that goes out now takes a ping along. */
@@ -62,20 +73,22 @@ export class KeepAlive {
     return this.#state.kind === 'quiet' && this.#nowMs - this.#heardAtMs >= pingWithReportMs;
   }
 
+  /** A timer costs more than the rest of a ping, so one that is a little early is left as it is: it looks again. */
   #setTimer(): void {
     if (!this.#isRunning) return;
-    const dueMs = this.#dueMs;
-    // A timer costs more than the rest of a ping. The answer, which comes soon, sets it anyway.
-    if (dueMs === this.#timerAtMs || (this.#state.kind === 'pinged' && dueMs > this.#timerAtMs)) return;
     this.#timer?.cancel();
-    this.#timerAtMs = dueMs;
-    this.#timer = this.#options.clock.after(dueMs - this.#nowMs, () => this.#due());
+    this.#timerAtMs = this.#dueMs;
+    this.#timer = this.#options.clock.after(this.#timerAtMs - this.#nowMs, () => this.#due());
   }
 
+  /** When the timer has something to do, if nothing is sent or heard before. */
   get #dueMs(): number {
     if (this.#state.kind === 'pinged') return this.#state.atMs + limits.pongTimeoutMs;
     const dueMs = Math.min(this.#heardAtMs, this.#sentAtMs) + limits.pingAfterMs;
-    return dueMs - this.#reportAtMs <= reportsApartMs ? dueMs + reportGraceMs : dueMs;
+    // The next report takes the ping along; where they are frequent, the one after it may.
+    if (dueMs - this.#reportAtMs > reportsApartMs) return dueMs;
+    const nextMs = this.#reportsApartMs <= reportsApartMs / 2 ? this.#reportsApartMs : 0;
+    return dueMs + nextMs + reportGraceMs;
   }
 
   #due(): void {

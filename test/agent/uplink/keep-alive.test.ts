@@ -84,8 +84,15 @@ test('where reports go out every few seconds, a ping goes with one of them and n
   for (const intervalMs of [1000, 5000, 10_000]) {
     for (const answerMs of [0, 0.1, 150]) {
       const line = new Line(answerMs);
+      // The first interval is not known before it is over.
+      for (let report = 0; report < 2; report++) {
+        line.report();
+        await line.clock.advance(intervalMs);
+      }
       line.report();
-      const start = line.clock.firedCount;
+      await line.clock.advance(answerMs);
+      const answersBefore = line.pings.length;
+      const { firedCount: start, setCount } = line.clock;
       const reports = 600_000 / intervalMs;
       // A timer is late by a few ms now and then.
       for (let report = 0; report < reports; report++) {
@@ -93,11 +100,29 @@ test('where reports go out every few seconds, a ping goes with one of them and n
         line.report();
       }
       await line.clock.advance(1000);
-      const answers = line.pings.length;
+      const answers = line.pings.length - answersBefore;
       assert.ok(answers >= 55 && answers <= 80, `${answers} pings in 10 min at ${intervalMs} ms`);
       assert.equal(line.clock.firedCount - start, answers, 'the answers, and nothing of the keep-alive');
+      const set = line.clock.setCount - setCount - answers;
+      assert.ok(set <= Math.max(reports / 2, answers) + 2, `${set} timers for ${reports} reports`);
       assert.deepEqual(line.silences, []);
     }
+  }
+});
+
+test('where reports end, a ping follows, and then silence', async () => {
+  for (const intervalMs of [1000, 5000, 10_000]) {
+    const line = new Line();
+    for (let report = 0; report < 10; report++) {
+      line.keepAlive.sent('report');
+      line.keepAlive.heard();
+      await line.clock.advance(intervalMs);
+    }
+    const lastMs = line.clock.monotonicMs() - intervalMs;
+    await line.clock.advance(60_000);
+    const [pingMs] = line.pings;
+    assert.ok(pingMs! >= lastMs + 10_000 && pingMs! <= lastMs + 16_250, `${pingMs! - lastMs} ms at ${intervalMs} ms`);
+    assert.deepEqual(line.silences, [[pingMs! + 10_000, pingMs! + 10_000 - lastMs]]);
   }
 });
 
