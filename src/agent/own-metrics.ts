@@ -1,3 +1,4 @@
+import type { Clock } from '../runtime/clock.ts';
 import { counter, gauge, type SampledFamily, type Samples } from './collect/collectors/collector.ts';
 import type { RecorderCounters } from './collect/recorder.ts';
 import { type RefusalReason, refusalReasons } from './uplink/refusals.ts';
@@ -72,11 +73,13 @@ export interface ProcessFacts {
   readonly startTimeMs: number;
   /** User and system, of all threads, since the start. */
   cpuMicroseconds(): number;
+  /** Up to a minute old. */
   residentBytes(): number;
 }
 
 /** The facts of the running process. */
-export function processFacts(version: string, startTimeMs: number): ProcessFacts {
+export function processFacts(version: string, startTimeMs: number, clock: Pick<Clock, 'monotonicMs'>): ProcessFacts {
+  let resident = { bytes: 0, atMs: Number.NEGATIVE_INFINITY };
   return {
     version,
     nodeVersion: process.versions.node,
@@ -85,9 +88,17 @@ export function processFacts(version: string, startTimeMs: number): ProcessFacts
       const { user, system } = process.cpuUsage();
       return user + system;
     },
-    residentBytes: () => process.memoryUsage.rss(),
+    residentBytes() {
+      const nowMs = clock.monotonicMs();
+      // The kernel takes as long for it as for all of /proc/meminfo, and it changes slowly.
+      if (nowMs - resident.atMs >= residentEveryMs) resident = { bytes: process.memoryUsage.rss(), atMs: nowMs };
+      return resident.bytes;
+    },
   };
 }
+
+// A collection may come a little early.
+const residentEveryMs = 59_000;
 
 /** The `sysmon_agent_*` families. */
 export class SelfMetrics {
@@ -124,7 +135,7 @@ const startTime = gauge('sysmon_agent_start_time_seconds', 'Time at which the ag
 const cpu = counter('sysmon_agent_cpu_seconds_total', 'CPU time that the agent has used, user and system.', {
   divisor: 1_000_000,
 });
-const residentMemory = gauge('sysmon_agent_resident_memory_bytes', 'Resident memory of the agent.');
+const residentMemory = gauge('sysmon_agent_resident_memory_bytes', 'Resident memory of the agent, read once a minute.');
 const reportsDropped = counter(
   'sysmon_agent_reports_dropped_total',
   'Reports dropped, each a gap of one interval. full: the spool was full; age: they were older than --spool.max-age; ' +

@@ -195,7 +195,7 @@ export function newSampler(
   });
   const budget = new SeriesBudget({ labels: labelsOf(options) });
   const startTimeMs = clock.nowMs() - process.uptime() * 1000;
-  const self = new SelfMetrics(counters, processFacts(version, Math.round(startTimeMs)));
+  const self = new SelfMetrics(counters, processFacts(version, Math.round(startTimeMs), clock));
   const sampler = new Sampler({ host, collectors, self, clock, counters, log, budget });
   return {
     sample: () => sampler.sample(),

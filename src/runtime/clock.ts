@@ -1,4 +1,4 @@
-import { performance } from 'node:perf_hooks';
+import { hrtime } from 'node:process';
 
 /** A timer that can be cancelled. Cancelling one that has fired does nothing. */
 export interface Timer {
@@ -20,10 +20,10 @@ export interface Clock {
 // setTimeout fires at once for anything longer than this: 2^31 - 1 ms, 24.8 days.
 const timeoutMsMax = 2_147_483_647;
 
-// `performance` is imported, for the global of that name is a getter: it would triple what a look at the clock costs.
+// An agent looks at the clock some 25 times a collection. Without the optimizer performance.now() takes twice as long.
 export const realClock: Clock = {
   nowMs: () => Date.now(),
-  monotonicMs: () => performance.now(),
+  monotonicMs: () => Number(hrtime.bigint()) / 1e6,
   after(ms, callback) {
     const timer = setTimeout(callback, Math.min(Math.max(0, ms), timeoutMsMax));
     return { cancel: () => clearTimeout(timer) };
