@@ -1,7 +1,7 @@
 // src/ → build/ (what the tests run, file by file) and dist/ (one file per program, which needs no node_modules).
 import { chmodSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { root, run, tool } from './lib.mjs';
+import { nodeMin, root, run, tool } from './lib.mjs';
 
 const programs = ['agent', 'server'];
 
@@ -41,7 +41,7 @@ function options(version) {
     logLevel: 'warning',
     // A CommonJS file has no import.meta; node-cron asks for its url, and only when an expression is scheduled.
     banner: {
-      js: "#!/usr/bin/env node\nconst importMetaUrl = require('node:url').pathToFileURL(__filename).href;",
+      js: `#!/usr/bin/env node\n${nodeCheck}\nconst importMetaUrl = require('node:url').pathToFileURL(__filename).href;`,
     },
     define: {
       'import.meta.url': 'importMetaUrl',
@@ -52,6 +52,13 @@ function options(version) {
     external: ['msgpackr-extract'],
   };
 }
+
+// The system's Node.js may be replaced by an older one after an install. 2: systemd does not start the program again.
+const nodeCheck = `{ const [major, minor] = process.versions.node.split('.').map(Number);
+if (major < ${nodeMin[0]} || (major === ${nodeMin[0]} && minor < ${nodeMin[1]})) {
+  console.error('sysmon: Node.js ' + process.versions.node + ' (' + process.execPath + ') is too old: ${nodeMin.join('.')} or newer is needed');
+  process.exit(2);
+} }`;
 
 /** `node_modules/@a/b/c.js` → `@a/b`; undefined for a file of our own. */
 function packageOf(path) {

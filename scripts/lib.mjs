@@ -7,6 +7,9 @@ import { fileURLToPath } from 'node:url';
 /** The folder that holds package.json. */
 export const root = fileURLToPath(new URL('..', import.meta.url));
 
+/** The oldest Node.js that the programs run on, as major and minor. zlib.crc32 came with 20.15. */
+export const nodeMin = [20, 15];
+
 /** True where a missing part is a failure rather than a skip. */
 export const ci = process.env.CI === 'true';
 

@@ -2,10 +2,7 @@
 import { createHash } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { fail, isMain, root, run } from './lib.mjs';
-
-// zlib.crc32 came with 20.15.
-const nodeMin = [20, 15];
+import { fail, isMain, nodeMin, root, run } from './lib.mjs';
 
 export function setup() {
   const [major, minor] = process.versions.node.split('.').map(Number);
