@@ -113,6 +113,7 @@ const stretches: Readonly<Record<string, readonly RegExp[]>> = {
   'src/agent/collect': [],
   'src/agent/spool': [],
   'src/agent/uplink': [],
+  'src/agent/join': [/^src\/agent\/key-file\.ts$/],
   'src/server/ingest': [/^src\/server\/delivery\//],
   'src/server/delivery': [/^src\/server\/exposition\//],
   'src/server/exposition': [],

@@ -1,17 +1,26 @@
+import { accessSync, constants, existsSync } from 'node:fs';
 import type { Clock } from '../runtime/clock.ts';
-import { askControl } from '../runtime/control.ts';
+import { askControl, ControlError } from '../runtime/control.ts';
 import type { Log } from '../runtime/log.ts';
 import { memoryLimitBytes } from '../runtime/memory-limit.ts';
 import { optionHelp } from '../runtime/option-help.ts';
+import { version } from '../runtime/version.ts';
+import { printable } from '../runtime/words.ts';
 import type { CollectorRow } from './collect/collectors/collector.ts';
 import { collectorRows } from './collect/collectors/index.ts';
 import { expositionOf } from './collect/exposition.ts';
+import { JoinError } from './join/error.ts';
+import { ask, isPipe, type JoinInput, readJoinFile, readPipe } from './join/input.ts';
+import { join as joinHost } from './join/join.ts';
+import { probe } from './join/probe.ts';
+import { SystemdUnit } from './join/unit.ts';
 import type { AgentOptions } from './options.ts';
 import { newAgentCounters } from './own-metrics.ts';
-import { isListOnly, readSettings, statusSettings } from './settings.ts';
+import { isListOnly, joinSettings, readSettings, statusSettings } from './settings.ts';
 import { checkSpoolAccess } from './spool/folder.ts';
 import { spoolMemoryWarning } from './spool/spool.ts';
-import { type AgentStatus, statusText } from './status.ts';
+import { type AgentStatus, connectedText, statusText } from './status.ts';
+import { knownHostId } from './uplink/host-id.ts';
 import { newSampler } from './wire-up.ts';
 
 // The commands beside `run`: each prints to `out` and returns the exit code.
@@ -60,9 +69,114 @@ export async function check(
 }
 
 /** Asks the running agent. */
-export async function status(options: AgentOptions, out: Out): Promise<number> {
-  const { controlSocket, json } = statusSettings(options);
-  const answer = (await askControl(controlSocket, 'GET status')) as { agent: AgentStatus };
-  out(json ? `${JSON.stringify(answer.agent, undefined, 2)}\n` : statusText(answer.agent));
+export async function status(
+  options: AgentOptions,
+  parts: { clock: Clock; hostName: string; out: Out },
+): Promise<number> {
+  const { controlSocket, json, wait } = statusSettings(options);
+  const { out } = parts;
+  if (wait) {
+    out(await connected(controlSocket, parts));
+    return 0;
+  }
+  const agent = await askStatus(controlSocket);
+  out(json ? `${JSON.stringify(agent, undefined, 2)}\n` : statusText(agent));
   return 0;
 }
+
+/** Makes this host an agent of a server, by a join line. */
+export async function join(
+  options: AgentOptions,
+  parts: { clock: Clock; hostName: string; out: Out; warn: Out },
+): Promise<number> {
+  const { hostName, out, warn } = parts;
+  const { joinFile, mode, offline, envFile, keyFile, rootfs, spoolDir, isServerSet, isServersHost } =
+    joinSettings(options);
+  const { controlSocket } = statusSettings(options);
+  const mayBeNone = mode === 'check' && (existsSync(keyFile) || isServerSet || isServersHost);
+  const hostId = knownHostId({ rootfs, spoolDir });
+  await joinHost({
+    ...{ hostName, mode, mayBeNone, print: out, warn },
+    places: { keyFile, envFile, group: unitName },
+    readInput: () => joinInput(joinFile, { hostName, mayBeNone, warn }),
+    canWrite,
+    probe: offline ? undefined : (line) => probe(line, { hostName, hostId, software: `sysmon-agent ${version}` }),
+    unit: new SystemdUnit(unitName),
+    connected: offline ? undefined : () => connected(controlSocket, parts),
+  });
+  return 0;
+}
+
+async function joinInput(
+  joinFile: string | undefined,
+  { hostName, mayBeNone, warn }: { readonly hostName: string; readonly mayBeNone: boolean; readonly warn: Out },
+): Promise<JoinInput> {
+  const { stdin } = process;
+  if (joinFile !== undefined && joinFile !== '-') return readJoinFile(joinFile);
+  if (stdin.isTTY) {
+    const question = `The line that 'sudo sysmon-server enroll ${hostName}' prints on the server (it is not shown): `;
+    return { text: await ask(stdin, question, (text) => void process.stderr.write(text)), notices: [] };
+  }
+  if (joinFile === '-' || !mayBeNone || !isPipe(0)) return { text: await readPipe(stdin), notices: [] };
+  const soon = setTimeout(
+    () => warn(`waiting ${lineMsMax / 1000} s for a join line on standard input; '</dev/null' says that there is none`),
+    1000,
+  );
+  try {
+    return { text: await readPipe(stdin, { waitMs: lineMsMax }), notices: [] };
+  } finally {
+    clearTimeout(soon);
+  }
+}
+
+function canWrite(path: string): boolean {
+  try {
+    accessSync(path, constants.W_OK);
+    return true;
+  } catch {
+    return false; // for whatever reason: what follows says it
+  }
+}
+
+async function askStatus(controlSocket: string): Promise<AgentStatus> {
+  const answer = (await askControl(controlSocket, 'GET status')) as { agent: AgentStatus };
+  return answer.agent;
+}
+
+/**
+ * To which server the running agent is connected, as soon as it is; a JoinError `not-connected` when the server refuses
+ * it, or after as long as a server that restarts may need.
+ */
+async function connected(
+  controlSocket: string,
+  { clock, hostName }: { readonly clock: Clock; readonly hostName: string },
+): Promise<string> {
+  const endMs = clock.monotonicMs() + connectedMsMax;
+  let reason = 'there is no answer from it yet';
+  for (;;) {
+    try {
+      const agent = await askStatus(controlSocket);
+      const { link } = agent;
+      if (link.state === 'connected') return connectedText(agent, hostName);
+      // A try that is under way says nothing of the one before.
+      if (link.state === 'waiting' || link.state === 'refused') reason = link.reason;
+      if (link.state === 'refused') break;
+    } catch (error) {
+      if (!(error instanceof ControlError)) throw error;
+      reason = error.message;
+    }
+    if (clock.monotonicMs() > endMs) break;
+    await clock.sleep(askEveryMs);
+  }
+  throw new JoinError(
+    'not-connected',
+    `the agent runs and keeps its reports, but is not connected: ${printable(reason)}; see 'sysmon-agent status' and ` +
+      "'journalctl -u sysmon-agent', and that the server's port (9732/tcp) is open to this host",
+  );
+}
+
+/** Of the unit, its user and its group. */
+const unitName = 'sysmon-agent';
+const lineMsMax = 10_000;
+const connectedMsMax = 15_000;
+const askEveryMs = 200;

@@ -24,6 +24,11 @@ export function readKeyFile(path: string): AgentKey {
   );
 }
 
+/** The text of a key file. `hex` are the 64 digits of the key. */
+export function encodeKeyFile(identity: string, hex: string): string {
+  return `${keyFileVersion} ${identity} ${hex}\n`;
+}
+
 /** Undefined if the text is no key file. */
 export function parseKeyFile(text: string): AgentKey | undefined {
   const match = /^sysmon-key-v1 ([^: ]+)(:[A-Za-z0-9:._-]{1,64}) ([0-9a-fA-F]{64})\s*$/.exec(text);

@@ -6,8 +6,10 @@ import { systemdLifecycle } from '../runtime/lifecycle.ts';
 import { lastWords, stderrIsJournal, stderrLog } from '../runtime/log.ts';
 import { helpOrVersion } from '../runtime/option-help.ts';
 import { readOptions, UsageError } from '../runtime/options.ts';
+import { standardOutput } from '../runtime/standard-output.ts';
 import { version } from '../runtime/version.ts';
-import { check, collect, status } from './commands.ts';
+import { check, collect, join, status } from './commands.ts';
+import { JoinError } from './join/error.ts';
 import { program } from './options.ts';
 import { run } from './run.ts';
 import { logLevelOf } from './settings.ts';
@@ -16,7 +18,7 @@ import { SpoolFolderError } from './spool/folder.ts';
 /** Exit codes: 0 success, 1 failure, 2 wrong usage. */
 async function main(): Promise<number> {
   const argv = process.argv.slice(2);
-  const out = (text: string) => void process.stdout.write(text);
+  const out = standardOutput(program.name);
   const help = helpOrVersion(program, version, argv);
   if (help !== undefined) {
     out(help);
@@ -31,7 +33,11 @@ async function main(): Promise<number> {
     case 'check':
       return check(options, { clock, hostName: hostname(), out });
     case 'status':
-      return status(options, out);
+      return status(options, { clock, hostName: hostname(), out });
+    case 'join': {
+      const warn = (text: string) => void process.stderr.write(`${program.name}: ${text}\n`);
+      return join(options, { clock, hostName: hostname(), out, warn });
+    }
     default:
       await run(options, { clock, log, lifecycle: systemdLifecycle({ clock, log }) });
       return 0;
@@ -43,9 +49,12 @@ main().then(
     process.exitCode = code;
   },
   (error: unknown) => {
+    // As a shell has it, after Ctrl-C.
+    if (error instanceof JoinError && error.code === 'interrupted') process.exit(130);
     const isUsage = error instanceof UsageError || (error instanceof SpoolFolderError && error.code === 'access');
     // One line for what a person can correct; anything else is a bug, and needs its stack.
-    const isExpected = isUsage || error instanceof ControlError || error instanceof SpoolFolderError;
+    const isExpected =
+      isUsage || error instanceof ControlError || error instanceof SpoolFolderError || error instanceof JoinError;
     const text = isExpected ? error.message : String((error as Error).stack);
     process.stderr.write(lastWords(program.name, text, { journal: stderrIsJournal(process.env) }));
     process.exit(isUsage ? 2 : 1);

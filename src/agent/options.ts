@@ -84,7 +84,7 @@ const rows = {
     help:
       'Key that the server made for this agent. With a key the connection is TLS, and both sides prove that they have ' +
       'it; without a key it is plain TCP.',
-    commands: running,
+    commands: [...running, 'join'],
   }),
   schedule: option({
     name: 'schedule',
@@ -161,7 +161,34 @@ const rows = {
     parse: path,
     default: '/run/sysmon-agent/control.sock',
     help: "Unix socket on which the running agent answers 'status'. Not created where its folder does not exist.",
-    commands: ['run', 'check', 'status'],
+    commands: ['run', 'check', 'status', 'join'],
+  }),
+  joinFile: optional({
+    name: 'join-file',
+    placeholder: 'FILE',
+    parse: path,
+    help:
+      "File with the join line that 'sysmon-server enroll' printed; - is standard input. Without it the line is asked for " +
+      'at the terminal, or read from standard input where that is none.',
+    commands: ['join'],
+    isOfCommandLine: true,
+  }),
+  checkOnly: flagOption({
+    name: 'check-only',
+    help:
+      'Change nothing: check the line and the server, and print the line with the one address of the server that answers. ' +
+      'It holds the key. On a host that has joined, and on that of the server, no line within 10 s is no error.',
+    commands: ['join'],
+  }),
+  noRestart: flagOption({
+    name: 'no-restart',
+    help: 'Write the files only. The agent has the key after its next start.',
+    commands: ['join'],
+  }),
+  offline: flagOption({
+    name: 'offline',
+    help: 'Do not connect to the server, for a host or an image that cannot reach it yet.',
+    commands: ['join'],
   }),
   list: flagOption({
     name: 'list',
@@ -171,6 +198,11 @@ const rows = {
   json: flagOption({
     name: 'json',
     help: 'Print JSON instead of text.',
+    commands: ['status'],
+  }),
+  wait: flagOption({
+    name: 'wait',
+    help: 'Wait until the agent is connected, at most 15 s, and print only to which server, or why it is not.',
     commands: ['status'],
   }),
   logLevel: option({
@@ -195,6 +227,10 @@ export const program = {
       help: 'Collect and send until SIGTERM. SIGHUP reloads the key file and reopens the files of /proc and /sys.',
     },
     { name: 'collect', help: "Collect once and print the samples in Prometheus's text format." },
+    {
+      name: 'join',
+      help: "Make this host an agent, or one of another server: with the line that 'sysmon-server enroll' prints.",
+    },
     { name: 'check', help: 'Check options, files and permissions without starting anything.' },
     { name: 'status', help: "Show the running agent's connection, spool and failing collectors." },
   ],

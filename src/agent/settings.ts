@@ -1,3 +1,5 @@
+import { existsSync } from 'node:fs';
+import { dirname, join, resolve } from 'node:path';
 import { agentId } from '../model/agent-id.ts';
 import { hostSourceId, hostSourceName, type Labels, type Source } from '../model/source.ts';
 import { limits } from '../protocol/limits.ts';
@@ -11,6 +13,7 @@ import type { CollectorRow } from './collect/collectors/collector.ts';
 import { selectCollectors } from './collect/collectors/index.ts';
 import type { HostRoots } from './collect/proc/host.ts';
 import { loadSchedule, type Schedule } from './collect/schedule.ts';
+import type { JoinMode } from './join/join.ts';
 import { type AgentKey, readKeyFile } from './key-file.ts';
 import type { AgentOptions } from './options.ts';
 import type { SpoolBounds } from './spool/spool.ts';
@@ -32,8 +35,47 @@ export interface Settings {
 }
 
 /** What `status` needs: it reads no files. */
-export function statusSettings({ values }: AgentOptions): { readonly controlSocket: string; readonly json: boolean } {
-  return { controlSocket: values.controlSocket, json: values.json };
+export function statusSettings({ values }: AgentOptions): StatusSettings {
+  return { controlSocket: values.controlSocket, json: values.json, wait: values.wait };
+}
+
+export interface StatusSettings {
+  readonly controlSocket: string;
+  readonly json: boolean;
+  readonly wait: boolean;
+}
+
+/** What `join` needs. */
+export function joinSettings(options: AgentOptions): JoinSettings {
+  const { values } = options;
+  const { joinFile, checkOnly, noRestart, offline, configFile, rootfs, spoolDir } = values;
+  if (configFile === undefined)
+    throw options.refuse('config.file', 'expected the file that the agent reads its options from');
+  if (checkOnly && offline) throw options.refuse('offline', 'expected without --check-only, which asks the server');
+  return {
+    ...{ joinFile, offline, rootfs, spoolDir },
+    mode: checkOnly ? 'check' : noRestart ? 'files' : 'join',
+    envFile: resolve(configFile),
+    keyFile: resolve(values.keyFile ?? join(dirname(configFile), 'agent.key')),
+    isServersHost: existsSync(join(dirname(configFile), 'fleet.key')),
+    isServerSet: options.changed.some((each) => each.startsWith('server=')),
+  };
+}
+
+export interface JoinSettings {
+  /** `-`: standard input. */
+  readonly joinFile: string | undefined;
+  readonly mode: JoinMode;
+  /** The server is not asked. */
+  readonly offline: boolean;
+  readonly envFile: string;
+  readonly keyFile: string;
+  readonly rootfs: string;
+  readonly spoolDir: string | undefined;
+  /** The server runs on this host too, and can enrol it. */
+  readonly isServersHost: boolean;
+  /** The options name a server. */
+  readonly isServerSet: boolean;
 }
 
 export function logLevelOf({ values }: AgentOptions): LogLevel {

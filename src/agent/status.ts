@@ -98,6 +98,14 @@ export function linkLine(server: string, state: LinkState): string | undefined {
   }
 }
 
+/** `agent 'web-9' is connected to s:9732 (10.77.0.11)`; a second line where the agent is not called as its host is. */
+export function connectedText({ name, server, link }: AgentStatus, hostName: string): string {
+  const peer = link.state === 'connected' ? link.peer : server;
+  const address = peer === server ? '' : ` (${peer.replace(/:\d+$/, '').replace(/^\[(.*)\]$/, '$1')})`;
+  const alias = name === hostName ? '' : `this host is '${hostName}' and reports as '${name}'\n`;
+  return `${printable(`agent '${name}' is connected to ${server}${address}`)}\n${alias}`;
+}
+
 /** What `status` prints. */
 export function statusText(status: AgentStatus): string {
   const { spool } = status;

@@ -91,7 +91,7 @@ export async function dialInTurn(options: DialInTurnOptions): Promise<Connection
       errors.push(error as ConnectionError); // connect() throws nothing else
     }
   }
-  throw failedAll(errors);
+  throw errorOfAll(errors);
 }
 
 // The first packet of a connection is sent again after 1, 3 and 7 s.
@@ -141,7 +141,7 @@ export function tryingOrder(addresses: readonly string[], firstAddress?: string)
 }
 
 /** One error for all addresses: each with its reason, and the code of the one that came furthest. */
-function failedAll(errors: readonly ConnectionError[]): ConnectionError {
+export function errorOfAll(errors: readonly ConnectionError[]): ConnectionError {
   const [only] = errors;
   if (only !== undefined && errors.length === 1) return only;
   const furthest = errors.reduce((a, b) => (codeOrder.indexOf(b.code) > codeOrder.indexOf(a.code) ? b : a));

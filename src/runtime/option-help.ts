@@ -87,7 +87,7 @@ export function envFileText<R extends OptionRows>(program: Program<R>): string {
   for (const row of Object.values(program.options)) {
     // A switch of another command (--json) is for its line; a value of another one (--advertise) is the host's.
     const isOfMain = row.commands === undefined || row.commands.includes(main);
-    if (row.name === configFileName || (!isOfMain && row.placeholder === undefined)) continue;
+    if (row.name === configFileName || row.isOfCommandLine || (!isOfMain && row.placeholder === undefined)) continue;
     lines.push('', ...wrapped(helpOf(row), helpWidth).map((line) => `# ${line}`));
     lines.push(`#${environmentName(row.name)}=${row.default ?? ''}`);
   }

@@ -22,6 +22,8 @@ export interface OptionRow<T> {
   readonly repeatable: boolean;
   /** The commands that it belongs to; undefined: all. */
   readonly commands: readonly string[] | undefined;
+  /** It makes no sense in a file of options, whose documentation leaves it out. */
+  readonly isOfCommandLine: boolean;
   /** Throws an Error whose message says what was expected. */
   readonly toValue: (texts: readonly string[]) => T;
 }
@@ -30,6 +32,7 @@ interface Common {
   readonly name: string;
   readonly help: string;
   readonly commands?: readonly string[];
+  readonly isOfCommandLine?: boolean;
 }
 
 interface Valued<T> extends Common {
@@ -100,6 +103,7 @@ function common<T>(row: Omit<Valued<T>, 'placeholder' | 'parse'> & { placeholder
     defaultHelp: row.defaultHelp,
     help: row.help,
     commands: row.commands,
+    isOfCommandLine: row.isOfCommandLine ?? false,
   };
 }
 

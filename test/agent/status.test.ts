@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import {
   type AgentStatus,
+  connectedText,
   type DiskStatus,
   diskStatus,
   linkLine,
@@ -43,6 +44,16 @@ const status: AgentStatus = {
   reconnects: 0,
   failures: [],
 };
+
+test('to whom it is connected, with the address of a name, and under which name where the host has another', () => {
+  assert.equal(connectedText(status, 'web-1'), "agent 'web-1' is connected to relay:9732 (192.0.2.7)\n");
+  assert.equal(
+    connectedText({ ...status, server: '192.0.2.7:9732' }, 'web-2'),
+    "agent 'web-1' is connected to 192.0.2.7:9732\nthis host is 'web-2' and reports as 'web-1'\n",
+  );
+  const link = linkStatus({ ...states['connected']!, peer: '[2001:db8::7]:9732' } as LinkState);
+  assert.match(connectedText({ ...status, link }, 'web-1'), /relay:9732 \(2001:db8::7\)\n$/);
+});
 
 test('each state of the link has its words, for machines, for people and for systemd', () => {
   const texts = Object.entries(states).map(([name, state]) => {

@@ -1,0 +1,14 @@
+import { codeOf, reasonOf } from './words.ts';
+
+/**
+ * Writes to standard output. Where nobody reads it any more, as behind a pipe into `head`, or where its disk is full, the
+ * program ends with 1 and one line.
+ */
+export function standardOutput(program: string): (text: string) => void {
+  process.stdout.on('error', (error) => {
+    const reason = codeOf(error) === 'EPIPE' ? 'whoever reads it has ended' : reasonOf(error);
+    process.stderr.write(`${program}: not all of the output was written: ${reason}\n`);
+    process.exit(1);
+  });
+  return (text) => void process.stdout.write(text);
+}
