@@ -1,15 +1,12 @@
-import { type AgentId, agentId, agentIdRule } from '../model/agent-id.ts';
+import { hostname } from 'node:os';
 import { askControl, ControlError } from '../runtime/control.ts';
-import { UsageError } from '../runtime/options.ts';
 import { mebibytesText, plural, printable } from '../runtime/words.ts';
-import { KeyRing } from './ingest/key-ring.ts';
 import { fleetKeysText } from './ingest/keys.ts';
 import {
   checkWritable,
   mergeRevocations,
   noRevocations,
   parseRevocations,
-  type Revocations,
   RevocationsError,
   readRevocations,
   writeRevocations,
@@ -17,13 +14,14 @@ import {
 import type { ServerOptions } from './options.ts';
 import { checkPrometheus } from './prometheus/check.ts';
 import { QueryApi } from './prometheus/query-api.ts';
-import type { RevocationsReply, RevokeReply } from './run.ts';
+import { addressesText, reachOf, realNetwork } from './reach.ts';
+import type { RevokeReply } from './run.ts';
 import type { ServerClockStatus } from './server-clock.ts';
 import {
-  advertisedAddress,
   commandSettings,
+  nameArgument,
   prometheusAccess,
-  readFleetKeys,
+  reachSettings,
   readSettings,
   revocationsMissing,
 } from './settings.ts';
@@ -35,54 +33,6 @@ import type { ForgottenScraper } from './wire-up.ts';
 // The commands beside `run`: each prints to `out` and returns the exit code.
 
 export type Out = (text: string) => void;
-
-/** The first word of a join line; the number changes when its meaning does. */
-export const joinVersion = 'sysmon-join-v1';
-
-/**
- * Prints the join line of an agent. It holds the key, so it must not be put on a command line, where `ps` shows it. Makes
- * the file of revocations where there is none; `warn` gets what a person should know of that.
- */
-export async function enroll(options: ServerOptions, out: Out, warn: Out): Promise<number> {
-  const id = nameArgument(options);
-  const { fleetKeyFile, revocationsFile, controlSocket } = commandSettings(options);
-  if (fleetKeyFile === undefined || revocationsFile === undefined) {
-    throw options.refuse('fleet-key-file', "expected the file of the fleet key, from which the agent's is derived");
-  }
-  const fleetKeys = readFleetKeys(fleetKeyFile);
-  const onDisk = readRevocations(revocationsFile);
-  const revoked = onDisk ?? (await revokedByServer(controlSocket, fleetKeys[0]?.id)) ?? noRevocations;
-  const enrolled = new KeyRing(fleetKeys, revoked).enroll(id);
-  if (enrolled === undefined) throw new UsageError(`--fleet-key-file '${fleetKeyFile}': expected a key`);
-  out(`${joinVersion} ${advertisedAddress(options)} ${enrolled.identity} ${enrolled.key.toString('hex')}\n`);
-  if (onDisk === undefined) makeRevocations(revocationsFile, revoked, warn);
-  return 0;
-}
-
-/** What the running server refuses; undefined if none runs with this fleet key. */
-async function revokedByServer(controlSocket: string, fleetKeyId = ''): Promise<Revocations | undefined> {
-  try {
-    const { fleetKeyIds, file } = (await askControl(controlSocket, 'GET revocations')) as RevocationsReply;
-    return fleetKeyIds.includes(fleetKeyId) ? parseRevocations(file) : undefined;
-  } catch (error) {
-    if (error instanceof ControlError && (error.code === 'not-running' || error.code === 'denied')) return undefined;
-    throw error;
-  }
-}
-
-/** The join line has been printed: whatever happens here is a warning. */
-function makeRevocations(path: string, revoked: Revocations, warn: Out): void {
-  try {
-    writeRevocations(path, revoked);
-  } catch (error) {
-    if (!(error instanceof RevocationsError)) throw error;
-    return warn(error.message);
-  }
-  warn(
-    `'${path}' was missing, and was made with ${plural(revoked.size, 'revocation')}: ` +
-      'if keys were revoked with this fleet key, restore the file from a backup',
-  );
-}
 
 /**
  * Refuses an agent's present key: at once where the server runs, else from its next start on. The file is written here, by
@@ -163,9 +113,10 @@ export async function status(options: ServerOptions, out: Out): Promise<number> 
  */
 export async function check(options: ServerOptions, out: Out): Promise<number> {
   const settings = readSettings(options);
+  const { agents: addresses } = await reachOf(reachSettings(options), realNetwork(hostname()));
   out(
     `the options are valid: agents connect to port ${settings.listen.port} of ${settings.listen.address || 'all addresses'} ` +
-      `${settings.fleetKeys.length === 0 ? 'without keys' : `with keys of ${fleetKeysText(settings.fleetKeys)}, and their join lines say '${advertisedAddress(options)}'`}, ` +
+      `${settings.fleetKeys.length === 0 ? 'without keys' : `with keys of ${fleetKeysText(settings.fleetKeys)}, and their join lines say '${addressesText(addresses)}'`}, ` +
       `Prometheus to ${settings.webListen.map(webAddressText).join(' and ')} ${webConfigText(settings.webConfig)}, ` +
       `${settings.stateDir === undefined ? 'cursors in memory' : `cursors in '${settings.stateDir}'`}\n`,
   );
@@ -190,15 +141,6 @@ export async function check(options: ServerOptions, out: Out): Promise<number> {
 function webAddressText(address: WebAddress): string {
   if (address.kind === 'unix') return `the socket '${address.path}'`;
   return `port ${address.port} of ${address.address || 'all addresses'}`;
-}
-
-function nameArgument(options: ServerOptions): AgentId {
-  const [name = ''] = options.arguments;
-  const id = agentId(name);
-  if (id === undefined) {
-    throw new UsageError(`'${name}' is no agent's name: expected ${agentIdRule}`);
-  }
-  return id;
 }
 
 function agentsText(list: readonly AgentStatus[]): string {

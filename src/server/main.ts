@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs';
+import { hostname } from 'node:os';
 import { isMainThread } from 'node:worker_threads';
 import { realClock } from '../runtime/clock.ts';
 import { ControlError } from '../runtime/control.ts';
@@ -7,17 +8,20 @@ import { ListenError } from '../runtime/listen.ts';
 import { lastWords, stderrIsJournal, stderrLog } from '../runtime/log.ts';
 import { helpOrVersion } from '../runtime/option-help.ts';
 import { readOptions, UsageError } from '../runtime/options.ts';
+import { standardOutput } from '../runtime/standard-output.ts';
 import { version } from '../runtime/version.ts';
-import { agents, check, enroll, forgetScraper, revoke, status } from './commands.ts';
+import { agents, check, forgetScraper, revoke, status } from './commands.ts';
+import { enroll } from './enroll.ts';
 import { RevocationsError } from './ingest/revocations.ts';
 import { program } from './options.ts';
+import { realNetwork } from './reach.ts';
 import { run } from './run.ts';
 import { logLevelOf } from './settings.ts';
 
 /** Exit codes: 0 success, 1 failure, 2 wrong usage. */
 async function main(): Promise<number> {
   const argv = process.argv.slice(2);
-  const out = (text: string) => void process.stdout.write(text);
+  const out = standardOutput(program.name);
   const help = helpOrVersion(program, version, argv);
   if (help !== undefined) {
     out(help);
@@ -26,7 +30,13 @@ async function main(): Promise<number> {
   const options = readOptions(program, { argv, env: process.env, readFile: (path) => readFileSync(path, 'utf8') });
   switch (options.command) {
     case 'enroll':
-      return enroll(options, out, (text) => process.stderr.write(lastWords(program.name, text, { journal: false })));
+      return enroll(options, {
+        network: realNetwork(hostname()),
+        architecture: process.arch,
+        isTerminal: process.stdout.isTTY,
+        out,
+        warn: (text) => void process.stderr.write(lastWords(program.name, text, { journal: false })),
+      });
     case 'revoke':
       return revoke(options, out);
     case 'forget-scraper':

@@ -1,5 +1,6 @@
 import { logLevels } from '../runtime/log.ts';
 import {
+  boolean,
   bytes,
   choice,
   configFileOption,
@@ -72,7 +73,7 @@ const rows = {
     help:
       'HTTP address for Prometheus, or unix:PATH for a socket that its owner and group can use. Without --web.config.file ' +
       'anyone who can reach it can read everything and consume samples meant for your Prometheus.',
-    commands: ['run', 'check'],
+    commands: ['run', 'check', 'enroll'],
   }),
   webConfigFile: optional({
     name: 'web.config.file',
@@ -81,7 +82,7 @@ const rows = {
     help:
       "File with TLS, users and headers of the HTTP port, in the format of Prometheus's exporters. It and its certificates " +
       'are read again when they change.',
-    commands: ['run', 'check'],
+    commands: ['run', 'check', 'enroll'],
   }),
   webHost: listOption({
     name: 'web.host',
@@ -91,6 +92,16 @@ const rows = {
       'Name under which Prometheus or a browser reaches the HTTP port, if it is not an address, localhost or the name of ' +
       'this host. Requests for other names are refused.',
     commands: ['run', 'check'],
+  }),
+  webInstall: option({
+    name: 'web.install',
+    placeholder: 'on|off',
+    parse: boolean,
+    default: 'on',
+    help:
+      "Whether hosts can fetch this release's archives over HTTP, at /install/: by the command that 'enroll' prints, which " +
+      'checks what it has fetched.',
+    commands: ['run', 'check', 'enroll'],
   }),
   fleetKeyFile: optional({
     name: 'fleet-key-file',
@@ -236,9 +247,9 @@ const rows = {
     name: 'advertise',
     placeholder: 'HOST:PORT',
     parse: hostPort(defaultPort),
-    defaultHelp: "this host's name and the port of --listen",
+    defaultHelp: "this host's name, with its address where DNS does not know the name, and the port of --listen",
     help: 'Address under which agents reach this server, for the join line.',
-    commands: ['enroll'],
+    commands: ['run', 'check', 'enroll'],
   }),
   controlSocket: option({
     name: 'control-socket',
@@ -279,7 +290,9 @@ export const program = {
     {
       name: 'enroll',
       arguments: ['NAME'],
-      help: "Print the join line of an agent, which holds its key, for 'install.sh agent'.",
+      help:
+        "Print the join line of an agent, which holds its key, for 'sysmon-agent join'; at a terminal also how a host that " +
+        'has nothing installs and joins.',
     },
     {
       name: 'revoke',

@@ -1,8 +1,9 @@
 import { hostname } from 'node:os';
 import { dirname, join } from 'node:path';
+import { type AgentId, agentId, agentIdRule } from '../model/agent-id.ts';
 import { type LabelBounds, wireLabelBounds } from '../protocol/schema-table.ts';
 import type { LogLevel } from '../runtime/log.ts';
-import { addressText, isLoopback, type ListenAddress, UsageError } from '../runtime/options.ts';
+import { type HostPort, isLoopback, type ListenAddress, UsageError } from '../runtime/options.ts';
 import { readSecretFile, SecretFileError } from '../runtime/secret-file.ts';
 import { durationText, reasonOf } from '../runtime/words.ts';
 import { checkStateDir } from './delivery/state-disk.ts';
@@ -11,6 +12,7 @@ import { type Revocations, readRevocations } from './ingest/revocations.ts';
 import { defaultPort, type ServerOptions } from './options.ts';
 import { AccessError, type PrometheusSettings, readAccess } from './prometheus/access.ts';
 import type { Access } from './prometheus/bounded-get.ts';
+import { type Archive, archiveFolder, archivesIn } from './web/archives.ts';
 import type { WebAddress } from './web/listener.ts';
 import { WebConfigError } from './web/web-config.ts';
 import { noWebConfig, readWebConfig, type WebConfig } from './web/web-config-file.ts';
@@ -23,6 +25,8 @@ export interface Settings {
   readonly webConfig: WebConfig;
   /** Names that a Host header may have, besides addresses and localhost. In lower case. */
   readonly webHosts: ReadonlySet<string>;
+  /** The releases that hosts can fetch over HTTP. */
+  readonly archives: readonly Archive[];
   readonly fleetKeyFile: string | undefined;
   readonly fleetKeys: readonly FleetKey[];
   /** Where the revocations are kept; undefined without a fleet key. */
@@ -47,6 +51,14 @@ export interface Settings {
 export function commandSettings({ values }: ServerOptions): CommandSettings {
   const { controlSocket, json, fleetKeyFile } = values;
   return { controlSocket, json, fleetKeyFile, revocationsFile: revocationsFileOf(values) };
+}
+
+/** The agent's name that follows the command. */
+export function nameArgument(options: ServerOptions): AgentId {
+  const [name = ''] = options.arguments;
+  const id = agentId(name);
+  if (id === undefined) throw new UsageError(`'${name}' is no agent's name: expected ${agentIdRule}`);
+  return id;
 }
 
 export interface CommandSettings {
@@ -113,7 +125,8 @@ export function readSettings(options: ServerOptions): Settings {
     webListen: values.webListenAddress.length > 0 ? values.webListenAddress : [webListenUsual],
     webConfigFile: values.webConfigFile,
     webConfig: webConfigAt(values.webConfigFile),
-    webHosts: hostNames(values.webHost),
+    webHosts: hostNames([...values.webHost, ...(values.advertise === undefined ? [] : [values.advertise.host])]),
+    archives: values.webInstall ? archivesIn(archiveFolder) : [],
     fleetKeyFile: values.fleetKeyFile,
     fleetKeys,
     revocationsFile,
@@ -201,7 +214,7 @@ export function readFleetKeys(path: string | undefined): FleetKey[] {
   }
 }
 
-function webConfigAt(path: string | undefined): WebConfig {
+export function webConfigAt(path: string | undefined): WebConfig {
   if (path === undefined) return noWebConfig;
   try {
     return readWebConfig(path);
@@ -211,12 +224,27 @@ function webConfigAt(path: string | undefined): WebConfig {
   }
 }
 
-/** The address of this server in join lines. */
-export function advertisedAddress(options: ServerOptions): string {
-  const { advertise, listen } = options.values;
-  if (advertise !== undefined) return addressText(advertise.host, advertise.port);
-  const named = listen !== undefined && listen.address !== '' && !/^(?:0\.0\.0\.0|::)$/.test(listen.address);
-  return addressText(named ? listen.address : hostname(), listen?.port || defaultPort);
+/** What `enroll` needs to say how a host reaches this server. */
+export function reachSettings({ values }: ServerOptions): ReachSettings {
+  const { advertise, listen, webListenAddress, webInstall, webConfigFile } = values;
+  return {
+    ...{
+      advertise,
+      webListen: webListenAddress.length > 0 ? webListenAddress : [{ kind: 'tcp', address: '', port: defaultPort + 1 }],
+    },
+    listen: listen ?? { address: '', port: defaultPort },
+    archives: webInstall ? archivesIn(archiveFolder) : [],
+    webConfigFile,
+  };
+}
+
+/** Of a server with a fleet key. */
+export interface ReachSettings {
+  readonly advertise: HostPort | undefined;
+  readonly listen: ListenAddress;
+  readonly webListen: readonly WebAddress[];
+  readonly archives: readonly Archive[];
+  readonly webConfigFile: string | undefined;
 }
 
 // Prometheus without an out-of-order window refuses what is older than an hour before its newest, which may be that of

@@ -238,6 +238,8 @@ export class Server {
       ...{ clock, seldom, delivery, exposition, metrics, scrapers: this.#scrapers },
       status: { server: () => this.status(), agents: () => this.agents() },
       ...{ plaintext: settings.plaintext, hostNames: settings.webHosts, config: this.#parts.webConfig },
+      joining: settings.fleetKeys.length > 0 ? { kind: 'by-key' } : { kind: 'without-key', port: settings.listen.port },
+      archives: settings.archives,
       turn: () => new Promise((resolve) => loop.next(resolve)),
       isReady: () => this.#isReady,
     };

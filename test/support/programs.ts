@@ -186,6 +186,7 @@ export function command(program: 'agent' | 'server', ...argv: string[]): Promise
 class Restartable {
   readonly #argv: readonly string[];
   readonly #program: 'agent' | 'server';
+  readonly #bundle: string;
   readonly #started: RegExp;
   /** Beside what every program has. */
   readonly #env: NodeJS.ProcessEnv;
@@ -197,8 +198,13 @@ class Restartable {
     scope: Scope,
     program: 'agent' | 'server',
     argv: readonly string[],
-    { started, env = {} }: { readonly started: RegExp; readonly env?: NodeJS.ProcessEnv },
+    {
+      started,
+      env = {},
+      bundle = bundleOf(program),
+    }: { readonly started: RegExp; readonly env?: NodeJS.ProcessEnv; readonly bundle?: string | undefined },
   ) {
+    this.#bundle = bundle;
     this.#program = program;
     this.#argv = argv;
     this.#started = started;
@@ -214,12 +220,9 @@ class Restartable {
   }
 
   async start(): Promise<void> {
-    this.#run = new Program(
-      `sysmon-${this.#program}`,
-      process.execPath,
-      [bundleOf(this.#program), 'run', ...this.#argv],
-      { env: { ...bareEnv, ...this.#env } },
-    );
+    this.#run = new Program(`sysmon-${this.#program}`, process.execPath, [this.#bundle, 'run', ...this.#argv], {
+      env: { ...bareEnv, ...this.#env },
+    });
     await this.#run.line(this.#started);
   }
 
@@ -260,23 +263,34 @@ export class ServerProgram extends Restartable {
 
   private constructor(
     scope: Scope,
-    { port, webPort, folder, flags }: { port: number; webPort: number; folder: string; flags: readonly string[] },
+    {
+      port,
+      webPort,
+      folder,
+      flags,
+      bundle,
+    }: { port: number; webPort: number; folder: string; flags: readonly string[]; bundle: string | undefined },
   ) {
     const controlSocket = join(folder, 'server.sock');
     const argv = [
       ...['--listen', `127.0.0.1:${port}`, '--web.listen-address', `127.0.0.1:${webPort}`],
       ...['--state-dir', folder, '--control-socket', controlSocket, ...flags],
     ];
-    super(scope, 'server', argv, { started: /: agents on / });
+    super(scope, 'server', argv, { started: /: agents on /, bundle });
     this.port = port;
     this.webPort = webPort;
     this.controlSocket = controlSocket;
     this.stateFile = join(folder, 'cursors.json');
   }
 
-  static async start(scope: Scope, flags: readonly string[] = []): Promise<ServerProgram> {
+  /** `bundle`: a copy of the program that lies elsewhere. */
+  static async start(
+    scope: Scope,
+    flags: readonly string[] = [],
+    { bundle }: { readonly bundle?: string } = {},
+  ): Promise<ServerProgram> {
     const [port, webPort] = [await freePort(), await freePort()];
-    const server = new ServerProgram(scope, { port, webPort, folder: temporaryFolder(scope), flags });
+    const server = new ServerProgram(scope, { port, webPort, folder: temporaryFolder(scope), flags, bundle });
     await server.start();
     return server;
   }

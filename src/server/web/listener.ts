@@ -7,13 +7,23 @@ import { countedAddress } from '../../runtime/places.ts';
 import { plainAddress } from '../../runtime/socket.ts';
 import { listenAtPath, removeStaleSocket } from '../../runtime/unix-socket.ts';
 import { codeOf, reasonOf } from '../../runtime/words.ts';
+import { type Archive, ArchiveSender } from './archives.ts';
 import { Connections, type Crowd } from './connections.ts';
 import { HttpSink, sendText, writeMetricsHead } from './http-sink.ts';
 import { acceptsGzip, identify, type RequestFacts, withRequest } from './identify.ts';
 import { startPasswordWorker } from './password-worker.ts';
 import { Passwords, type PasswordWorker } from './passwords.ts';
 import { type Reply, text } from './reply.ts';
-import { isOurHost, type Route, type Routed, type RoutesOptions, routed, routesOf, targetOf } from './routes.ts';
+import {
+  isOurHost,
+  noSuchPage,
+  type Route,
+  type Routed,
+  type RoutesOptions,
+  routed,
+  routesOf,
+  targetOf,
+} from './routes.ts';
 import { ScrapeEndpoint, type ScrapeEndpointOptions } from './scrape-endpoint.ts';
 import { Secure } from './secure.ts';
 import { TcpQueues } from './tcp-queue.ts';
@@ -27,6 +37,8 @@ export interface WebOptions extends ScrapeEndpointOptions, RoutesOptions {
   readonly keepAliveMs?: number;
   /** TLS, users and headers, as they are now. */
   readonly config: { readonly current: WebConfig };
+  /** The releases that hosts can fetch. */
+  readonly archives: readonly Archive[];
   /** A thread that checks passwords; the real one where it is not said. */
   readonly startPasswordWorker?: () => PasswordWorker;
 }
@@ -48,7 +60,12 @@ export interface WebServer {
 export async function openWeb(options: WebOptions, addresses: readonly WebAddress[]): Promise<WebServer> {
   const { clock } = options;
   const passwords = new Passwords({ clock, startWorker: options.startPasswordWorker ?? startPasswordWorker });
-  const web: Web = { ...options, routes: routesOf(options), endpoint: new ScrapeEndpoint(options), passwords };
+  const web: Web = {
+    ...{ ...options, passwords },
+    routes: routesOf(options),
+    endpoint: new ScrapeEndpoint(options),
+    archiveSender: new ArchiveSender(options.archives, clock),
+  };
   const connections = connectionsOf(options);
   const servers: Server[] = [];
   const close = async () => {
@@ -185,6 +202,7 @@ interface Web extends WebOptions {
   readonly routes: readonly Route[];
   readonly endpoint: ScrapeEndpoint;
   readonly passwords: Passwords;
+  readonly archiveSender: ArchiveSender;
 }
 
 interface Exchange {
@@ -206,6 +224,7 @@ async function respond(web: Web, exchange: Exchange): Promise<void> {
     'code' in user ? { route: 'other', kind: 'reply', reply: user } : routed(web.routes, { method, path });
   response.once('close', () => web.metrics.request(answer.route, response.statusCode));
   if (answer.kind === 'reply') sendReply(response, answer.reply);
+  else if (answer.kind === 'archive') await archive(web, exchange, answer.file);
   else await metrics(web, exchange, { query, user: 'code' in user ? undefined : user.name });
 }
 
@@ -253,6 +272,16 @@ function refusedHost({ hostNames, seldom }: Web, { connection, request }: Exchan
     421,
     `'${name}' is not a name of this server: it takes its addresses, localhost, its host name, and --web.host\n`,
   );
+}
+
+async function archive(web: Web, { connection, request, response }: Exchange, file: string): Promise<void> {
+  const { owner } = connection;
+  const outcome = await web.archiveSender.send({ file, method: request.method ?? '', owner }, response);
+  if (outcome === 404) sendReply(response, noSuchPage(`/install/${file}`));
+  if (outcome === 503) {
+    const reply = text(503, 'too many releases are being sent: try again in a minute\n');
+    sendReply(response, { ...reply, headers: { 'Retry-After': '60' } });
+  }
 }
 
 async function metrics(

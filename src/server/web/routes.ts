@@ -1,7 +1,7 @@
 import { isIP } from 'node:net';
 import type { Clock } from '../../runtime/clock.ts';
 import { agentReply, agentsReply, type StatusView } from './api.ts';
-import { pageReply } from './page/page.ts';
+import { type Joining, pageReply } from './page/page.ts';
 import { type Reply, text } from './reply.ts';
 
 /** A request as a route sees it. */
@@ -10,10 +10,10 @@ export interface RouteRequest {
   readonly rest: string;
 }
 
-/** A path, or a prefix with a `*` at its end. Metrics are streamed, everything else is a {@link Reply}. */
+/** A path, or a prefix with a `*` at its end. Metrics and archives are streamed, everything else is a {@link Reply}. */
 export interface Route {
   readonly path: string;
-  readonly answer: ((request: RouteRequest) => Reply) | 'metrics';
+  readonly answer: ((request: RouteRequest) => Reply) | 'metrics' | 'archive';
 }
 
 export interface RoutesOptions {
@@ -21,16 +21,19 @@ export interface RoutesOptions {
   readonly status: StatusView;
   /** Agents connect without keys on an address that is not loopback: the page warns of it. */
   readonly plaintext: boolean;
+  /** How a host becomes an agent, for the page. */
+  readonly joining: Joining;
   /** Ready: the ports are open and the state is read. */
   isReady(): boolean;
 }
 
 /** Every path of this server. */
-export const routesOf = ({ clock, status, plaintext, isReady }: RoutesOptions): readonly Route[] => [
-  { path: '/', answer: () => pageReply(status, { plaintext, nowMs: clock.nowMs() }) },
+export const routesOf = ({ clock, status, plaintext, joining, isReady }: RoutesOptions): readonly Route[] => [
+  { path: '/', answer: () => pageReply(status, { plaintext, joining, nowMs: clock.nowMs() }) },
   { path: '/metrics', answer: 'metrics' },
   { path: '/api/v1/agents', answer: () => agentsReply(status) },
   { path: '/api/v1/agents/*', answer: ({ rest }) => agentReply(status, rest) },
+  { path: '/install/*', answer: 'archive' },
   { path: '/-/healthy', answer: () => text(200, 'healthy\n') },
   { path: '/-/ready', answer: () => (isReady() ? text(200, 'ready\n') : text(503, 'not ready yet\n')) },
 ];
@@ -39,6 +42,7 @@ export const routesOf = ({ clock, status, plaintext, isReady }: RoutesOptions): 
 export type Routed = { readonly route: string } & (
   | { readonly kind: 'reply'; readonly reply: Reply }
   | { readonly kind: 'metrics' }
+  | { readonly kind: 'archive'; readonly file: string }
 );
 
 /** The first route that matches answers. All are read-only. */
@@ -48,10 +52,13 @@ export function routed(routes: readonly Route[], { method, path }: { method: str
     if (rest === undefined) continue;
     if (method !== 'GET' && method !== 'HEAD') return { route: route.path, kind: 'reply', reply: notAllowed(method) };
     if (route.answer === 'metrics') return { route: route.path, kind: 'metrics' };
+    if (route.answer === 'archive') return { route: route.path, kind: 'archive', file: rest };
     return { route: route.path, kind: 'reply', reply: route.answer({ rest }) };
   }
-  return { route: 'other', kind: 'reply', reply: text(404, `no such page: ${path.slice(0, 200)}\n`) };
+  return { route: 'other', kind: 'reply', reply: noSuchPage(path) };
 }
+
+export const noSuchPage = (path: string): Reply => text(404, `no such page: ${path.slice(0, 200)}\n`);
 
 function restOf(routePath: string, path: string): string | undefined {
   if (!routePath.endsWith('*')) return path === routePath ? '' : undefined;

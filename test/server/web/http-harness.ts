@@ -7,8 +7,10 @@ import { Exposition } from '../../../src/server/exposition/exposition.ts';
 import { Registry, ServerMetrics } from '../../../src/server/own-metrics.ts';
 import { scraperChanged } from '../../../src/server/scraper-changes.ts';
 import { agentsStatus, serverGauges, serverStatus } from '../../../src/server/status.ts';
+import type { Archive } from '../../../src/server/web/archives.ts';
 import { KnownScrapers } from '../../../src/server/web/known-scrapers.ts';
 import { openWeb, type WebAddress, type WebServer } from '../../../src/server/web/listener.ts';
+import type { Joining } from '../../../src/server/web/page/page.ts';
 import { noWebConfig, type WebConfig } from '../../../src/server/web/web-config-file.ts';
 import { MemoryLog } from '../../support/memory-log.ts';
 import { timeoutMs, windowMs } from '../delivery/cursors-harness.ts';
@@ -27,6 +29,8 @@ export class HttpHarness extends DeliveryHarness {
   readonly scrapers = new KnownScrapers(this);
   isReady = true;
   plaintext = false;
+  joining: Joining = { kind: 'without-key', port: 9732 };
+  archives: readonly Archive[] = [];
   keepAliveMs = 310_000;
   readonly config: { current: WebConfig } = { current: noWebConfig };
   override onCursorChange = (change: CursorChange) => scraperChanged(change, this);
@@ -56,9 +60,10 @@ export class HttpHarness extends DeliveryHarness {
 
   /** A server of its own, which the caller closes. */
   openAt(addresses: readonly WebAddress[]): Promise<WebServer> {
-    const { clock, delivery, exposition, metrics, status, plaintext, keepAliveMs, seldom, scrapers } = this;
+    const { clock, delivery, exposition, metrics, status, plaintext, joining, archives } = this;
+    const { keepAliveMs, seldom, scrapers } = this;
     const options = {
-      ...{ clock, seldom, delivery, exposition, metrics, plaintext, keepAliveMs, scrapers },
+      ...{ clock, seldom, delivery, exposition, metrics, plaintext, joining, archives, keepAliveMs, scrapers },
       status: { server: () => serverStatus(status), agents: () => agentsStatus(status) },
       hostNames: new Set(['sysmon.example']),
       turn: () => new Promise<void>((resolve) => setImmediate(resolve)),
@@ -105,9 +110,21 @@ export class HttpHarness extends DeliveryHarness {
 /** Runs with a server that is closed afterwards. */
 export async function withHttp(
   run: (world: HttpHarness) => Promise<void>,
-  { keepAliveMs, ...options }: { disk?: MemoryState | undefined; keepAliveMs?: number } = {},
+  {
+    keepAliveMs,
+    archives = [],
+    joining = { kind: 'without-key', port: 9732 },
+    ...options
+  }: {
+    disk?: MemoryState | undefined;
+    keepAliveMs?: number;
+    archives?: readonly Archive[];
+    joining?: Joining;
+  } = {},
 ): Promise<void> {
   const world = new HttpHarness('disk' in options ? options : undefined);
+  world.archives = archives;
+  world.joining = joining;
   if (keepAliveMs !== undefined) world.keepAliveMs = keepAliveMs;
   await world.listen();
   try {

@@ -73,6 +73,21 @@ test('ready says whether it is', () =>
     assert.equal((await world.client().get('/-/healthy')).code, 200);
   }));
 
+test('the page of a server without agents says how a host joins', async () => {
+  for (const [joining, expected] of [
+    [{ kind: 'by-key' }, 'Run <code>sudo sysmon-server enroll NAME</code> on this host'],
+    [{ kind: 'without-key', port: 19732 }, '<code>sysmon-agent --server HOST:19732</code> on a host'],
+  ] as const) {
+    await withHttp(
+      async (world) => {
+        const { text } = await world.client().get('/');
+        assert.ok(text.includes(expected), text);
+      },
+      { joining },
+    );
+  }
+});
+
 test('the page: a policy that allows nothing, and nothing that a peer said is markup', () =>
   withHttp(async (world) => {
     world.connect('web-1').report();
@@ -122,15 +137,19 @@ test('an exact path, or a prefix and what is behind it', () => {
     { path: '/a', answer: () => ({ code: 200, type: 'text/plain', body: 'a' }) },
     { path: '/a/*', answer: ({ rest }) => ({ code: 200, type: 'text/plain', body: `behind a: ${rest}` }) },
     { path: '/m', answer: 'metrics' },
+    { path: '/f/*', answer: 'archive' },
   ];
   const answered = (path: string, method = 'GET') => {
     const answer = routed(routes, { method, path });
+    if (answer.kind === 'archive') return [answer.route, `archive ${answer.file}`];
     return [answer.route, answer.kind === 'metrics' ? 'metrics' : answer.reply.body];
   };
   assert.deepEqual(answered('/a'), ['/a', 'a']);
   assert.deepEqual(answered('/a/'), ['/a/*', 'behind a: ']);
   assert.deepEqual(answered('/a/b/c'), ['/a/*', 'behind a: b/c']);
   assert.deepEqual(answered('/m'), ['/m', 'metrics']);
+  assert.deepEqual(answered('/f/x.tar.gz'), ['/f/*', 'archive x.tar.gz']);
+  assert.deepEqual(answered('/f/x.tar.gz', 'POST'), ['/f/*', 'POST is not allowed here, GET is\n']);
   assert.deepEqual(answered('/m', 'PUT'), ['/m', 'PUT is not allowed here, GET is\n']);
   assert.deepEqual(answered('/ab'), ['other', 'no such page: /ab\n']);
   assert.deepEqual(targetOf('http://x:1/a?b?c'), { path: '/a', query: 'b?c' });

@@ -19,15 +19,18 @@ div { overflow-x: auto; }
 /** Nothing but this style: no script, no frame, no request to anywhere. */
 const pagePolicy = `default-src 'none'; style-src 'sha256-${createHash('sha256').update(style).digest('base64')}'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'`;
 
+/** How a host becomes an agent: with a key, or with the port of agents alone. */
+export type Joining = { readonly kind: 'by-key' } | { readonly kind: 'without-key'; readonly port: number };
+
 /** The page at `/`. */
 export function pageReply(
   status: StatusView,
-  { plaintext, nowMs }: { readonly plaintext: boolean; readonly nowMs: number },
+  options: { readonly plaintext: boolean; readonly joining: Joining; readonly nowMs: number },
 ): Reply {
   return {
     code: 200,
     type: 'text/html',
-    body: pageHtml({ status: status.server(), agents: status.agents(), plaintext, nowMs }),
+    body: pageHtml({ status: status.server(), agents: status.agents(), ...options }),
     headers: {
       'Content-Security-Policy': pagePolicy,
       'Referrer-Policy': 'no-referrer',
@@ -42,9 +45,10 @@ function pageHtml(options: {
   readonly status: ServerStatus;
   readonly agents: readonly AgentStatus[];
   readonly plaintext: boolean;
+  readonly joining: Joining;
   readonly nowMs: number;
 }): string {
-  const { status, agents, plaintext, nowMs } = options;
+  const { status, agents, plaintext, joining, nowMs } = options;
   const note = plaintext
     ? '<p class="note">Agents connect without keys (<code>--allow-plaintext</code>): anyone who can reach the port can report under any name.</p>'
     : '';
@@ -60,11 +64,20 @@ ${note}
 <p><a href="/metrics">/metrics</a> for Prometheus · <a href="/api/v1/agents">/api/v1/agents</a> as JSON ·
 <a href="/-/healthy">/-/healthy</a> · <a href="/-/ready">/-/ready</a></p>
 <h2>Agents: ${status.agents.up} up, ${status.agents.known - status.agents.up} down</h2>
-${agents.length === 0 ? '<p>No agent has reported yet. <code>sudo sysmon-server enroll NAME</code> prints the line with which a host joins; without a fleet key run <code>sysmon-agent --server HOST:PORT</code> there.</p>' : agentsTable(agents, nowMs)}
+${agents.length === 0 ? `<p>No agent has reported yet. ${joiningHtml(joining)}</p>` : agentsTable(agents, nowMs)}
 <h2>Scrapers</h2>
 ${status.scrapers.length === 0 ? '<p>No Prometheus has scraped yet. Until one does, reports are acknowledged as they arrive.</p>' : scrapersTable(status, nowMs)}
 </html>
 `;
+}
+
+function joiningHtml(joining: Joining): string {
+  switch (joining.kind) {
+    case 'by-key':
+      return 'Run <code>sudo sysmon-server enroll NAME</code> on this host: it prints how the host NAME joins.';
+    case 'without-key':
+      return `Run <code>sysmon-agent --server HOST:${joining.port}</code> on a host, where HOST is the name of this one.`;
+  }
 }
 
 function agentsTable(agents: readonly AgentStatus[], nowMs: number): string {
