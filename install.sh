@@ -9,29 +9,41 @@ usage() {
   cat <<'END'
 Usage: install.sh server                    install or upgrade the server
        install.sh agent [--join-file FILE]  install or upgrade the agent
-       install.sh uninstall [--purge]       remove both; --purge: also configuration, keys, state and users
+       install.sh uninstall [agent|server]  remove one of the programs, or both
+                            [--purge]       also its configuration, keys, state and user
 
-A host joins with the line that `sysmon-server enroll NAME` prints on the server. install.sh reads it from FILE (- is
-standard input). Without --join-file, a host that has not joined yet gets it from the server if that runs on this host,
-else from a prompt or from standard input:
+A host joins with the line that `sysmon-server enroll NAME` prints on the server. install.sh reads it from FILE, or from
+standard input if that is no terminal; a host that has not joined yet asks for it at the terminal. The server's own host
+needs none.
 
   sudo sysmon-server enroll web-1 | ssh web-1 sudo ./install.sh agent
 
+A host that has joined joins again with another line, and changes nothing with the same one. `sudo sysmon-agent join` does
+it without install.sh.
+
 Options:
-  --prefix DIR   where the programs go, /usr/local by default
+  --prefix DIR   where the programs go: where they are, or /usr/local
   --root DIR     for packagers: put the files below DIR; no user, key or unit of this host is touched, no root needed
+  --downgrade    also where the other program on this host is newer; both are replaced together
+  --yes          destroy the fleet key without asking (uninstall --purge)
 
 A second run changes nothing. An upgrade keeps configuration, keys and state, restarts what has changed, and restores the
 old version if the new one does not start.
-Exit codes: 0 success, 1 failure, 2 wrong usage or no server to join.
+Exit codes: 0 success, 1 failure, 2 wrong usage or no join line, 130 interrupted at the prompt.
 END
 }
 
 main() {
-  command='' join_file='' purge='' root='' prefix=/usr/local
+  command='' role='' join_file='' purge='' yes='' downgrade='' root='' prefix=''
   parse "$@"
-  base=$root$prefix lib=$root$prefix/lib/sysmon etc=$root/etc/sysmon
   here=$(cd "$(dirname "$0")" && pwd -P)
+  find_prefix
+  base=$root$prefix lib=$root$prefix/lib/sysmon etc=$root/etc/sysmon
+  # systemd reads units in the first two prefixes and in /etc.
+  case $prefix in
+    /usr | /usr/local) units=$base/lib/systemd/system sysusers=$base/lib/sysusers.d ;;
+    *) units=$root/etc/systemd/system sysusers=$root/etc/sysusers.d ;;
+  esac
   case $command in
     uninstall) uninstall ;;
     *)
@@ -41,15 +53,35 @@ main() {
   esac
 }
 
+# Where the programs are, or else go: below the prefix of this script if it is an installed one, or of the installed units.
+find_prefix() {
+  present=''
+  if [ -z "$root" ]; then
+    for folder in /etc/systemd/system /usr/local/lib/systemd/system /usr/lib/systemd/system; do
+      for each in agent server; do
+        [ -n "$present" ] || present=$(sed -n 's|^ExecStart=\(.*\)/lib/sysmon/current/node .*|\1|p' "$folder/sysmon-$each.service" 2>/dev/null || :)
+      done
+    done
+    case $here in */lib/sysmon/releases/*) present=${here%/lib/sysmon/releases/*} ;; esac
+  fi
+  [ -z "$prefix" ] || [ -z "$present" ] || [ "$prefix" = "$present" ] ||
+    wrong "option '--prefix' is '$prefix', but sysmon is installed below '$present': leave the option out, or uninstall that first"
+  prefix=${prefix:-${present:-/usr/local}}
+}
+
 parse() {
   while [ $# -gt 0 ]; do
     case $1 in
       -h | --help) usage && exit 0 ;;
       server | agent | uninstall)
-        [ -z "$command" ] || wrong "'$command' and '$1' are given: expected one of them"
-        command=$1
+        if [ "$command" = uninstall ] && [ "$1" != uninstall ] && [ -z "$role" ]; then role=$1; else
+          [ -z "$command" ] || wrong "'${role:-$command}' and '$1' are given: expected one of them"
+          command=$1
+        fi
         ;;
       --purge) purge=yes ;;
+      --yes) yes=yes ;;
+      --downgrade) downgrade=yes ;;
       --join-file | --prefix | --root)
         [ $# -gt 1 ] || wrong "option '$1' has no value: see --help"
         set_option "$1" "$2"
@@ -64,6 +96,8 @@ parse() {
   done
   [ -n "$command" ] || wrong 'nothing to do: expected server, agent or uninstall, see --help'
   [ -z "$purge" ] || [ "$command" = uninstall ] || wrong "option '--purge' does not belong to '$command': expected with uninstall"
+  [ -z "$yes" ] || [ -n "$purge" ] || wrong "option '--yes' does not belong to '$command': expected with uninstall --purge"
+  [ -z "$downgrade" ] || [ "$command" != uninstall ] || wrong "option '--downgrade' does not belong to 'uninstall'"
   [ -z "$join_file" ] || [ "$command" = agent ] || wrong "option '--join-file' does not belong to '$command': expected with agent"
 }
 
@@ -102,7 +136,7 @@ wrong() {
 # Everything that can be refused is refused before anything is touched; the switch to the new version is one rename, and
 # whatever fails after it is taken back by `clean_up`.
 install_role() {
-  changed='' changed_files='' restarted='' committed='' created_release='' kept=0 join_key=''
+  changed='' changed_files='' restarted='' committed='' created_release='' created_archives='' kept=0 join_line=''
   if [ -z "$root" ]; then
     check_host
     # Not in /run/lock, which is everybody's: a link there would lead root elsewhere, and any user could hold the lock.
@@ -115,15 +149,17 @@ install_role() {
   trap 'clean_up' EXIT
   trap 'exit 1' HUP INT TERM
   find_files
+  roles=$role
+  for other in agent server; do
+    [ "$other" = "$role" ] || [ ! -e "$units/sysmon-$other.service" ] || roles="$roles $other"
+  done
+  refuse_downgrade
   find_node
   [ "$role" != agent ] || [ -n "$root" ] || take_join_line
   stage
-  roles=$role
-  for other in agent server; do
-    [ "$other" = "$role" ] || [ ! -e "$base/lib/systemd/system/sysmon-$other.service" ] || roles="$roles $other"
-  done
+  case " $roles " in *' server '*) [ -n "$root" ] || add_archives ;; esac
   for each in $roles; do configure "$each"; done
-  [ -z "$join_key" ] || join
+  [ -z "$join_line" ] || join
   if [ -z "$root" ]; then for each in $roles; do check_options "$each"; done; fi
   decide_restarts
   switch
@@ -157,19 +193,33 @@ find_files() {
   fi
 }
 
-# As whom the clone belongs to, so that it holds no files of root afterwards.
 build() {
   command -v node >/dev/null || die "'node' is missing, which a clone is built with: install Node.js 20.15 or newer with npm, or use a release"
-  user=$(stat -c %U "$here")
-  [ "$(id -u)" != 0 ] || [ -z "${SUDO_USER:-}" ] || [ "$SUDO_USER" = root ] || user=$SUDO_USER
-  set -- node "$here/scripts/build.mjs" --bundle
-  if [ "$(id -u)" = 0 ] && [ "$user" != root ]; then
-    set -- runuser -u "$user" -- env HOME="$(getent passwd "$user" | cut -d: -f6)" "$@"
-  fi
-  (cd "$here" && "$@") </dev/null >"$work/build.log" 2>&1 || {
+  in_clone node "$here/scripts/build.mjs" --bundle || {
     cat "$work/build.log" >&2
     die "the build failed, see above; 'npm run build' as $user repeats it"
   }
+}
+
+# As whom the clone belongs to, so that it holds no files of root afterwards.
+in_clone() {
+  user=$(stat -c %U "$here")
+  [ "$(id -u)" != 0 ] || [ -z "${SUDO_USER:-}" ] || [ "$SUDO_USER" = root ] || user=$SUDO_USER
+  if [ "$(id -u)" = 0 ] && [ "$user" != root ]; then
+    set -- runuser -u "$user" -- env HOME="$(getent passwd "$user" | cut -d: -f6)" "$@"
+  fi
+  (cd "$here" && "$@") </dev/null >"$work/build.log" 2>&1
+}
+
+# Both programs of a host are one release: no older one for a program that nobody named.
+refuse_downgrade() {
+  [ -z "$downgrade" ] && [ "$roles" != "$role" ] || return 0
+  present=$(readlink "$lib/current" 2>/dev/null) || return 0
+  present=${present#releases/} present=${present%-*}
+  # Before a release come its candidates: 0.2.0-rc1, 0.2.0.
+  newest=$(printf '%s\n' "$present" "$version" | sed 's/-/~/' | sort -V | tail -n 1 | sed 's/~/-/')
+  [ "$newest" = "$version" ] ||
+    wrong "sysmon-${roles#"$role "} $present is on this host too, and would be replaced by the older $version: use a release of $present or newer, or --downgrade"
 }
 
 # The system's Node.js where it is new enough, else the one of the release.
@@ -201,64 +251,41 @@ is_new_enough() {
   [ "$major" -gt 20 ] || { [ "$major" -eq 20 ] && [ "$minor" -ge 15 ]; }
 }
 
-# The join line: from the file that was named, else, if no server is known yet, from this host's server, a prompt or stdin.
+# The join line, checked, with the one address of the server that answers: from the file that was named, from standard
+# input, or from a prompt. Empty where this host has joined and is given no other one.
 take_join_line() {
-  line=''
   if [ -n "$join_file" ]; then
-    if [ "$join_file" = - ]; then read_line; else
-      [ -r "$join_file" ] || die "join file '$join_file' cannot be read"
-      read_line <"$join_file"
-    fi
-  elif is_configured; then
-    return 0
-  elif [ -e "$etc/fleet.key" ] && [ -e "$lib/current/sysmon-server.cjs" ]; then
-    line=$("$lib/current/node" "$lib/current/sysmon-server.cjs" enroll "$(uname -n)")
-  elif [ -t 0 ]; then
-    ask_line
-  else
-    read_line
+    join_line=$(new_agent join --check-only --join-file "$join_file")
+  elif [ ! -t 0 ] || { ! is_configured && ! is_server; }; then
+    join_line=$(new_agent join --check-only)
   fi
-  [ -n "$line" ] || wrong "no server is known: run 'sudo sysmon-server enroll $(uname -n)' on the server, and give its line to this command by standard input or --join-file FILE"
-  # shellcheck disable=SC2086 # into its words
-  set -f && set -- $line && set +f
-  [ $# -eq 4 ] || wrong "the join line has $# words: expected the 4 that 'sysmon-server enroll' prints"
-  [ "$1" = sysmon-join-v1 ] || wrong "the join line begins with another word than sysmon-join-v1: expected a line of 'sysmon-server enroll'"
-  join_server=$2 join_identity=$3 join_key=$4
-  case $join_server in
-    *[!A-Za-z0-9.:_%[]-]* | :* | *[!0-9]) bad_server ;;
-    *:*) ;;
-    *) bad_server ;;
-  esac
-  case $join_identity in
-    *[!A-Za-z0-9._:-]* | :* | *: | *:*:*:*) bad_identity ;;
-    *:*:*) ;;
-    *) bad_identity ;;
-  esac
-  case $join_key in *[!0-9a-f]*) bad_key ;; esac
-  [ ${#join_key} -eq 64 ] || bad_key
-  # The server's own host reaches it without asking anybody for its name.
-  [ "${join_server%:*}" != "$(uname -n)" ] || [ ! -e "$etc/fleet.key" ] || join_server=127.0.0.1:${join_server##*:}
+  if [ -z "$join_line" ] && is_server; then
+    own=$(own_line)
+    [ -z "$own" ] || join_line=$(printf '%s\n' "$own" | new_agent join --check-only --join-file -)
+  fi
 }
 
-bad_server() { wrong "the server in the join line is '$join_server': expected HOST:PORT"; }
-bad_identity() { wrong "the identity in the join line is '$join_identity': expected NAME:GENERATION:KEYID"; }
-bad_key() { wrong 'the key in the join line is not whole: expected 64 hexadecimal digits'; }
+# As it is before anything is installed.
+new_agent() { "${node:-$runtime}" "$bundles/sysmon-agent.cjs" "$@"; }
 
 is_configured() {
   [ -e "$etc/agent.key" ] || grep -q '^[[:space:]]*SYSMON_SERVER[[:space:]]*=' "$etc/agent.env" 2>/dev/null
 }
 
-# A last line without an end counts too.
-read_line() { read -r line || :; }
+is_server() { [ -e "$etc/fleet.key" ] && [ -e "$lib/current/sysmon-server.cjs" ]; }
 
-ask_line() {
-  printf "The line that 'sudo sysmon-server enroll %s' prints on the server (not shown as you type): " "$(uname -n)" >&2
-  settings=$(stty -g)
-  # It holds the key.
-  stty -echo
-  read_line
-  stty "$settings"
-  echo >&2
+# From this host's own server; empty where the agent has a key of its present fleet key, or another server.
+own_line() {
+  name=$(uname -n) identity=''
+  if is_configured; then
+    grep -Eq "^SYSMON_SERVER=(127\.0\.0\.1|localhost|$name):" "$etc/agent.env" && [ -e "$etc/agent.key" ] || return 0
+    identity=$(cut -d ' ' -f 2 "$etc/agent.key")
+    name=${identity%%:*}
+  fi
+  line=$("$lib/current/node" "$lib/current/sysmon-server.cjs" enroll "$name" 2>/dev/null) || return 0
+  # shellcheck disable=SC2086 # into its words
+  set -- $line
+  [ "${3##*:}" = "${identity##*:}" ] || printf '%s\n' "$line"
 }
 
 # A new release beside the present one; nothing of what runs is touched.
@@ -298,17 +325,65 @@ contents() (
 launcher() {
   cat <<END
 #!/bin/sh
-exec $prefix/lib/sysmon/current/node $prefix/lib/sysmon/current/sysmon-$1.cjs "\$@"
+lib=$prefix/lib/sysmon/current
+[ -x "\$lib/node" ] || { echo "sysmon-$1: there is no Node.js at \$(readlink "\$lib/node"): install it again, or run install.sh of a release" >&2 && exit 2; }
+exec "\$lib/node" "\$lib/sysmon-$1.cjs" "\$@"
 END
+}
+
+# The releases that `sysmon-server enroll` offers to hosts, beside the programs: from a clone those of both machines, from a
+# release itself. Without them the server works too.
+add_archives() {
+  [ ! -d "$new/install" ] || return 0
+  rm -rf "$new/install.part"
+  mkdir "$new/install.part"
+  if [ -e "$here/src/agent/main.ts" ]; then
+    say 'making the release archives for other hosts'
+    for machine in x64 arm64; do
+      # Without a network npm would try for half a minute.
+      if in_clone env npm_config_fetch_retries=0 node "$here/scripts/package.mjs" "$machine"; then
+        cp "$here/release/sysmon-$version-linux-$machine.tar.gz" "$new/install.part/"
+      else
+        warn "there is no release archive for $machine: $(tail -n 1 "$work/build.log"); 'npm run package $machine' repeats it"
+      fi
+    done
+  elif [ -x "$here/runtime/node" ]; then
+    pack "$here" "$new/install.part"
+  fi
+  chmod -R u+rwX,go+rX,go-w "$new/install.part"
+  mv "$new/install.part" "$new/install"
+  created_archives=$new/install
+}
+
+release_files() {
+  find . -maxdepth 1 -printf '%P\n' | grep -Ex 'install\.sh|LICENSE|[A-Z]+\.md|VERSION|docs|prometheus|systemd|dist|runtime' | sort
+}
+
+# FROM TO: the archive that this release was unpacked from, byte for byte where nobody has touched its files. Nothing else
+# that lies in its folder gets into it.
+pack() {
+  case $(od -An -tu2 -j18 -N2 "$1/runtime/node" | tr -d ' ') in
+    62) name=sysmon-$version-linux-x64 ;;
+    183) name=sysmon-$version-linux-arm64 ;;
+    *) return 0 ;;
+  esac
+  (
+    cd "$1"
+    export LC_ALL=C
+    # shellcheck disable=SC2046 # into the names, in which there are no blanks
+    tar --sort=name --mtime="@$(stat -c %Y VERSION)" --owner=0 --group=0 --numeric-owner --format=ustar --mode=u+rwX,go+rX,go-w \
+      --transform "s,^\./*,$name/," -cf "$2/$name.tar" --no-recursion ./ --recursion $(release_files | sed 's,^,./,')
+    gzip -n -6 "$2/$name.tar"
+  )
 }
 
 # The role's user, folders, options and key: made where they are missing, and never overwritten.
 configure() {
-  put "$new/systemd/sysmon-$1.conf" "$base/lib/sysusers.d/sysmon-$1.conf" 644
+  put "$new/systemd/sysmon-$1.conf" "$sysusers/sysmon-$1.conf" 644
   mkdir -p "$etc"
   if [ -z "$root" ]; then
     getent passwd "sysmon-$1" >/dev/null || {
-      systemd-sysusers "$base/lib/sysusers.d/sysmon-$1.conf" 2>"$work/sysusers.log" || die "the user sysmon-$1 cannot be made: $(cat "$work/sysusers.log")"
+      systemd-sysusers "$sysusers/sysmon-$1.conf" 2>"$work/sysusers.log" || die "the user sysmon-$1 cannot be made: $(cat "$work/sysusers.log")"
       changed=yes
       say "made the user sysmon-$1"
     }
@@ -348,14 +423,23 @@ make_fleet_key() {
   say "made the fleet key $etc/fleet.key: keep a copy of /etc/sysmon in a safe place, agents' keys are derived from it"
 }
 
+# ROLE COMMAND …: as the user of the unit.
+as_unit() {
+  user=sysmon-$1
+  shift
+  setpriv --reuid "$user" --regid "$user" --clear-groups env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin "$@"
+}
+
+# The key, and the options that name it and the server.
 join() {
-  echo "sysmon-key-v1 $join_identity $join_key" >"$work/agent.key"
-  cp "$etc/agent.env" "$work/agent.env"
-  set_line "$work/agent.env" SYSMON_SERVER "$join_server"
-  set_line "$work/agent.env" SYSMON_NAME "${join_identity%%:*}"
-  set_line "$work/agent.env" SYSMON_KEY_FILE /etc/sysmon/agent.key
-  put_key "$work/agent.key" "$etc/agent.key" sysmon-agent
-  put "$work/agent.env" "$etc/agent.env" 644
+  for file in agent.key agent.env; do
+    remember "$etc/$file"
+    [ ! -e "$etc/$file" ] || cp -p "$etc/$file" "$work/$file.before"
+  done
+  printf '%s\n' "$join_line" | "$new/node" "$new/sysmon-agent.cjs" join --no-restart --offline --join-file - --config.file "$etc/agent.env"
+  for file in agent.key agent.env; do
+    cmp -s "$work/$file.before" "$etc/$file" || { changed=yes && changed_files="$changed_files $etc/$file"; }
+  done
 }
 
 # Sets NAME=VALUE in an environment file: in the place of the line that sets it, or that documents it.
@@ -415,7 +499,7 @@ remember() {
 
 # As its own user, who must be able to read what the options name.
 check_options() {
-  setpriv --reuid "sysmon-$1" --regid "sysmon-$1" --clear-groups env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin "$new/node" "$new/sysmon-$1.cjs" check >"$work/check.log" 2>&1 ||
+  as_unit "$1" "$new/node" "$new/sysmon-$1.cjs" check >"$work/check.log" 2>&1 ||
     die "the options of /etc/sysmon/$1.env are refused, nothing was changed in what runs: $(tail -n 1 "$work/check.log")"
 }
 
@@ -424,7 +508,7 @@ decide_restarts() {
   restart=''
   for each in $roles; do
     if ! cmp -s "$lib/current/sysmon-$each.cjs" "$new/sysmon-$each.cjs" || ! cmp -s "$lib/current/node" "$new/node" ||
-      ! cmp -s "$base/lib/systemd/system/sysmon-$each.service" "$new/systemd/sysmon-$each.service" || has_new_options "$each"; then
+      ! cmp -s "$units/sysmon-$each.service" "$new/systemd/sysmon-$each.service" || has_new_options "$each"; then
       restart="$restart $each"
     fi
   done
@@ -438,8 +522,8 @@ has_new_options() {
 switch() {
   first=''
   for each in $roles; do
-    [ -e "$base/lib/systemd/system/sysmon-$each.service" ] || first=$each
-    put "$new/systemd/sysmon-$each.service" "$base/lib/systemd/system/sysmon-$each.service" 644
+    [ -e "$units/sysmon-$each.service" ] || first=$each
+    put "$new/systemd/sysmon-$each.service" "$units/sysmon-$each.service" 644
     put "$new/systemd/sysmon-$each" "$base/bin/sysmon-$each" 755
   done
   link "$prefix/lib/sysmon/current/doc" "$base/share/doc/sysmon"
@@ -507,12 +591,13 @@ take_back() {
     [ "$number" = - ] || cp -a "$work/kept/$number" "$path"
   done <"$work/kept.list"
   rm -rf "$lib/releases/.new"
+  [ -z "$created_archives" ] || rm -rf "$created_archives"
   [ -z "$created_release" ] || rm -rf "$created_release"
   remove_empty_folders
   if [ -n "$root" ] || [ -z "$changed" ]; then return; fi
   systemctl daemon-reload
   for unit in $restarted; do
-    if [ -e "$base/lib/systemd/system/$unit" ]; then systemctl start "$unit"; else systemctl reset-failed "$unit" 2>/dev/null; fi
+    if [ -e "$units/$unit" ]; then systemctl start "$unit"; else systemctl reset-failed "$unit" 2>/dev/null; fi
   done
   if [ -e "$lib/current" ]; then warn 'everything is as it was before, and the old version runs'; else
     warn "nothing is installed; configuration and keys in /etc/sysmon are kept for the next try"
@@ -529,6 +614,7 @@ remove_old_releases() {
 
 summary() {
   [ -n "$root" ] || [ -z "$changed" ] || say "sysmon-$role $version is installed"
+  [ -n "$root" ] || [ -z "$created_release" ] || [ "$roles" = "$role" ] || say "so is sysmon-${roles#"$role "} $version: both are replaced together"
   [ -n "$changed" ] || say "nothing to change: sysmon-$role $version is installed"
   [ -z "$root" ] || { say "sysmon-$role $version is below $root" && return; }
   case $role in
@@ -542,7 +628,7 @@ server_summary() {
   say "$("$base/bin/sysmon-server" check)"
   say "'sudo sysmon-server enroll NAME' prints the line with which a host joins; Prometheus scrapes http://$(uname -n):9733/metrics"
   say 'ports to open in a firewall: 9732/tcp for agents, 9733/tcp for Prometheus alone (without SYSMON_WEB_CONFIG_FILE it has no TLS and no password)'
-  say 'where agents do not know this host by that name, set SYSMON_ADVERTISE=ADDRESS:9732 in /etc/sysmon/server.env'
+  say 'where agents reach this host under another name or address than join lines say, set SYSMON_ADVERTISE=ADDRESS:9732 in /etc/sysmon/server.env'
   if command -v ufw >/dev/null && ufw status 2>/dev/null | grep -q '^Status: active'; then
     say "ufw is active on this host: 'ufw allow 9732/tcp', and 9733/tcp from the address of Prometheus"
   elif command -v firewall-cmd >/dev/null && firewall-cmd -q --state 2>/dev/null; then
@@ -550,64 +636,55 @@ server_summary() {
   fi
 }
 
-# Waits until the new connection is there or is known to fail, for as long as a server that restarts may need.
+# Waits until the connection is there or is known to fail, for as long as a server that restarts may need.
 agent_summary() {
   systemctl -q is-active sysmon-agent.service || return 0
-  tries=0
-  reason='no answer from the agent yet'
-  until
-    link=$(link_state)
-    # A try that is under way says nothing of the one before.
-    case $link in waiting* | refused*) reason=${link#* } ;; esac
-    case $link in connected* | refused*) true ;; *) [ "$tries" -ge 15 ] ;; esac
-  do
-    tries=$((tries + 1))
-    sleep 1
-  done
-  case $link in
-    connected*) say "${link#* }" ;;
-    *)
-      warn "the agent runs and keeps its reports, but is not connected: $reason"
-      case $reason in
-        *'cannot be resolved'*) warn 'this host cannot resolve that name: put an address into SYSMON_SERVER in /etc/sysmon/agent.env, or set SYSMON_ADVERTISE=ADDRESS:9732 on the server and enrol again' ;;
-        *) warn "see 'sysmon-agent status' and 'journalctl -u sysmon-agent'; the server's port (9732/tcp) must be open to this host" ;;
-      esac
-      # Joining was asked for and did not work; at an upgrade the server may just be away.
-      [ -z "$join_key" ] || exit 1
-      ;;
-  esac
-}
-
-# The state of the connection, then what to report of it.
-link_state() {
-  "$base/bin/sysmon-agent" status --json 2>/dev/null | "$lib/current/node" -e '
-    const { name, link } = JSON.parse(require("node:fs").readFileSync(0, "utf8"));
-    const host = require("node:os").hostname();
-    const alias = name === host ? "" : "; this host is called " + host;
-    console.log(link.state, link.peer ? "agent " + name + " is connected to " + link.peer + alias : link.reason);' 2>/dev/null || echo unknown
+  if "$base/bin/sysmon-agent" status --wait >"$work/status" 2>&1; then
+    while read -r line; do say "$line"; done <"$work/status"
+  else
+    warn "$(sed 's/^sysmon-agent: //' "$work/status")"
+    # Joining was asked for and did not work; at an upgrade the server may just be away.
+    [ -z "$join_line" ] || exit 1
+  fi
 }
 
 # Removing -------------------------------------------------------------------------------------------------------------
 
 uninstall() {
   [ -n "$root" ] || [ "$(id -u)" = 0 ] || die "not root: run 'sudo $0 $command'"
-  removed=''
-  for each in agent server; do
+  removed='' roles=${role:-agent server}
+  [ -z "$purge" ] || confirm_purge
+  for each in $roles; do
     unit=sysmon-$each.service
-    if [ -z "$root" ] && [ -e "$base/lib/systemd/system/$unit" ] && [ -d /run/systemd/system ]; then
+    if [ -z "$root" ] && [ -e "$units/$unit" ] && [ -d /run/systemd/system ]; then
       systemctl -q disable --now "$unit"
     fi
-    remove "$base/lib/systemd/system/$unit" "$base/bin/sysmon-$each" "$base/lib/sysusers.d/sysmon-$each.conf"
+    remove "$units/$unit" "$base/bin/sysmon-$each" "$sysusers/sysmon-$each.conf"
   done
-  remove "$base/share/doc/sysmon" "$lib"
+  # The other program runs on the same release.
+  if [ ! -e "$units/sysmon-agent.service" ] && [ ! -e "$units/sysmon-server.service" ]; then
+    remove "$base/share/doc/sysmon" "$lib"
+  fi
   remove_empty_folders
   if [ -z "$root" ] && [ -n "$removed" ] && [ -d /run/systemd/system ]; then
     systemctl daemon-reload
-    systemctl reset-failed sysmon-agent.service sysmon-server.service 2>/dev/null || :
+    for each in $roles; do systemctl reset-failed "sysmon-$each.service" 2>/dev/null || :; done
   fi
-  [ -z "$purge" ] || purge
-  if [ -n "$removed" ]; then say 'sysmon is removed'; else say 'nothing to remove: sysmon is not installed'; fi
+  if [ -n "$purge" ]; then for each in $roles; do purge "$each"; done; fi
+  what=sysmon
+  [ -z "$role" ] || what=sysmon-$role
+  if [ -n "$removed" ]; then say "$what is removed"; else say "nothing to remove: $what is not installed"; fi
   [ -n "$purge" ] || say_what_is_kept
+}
+
+# Whoever destroys the fleet key has to enrol every host again.
+confirm_purge() {
+  [ "$role" != agent ] && [ -e "$etc/fleet.key" ] && [ -z "$yes" ] || return 0
+  reason="this destroys the fleet key $etc/fleet.key: without a copy of it every agent has to join again"
+  [ -t 0 ] || wrong "$reason; add --yes"
+  printf 'sysmon: %s. Go on? (yes or no) ' "$reason" >&2
+  read -r answer || :
+  [ "$answer" = yes ] || wrong 'nothing was removed'
 }
 
 # Those that an install makes where they are missing.
@@ -615,6 +692,8 @@ remove_empty_folders() {
   for folder in lib/sysmon/releases lib/sysmon lib/systemd/system lib/systemd lib/sysusers.d share/doc; do
     rmdir "$base/$folder" 2>/dev/null || :
   done
+  # A prefix of its own, /opt/sysmon.
+  case $prefix in /usr | /usr/local) ;; *) rmdir "$root/etc/sysusers.d" "$base/lib" "$base/bin" "$base/share" "$base" 2>/dev/null || : ;; esac
 }
 
 remove() {
@@ -626,24 +705,40 @@ remove() {
   done
 }
 
+# ROLE: what an uninstall keeps.
 purge() {
-  remove "$etc" "$root/var/lib/sysmon-agent" "$root/var/lib/sysmon-server"
+  # By name: the folder may be a link, or the other program's too.
+  case $1 in agent) keys=agent.key ;; server) keys='fleet.key revoked.json' ;; esac
+  for file in "$1.env" "$1.env.new" $keys; do remove "$etc/$file"; done
+  if [ -d "$etc" ] && [ -z "$(ls -A "$etc/")" ]; then purge_folder "$etc"; fi
+  purge_folder "$root/var/lib/sysmon-$1"
   [ -z "$root" ] || return 0
-  for user in sysmon-agent sysmon-server; do
-    getent passwd "$user" >/dev/null || continue
-    userdel "$user"
-    # Where userdel does not take the group of the same name along.
-    ! getent group "$user" >/dev/null || groupdel "$user"
-    removed=yes
-  done
+  user=sysmon-$1
+  getent passwd "$user" >/dev/null || return 0
+  userdel "$user"
+  # Where userdel does not take the group of the same name along.
+  ! getent group "$user" >/dev/null || groupdel "$user"
+  removed=yes
+}
+
+# With what a link leads to.
+purge_folder() {
+  if [ -L "$1" ]; then
+    target=$(readlink -f "$1")
+    [ ! -d "$target" ] || remove "$target"
+  fi
+  remove "$1"
 }
 
 say_what_is_kept() {
   kept=''
-  for path in "$etc" "$root/var/lib/sysmon-agent" "$root/var/lib/sysmon-server"; do
-    [ ! -e "$path" ] || kept="$kept $path"
+  for each in $roles; do
+    for path in "$etc/$each.env" "$etc/$each.key" "$root/var/lib/sysmon-$each"; do
+      [ ! -e "$path" ] || kept="$kept $path"
+    done
   done
-  [ -z "$kept" ] || say "kept:$kept; 'uninstall --purge' removes configuration, keys, state and users too"
+  case " $roles " in *' server '*) [ ! -e "$etc/fleet.key" ] || kept="$kept $etc/fleet.key" ;; esac
+  [ -z "$kept" ] || say "kept:$kept; '--purge' removes configuration, keys, state and users too"
 }
 
 main "$@"

@@ -1,6 +1,18 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, test } from 'node:test';
@@ -13,8 +25,10 @@ import { bundleOf } from '../support/programs.ts';
 
 // What needs no root; the rest is in test/lab/.
 
-function install(...args: string[]) {
-  const { status, stdout, stderr } = spawnSync('sh', [rootFile('install.sh'), ...args], {
+const install = (...args: string[]) => installFrom(rootFile('.'), args);
+
+function installFrom(folder: string, args: readonly string[]) {
+  const { status, stdout, stderr } = spawnSync('sh', [join(folder, 'install.sh'), ...args], {
     encoding: 'utf8',
     input: '',
   });
@@ -34,6 +48,9 @@ for (const [args, expected] of [
   [['sever'], /'sever' is not an argument of install.sh/],
   [['server', 'agent'], /'server' and 'agent' are given/],
   [['agent', '--purge'], /'--purge' does not belong to 'agent'/],
+  [['uninstall', 'agent', 'server'], /'agent' and 'server' are given/],
+  [['uninstall', '--yes'], /'--yes' does not belong to 'uninstall': expected with uninstall --purge/],
+  [['uninstall', '--downgrade'], /'--downgrade' does not belong to 'uninstall'/],
   [['server', '--join-file', 'x'], /'--join-file' does not belong to 'server'/],
   [['server', '--root'], /'--root' has no value/],
   [['server', '--root='], /'--root' is empty/],
@@ -86,15 +103,49 @@ for (const side of ['agent', 'server'] as const) {
   });
 }
 
+for (const side of ['agent', 'server'] as const) {
+  // NodeSource's package may be replaced by Debian's older one after an install.
+  test(`sysmon-${side} on an older Node.js: one line, and 2, after which systemd does not start it again`, () => {
+    const older = "Object.defineProperty(process, 'versions', { value: { ...process.versions, node: '18.20.4' } });";
+    const { status, stderr, stdout } = spawnSync(
+      process.execPath,
+      ['-e', `${older} require(process.argv[1])`, bundleOf(side), 'run'],
+      { encoding: 'utf8' },
+    );
+    assert.deepEqual([status, stdout], [2, '']);
+    assert.match(stderr, /^sysmon: Node\.js 18\.20\.4 \(\S+\) is too old: 20\.15 or newer is needed\n$/);
+  });
+}
+
+/** A release of what is built, which needs no build of its own. */
+function releaseFolder(): string {
+  const folder = mkdtempSync(join(tmpdir(), 'sysmon-release-'));
+  for (const part of ['install.sh', 'LICENSE', 'README.md', 'CHANGELOG.md', 'SECURITY.md']) {
+    cpSync(rootFile(part), join(folder, part));
+  }
+  for (const part of ['docs', 'prometheus', 'systemd', 'dist']) {
+    cpSync(rootFile(part), join(folder, part), { recursive: true });
+  }
+  const { version } = JSON.parse(readFileSync(rootFile('package.json'), 'utf8')) as { version: string };
+  writeFileSync(join(folder, 'VERSION'), `${version}\n`);
+  return folder;
+}
+
+const release = releaseFolder();
+after(() => rmSync(release, { recursive: true }));
+
 describe('staged below a folder for packagers', () => {
   const root = mkdtempSync(join(tmpdir(), 'sysmon-install-'));
   after(() => rmSync(root, { recursive: true }));
+  const install = (...args: string[]) => installFrom(release, args);
   const staged = () => readdirSync(root, { recursive: true, encoding: 'utf8' }).sort();
   const read = (path: string) => readFileSync(join(root, path), 'utf8');
 
   test('both programs, with another prefix', () => {
     for (const role of ['server', 'agent']) {
-      const { code, out, err } = install(role, '--root', root, '--prefix=/usr');
+      // From the clone and from the release: the same files.
+      const from = role === 'server' ? rootFile('.') : release;
+      const { code, out, err } = installFrom(from, [role, '--root', root, '--prefix=/usr']);
       assert.equal(code, 0, err + out);
     }
     const files = staged();
@@ -110,8 +161,12 @@ describe('staged below a folder for packagers', () => {
       const unit = read(`usr/lib/systemd/system/sysmon-${role}.service`);
       assert.match(unit, /^ExecStart=\/usr\/lib\/sysmon\/current\/node /m);
       assert.doesNotMatch(unit, /\/usr\/local/);
-      assert.match(read(`usr/bin/sysmon-${role}`), /^exec \/usr\/lib\/sysmon\/current\/node /m);
+      assert.match(read(`usr/bin/sysmon-${role}`), /^lib=\/usr\/lib\/sysmon\/current$/m);
       assert.equal(statSync(join(root, `usr/bin/sysmon-${role}`)).mode & 0o777, 0o755);
+      // Below another root there is no Node.js, as after its package was removed.
+      const started = spawnSync('sh', [join(root, `usr/bin/sysmon-${role}`), 'check'], { encoding: 'utf8' });
+      assert.equal(started.status, 2);
+      assert.match(started.stderr, new RegExp(`^sysmon-${role}: there is no Node\\.js at .*: install it again`));
     }
     assert.equal(readlinkSync(join(root, 'usr/lib/sysmon/current/node')), '/usr/bin/node');
     assert.match(read('etc/sysmon/server.env'), /^SYSMON_FLEET_KEY_FILE=\/etc\/sysmon\/fleet\.key$/m);
@@ -147,6 +202,44 @@ describe('staged below a folder for packagers', () => {
     assert.deepEqual(staged(), before);
   });
 
+  test('the newer program that nobody named stays, unless that is said', () => {
+    const current = join(root, 'usr/lib/sysmon/current');
+    const kept = readlinkSync(current);
+    rmSync(current);
+    symlinkSync('releases/99.1.0-0123456789', current);
+    const refused = install('agent', '--root', root, '--prefix', '/usr');
+    assert.equal(refused.code, 2);
+    assert.match(refused.err, /sysmon-server 99\.1\.0 is on this host too, .* or --downgrade/);
+    assert.equal(readlinkSync(current), 'releases/99.1.0-0123456789');
+    assert.equal(install('agent', '--root', root, '--prefix', '/usr', '--downgrade').code, 0);
+    assert.equal(readlinkSync(current), kept);
+  });
+
+  test('one of both gone, the other stays whole', () => {
+    const before = staged();
+    const { out } = install('uninstall', 'server', '--root', root, '--prefix', '/usr');
+    assert.match(out, /sysmon-server is removed[\s\S]*kept: \S+server\.env;/);
+    const gone = before.filter((file) => !staged().includes(file));
+    assert.deepEqual(gone, [
+      'usr/bin/sysmon-server',
+      'usr/lib/systemd/system/sysmon-server.service',
+      'usr/lib/sysusers.d/sysmon-server.conf',
+    ]);
+    assert.equal(install('uninstall', 'server', '--root', root, '--prefix', '/usr', '--purge').code, 0);
+    assert.ok(!staged().includes('etc/sysmon/server.env'));
+    assert.ok(staged().includes('etc/sysmon/agent.env'));
+    assert.equal(install('server', '--root', root, '--prefix', '/usr').code, 0);
+  });
+
+  test('the fleet key is not destroyed without a yes', () => {
+    writeFileSync(join(root, 'etc/sysmon/fleet.key'), 'a key\n');
+    const refused = install('uninstall', '--root', root, '--prefix', '/usr', '--purge');
+    assert.equal(refused.code, 2);
+    assert.match(refused.err, /this destroys the fleet key \S+fleet\.key: .*; add --yes/);
+    assert.ok(staged().includes('usr/bin/sysmon-server'), 'nothing was removed');
+    rmSync(join(root, 'etc/sysmon/fleet.key'));
+  });
+
   test('and gone again', () => {
     assert.match(install('uninstall', '--root', root, '--prefix', '/usr').out, /kept: /);
     assert.deepEqual(
@@ -159,4 +252,29 @@ describe('staged below a folder for packagers', () => {
       [],
     );
   });
+});
+
+test('a prefix of its own: units where systemd reads them, and all of it gone again, also where a link leads to', () => {
+  const root = mkdtempSync(join(tmpdir(), 'sysmon-install-'));
+  try {
+    mkdirSync(join(root, 'data'));
+    mkdirSync(join(root, 'etc'));
+    symlinkSync(join(root, 'data'), join(root, 'etc/sysmon'));
+    const { code, err } = installFrom(release, ['agent', '--root', root, '--prefix', '/opt/sysmon']);
+    assert.equal(code, 0, err);
+    const unit = readFileSync(join(root, 'etc/systemd/system/sysmon-agent.service'), 'utf8');
+    assert.match(unit, /^ExecStart=\/opt\/sysmon\/lib\/sysmon\/current\/node /m);
+    assert.ok(existsSync(join(root, 'etc/sysusers.d/sysmon-agent.conf')));
+    writeFileSync(join(root, 'data/agent.key'), 'a key\n');
+    assert.equal(installFrom(release, ['uninstall', '--root', root, '--prefix', '/opt/sysmon', '--purge']).code, 0);
+    assert.deepEqual(
+      readdirSync(root, { recursive: true, encoding: 'utf8' }).sort(),
+      ['data', 'etc', 'etc/systemd', 'etc/systemd/system', 'etc/sysusers.d', 'opt'].filter((path) =>
+        existsSync(join(root, path)),
+      ),
+    );
+    assert.ok(!existsSync(join(root, 'data/agent.key')));
+  } finally {
+    rmSync(root, { recursive: true });
+  }
 });

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { rootFile } from '../support/files.ts';
@@ -50,7 +51,7 @@ describe('a fleet that is installed from the release', () => {
     const before = await listing(lab, 'a1');
     const right = await joinLine('a1');
     for (const [input, expected] of [
-      ['', /no server is known: run 'sudo sysmon-server enroll a1' on the server/],
+      ['', /no join line was given: run 'sudo sysmon-server enroll a1' on the server/],
       ['sysmon-join-v1 s1:9732\n', /has 2 words: expected the 4/],
       [right.replace(/ \S+:9732 /, ' s1 '), /the server in the join line is 's1': expected HOST:PORT/],
       [right.slice(0, -1), /the key in the join line is not whole/],
@@ -67,20 +68,21 @@ describe('a fleet that is installed from the release', () => {
     assert.equal(await listing(lab, 'a1'), before);
   });
 
-  test('an agent whose line is of another key, or names a server that is not there, says so', async () => {
+  test('a line of another key, or of a server that is not there: said, and nothing is installed', async () => {
+    const before = await listing(lab, 'a1');
     const right = await joinLine('a1');
     const wrongKey = right.replace(/[0-9a-f]{64}$/, 'ab'.repeat(32));
     const wrong = await lab.try('a1', `${installer} agent`, wrongKey);
     assert.equal(wrong.code, 1, wrong.err);
-    assert.match(wrong.err, /not connected: .*key/);
+    assert.match(wrong.err, /does not know the key of 'a1:1:\w+': .*sysmon-server enroll a1/);
     const away = await lab.try(
       'a1',
       `${installer} agent --join-file -`,
       right.replace(/ \S+:9732 /, ' 10.77.0.99:9732 '),
     );
     assert.equal(away.code, 1, away.err);
-    assert.match(away.err, /not connected: .*10\.77\.0\.99/);
-    assert.match(away.err, /9732\/tcp/);
+    assert.match(away.err, /10\.77\.0\.99:9732 .*9732\/tcp/);
+    assert.equal(await listing(lab, 'a1'), before);
   });
 
   test('agents: by standard input, by a file where there is no Node, and on a bare Debian from the archive', async () => {
@@ -107,7 +109,7 @@ describe('a fleet that is installed from the release', () => {
   });
 
   test("the agent of the server's own host enrols by itself", async () => {
-    assert.match(await lab.sh('s1', `${installer} agent`), /agent s1 is connected to 127\.0\.0\.1:9732/);
+    assert.match(await lab.sh('s1', `${installer} agent`), /agent 's1' is connected to 127\.0\.0\.1:9732/);
   });
 
   test('a second run changes nothing, and says so', async () => {
@@ -194,7 +196,10 @@ describe('a fleet that is installed from the release', () => {
     assert.equal(await lab.sh('s1', 'systemctl show -p MainPID sysmon-agent'), agent, 'the agent was restarted');
     assert.match(await lab.sh('s1', '/root/later/install.sh server'), /nothing to change/);
 
-    assert.match(await lab.sh('s1', `${installer} server`), new RegExp(`sysmon-server ${releaseVersion} is installed`));
+    assert.match(
+      await lab.sh('s1', `${installer} server --downgrade`),
+      new RegExp(`sysmon-server ${releaseVersion} is installed`),
+    );
     await lab.sh('s1', 'rm /etc/sysmon/server.env.new');
     assert.equal(await listing(lab, 's1'), before);
   });
@@ -273,7 +278,7 @@ describe('a fleet that is installed from the release', () => {
     const user = await lab.sh('a1', 'getent passwd sysmon-agent');
     assert.match(
       await lab.sh('a1', '/usr/local/lib/sysmon/current/install.sh uninstall'),
-      /kept: \/etc\/sysmon \/var\/lib\/sysmon-agent;/,
+      /kept: \/etc\/sysmon\/agent\.env \/etc\/sysmon\/agent\.key \/var\/lib\/sysmon-agent;/,
     );
     assert.equal(await listing(lab, 'a1', '/etc/sysmon'), kept);
     assert.equal(await lab.sh('a1', 'getent passwd sysmon-agent'), user);
@@ -303,6 +308,7 @@ describe('a fleet that is installed from the release', () => {
       'package-lock.json',
       'tsconfig.base.json',
       'install.sh',
+      ...['LICENSE', 'README.md', 'CHANGELOG.md', 'SECURITY.md', 'prometheus'],
       'scripts',
       'src',
       'systemd',
@@ -317,6 +323,21 @@ describe('a fleet that is installed from the release', () => {
     assert.match(out, connected);
     assert.equal(await lab.sh('a1', `find ${clone} ! -user dev`), '');
     assert.equal(await lab.sh('a1', `stat -c %U ${clone}/dist/sysmon-agent.cjs`), 'dev');
+    // Of the Node.js for hosts that have none, only what was fetched before is there without a network.
+    await lab.sh('a1', `mkdir -p ${clone}/var/cache`);
+    const runtime = readdirSync(rootFile('var/cache')).find((file) => file.startsWith(`node-linux-${process.arch}-`));
+    assert.ok(runtime !== undefined);
+    await lab.copy('a1', rootFile(`var/cache/${runtime}`), `${clone}/var/cache/${runtime}`);
+    await lab.sh('a1', `chown -R dev: ${clone}/var`);
+    const server = await lab.try('a1', `runuser -u dev -- sh -c 'cd ${clone} && sudo ./install.sh server'`);
+    assert.equal(server.code, 0, server.err);
+    assert.match(server.err, /there is no release archive for (arm64|x64): /);
+    assert.match(
+      await lab.sh('a1', 'ls /usr/local/lib/sysmon/current/install'),
+      new RegExp(`^sysmon-${releaseVersion}-linux-${process.arch}\\.tar\\.gz$`),
+    );
+    assert.equal(await lab.sh('a1', `find ${clone} ! -user dev`), '');
+    await lab.sh('a1', `${clone}/install.sh uninstall server --purge --yes`);
     // The same programs as in the release, with less beside them.
     assert.notEqual(await lab.sh('a1', 'readlink /usr/local/lib/sysmon/current'), before);
     assert.equal(
@@ -331,7 +352,7 @@ describe('a fleet that is installed from the release', () => {
     const before = await listing(lab, 'p1');
     await lab.sh('p1', `${installer} server && ${installer} agent`);
     assert.notEqual(await listing(lab, 'p1'), before);
-    assert.match(await lab.sh('p1', `${installer} uninstall --purge`), /sysmon is removed/);
+    assert.match(await lab.sh('p1', `${installer} uninstall --purge --yes`), /sysmon is removed/);
     assert.equal(await listing(lab, 'p1'), before);
     assert.match(await lab.sh('p1', `${installer} uninstall --purge`), /nothing to remove/);
   });

@@ -4,6 +4,7 @@ import { existsSync, mkdtempSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { rootFile } from '../support/files.ts';
+import { atTerminal, type PtyResult } from '../support/pty.ts';
 
 /** What a command in the lab gave. */
 export interface Result {
@@ -55,6 +56,21 @@ export class Lab {
     const { code, out, err } = await this.try(name, script, input);
     assert.equal(code, 0, `'${script}' on ${name}: ${err}${out}`);
     return out.trimEnd();
+  }
+
+  /** Runs a line of shell as root in a host at a terminal, and types: see {@link atTerminal}. */
+  atTerminal(
+    name: string,
+    script: string,
+    steps: readonly (readonly [shown: string, typed: string])[] = [],
+  ): Promise<PtyResult> {
+    return atTerminal([hostScript, 'exec', name, '--', 'sh', '-c', script], steps, this.#env());
+  }
+
+  /** Runs a line of shell in a host, with what another one prints in another host as its input. */
+  pipe(from: readonly [name: string, script: string], to: readonly [name: string, script: string]): Promise<Result> {
+    const script = '"$0" exec "$1" -- sh -c "$2" | "$0" exec "$3" -- sh -c "$4"';
+    return run('sh', ['-c', script, hostScript, ...from, ...to], { env: this.#env(), input: '' });
   }
 
   /** Starts a program of this machine in the hosts' network; it is ended with the lab. */
