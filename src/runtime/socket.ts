@@ -214,7 +214,7 @@ const messages: Readonly<Record<ConnectionErrorCode, (peer: string, reason: stri
   closed: (peer) => `${peer} closed the connection`,
   name: (peer, reason) => `the name of ${peer} cannot be resolved: ${reason}`,
   tls: (peer, reason) => `no TLS with ${peer}: ${reason}`,
-  'not-tls': (peer) => `${peer} does not speak TLS: is this the port for agents?`,
+  'not-tls': (peer) => `${peer} does not speak TLS: agents connect to another port, usually 9732`,
   network: (peer, reason) => `the connection to ${peer} failed: ${reason}`,
 };
 

@@ -183,6 +183,6 @@ test('a peer that closes or answers in plain text in the handshake', async (cont
   );
   await assert.rejects(
     dial(to(plain, { psk })),
-    withCode('not-tls', /^127\.0\.0\.1:\d+ does not speak TLS: is this the port for agents\?$/),
+    withCode('not-tls', /^127\.0\.0\.1:\d+ does not speak TLS: agents connect to another port, usually 9732$/),
   );
 });
