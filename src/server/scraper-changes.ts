@@ -2,6 +2,7 @@ import type { Log, SeldomLog } from '../runtime/log.ts';
 import { ageText, isoTime, plural } from '../runtime/words.ts';
 import type { Loss } from './delivery/cursor.ts';
 import type { CursorChange } from './delivery/cursors.ts';
+import type { Keeps } from './delivery/probe.ts';
 import type { ReceiptEvent, ScraperDatabase } from './delivery/receipts.ts';
 import { type ScraperName, scraperText } from './delivery/scraper.ts';
 import type { RollBack, ServerMetrics } from './own-metrics.ts';
@@ -29,6 +30,9 @@ export function scraperChanged(
       return;
     case 'lost':
       return metrics.rollback(rollBacks[change.how]);
+    case 'probed':
+      if (change.keeps === 'all') return;
+      return log.warn(`Prometheus '${text}' ${probed[change.keeps]}`);
     case 'refused':
       return refused(text, change, { metrics, seldom });
     case 'assumed': {
@@ -65,6 +69,13 @@ export function scraperChanged(
       return metrics.forgetScraper(text, change.selection, change.isLast);
   }
 }
+
+const probed: { readonly [keeps in Exclude<Keeps, 'all'>]: string } = {
+  one:
+    'keeps one sample of a series from an answer, as a probe shows: it gets one report of each agent an answer; does it remove ' +
+    'duplicates?',
+  none: 'ignores the timestamps of samples, as a probe shows: it gets the newest values only; set honor_timestamps: true in its job',
+};
 
 /** An answer was read, and its receipt says that it was not stored. */
 function refused(

@@ -235,8 +235,9 @@ function scrapersStatus(sources: StatusSources): ScraperStatus[] {
     for (const [selection, { cursors }] of groups) {
       let backlogReports = 0;
       let oldestMs = nowMs;
+      const getsReports = scraper.probe.keeps !== 'none';
       for (const agent of delivery.store.agents.values()) {
-        if (cursors[0]?.selects(agent.id) !== true) continue;
+        if (!getsReports || cursors[0]?.selects(agent.id) !== true) continue;
         for (const { id, window } of agent.streams) {
           const afterMs = Math.min(...cursors.map((cursor) => cursor.positionMs(id)));
           backlogReports += window.countAfter(afterMs, nowMs);
@@ -250,7 +251,7 @@ function scrapersStatus(sources: StatusSources): ScraperStatus[] {
         confirmedBy: known?.confirmedBy === 'none' ? 'none' : last.confirmedBy,
         ...{ connections: cursors.length, conflicts, backlogReports, lagSeconds: (nowMs - oldestMs) / 1000 },
         lastScrapeAt: isoTime(nowMs - (monotonicMs - seenAtMs)),
-        known: cursors.some(({ isKnown }) => isKnown),
+        known: getsReports && cursors.some(({ isKnown }) => isKnown),
         problems: scraperProblems(sources, scraper, { last, known }),
       });
     }

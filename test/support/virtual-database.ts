@@ -22,16 +22,16 @@ export class VirtualDatabase implements ScraperDatabase {
   questions: StoredQuestion[] = [];
   isStopped = false;
   readonly #clock: Clock;
-  readonly #stored: { readonly number: number; readonly atMs: number }[] = [];
+  readonly #stored: { readonly number: number; readonly atMs: number; readonly probe: readonly number[] }[] = [];
 
   constructor(clock: Clock) {
     this.#clock = clock;
   }
 
-  /** A scrape has been stored, with the number that it carried. */
-  store(number: number | undefined): void {
+  /** A scrape has been stored, with the number that it carried, and what is kept of the times of its probe. */
+  store(number: number | undefined, probe: readonly number[] = []): void {
     if (number === undefined) throw new Error('the answer has no number');
-    this.#stored.push({ number, atMs: this.#clock.monotonicMs() });
+    this.#stored.push({ number, atMs: this.#clock.monotonicMs(), probe });
   }
 
   async ask(question: StoredQuestion): Promise<StoredAnswers> {
@@ -45,6 +45,7 @@ export class VirtualDatabase implements ScraperDatabase {
     const { showsAfterMs } = this;
     return {
       numbers: new Set(shown.map(({ number }) => number)),
+      probes: new Map(shown.map(({ number, probe }) => [number, new Set(probe)])),
       program: 'Prometheus',
       version: '3.5.0',
       showsAfterMs,

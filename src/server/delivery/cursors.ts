@@ -11,6 +11,8 @@ import {
   restMs,
   restMsOf,
 } from './cursor.ts';
+import { type Keeps, Probe } from './probe.ts';
+import type { StoredAnswers } from './receipts.ts';
 import type { ConnectionEvent, Positions, ScrapeConnection, ScraperName } from './scraper.ts';
 
 /**
@@ -93,14 +95,15 @@ export class Cursors {
 
   /** What an answer will give, before it is sent, and the number by which its receipt is known. */
   number(
-    { answer }: OpenedCursor,
+    { scraper, answer }: OpenedCursor,
     given: { readonly from: Positions; readonly until: Positions; readonly samples: number; readonly reports: number },
-  ): number {
+    times: { readonly nowMs: number; readonly wallMs: number },
+  ): { readonly number: number; readonly probeTimesMs: readonly number[] | undefined } {
     const { from, until, samples, reports } = given;
     const number = ++this.#number;
     answer.until = until;
     answer.receipt = { unseen: new Set([number]), number, from, samples, reports, missedAtMs: -Infinity };
-    return number;
+    return { number, probeTimesMs: scraper.probe.due(number, times) };
   }
 
   /** All of an answer has been sent. */
@@ -148,12 +151,14 @@ export class Cursors {
    */
   stored(
     name: ScraperName,
-    numbers: ReadonlySet<number>,
+    { numbers, probes, showsAfterMs }: StoredAnswers,
     { askedAtMs, nowMs }: { readonly askedAtMs: number; readonly nowMs: number },
   ): readonly CursorChange[] {
     const changes: CursorChange[] = [];
     const scraper = this.#scrapers.get(keyOf(name));
     if (scraper === undefined) return changes;
+    const keeps = scraper.probe.stored(numbers, probes, { nowMs, showsAfterMs });
+    if (keeps !== undefined) changes.push({ kind: 'probed', scraper, keeps });
     for (const number of numbers) if (number < numbersMax) this.#number = Math.max(this.#number, number);
     for (const cursor of scraper.all()) {
       for (const answer of cursor.askable) {
@@ -171,10 +176,18 @@ export class Cursors {
 
   /** When the oldest answer of a scraper was sent of which its database may still say something; undefined: none. */
   oldestUnknownMs(name: ScraperName): number | undefined {
-    const sent = [...(this.#scrapers.get(keyOf(name))?.all() ?? [])].flatMap((cursor) =>
+    const scraper = this.#scrapers.get(keyOf(name));
+    const sent = [...(scraper?.all() ?? [])].flatMap((cursor) =>
       cursor.askable.map(({ sentAtMs, givesUpMs: [fromMs] }) => (sentAtMs === -Infinity ? fromMs : sentAtMs)),
     );
+    const probedAtMs = scraper?.probe.sentAtMs;
+    if (probedAtMs !== undefined) sent.push(probedAtMs);
     return sent.length === 0 ? undefined : Math.min(...sent);
+  }
+
+  /** Whether the database of a scraper may still say something of a probe. */
+  hasProbe(name: ScraperName): boolean {
+    return this.#scrapers.get(keyOf(name))?.probe.sentAtMs !== undefined;
   }
 
   /** Up to which time every known scraper has this stream; Infinity if no known scraper selects it. */
@@ -296,6 +309,8 @@ export class Cursors {
   /** The cursors that acks of this agent wait for. */
   *#holding(agent: string, nowMs: number): Generator<Cursor> {
     for (const scraper of this.#scrapers.values()) {
+      // It is given no reports.
+      if (scraper.probe.keeps === 'none') continue;
       for (const { cursors } of scraper.groups.values()) {
         if (cursors[0]?.selects(agent) !== true) continue;
         for (const cursor of cursors) if (cursor.isKnown && nowMs - cursor.seenAtMs <= this.#windowMs) yield cursor;
@@ -651,6 +666,8 @@ export type CursorChange =
       readonly streams: readonly StreamId[];
     }
   | { readonly kind: 'lost'; readonly scraper: Scraper; readonly how: Loss }
+  /** Its database has shown what it keeps of an answer. */
+  | { readonly kind: 'probed'; readonly scraper: Scraper; readonly keeps: Keeps }
   /** It was read, as far as its connection says, and is not stored. `why`: what the scraper's last scrape failed with. */
   | {
       readonly kind: 'refused';
@@ -735,6 +752,7 @@ export class Scraper {
   /** How often a second scraper read under the name. */
   conflicts = 0;
   receipts: ReceiptsComing = { kind: 'none yet' };
+  readonly probe = new Probe();
   /** Of its answers, the last that its database did not store. On the monotonic clock. */
   lastRefusal: { readonly atMs: number; readonly number: number; readonly why: string | undefined } | undefined;
   /** How often what was sent twice and never confirmed was assumed to have been read. */

@@ -7,7 +7,8 @@ import { mebibytesText, plural } from '../../runtime/words.ts';
 import { Acks } from './acks.ts';
 import type { AgentRecord, StreamRecord } from './agent-record.ts';
 import { type CursorChange, Cursors, type Database, type OpenedCursor } from './cursors.ts';
-import { type ReceiptEvent, Receipts, type ScraperDatabase } from './receipts.ts';
+import type { Gives } from './probe.ts';
+import { type ReceiptEvent, Receipts, type ScraperDatabase, type StoredAnswers } from './receipts.ts';
 import { type AnswerPlan, planAnswer, readAnswer } from './scrape.ts';
 import {
   type ConnectionEvent,
@@ -56,7 +57,8 @@ export class Delivery {
       clock,
       databases: options.databases ?? new Map(),
       oldestUnknownMs: (name) => this.#cursors.oldestUnknownMs(name),
-      onStored: (name, { numbers }, askedAtMs) => this.#stored(name, numbers, askedAtMs),
+      hasProbe: (name) => this.#cursors.hasProbe(name),
+      onStored: (name, stored, askedAtMs) => this.#stored(name, stored, askedAtMs),
       onEvent: (name, event) => options.onReceiptEvent?.(name, event),
     });
     this.#cursors = new Cursors({
@@ -153,7 +155,16 @@ export class Delivery {
     const { opened, changes } = this.#cursors.open({ ...request, selection, database }, monotonicMs);
     this.#changed(changes);
     if (opened === undefined) return undefined;
-    const { cursor, isNew } = opened;
+    const { cursor, isNew, scraper } = opened;
+    const inquiry = this.#receipts.of(request.name);
+    const gives: Gives =
+      inquiry === undefined
+        ? 'reports'
+        : scraper.probe.gives({
+            isKnown: cursor.isKnown,
+            isFailing: inquiry.health.kind === 'fails',
+            nowMs: monotonicMs,
+          });
     const agents = [...this.store.agents.values()].filter(({ id }) => cursor.selects(id));
     for (const agent of agents) this.store.evictByAge(agent, nowMs);
     const records = agents.flatMap(({ streams }) => [...streams]);
@@ -165,22 +176,24 @@ export class Delivery {
       samplesMax: Math.min(request.samplesMax ?? Infinity, cursor.pace.samplesMax),
       firstSamplesMax: request.samplesMax ?? Infinity,
       bytesMax: Math.min(request.bytesMax ?? Infinity, cursor.pace.bytesMax),
-      reportsMax: request.reportsMax ?? Infinity,
+      reportsMax: gives === 'one report' ? 1 : (request.reportsMax ?? Infinity),
     };
     const lastScrapeMs = nowMs - (cursor.intervalsMs[0] ?? 0);
-    const plan = planAnswer(records, cursor, bounds, { nowMs, monotonicMs, notBeforeMs, lastScrapeMs });
+    const given = gives === 'reports' || gives === 'one report' ? records : [];
+    const plan = planAnswer(given, cursor, bounds, { nowMs, monotonicMs, notBeforeMs, lastScrapeMs });
     this.#noteShares(plan, request.name, nowMs);
     const { batches, from, until } = await readAnswer(plan, notBeforeMs, turn);
-    const inquiry = this.#receipts.of(request.name);
-    const number =
+    const { samples, reports } = plan;
+    const receipt =
       inquiry === undefined
         ? undefined
-        : this.#cursors.number(opened, { from, until, samples: plan.samples, reports: plan.reports });
+        : this.#cursors.number(opened, { from, until, samples, reports }, { nowMs: monotonicMs, wallMs: nowMs });
     return {
       ...plan,
-      ...{ scraper: request.name, batches, until, number },
+      ...{ scraper: request.name, gives, batches, until },
+      ...{ number: receipt?.number, probeTimesMs: receipt?.probeTimesMs },
       intervalMs: cursor.intervalMs,
-      mayEnd: number === undefined ? Promise.resolve() : this.#written(request.timeoutMs / 4),
+      mayEnd: receipt === undefined ? Promise.resolve() : this.#written(request.timeoutMs / 4),
       finish: () => {
         cursor.pace.arrived(plan.arrived);
         this.#changed(this.#cursors.finish(opened, { until, samples: plan.samples }, clock.monotonicMs()));
@@ -209,8 +222,8 @@ export class Delivery {
   }
 
   /** The database of a scraper has these of its answers. */
-  #stored(name: ScraperName, numbers: ReadonlySet<number>, askedAtMs: number): void {
-    const changes = this.#cursors.stored(name, numbers, { askedAtMs, nowMs: this.#options.clock.monotonicMs() });
+  #stored(name: ScraperName, stored: StoredAnswers, askedAtMs: number): void {
+    const changes = this.#cursors.stored(name, stored, { askedAtMs, nowMs: this.#options.clock.monotonicMs() });
     this.#changed(changes);
     if (changes.length > 0) this.#file?.changed();
   }

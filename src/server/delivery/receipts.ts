@@ -21,11 +21,15 @@ export interface StoredQuestion {
   readonly scraper: string;
   /** How far the question looks back. */
   readonly backMs: number;
+  /** Whether probes are asked for as well. */
+  readonly hasProbe: boolean;
 }
 
 /** What is stored of a scraper's answers. */
 export interface StoredAnswers {
   readonly numbers: ReadonlySet<number>;
+  /** Of each answer that had a probe, by its number: the times of the samples of it that are there. */
+  readonly probes: ReadonlyMap<number, ReadonlySet<number>>;
   /** What the database is: `Prometheus`, `VictoriaMetrics`; "" where it does not say. */
   readonly program: string;
   readonly version: string;
@@ -51,6 +55,8 @@ export interface ReceiptsOptions {
   readonly databases: ReadonlyMap<string, ScraperDatabase>;
   /** When the oldest answer was sent of which the database may still say something; undefined: none. On the monotonic clock. */
   oldestUnknownMs(name: ScraperName): number | undefined;
+  /** Whether the database may still say something of a probe. */
+  hasProbe(name: ScraperName): boolean;
   /** A question that was begun then has been answered. */
   onStored(name: ScraperName, stored: StoredAnswers, askedAtMs: number): void;
   onEvent(name: ScraperName, event: ReceiptEvent): void;
@@ -184,14 +190,18 @@ export class Inquiry {
   }
 
   async #question(): Promise<void> {
-    const { clock, onStored, onEvent } = this.#options;
+    const { clock, hasProbe, onStored, onEvent } = this.#options;
     const oldestMs = this.#oldestMs;
     if (this.#isStopped || oldestMs === undefined) return;
     this.#attempts++;
     const askedAtMs = clock.monotonicMs();
     const backMs = Math.min(backMsMax, Math.max(0, askedAtMs - oldestMs) + backMarginMs);
     try {
-      const stored = await this.database.ask({ scraper: scraperText(this.name), backMs });
+      const stored = await this.database.ask({
+        scraper: scraperText(this.name),
+        backMs,
+        hasProbe: hasProbe(this.name),
+      });
       if (this.#isStopped) return;
       const wasLogged = this.health.kind === 'fails' && this.health.dues > 0;
       this.health = { kind: 'answers', last: stored };

@@ -1,6 +1,7 @@
 import type { AgentId } from '../../model/agent-id.ts';
 import type { StreamId } from '../../model/source.ts';
 import type { AgentBatch } from '../exposition/exposition.ts';
+import type { Gives } from './probe.ts';
 
 /** Who scrapes. The same text in another space is another scraper: `scraper=10.0.0.5` is not who comes from there. */
 export interface ScraperName {
@@ -63,6 +64,10 @@ export interface Scrape {
   readonly withheld: ReadonlySet<StreamId>;
   /** Where a receipt confirms: the number that the answer carries. */
   readonly number: number | undefined;
+  /** The times of two samples of a probe that the answer has, too; undefined: none is due. */
+  readonly probeTimesMs: readonly number[] | undefined;
+  /** What the answer gives: of `newest` and `probe` there are no batches. */
+  readonly gives: Gives;
   /** Resolves when the state on disk has the number, or has not had it for a while: then the answer may end. */
   readonly mayEnd: Promise<void>;
   /** All of the answer is with the operating system. */

@@ -22,13 +22,17 @@ export class QueryApi implements ScraperDatabase {
     this.#get.access = access;
   }
 
-  async ask({ scraper, backMs }: StoredQuestion): Promise<StoredAnswers> {
+  async ask({ scraper, backMs, hasProbe }: StoredQuestion): Promise<StoredAnswers> {
     try {
       this.#kind ??= await this.kind();
-      const query = `sysmon_server_answer{scraper=${JSON.stringify(scraper)}}[${Math.ceil(backMs / 1000)}s]`;
+      const label = `scraper=${JSON.stringify(scraper)}`;
+      const series = hasProbe
+        ? `{__name__=~"sysmon_server_answer|sysmon_server_probe",${label}}`
+        : `sysmon_server_answer{${label}}`;
+      const query = `${series}[${Math.ceil(backMs / 1000)}s]`;
       // VictoriaMetrics leaves out the last half minute otherwise, and remembers that it was empty.
       const data = await this.#data('/api/v1/query', { query, latency_offset: '1ms', nocache: '1' });
-      return { ...this.#kind, numbers: numbersOf(data) };
+      return { ...this.#kind, ...storedOf(data) };
     } catch (error) {
       this.#kind = undefined;
       throw error;
@@ -119,17 +123,23 @@ function dataOf({ status, text }: GetAnswer): unknown {
   throw new DatabaseError('refused', `it answers ${status}: ${clean(String(answer['error'] ?? 'no reason'))}`);
 }
 
-function numbersOf(data: unknown): Set<number> {
+function storedOf(data: unknown): Pick<StoredAnswers, 'numbers' | 'probes'> {
   const { resultType, result } = record(data, 'data');
   if (resultType !== 'matrix') throw new DatabaseError('malformed', 'its answer is no matrix of samples');
   const numbers = new Set<number>();
-  for (const series of list(result, 'result')) {
-    for (const sample of list(record(series, 'series')['values'], 'values')) {
-      const number = Number(list(sample, 'sample')[1]);
-      if (Number.isSafeInteger(number) && number > 0) numbers.add(number);
+  const probes = new Map<number, Set<number>>();
+  for (const each of list(result, 'result')) {
+    const { metric, values } = record(each, 'series');
+    const { __name__: name, answer } = record(metric, 'metric');
+    for (const sample of list(values, 'values')) {
+      const [seconds, value] = list(sample, 'sample');
+      const number = Number(name === 'sysmon_server_probe' ? answer : value);
+      if (!Number.isSafeInteger(number) || number <= 0) continue;
+      if (name !== 'sysmon_server_probe') numbers.add(number);
+      else probes.set(number, (probes.get(number) ?? new Set()).add(Math.round(Number(seconds) * 1000)));
     }
   }
-  return numbers;
+  return { numbers, probes };
 }
 
 /** Whether a target's URL has this name and these agents. */

@@ -1,6 +1,7 @@
 import type { Clock } from '../../runtime/clock.ts';
 import type { SeldomLog } from '../../runtime/log.ts';
 import type { ConfirmedBy } from '../delivery/cursor.ts';
+import type { Gives } from '../delivery/probe.ts';
 import { scraperText } from '../delivery/scraper.ts';
 import type { Identified, Program } from './identify.ts';
 import type { WebMetrics } from './metrics.ts';
@@ -14,6 +15,8 @@ export interface AnsweredTo {
   readonly proxy: string | undefined;
   /** What confirms that it has them; `none`: it gets the newest values, and the server remembers nothing of it. */
   readonly confirmedBy: ConfirmedBy | 'none';
+  /** What it was given, where it has a cursor. */
+  readonly gives?: Gives | undefined;
 }
 
 /** What is known of a scraper by its last answer. */
@@ -59,6 +62,8 @@ export class KnownScrapers {
   /** Requests without the time-out header are not logged: they are a person's. */
   answered(request: Identified, to: AnsweredTo): void {
     if (request.timeoutMs === undefined) return;
+    // What it gets is known after that.
+    if (to.gives === 'probe') return;
     const scraper = scraperText(request.scraper);
     const { program } = request;
     const { address, confirmedBy } = to;
@@ -76,7 +81,7 @@ export class KnownScrapers {
     this.#known.delete(scraper);
     this.#known.set(scraper, {
       ...{ program, address, confirmedBy, line, proxy, seenAtMs: this.#clock.monotonicMs() },
-      newestWhy: confirmedBy === 'none' ? newestWhy(request) : undefined,
+      newestWhy: confirmedBy === 'none' ? newestWhy(request, to.gives) : undefined,
     });
     this.#metrics.scraperInfo({
       scraper,
@@ -104,14 +109,18 @@ export class KnownScrapers {
   }
 }
 
-function newestWhy({ given }: Identified): string {
+function newestWhy({ given }: Identified, gives: Gives | undefined): string {
+  if (gives === 'newest') return 'a probe shows that it ignores timestamps: set honor_timestamps: true in its job';
   return given.kind === 'newest' ? given.why : 'too many scraper names are in use';
 }
 
-function givenText(request: Identified, { confirmedBy }: AnsweredTo): string {
+function givenText(request: Identified, { confirmedBy, gives }: AnsweredTo): string {
   const { given } = request;
   if (confirmedBy === 'none' || given.kind === 'newest') {
-    return `gets the newest values without timestamps (${newestWhy(request)}); reports in between are not sent`;
+    return `gets the newest values without timestamps (${newestWhy(request, gives)}); reports in between are not sent`;
+  }
+  if (gives === 'one report') {
+    return `gets one report of each agent an answer, with timestamps (a probe shows that it keeps one sample of a series); ${confirmation[confirmedBy]}`;
   }
   const what =
     given.reports === 'many' ? 'every report with timestamps' : 'one report of each agent an answer, with timestamps';

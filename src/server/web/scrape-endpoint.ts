@@ -100,8 +100,9 @@ export class ScrapeEndpoint {
     const scrape = await this.#open(job);
     const { connection, owner, proxy } = job.from;
     const { address } = connection;
-    const confirmedBy = scrape === undefined ? 'none' : scrape.number === undefined ? 'connection' : 'receipt';
-    this.#options.scrapers.answered(job.request, { address, owner, proxy, confirmedBy });
+    const isNewest = scrape === undefined || scrape.gives === 'newest';
+    const confirmedBy = isNewest ? 'none' : scrape.number === undefined ? 'connection' : 'receipt';
+    this.#options.scrapers.answered(job.request, { address, owner, proxy, confirmedBy, gives: scrape?.gives });
     if (scrape !== undefined) return this.#giveReports(job, scrape);
     return this.#send(job, takeNewest(this.#options, streamsOf(job.agents)), { timestamps: false });
   }
@@ -143,7 +144,9 @@ export class ScrapeEndpoint {
     turn.holds(scrape.samples * sampleBytes);
     let isSent = false;
     try {
-      isSent = await this.#send(job, scrape.batches, { timestamps: true, scrape });
+      const isNewest = scrape.gives === 'newest';
+      const batches = isNewest ? takeNewest(this.#options, streamsOf(agents)) : scrape.batches;
+      isSent = await this.#send(job, batches, { timestamps: !isNewest, scrape });
     } finally {
       if (isSent) {
         scrape.finish();
@@ -272,7 +275,17 @@ function answerText(scrape: Scrape | undefined, selection: readonly AgentId[]): 
   // Of two targets of one scraper, each has a series of its own.
   if (selection.length > 0) labels.push(`selection="${selection.join(',')}"`);
   const help = 'The number of this answer. Where Prometheus has stored it, it has stored the whole answer.';
-  return `# HELP ${answerName} ${help}\n# TYPE ${answerName} gauge\n${answerName}{${labels.join()}} ${scrape.number}\n`;
+  return `${probeText(scrape, labels)}# HELP ${answerName} ${help}\n# TYPE ${answerName} gauge\n${answerName}{${labels.join()}} ${scrape.number}\n`;
+}
+
+/** Two samples of a series: does its database keep both, at their times? */
+function probeText({ number, probeTimesMs }: Scrape, labels: readonly string[]): string {
+  if (probeTimesMs === undefined) return '';
+  // Each probe is a series of its own: nothing in it can come after something newer.
+  const series = `${probeName}{${[...labels, `answer="${number}"`].join()}}`;
+  const help = 'Two samples that show whether timestamps are kept.';
+  const lines = probeTimesMs.map((ms, at) => `${series} ${at + 1} ${ms}\n`);
+  return `# HELP ${probeName} ${help}\n# TYPE ${probeName} gauge\n${lines.join('')}`;
 }
 
 function streamsOf(agents: readonly AgentRecord[]): StreamRecord[] {
@@ -287,6 +300,7 @@ function samplesAtMost({ given, samplesMax }: Identified, agents: readonly Agent
 
 /** Has a receipt: see `delivery/receipts.ts`. */
 const answerName = 'sysmon_server_answer';
+const probeName = 'sysmon_server_probe';
 // Of an answer with reports, until it is known what is in it.
 const samplesUsual = 300_000;
 const statelessMs = 60_000;

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { agentId } from '../../../src/model/agent-id.ts';
 import type { CursorChange } from '../../../src/server/delivery/cursors.ts';
 import type { Scrape, ScrapeConnection } from '../../../src/server/delivery/scraper.ts';
 import { VirtualDatabase } from '../../support/virtual-database.ts';
@@ -25,6 +26,13 @@ class ReceiptsHarness extends DeliveryHarness {
     this.restart();
   }
 
+  /** One whose database is known to keep timestamps. */
+  static async start(options: ScrapeOptions = {}): Promise<ReceiptsHarness> {
+    const world = new ReceiptsHarness();
+    await world.give('stored', options);
+    return world;
+  }
+
   async agent(name: string, series = 1): Promise<TestAgent> {
     const agent = this.connect(name);
     agent.maker.schema = testSchema(series);
@@ -44,7 +52,7 @@ class ReceiptsHarness extends DeliveryHarness {
   async give(end: 'stored' | 'refused' | 'not said', options: ScrapeOptions = {}): Promise<Times> {
     const scrape = await this.begin(options);
     scrape.finish();
-    if (end === 'stored') this.database.store(scrape.number);
+    if (end === 'stored') this.database.store(scrape.number, scrape.probeTimesMs);
     const selection = (options.selection ?? []).join(',');
     if (end === 'refused') this.database.lastErrors.set(selection, 'sample limit exceeded');
     else this.database.lastErrors.delete(selection);
@@ -58,13 +66,13 @@ class ReceiptsHarness extends DeliveryHarness {
 }
 
 test('an answer that is stored is confirmed and acknowledged, whatever becomes of its connection', async () => {
-  const world = new ReceiptsHarness();
+  const world = await ReceiptsHarness.start();
   const agent = await world.agent('a');
   const madeMs = agent.report();
   const scrape = await world.begin();
   scrape.finish();
   assert.equal(world.position, -Infinity);
-  world.database.store(scrape.number);
+  world.database.store(scrape.number, scrape.probeTimesMs);
   await world.clock.advance(99);
   assert.equal(agent.acked, 0);
   await world.clock.advance(4);
@@ -75,7 +83,7 @@ test('an answer that is stored is confirmed and acknowledged, whatever becomes o
 
 test('neither the next request on its connection nor its end confirms it', async () => {
   for (const kind of ['half-closed', 'reset'] as const) {
-    const world = new ReceiptsHarness();
+    const world = await ReceiptsHarness.start();
     const agent = await world.agent('a');
     world.connection = connect();
     agent.report();
@@ -92,7 +100,7 @@ test('neither the next request on its connection nor its end confirms it', async
 });
 
 test('what was read and not stored is given again at once, half as much, with the reason; then more again', async () => {
-  const world = new ReceiptsHarness();
+  const world = await ReceiptsHarness.start();
   const agent = await world.agent('a', 100);
   agent.maker.schema = testSchema(100);
   const report = () => {
@@ -141,7 +149,7 @@ test('what was read and not stored is given again at once, half as much, with th
 });
 
 test('a first answer that is refused is given again in parts, though no receipt has ever come', async () => {
-  const world = new ReceiptsHarness();
+  const world = await ReceiptsHarness.start();
   const agent = await world.agent('a');
   const times = [0, 1, 2, 3].map((ms) => agent.report(world.clock.nowMs() - 4 + ms));
   assert.deepEqual((await world.give('refused'))['a'], times);
@@ -151,7 +159,7 @@ test('a first answer that is refused is given again in parts, though no receipt 
 });
 
 test('one report that is larger than what was refused is given all the same, alone', async () => {
-  const world = new ReceiptsHarness();
+  const world = await ReceiptsHarness.start();
   const agent = await world.agent('a');
   agent.report();
   await world.give('stored');
@@ -162,7 +170,7 @@ test('one report that is larger than what was refused is given all the same, alo
 });
 
 test('an agent for which Prometheus refuses whole scrapes is found, and waits alone', async () => {
-  const world = new ReceiptsHarness();
+  const world = await ReceiptsHarness.start();
   const agents: TestAgent[] = [];
   for (let agent = 0; agent < 20; agent++) agents.push(await world.agent(`agent-${agent}`));
   const bad = agents[13]!;
@@ -200,7 +208,7 @@ test('an agent for which Prometheus refuses whole scrapes is found, and waits al
 
 test('after a restart the number is asked for before the first answer, and nothing is given twice', async () => {
   for (const end of ['stored', 'not said'] as const) {
-    const world = new ReceiptsHarness();
+    const world = await ReceiptsHarness.start();
     const agent = await world.agent('a');
     agent.report();
     await world.give('stored');
@@ -208,7 +216,7 @@ test('after a restart the number is asked for before the first answer, and nothi
     const scrape = await world.begin();
     // Killed before it knows that all of it was sent.
     world.restart();
-    if (end === 'stored') world.database.store(scrape.number);
+    if (end === 'stored') world.database.store(scrape.number, scrape.probeTimesMs);
     const again = await world.agent('a');
     again.maker.seq = agent.maker.seq;
     world.delivery.store.receive(again.record.host, {
@@ -225,7 +233,7 @@ test('after a restart the number is asked for before the first answer, and nothi
 });
 
 test('numbers rise over restarts, with the state folder, without it, and above what the database has', async () => {
-  const world = new ReceiptsHarness();
+  const world = await ReceiptsHarness.start();
   await world.agent('a');
   const first = (await world.begin()).number!;
   world.restart();
@@ -247,7 +255,7 @@ test('numbers rise over restarts, with the state folder, without it, and above w
 });
 
 test('while the database does not answer, new data flow, nothing is acknowledged, and it is said', async () => {
-  const world = new ReceiptsHarness();
+  const world = await ReceiptsHarness.start();
   const agent = await world.agent('a');
   agent.report();
   await world.give('stored');
@@ -282,7 +290,7 @@ test('while the database does not answer, new data flow, nothing is acknowledged
 });
 
 test('a database that shows its samples late is given what is newer meanwhile, each report once', async () => {
-  const world = new ReceiptsHarness();
+  const world = await ReceiptsHarness.start();
   Object.assign(world.database, { showsMs: 4000, showsAfterMs: 15_000 });
   const agent = await world.agent('a');
   const times: number[] = [];
@@ -315,7 +323,7 @@ test('a database that shows its samples late is given what is newer meanwhile, e
 });
 
 test('two selections of one scraper are confirmed each by its own answers', async () => {
-  const world = new ReceiptsHarness();
+  const world = await ReceiptsHarness.start({ selection: [agentId('a')!] });
   const [a, b] = [await world.agent('a'), await world.agent('b')];
   const only = (agent: TestAgent) => ({ selection: [agent.record.id] });
   for (const agent of [a, b]) {
@@ -332,7 +340,7 @@ test('two selections of one scraper are confirmed each by its own answers', asyn
 });
 
 test('where numbers never come, new data flow and nothing is acknowledged', async () => {
-  const world = new ReceiptsHarness();
+  const world = await ReceiptsHarness.start();
   const agent = await world.agent('a');
   agent.report();
   await world.give('stored');
@@ -350,7 +358,7 @@ test('where numbers never come, new data flow and nothing is acknowledged', asyn
 });
 
 test('an answer ends only when its number is on disk; a disk that stalls is waited for for a while', async () => {
-  const world = new ReceiptsHarness();
+  const world = await ReceiptsHarness.start();
   const agent = await world.agent('a');
   agent.report();
   world.disk!.isHeld = true;
@@ -375,14 +383,67 @@ test('an answer ends only when its number is on disk; a disk that stalls is wait
 });
 
 test('a clock that is set back makes positions of what was given move back, receipts too', async () => {
-  const world = new ReceiptsHarness();
+  const world = await ReceiptsHarness.start();
   const agent = await world.agent('a');
   agent.report();
   const scrape = await world.begin();
   scrape.finish();
   world.clock.step(-3_600_000);
   world.delivery.clockStepped(-3_600_000);
-  world.database.store(scrape.number);
+  world.database.store(scrape.number, scrape.probeTimesMs);
   await world.clock.advance(1000);
   assert.ok(world.position <= world.clock.nowMs());
+});
+
+test('a scraper is given nothing before its probe has shown what it keeps, and then what it keeps', async () => {
+  for (const [keeps, gives] of [
+    [2, 'reports'],
+    [1, 'one report'],
+    [0, 'newest'],
+  ] as const) {
+    const world = new ReceiptsHarness();
+    const agent = await world.agent('a');
+    agent.report();
+    const probe = await world.begin();
+    assert.deepEqual([probe.gives, probe.batches.length, probe.probeTimesMs?.length], ['probe', 0, 2]);
+    probe.finish();
+    world.database.store(probe.number, probe.probeTimesMs!.slice(0, keeps));
+    await world.clock.advance(1000);
+    agent.report();
+    const next = await world.begin();
+    assert.equal(next.gives, gives);
+    assert.equal(next.probeTimesMs, undefined);
+    const reports = timesOf(next)['a']?.length ?? 0;
+    assert.equal(reports, { reports: 2, 'one report': 1, newest: 0 }[gives]);
+    next.finish();
+    world.database.store(next.number);
+    await world.clock.advance(1000);
+    assert.equal(agent.acked, { reports: 2, 'one report': 1, newest: 0 }[gives]);
+    // Its job is corrected: that shows within minutes, and nothing was held for it meanwhile.
+    await world.clock.advance(45_000);
+    if (gives === 'newest') assert.equal(world.delivery.confirmedMs(agent.record.host), Infinity);
+    await world.clock.advance(5 * 60_000);
+    await world.give('stored');
+    await world.clock.advance(10);
+    assert.equal((await world.begin()).gives, 'reports');
+  }
+});
+
+test('a database that does not answer shows nothing: its scraper is given reports, as its program says', async () => {
+  const world = new ReceiptsHarness();
+  const agent = await world.agent('a');
+  const madeMs = agent.report();
+  world.database.isDown = true;
+  assert.equal((await world.begin()).gives, 'probe');
+  assert.deepEqual((await world.give('not said'))['a'], [madeMs]);
+});
+
+test('after a restart reports go on, with a probe beside them', async () => {
+  const world = await ReceiptsHarness.start();
+  const agent = await world.agent('a');
+  agent.report();
+  await world.give('stored');
+  world.restart();
+  const scrape = await world.begin();
+  assert.deepEqual([scrape.gives, scrape.probeTimesMs?.length], ['reports', 2]);
 });

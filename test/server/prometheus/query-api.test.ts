@@ -7,7 +7,7 @@ import { type Answers, apiAt, listen, matrix, prometheus, success } from './api-
 
 // The API over real HTTP, as programs speak it, and as none should.
 
-const question = { scraper: 'prometheus-a', backMs: 60_500 };
+const question = { scraper: 'prometheus-a', backMs: 60_500, hasProbe: false };
 
 test('a Prometheus is asked for the numbers of the time since, and says what it is', async (context) => {
   const { url, requests } = await listen(context, prometheus('4711', '4712', '1.764316194004e+12'));
@@ -15,6 +15,7 @@ test('a Prometheus is asked for the numbers of the time since, and says what it 
   assert.deepEqual(await api.ask(question), {
     ...{
       numbers: new Set([4711, 4712, 1_764_316_194_004]),
+      probes: new Map(),
       program: 'Prometheus',
       version: '2.42.0+ds',
       showsAfterMs: 0,
@@ -29,6 +30,28 @@ test('a Prometheus is asked for the numbers of the time since, and says what it 
     query: 'sysmon_server_answer{scraper="prometheus-a"}[61s]',
     ...{ latency_offset: '1ms', nocache: '1' },
   });
+});
+
+test('a probe is asked for with the numbers, and read by its own', async (context) => {
+  const { url, requests } = await listen(context, (request, response, where) => {
+    if (!where.pathname.endsWith('/query')) return prometheus()(request, response, where);
+    const series = (name: string, labels: object, ...values: [number, string][]) => ({
+      ...{ metric: { __name__: name, ...labels }, values },
+    });
+    const result = [
+      series('sysmon_server_answer', {}, [1_700_000_000, '7']),
+      series('sysmon_server_probe', { answer: '7' }, [1_699_999_998.123, '1'], [1_699_999_999.12, '2']),
+      series('sysmon_server_probe', { answer: 'x' }, [1_699_999_998, '1']),
+    ];
+    response.end(success({ resultType: 'matrix', result }));
+  });
+  const { numbers, probes } = await apiAt(context, url).ask({ ...question, hasProbe: true });
+  assert.deepEqual([...numbers], [7]);
+  assert.deepEqual(probes, new Map([[7, new Set([1_699_999_998_123, 1_699_999_999_120])]]));
+  assert.equal(
+    requests.at(-1)!.query['query'],
+    '{__name__=~"sysmon_server_answer|sysmon_server_probe",scraper="prometheus-a"}[61s]',
+  );
 });
 
 test('a path before the API is kept, and credentials go with each question; new ones from then on', async (context) => {
@@ -105,7 +128,9 @@ test('what does not answer, or not as the API does, is one kind of error that na
       'samples that are none',
       (_, response, { pathname }) =>
         response.end(
-          pathname.endsWith('buildinfo') ? success({}) : success({ resultType: 'matrix', result: [{ values: [7] }] }),
+          pathname.endsWith('buildinfo')
+            ? success({})
+            : success({ resultType: 'matrix', result: [{ metric: {}, values: [7] }] }),
         ),
       /sample of its answer is no list/,
     ],

@@ -303,6 +303,7 @@ test('where receipts confirm, each answer has its number, and the log and a metr
   withHttp(async (world) => {
     const database = new VirtualDatabase(world.clock);
     database.answerMs = 0;
+    database.isDown = true;
     world.databases.set('p', database);
     world.restart();
     world.connect('a').report();
