@@ -396,6 +396,10 @@ export class Cursor {
     }: { readonly why: string | undefined; readonly isRepeated: boolean; readonly nowMs: number },
   ): StreamId | undefined {
     if (until.size === 0 || receipt === undefined) return undefined;
+    if (why !== undefined && lineReasons.test(why)) {
+      this.pace.halve();
+      return undefined;
+    }
     const isSize = why !== undefined && sizeReasons.test(why);
     if (isSize || why === undefined) this.pace.refused(receipt.samples);
     const mayBeSize = why === undefined ? !isRepeated : isSize && receipt.reports > 1;
@@ -628,11 +632,12 @@ export class Pace {
 export const samplesMaxDefault = 300_000;
 /** Twice that. */
 export const bytesMaxDefault = 64 * 1024 * 1024;
-// What says that an answer was too large, or took too long; other reasons are of one agent.
-const sizeReasons =
-  /sample.?limit|body.?size|scrape.?size|too (?:large|big|long)|deadline|time.?out|EOF|reset by peer|refused/i;
-// The largest report fits.
-const samplesMaxLeast = limits.seriesMax;
+// What says that an answer was too large. Other reasons are of one agent, if not of the line.
+const sizeReasons = /sample.?limit|body.?size|scrape.?size|too (?:large|big|long)/i;
+// What says that it did not come, or not in time: a proxy or a slow host loses small ones as well.
+const lineReasons = /deadline|time.?out|EOF|reset by peer|refused/i;
+// 70 KB of text. A single report that is larger is given all the same.
+const samplesMaxLeast = 1000;
 const answersMax = 32;
 
 /** Of an answer that nobody waits for any more. */

@@ -158,6 +158,23 @@ test('a first answer that is refused is given again in parts, though no receipt 
   assert.equal(agent.acked, 1);
 });
 
+test('answers that did not come in time, however often, do not make the next ones smaller than what comes in', async () => {
+  const world = new ReceiptsHarness();
+  const agent = await world.agent('a', 100);
+  agent.report();
+  await world.give('stored');
+  for (let scrape = 0; scrape < 12; scrape++) {
+    agent.report();
+    (await world.begin()).finish();
+    world.database.lastErrors.set('', 'Get "http://127.0.0.1:9733/metrics": context deadline exceeded');
+    await world.clock.advance(1000);
+  }
+  assert.ok(world.refusals.length > 5);
+  const halved = world.refusals.map(({ nextSamplesMax }) => nextSamplesMax);
+  assert.deepEqual(halved.slice(0, 3), [150_000, 75_000, 37_500]);
+  assert.equal(Math.min(...halved), 1000);
+});
+
 test('one report that is larger than what was refused is given all the same, alone', async () => {
   const world = await ReceiptsHarness.start();
   const agent = await world.agent('a');
