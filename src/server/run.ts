@@ -52,8 +52,8 @@ export async function run(
   const daily = everyDay(warn);
   lifecycle.onReload(() => {
     watched?.reload();
-    for (const each of settings.prometheus) databases.get(each.scraper)!.access = prometheusAccess(each);
     reload(server, settings, log);
+    for (const each of settings.prometheus) databases.get(each.scraper)!.access = prometheusAccess(each);
   });
 
   log.info(startLine(settings, options.changed, ports));

@@ -88,7 +88,7 @@ function refused(
   const size = plural(samples, 'sample');
   const text =
     why === undefined
-      ? `Prometheus '${scraper}' has not stored answer ${number} of ${size}, and does not say why: does another scraper use the name '${scraper}'?`
+      ? `Prometheus '${scraper}' has not stored answer ${number} of ${size}, and does not say why (another program may scrape under this name)`
       : `Prometheus '${scraper}' read answer ${number} of ${size} and did not store it: ${why}`;
   if (blocked === undefined) return seldom.warn(`refused ${scraper}`, `${text}; ${nextText(change)}`);
   seldom.warn(

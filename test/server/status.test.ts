@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type ScraperStatus, type StatusSources, serverStatus } from '../../src/server/status.ts';
+import { VirtualDatabase } from '../support/virtual-database.ts';
 import { connect, windowMs } from './delivery/cursors-harness.ts';
 import { DeliveryHarness, memoryBytesMax } from './delivery/delivery-harness.ts';
 
@@ -43,4 +44,44 @@ test('a scraper lags by the age of the oldest report that it was not given, and 
   assert.equal(steady!.lagSeconds, 2);
   await harness.scrape(connection, { name: 'steady' });
   assert.equal(scrapersOf(harness)[0]!.lagSeconds, 0);
+});
+
+test('what is wrong with a scraper is said, with the remedy', async () => {
+  const harness = new DeliveryHarness();
+  const database = new VirtualDatabase(harness.clock);
+  database.answerMs = 0;
+  harness.databases.set('p', database);
+  harness.restart();
+  const problems = () => scrapersOf(harness).flatMap((each) => each.problems);
+  const scrape = async (isStored: boolean) => {
+    const scrape = await harness.open(connect());
+    scrape.finish();
+    if (isStored) database.store(scrape.number, scrape.probeTimesMs);
+    await harness.clock.advance(1000);
+  };
+  await scrape(true);
+  assert.deepEqual(problems(), []);
+  assert.equal(scrapersOf(harness)[0]!.confirmedBy, 'receipt');
+  database.isDown = true;
+  await scrape(false);
+  assert.deepEqual(problems(), [
+    'its Prometheus at http://192.0.2.9:9090 has not answered for 1 s (connect ECONNREFUSED): nothing is confirmed',
+  ]);
+  database.isDown = false;
+  database.lastErrors.set('', 'sample limit exceeded');
+  await scrape(false);
+  await scrape(true);
+  assert.match(
+    problems()[0]!,
+    /^1 s ago it did not store answer \d+: sample limit exceeded; it is given at most \d+ samples at once$/,
+  );
+  database.lastErrors.clear();
+  for (let missing = 0; missing < 6; missing++) await scrape(false);
+  assert.ok(
+    problems().includes(
+      'its Prometheus at http://192.0.2.9:9090 has no sysmon_server_answer of its last answers: is it the one that scrapes, and does it drop that series?',
+    ),
+    problems().join('\n'),
+  );
+  harness.delivery.stop();
 });
