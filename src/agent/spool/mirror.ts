@@ -193,11 +193,6 @@ export class Mirror {
     this.#receivers.set(receiver, { name, changeCount: 0, offsetChangeCount: 0, savedAtMs });
   }
 
-  removeReceiver(receiver: Receiver): void {
-    this.#receivers.delete(receiver);
-    this.removeReceiverOf(receiver.server);
-  }
-
   removeReceiverOf(server: string): void {
     this.#removeFile(receiverFileName(server));
   }

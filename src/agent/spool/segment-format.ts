@@ -34,9 +34,16 @@ export interface ParsedSegment {
 
 /** Frames `from` to before `to` as they stand in the file; from the first on, with the header before them. */
 export function encodeRecords(segment: Segment, from: number, to: number): Uint8Array {
-  const records: Uint8Array[] = from === 0 ? [headerRecord(segment)] : [];
-  for (let index = from; index < to; index++) records.push(frameRecord(segment.frame(index)));
-  return records.length === 1 ? records[0]! : Buffer.concat(records);
+  const header = from === 0 ? headerRecord(segment) : undefined;
+  let length = header?.length ?? 0;
+  for (let index = from; index < to; index++) {
+    length += recordHeaderBytes + framePrefixBytes + segment.payloadBytes(index);
+  }
+  const bytes = Buffer.allocUnsafe(length);
+  if (header !== undefined) bytes.set(header);
+  let at = header?.length ?? 0;
+  for (let index = from; index < to; index++) at = writeFrame(bytes, at, segment.frame(index));
+  return bytes;
 }
 
 /**
@@ -75,23 +82,28 @@ function headerRecord({ epoch, continues, source }: Segment): Uint8Array {
   const { id, name, intervalMs, labels } = source;
   const fields = { version: fileVersion, epoch: epoch.id, continues, source: { id, name, intervalMs, labels } };
   const json = Buffer.from(JSON.stringify(fields));
-  return withHeader(Buffer.concat([Buffer.alloc(recordHeaderBytes), Buffer.of(headerKind), magic, json]));
+  const bytes = Buffer.concat([Buffer.alloc(recordHeaderBytes), Buffer.of(headerKind), magic, json]);
+  writeHeader(bytes, 0, bytes.length);
+  return bytes;
 }
 
-function frameRecord({ kind, seq, timeMs, payload }: SpooledFrame): Uint8Array {
-  const bytes = Buffer.allocUnsafe(recordHeaderBytes + framePrefixBytes + payload.length);
-  bytes.writeUInt8(kind, recordHeaderBytes);
-  bytes.writeDoubleBE(seq, recordHeaderBytes + 1);
-  bytes.writeDoubleBE(timeMs, recordHeaderBytes + 9);
-  bytes.set(payload, recordHeaderBytes + framePrefixBytes);
-  return withHeader(bytes);
+/** Returns the end of the record. */
+function writeFrame(bytes: Buffer, at: number, { kind, seq, timeMs, payload }: SpooledFrame): number {
+  const start = at + recordHeaderBytes;
+  const end = start + framePrefixBytes + payload.length;
+  bytes[start] = kind;
+  bytes.writeDoubleBE(seq, start + 1);
+  bytes.writeDoubleBE(timeMs, start + 9);
+  bytes.set(payload, start + framePrefixBytes);
+  writeHeader(bytes, at, end);
+  return end;
 }
 
 /** Writes the header of a record whose payload is there already. */
-function withHeader(bytes: Buffer): Uint8Array {
-  bytes.writeUInt32BE(bytes.length - recordHeaderBytes, 0);
-  bytes.writeUInt32BE(crc32(bytes.subarray(recordHeaderBytes)), 4);
-  return bytes;
+function writeHeader(bytes: Buffer, at: number, end: number): void {
+  const start = at + recordHeaderBytes;
+  bytes.writeUInt32BE(end - start, at);
+  bytes.writeUInt32BE(crc32(bytes.subarray(start, end)), at + 4);
 }
 
 /** The payload of the record at this position, or undefined where no whole record is. */

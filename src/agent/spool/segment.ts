@@ -129,6 +129,10 @@ export class Segment {
     };
   }
 
+  payloadBytes(index: number): number {
+    return this.#ends[index]! - this.#start(index) - frameHeaderBytes;
+  }
+
   kind(index: number): FrameKind {
     return this.#kinds[index]!;
   }

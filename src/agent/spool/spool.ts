@@ -220,18 +220,22 @@ export class Spool {
    * An epoch that is not known frees nothing.
    */
   acknowledge(receiver: Receiver, { epoch, seq }: EpochSeq): number {
-    const ofEpoch = this.#segments.filter((segment) => segment.epoch.id === epoch);
-    const segment = ofEpoch.findLast(({ firstSeq }) => firstSeq <= seq) ?? ofEpoch[0];
+    const segment = this.#segmentOf(epoch, seq);
     if (segment === undefined) return 0;
     receiver.acknowledge(segment, Math.min(seq, segment.lastSeq));
     return this.#free();
   }
 
-  /** Forgets a server: frees what only it had not acknowledged, and returns how many reports that are. */
-  forgetReceiver(receiver: Receiver): number {
-    this.#receivers.delete(receiver.server);
-    this.#mirror?.removeReceiver(receiver);
-    return this.#free();
+  /** The segment of this report; where the spool lacks it, the one before, or the first of the epoch. */
+  #segmentOf(epoch: number, seq: number): Segment | undefined {
+    let found: Segment | undefined;
+    for (let at = this.#segments.length - 1; at >= 0; at--) {
+      const segment = this.#segments[at]!;
+      if (segment.epoch.id !== epoch) continue;
+      found = segment;
+      if (segment.firstSeq <= seq) break;
+    }
+    return found;
   }
 
   /** The reports that a server lacks that has received this much, then all that come. */

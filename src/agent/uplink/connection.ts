@@ -237,7 +237,8 @@ export class ServerConnection {
     if (takesPing) this.#keepAlive.sent('ping');
     await written;
     if (reportCount > 0) this.#options.onReportSent();
-    await this.#keepPace(bytes.length);
+    this.#unpacedBytes += bytes.length;
+    if (this.#unpacedBytes >= paceBytes) await this.#keepPace();
   }
 
   /** Resolves after the next append and the delay of this agent; at once when there is nothing to wait for. */
@@ -348,9 +349,7 @@ export class ServerConnection {
    * A kernel buffers megabytes. On a slow line a ping would wait behind them for longer than the limit of silence, and
    * each connection would end, and send the same again. So no more is under way than the bytes between three pings.
    */
-  async #keepPace(sentBytes: number): Promise<void> {
-    this.#unpacedBytes += sentBytes;
-    if (this.#unpacedBytes < paceBytes) return;
+  async #keepPace(): Promise<void> {
     this.#unpacedBytes = 0;
     await this.#pace;
     this.#pace = this.#ping();
