@@ -41,7 +41,7 @@ test('options', () => {
   const others = [
     ...['install.sh', ...below('scripts', /\.mjs$/), 'test/fuzz/main.ts'].map(read),
     // Of node, prometheus, systemctl.
-    '--no-opt --always-sparkplug --max-semi-space-size --disallow-code-generation-from-strings --storage.tsdb.path --now --help --version',
+    '--no-opt --always-sparkplug --no-flush-bytecode --max-semi-space-size --disallow-code-generation-from-strings --storage.tsdb.path --now --help --version',
   ].join(' ');
   for (const { name, where } of found(/(?<![\w-])--([a-z][a-z-]*(?:\.[a-z-]+)*)/g)) {
     assert.ok(options.has(name) || others.includes(`--${name}`) || others.includes(` ${name}: {`), where);
