@@ -1,13 +1,22 @@
 // src/ → build/ (what the tests run, file by file) and dist/ (one file per program, which needs no node_modules).
-import { chmodSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { nodeMin, root, run, tool } from './lib.mjs';
+import { filesBelow, nodeMin, root, run, tool } from './lib.mjs';
 
 const programs = ['agent', 'server'];
 
 /** Type check and emit; tsc itself skips what is up to date. */
 export function compile() {
   run(tool('tsc'), ['-b']);
+  removeStale();
+}
+
+/** tsc leaves behind what it made of a source that is gone: an import of it would still work here, and nowhere else. */
+function removeStale() {
+  for (const file of filesBelow('build', (each) => /\.(?:js|js\.map|d\.ts|d\.ts\.map)$/.test(each))) {
+    const source = file.replace(/^build\//, '').replace(/\.(?:js|js\.map|d\.ts|d\.ts\.map)$/, '.ts');
+    if (!existsSync(join(root, source))) rmSync(join(root, file), { force: true });
+  }
 }
 
 /** One CommonJS file per program. A file that would not change is not written. */

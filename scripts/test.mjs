@@ -38,7 +38,6 @@ const { status, signal } = spawnSync(
 if (signal) fail(`the tests were ended by ${signal}`);
 process.exit(status);
 
-// From the sources, not from build/: what was deleted is still there.
 function testFiles() {
   return filesBelow('test', (file) => file.endsWith('.test.ts'))
     .filter((file) => kindOf(file) === kind)
