@@ -499,8 +499,14 @@ remember() {
 
 # As its own user, who must be able to read what the options name.
 check_options() {
-  as_unit "$1" "$new/node" "$new/sysmon-$1.cjs" check >"$work/check.log" 2>&1 ||
-    die "the options of /etc/sysmon/$1.env are refused, nothing was changed in what runs: $(tail -n 1 "$work/check.log")"
+  checked=0
+  as_unit "$1" "$new/node" "$new/sysmon-$1.cjs" check >"$work/check.log" 2>&1 || checked=$?
+  case $checked in
+  0) ;;
+  # A Prometheus that does not answer, or does not suit: the server starts all the same.
+  3) warn "$(grep ': error: ' "$work/check.log")" ;;
+  *) die "the options of /etc/sysmon/$1.env are refused, nothing was changed in what runs: $(tail -n 1 "$work/check.log")" ;;
+  esac
 }
 
 # Which units the new files concern; asked before the switch, while the old ones can be compared.

@@ -109,7 +109,7 @@ export async function status(options: ServerOptions, out: Out): Promise<number> 
 
 /**
  * Reports what a start would find wrong, and what the databases of scrapers say. Opens no port and writes nothing. Returns
- * 1 where one of them has to be corrected: the server would start, and hold what it scrapes.
+ * 3 where one of them has to be corrected: the server would start, and hold what it scrapes.
  */
 export async function check(options: ServerOptions, out: Out): Promise<number> {
   const settings = readSettings(options);
@@ -135,7 +135,7 @@ export async function check(options: ServerOptions, out: Out): Promise<number> {
     for (const error of errors) out(`Prometheus '${scraper}' at ${url}: error: ${error}\n`);
     hasErrors ||= errors.length > 0;
   }
-  return hasErrors ? 1 : 0;
+  return hasErrors ? 3 : 0;
 }
 
 function webAddressText(address: WebAddress): string {

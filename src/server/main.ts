@@ -18,7 +18,7 @@ import { realNetwork } from './reach.ts';
 import { run } from './run.ts';
 import { logLevelOf } from './settings.ts';
 
-/** Exit codes: 0 success, 1 failure, 2 wrong usage. */
+/** Exit codes: 0 success, 1 failure, 2 wrong usage, 3 `check` found a Prometheus that does not answer or does not suit. */
 async function main(): Promise<number> {
   const argv = process.argv.slice(2);
   const out = standardOutput(program.name);
