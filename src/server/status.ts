@@ -157,7 +157,7 @@ function agentStatus(agent: AgentRecord, monotonicMs: number, delivery: Delivery
     memoryBytes: agent.bytes,
     memoryShareBytes: Math.floor(delivery.store.shareBytes),
     newSeries: agent.churn.series,
-    framesSeconds: Math.round(agent.framesMs) / 1000,
+    framesSeconds: Math.round(agent.frames.totalMs) / 1000,
     overBudget: agent.excesses.all.map(({ budget, count, lastMs, text }) => ({
       ...{ budget, count, lastAt: isoTime(lastMs), text },
     })),

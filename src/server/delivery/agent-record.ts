@@ -3,7 +3,7 @@ import type { Schema } from '../../model/schema.ts';
 import { hostSourceName, type Labels, type StreamId, sameLabels, streamId } from '../../model/source.ts';
 import { limits } from '../../protocol/limits.ts';
 import type { Begin, EpochSeq } from '../../protocol/messages.ts';
-import { ChurnBudget, Excesses, ReportPace } from './budget.ts';
+import { ChurnBudget, Excesses, FramesTime, ReportPace } from './budget.ts';
 import { Drops } from './drops.ts';
 import { HeldSchemas, type SchemasInUse } from './schemas.ts';
 import { isBefore, type Receipt, Window } from './window.ts';
@@ -49,8 +49,7 @@ export class AgentRecord {
   /** What went beyond its budgets. */
   readonly excesses = new Excesses();
   readonly churn = new ChurnBudget();
-  /** The time that its frames have taken since the server's start. */
-  framesMs = 0;
+  readonly frames = new FramesTime();
   /** When the last report came, of any outcome: on the wall clock, for people and for the file. */
   reportAtMs: number;
   /** Reports that were stored since this server started. */

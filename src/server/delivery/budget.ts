@@ -1,6 +1,6 @@
 import { ProtocolError } from '../../protocol/errors.ts';
 import { limits } from '../../protocol/limits.ts';
-import { isoTime, plural } from '../../runtime/words.ts';
+import { isoTime, plural, secondsText } from '../../runtime/words.ts';
 
 /**
  * What one agent may cost. Beyond a budget only that agent suffers: it is refused, its own oldest reports are evicted, or
@@ -198,6 +198,35 @@ export class ReportPace {
     this.#lastMs = -Infinity;
   }
 }
+
+/**
+ * The time that the frames of one agent take. The scheduler serves others first in any case; whoever takes a tenth of the
+ * processor for ten seconds is named.
+ */
+export class FramesTime {
+  totalMs = 0;
+  #spanFromMs = -Infinity;
+  #spanMs = 0;
+  #isNamed = false;
+
+  /** So much was taken, up to now on the monotonic clock. Returns what to say of it where that is too much, once. */
+  add(ms: number, monotonicMs: number): string | undefined {
+    this.totalMs += ms;
+    if (monotonicMs - this.#spanFromMs >= framesSpanMs) {
+      this.#spanFromMs = monotonicMs;
+      this.#spanMs = 0;
+      this.#isNamed = false;
+    }
+    this.#spanMs += ms;
+    if (this.#spanMs < framesMsMax || this.#isNamed) return undefined;
+    this.#isNamed = true;
+    return `its frames have taken ${secondsText(this.#spanMs)} within ${secondsText(framesSpanMs)}: others are served before it`;
+  }
+}
+
+const framesSpanMs = 10_000;
+// As much as 50 000 reports of 500 series.
+const framesMsMax = framesSpanMs / 10;
 
 export const reportsASecondMax = 1000 / limits.intervalMsMin;
 // Timestamps are put right once an epoch, and a clock may be slewed.

@@ -138,7 +138,14 @@ export class AgentConnection {
       }
     } finally {
       share.leave();
+      this.#used(share.takeUsedMs());
     }
+  }
+
+  /** Its frames have taken so long. */
+  #used(ms: number): void {
+    const excess = this.#agent?.frames.add(ms, this.#heardMs);
+    if (excess !== undefined) this.#agent?.excesses.add('processor', excess, this.#options.clock.nowMs());
   }
 
   #hello(hello: Hello): void {

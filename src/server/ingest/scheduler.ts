@@ -90,6 +90,8 @@ export class Quota {
   /** The time used since `#usedFromMs`. */
   #usedFromMs = -Infinity;
   #usedMs = 0;
+  /** Since {@link takeUsedMs}. */
+  #untakenMs = 0;
 
   constructor(all: FrameScheduler) {
     this.#all = all;
@@ -125,6 +127,14 @@ export class Quota {
   #use(): number {
     const ms = this.#all.nowMs - this.#startMs;
     this.#usedMs += ms;
+    this.#untakenMs += ms;
+    return ms;
+  }
+
+  /** The time used since the last call. */
+  takeUsedMs(): number {
+    const ms = this.#untakenMs;
+    this.#untakenMs = 0;
     return ms;
   }
 

@@ -33,8 +33,9 @@ import type { WebConnection } from './web-connection.ts';
 export interface WebOptions extends ScrapeEndpointOptions, RoutesOptions {
   /** Names that a Host header may have, besides addresses and localhost. In lower case. */
   readonly hostNames: ReadonlySet<string>;
-  /** How long a connection may be idle between two requests; 310 s by default. */
+  /** How long a connection may be idle between two requests: 310 s for one that has scraped, 15 s for others. */
   readonly keepAliveMs?: number;
+  readonly keepAliveOthersMs?: number;
   /** TLS, users and headers, as they are now. */
   readonly config: { readonly current: WebConfig };
   /** The releases that hosts can fetch. */
@@ -129,6 +130,10 @@ function httpServer(web: Web, connections: Connections, { isUnix }: { readonly i
     const connection = connections.of(request.socket);
     const isTaken = connection?.answer(() => respond(web, { connection, request, response }));
     if (isTaken !== true) request.socket.destroy();
+    // After Node's own listener, which allows as long as for a scraper.
+    response.once('finish', () => {
+      if (connection?.hasScraped === false) request.socket.setTimeout(web.keepAliveOthersMs ?? keepAliveOthersMs);
+    });
   });
   server.on('clientError', (error: NodeJS.ErrnoException, socket) => {
     const status = requestErrors[error.code ?? ''] ?? '400 Bad Request';
@@ -320,6 +325,8 @@ function sendReply(response: ServerResponse, { code, type, body, headers }: Repl
 }
 
 const keepAliveMs = 310_000;
+// A browser, curl, a probe: what they keep is one of the connections of all.
+const keepAliveOthersMs = 15_000;
 const serverLimits = {
   headersTimeout: 10_000,
   requestTimeout: 15_000,

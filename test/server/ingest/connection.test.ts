@@ -816,3 +816,27 @@ test('a backlog in which series came and went is taken at once: what counts is w
     assert.equal(client.error, undefined, `${round}`);
   }
 });
+
+test('an agent whose frames take a tenth of the processor is named; one with little to say is not', async () => {
+  const world = new ConnectionHarness();
+  const other = await world.welcomed({ agentName: 'other' });
+  const client = await world.welcomed();
+  // Each frame of it takes 30 ms of a clock that stands still otherwise.
+  let frames = 0;
+  world.lookAtClock = () => {
+    frames++;
+  };
+  const { monotonicMs } = world.clock;
+  world.clock.monotonicMs = () => monotonicMs.call(world.clock) + frames * 30;
+  client.begin();
+  client.schema(['a']);
+  for (let seq = 1; seq <= 50; seq++) client.key(seq, world.clock.nowMs() + seq, 1);
+  await world.clock.advance(1000);
+  other.send(pingOf(1));
+  await settle();
+  const [excess, ...more] = record(world).excesses.all;
+  assert.deepEqual([excess?.budget, excess?.count, more.length], ['processor', 1, 0]);
+  assert.match(excess!.text, /^its frames have taken 1\.\d s within 10\.0 s: others are served before it$/);
+  assert.ok(record(world).frames.totalMs >= 1500);
+  assert.deepEqual(record(world, 'other').excesses.all, []);
+});

@@ -32,6 +32,7 @@ export class HttpHarness extends DeliveryHarness {
   joining: Joining = { kind: 'without-key', port: 9732 };
   archives: readonly Archive[] = [];
   keepAliveMs = 310_000;
+  keepAliveOthersMs = 15_000;
   readonly config: { current: WebConfig } = { current: noWebConfig };
   override onCursorChange = (change: CursorChange) => scraperChanged(change, this);
   #server: WebServer | undefined;
@@ -61,9 +62,10 @@ export class HttpHarness extends DeliveryHarness {
   /** A server of its own, which the caller closes. */
   openAt(addresses: readonly WebAddress[]): Promise<WebServer> {
     const { clock, delivery, exposition, metrics, status, plaintext, joining, archives } = this;
-    const { keepAliveMs, seldom, scrapers } = this;
+    const { keepAliveMs, keepAliveOthersMs, seldom, scrapers } = this;
     const options = {
-      ...{ clock, seldom, delivery, exposition, metrics, plaintext, joining, archives, keepAliveMs, scrapers },
+      ...{ clock, seldom, delivery, exposition, metrics, plaintext, joining, archives, scrapers },
+      ...{ keepAliveMs, keepAliveOthersMs },
       status: { server: () => serverStatus(status), agents: () => agentsStatus(status) },
       hostNames: new Set(['sysmon.example']),
       turn: () => new Promise<void>((resolve) => setImmediate(resolve)),

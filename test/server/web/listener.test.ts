@@ -197,6 +197,25 @@ test('connections are kept for 310 s, longer than Prometheus does', () =>
     assert.equal(headers['keep-alive'], 'timeout=310');
   }));
 
+test('a connection that has not scraped is kept for a short time only', () =>
+  withHttp(async (world) => {
+    world.keepAliveOthersMs = 50;
+    const server = await world.openAt([{ kind: 'tcp', address: '127.0.0.1', port: 0 }]);
+    const open = (text: string) => {
+      const socket = createConnection({ port: server.ports[0]!, host: '127.0.0.1' });
+      socket.on('error', () => {}); // what becomes of it is what the test looks at
+      socket.write(text);
+      return socket.resume();
+    };
+    const scraper = open(scrapeText);
+    const other = open('GET /-/healthy HTTP/1.1\r\nHost: localhost\r\n\r\n');
+    await once(other, 'end');
+    assert.equal(scraper.readableEnded, false);
+    scraper.destroy();
+    other.destroy();
+    await server.close(0);
+  }));
+
 /** A connection from another address of this host's loopback network. */
 const from = (world: HttpHarness, localAddress: string): Socket => {
   const socket = createConnection({ port: world.port, host: '127.0.0.1', localAddress });
