@@ -201,6 +201,8 @@ export class Delivery {
         inquiry?.sent();
       },
       abort: () => {
+        const text = `most of an answer of ${mebibytesText(plan.bytes)} that was not sent completely was its own`;
+        plan.dominant?.excesses.add('answer', text, nowMs);
         this.#changed(this.#cursors.abort(opened, clock.monotonicMs()));
         // What this request has confirmed is not on disk yet.
         this.#file?.changed();

@@ -39,6 +39,9 @@ export interface AnswerPlan {
   readonly tooLarge: readonly StreamId[];
   /** Agents of which reports wait while most others are given all that they have. */
   readonly beyondShare: readonly BeyondShare[];
+  /** The agent that takes most of the answer, of several. */
+  readonly dominant: AgentRecord | undefined;
+  readonly bytes: number;
 }
 
 /** Of an answer: samples, and about how many bytes of text they are. */
@@ -192,7 +195,7 @@ function share(
   candidates: readonly Candidate[],
   { waitingSince, scrapes }: Cursor,
   bounds: AnswerBounds,
-): { readonly samples: number; readonly tooLarge: readonly StreamId[]; readonly beyondShare: readonly BeyondShare[] } {
+): Pick<AnswerPlan, 'samples' | 'bytes' | 'tooLarge' | 'beyondShare' | 'dominant'> {
   const takers = candidates.filter((candidate) => candidate.waiting > 0).map((candidate) => new Taker(candidate));
   for (const { stream, waiting } of candidates) if (waiting === 0) waitingSince.delete(stream);
   const agents = new Map<AgentRecord, AgentShare>();
@@ -245,7 +248,12 @@ function share(
     if (!waitingSince.has(stream)) waitingSince.set(stream, scrapes);
     if (next.samples > firstSamplesMax || next.bytes > bytesMax) tooLarge.push(stream);
   }
-  return { samples: total.samples, tooLarge, beyondShare: bounds.reportsMax === Infinity ? beyondShare(agents) : [] };
+  return {
+    ...{ samples: total.samples, bytes: total.bytes, tooLarge },
+    beyondShare: bounds.reportsMax === Infinity ? beyondShare(agents) : [],
+    dominant:
+      agents.size < 2 ? undefined : [...agents.keys()].find((each) => agents.get(each)!.bytes * 2 > total.bytes),
+  };
 }
 
 function beyondShare(agents: ReadonlyMap<AgentRecord, AgentShare>): BeyondShare[] {

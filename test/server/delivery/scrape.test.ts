@@ -419,6 +419,19 @@ test('an agent with more than its share waits alone: the others have all of thei
   );
 });
 
+test('whoever has most of an answer that is not sent completely is named', async () => {
+  const world = new DeliveryHarness();
+  const [small, large] = [world.connect('small'), world.connect('large')];
+  large.maker.schema = testSchema(30);
+  small.report();
+  const values = Array.from({ length: 30 }, () => 1);
+  world.delivery.store.receive(large.record.host, large.maker.make(world.clock.nowMs(), values));
+  (await world.open(connect())).abort();
+  assert.deepEqual(small.record.excesses.all, []);
+  const [excess] = large.record.excesses.all;
+  assert.equal(excess?.text, 'most of an answer of 0.0 MiB that was not sent completely was its own');
+});
+
 test('an agent with few long lines is bounded by their bytes, and makes room for the others', async () => {
   const world = new DeliveryHarness();
   const honest = world.connect('web-1');
