@@ -9,8 +9,8 @@ export const limits = {
   smallFrameBytesMax: 4096,
   /** Any frame to an agent. An agent has few megabytes and no reason to hold much for its server. */
   agentBoundFrameBytesMax: 4096,
-  /** The dearest frame of all is a schema of the shortest families: 64 KiB of them take some 6 ms. */
-  schemaFrameBytesMax: 64 * 1024,
+  /** The dearest frame of all is a schema of one family with ever other labels: 16 KiB of them take some 2 ms. */
+  schemaFrameBytesMax: 16 * 1024,
   unknownFrameBytesMax: 256 * 1024,
   /** All series of the biggest schema, each with a skip and a double, are 720 KB. */
   reportFrameBytesMax: 1024 * 1024,
