@@ -1,9 +1,11 @@
 /**
- * A server under a flood of peers that are nobody, beside a hundred honest agents: what they and the scraper notice of it.
- * Agents, flood and server share the processors of this machine.
+ * A server under a flood of peers that are nobody, and under the attacks of one agent or one client of the HTTP port, beside
+ * honest agents: what they and the scraper notice of it. Agents, attackers and server share the processors of this machine.
  */
+import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
+import { attacks, beginAttack } from '../test/support/attacks.ts';
 import type { BenchRow } from './row.ts';
 import { Fleet } from './support/fleet.ts';
 import { Flood } from './support/flood.ts';
@@ -15,9 +17,60 @@ const agentCount = 100;
 const intervalMs = 1000;
 const wanted = { idle: 5000, slow: 1000, mute: 200 };
 const quietSeconds = 8;
+const attackSeconds = 6;
+const timeoutMs = 5000;
 const floodSeconds = process.env.SYSMON_BENCH_FULL === '1' ? 120 : 20;
 
-export function rows(): Promise<BenchRow[]> {
+export async function rows(): Promise<BenchRow[]> {
+  return [...(await floodRows()), ...(await attackRows())];
+}
+
+/** Each beside the same twenty agents, one attack after the other. */
+function attackRows(): Promise<BenchRow[]> {
+  return inWorkshop(async (workshop) => {
+    const server = await Server.start(workshop, { plain: true });
+    const { port, webPort } = server;
+    const fleet = await Fleet.start(workshop, { port, agentCount: 20, intervalMs, fleetKeyHex: undefined });
+    const record = new Arrivals();
+    await fleet.run();
+    await fleet.connect();
+    await scrapes(server, record, 3);
+    const quiet = await phase(server, record, attackSeconds);
+    const list: BenchRow[] = [];
+    for (const attack of attacks) {
+      const attacker = await beginAttack(attack, { port, webPort });
+      workshop.adopt(attacker);
+      const under = await phase(server, record, attackSeconds);
+      const ended = once(attacker, 'exit');
+      attacker.kill('SIGKILL');
+      await ended;
+      const isBelow = under.longestMs < timeoutMs;
+      list.push({
+        what: `server under attack: ${attack.what}`,
+        measured:
+          `scrape median ${ms(under.medianMs)}, longest ${ms(under.longestMs)} (quiet: ${ms(quiet.medianMs)}, ${ms(quiet.longestMs)}); ` +
+          `${under.rssMiB.toFixed(0)} MiB, ${under.cpuPercent.toFixed(0)} % of a processor ` +
+          `(${quiet.rssMiB.toFixed(0)} MiB, ${quiet.cpuPercent.toFixed(0)} %)`,
+        target: `each below ${timeoutMs / 1000} s`,
+        ok: isBelow,
+      });
+    }
+    await fleet.rest();
+    const { reportsMade, reportsDropped } = await fleet.counts();
+    await scrapes(server, record, 5);
+    server.close();
+    const missing = reportsMade - record.count;
+    list.push({
+      what: `server under ${attacks.length} attacks: reports of 20 agents beside them`,
+      measured: `${missing} of ${reportsMade} missing, ${reportsDropped} dropped`,
+      target: 'nothing lost',
+      ok: missing === 0 && reportsDropped === 0,
+    });
+    return list;
+  });
+}
+
+function floodRows(): Promise<BenchRow[]> {
   return inWorkshop(async (workshop) => {
     const counts = withinLimit(wanted);
     const server = await Server.start(workshop);
