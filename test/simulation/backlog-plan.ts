@@ -42,6 +42,7 @@ export function makeBacklogPlan(seed: number): Plan {
     scrapers: [
       {
         ...{ name: 'prometheus-1', scraper: 'own-1', address: '192.0.2.1', selections: [''], idle: undefined },
+        ...{ kind: { kind: 'direct' }, receipts: undefined },
         ...{ intervalMs: 2000, timeoutMs: 2000, outOfOrderMs: 5 * hourMs, samplesMax: undefined },
         wallAheadMs: random.whole(-1500, 1500),
       },

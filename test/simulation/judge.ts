@@ -32,6 +32,10 @@ export function judge(world: World): { missing: Map<string, number>; counts: Rec
   judgeClocks(world);
   if (isFarOff(world)) world.beyond("a server's clock that is far off");
   for (const scraper of world.scrapers) {
+    if (scraper.plan.kind.kind === 'keeps the first') {
+      judgeNewest(world, scraper);
+      continue;
+    }
     let found = 0;
     for (const agent of world.agents) {
       const key = scraper.keyFor(agent.plan.name);
@@ -211,10 +215,12 @@ function explain(
 ): string | undefined {
   const { agent, atMs, serverMs, outcome, refusedAs } = report;
   const { server } = world;
+  const { kind, receipts } = cursor.scraper.plan;
   if (report.lostWith !== undefined && outcome !== 'stored') return report.lostWith;
   if (isBeforeFirst(world, cursor, report)) return beforeFirstScrape;
   if (wentToNamesake(cursor, report)) return 'an answer to another of the same name and address';
   if (agent.gaveUp(report)) return failedThreeTimes;
+  if (cursor.scraper.hasNewest) return 'times so far off that Prometheus keeps none';
   if (serverMs === undefined) return isTight(agent) && agent.droppedReports > 0 ? 'a small spool' : undefined;
   if (isPassedByLittle(report)) return smallCorrection;
   const isStored = outcome === 'stored';
@@ -235,6 +241,12 @@ function explain(
     const given = answer.given.get(agent.plan.name);
     if (given === undefined || !times.some((ms) => given[0] < ms && ms <= given[1])) continue;
     if (answer.isRefusedWhole && isFarOff(world)) return 'times so far off that Prometheus refuses whole scrapes';
+    // Then only what is stored is confirmed.
+    if (receipts !== undefined) continue;
+    if (answer.isRefusedBySize) return 'a limit of its job';
+    if (kind.kind === 'behind a proxy' && answer.finishedMs !== undefined && answer.storedMs === undefined) {
+      return 'a proxy that has read what its client has not';
+    }
     const excuse = excuseOf(answer);
     if (excuse !== undefined) return excuse;
     if (answer.finishedMs !== undefined && answer.storedMs === undefined) lostAnswers++;
@@ -248,7 +260,7 @@ function explain(
 }
 
 /** Prometheus takes what is up to 10 min ahead of it, or an hour behind. */
-function isFarOff({ server, timeline }: World): boolean {
+export function isFarOff({ server, timeline }: World): boolean {
   return server.host.wallAheadBetween(0, timeline.nowMs).some((aheadMs) => Math.abs(aheadMs) > serverAheadMsMax);
 }
 
@@ -283,11 +295,27 @@ function excuseOf(answer: Answer): string | undefined {
     : undefined;
 }
 
+/** It is given the newest values, without times: each is one that was sampled before. */
+function judgeNewest(world: World, { database, plan }: ScraperNode): void {
+  const sampled = new Map<string, Set<number>>();
+  for (const { values } of world.agents.flatMap(({ reports }) => reports)) {
+    for (const [series, value] of values) sampled.set(series, (sampled.get(series) ?? new Set()).add(value));
+  }
+  for (const [series, { samples }] of database.series) {
+    if (!series.startsWith('sim_')) continue;
+    for (const value of samples.values()) {
+      if (sampled.get(series)?.has(value) !== true) world.violated(`${plan.name} has ${value} for ${series}`);
+    }
+  }
+  const names = [...(world.server.delivery?.scrapers ?? [])].map(({ name }) => name.text);
+  if (names.includes(plan.scraper)) world.violated(`${plan.name} has a cursor, and gets the newest values`);
+}
+
 /** Nothing is there that was not sampled. */
-function judgeRest(world: World, { database, plan }: ScraperNode, found: number): void {
+function judgeRest(world: World, { database, plan, hasNewest }: ScraperNode, found: number): void {
   let stored = 0;
   for (const [series, { samples }] of database.series) if (series.startsWith('sim_')) stored += samples.size;
-  if (stored === found) return;
+  if (stored === found || hasNewest) return;
   const expected = new Map<string, Set<number>>();
   for (const { reports } of world.agents) {
     for (const { values, stored: times } of reports) {
@@ -319,6 +347,8 @@ function judgeQueues(world: World): void {
   for (const { groups } of world.server.delivery?.scrapers ?? []) {
     for (const { cursors } of groups.values()) if (cursors.length > 1) return;
   }
+  // What a Prometheus refuses is given again and again where its receipt would confirm it.
+  if (isFarOff(world) && world.scrapers.some(({ plan }) => plan.receipts !== undefined)) return;
   for (const { spool, plan } of world.agents) {
     if (spool === undefined) world.violated(`${plan.name} is not running at the end`);
     else if (spool.waitingCount > 0) world.violated(`${plan.name}: ${spool.waitingCount} reports wait at the end`);

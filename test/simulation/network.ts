@@ -48,6 +48,10 @@ export class Line {
     return this.#random;
   }
 
+  get isCut(): boolean {
+    return !this.#isUp;
+  }
+
   /** Nothing passes, and nobody is told. */
   cut(): void {
     if (!this.#isUp) return;

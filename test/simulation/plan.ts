@@ -1,6 +1,6 @@
 import { Random } from '../support/random.ts';
 import type { AgentPlan } from './agent-node.ts';
-import type { ScraperPlan } from './scraper-node.ts';
+import type { ScraperKind, ScraperPlan } from './scraper-node.ts';
 import type { ServerPlan } from './server-node.ts';
 
 /** Everything that a seed decides before the history begins. */
@@ -54,7 +54,7 @@ export function makePlan(seed: number): Plan {
     memoryBytesMax: random.chance(0.98) ? 512 * 2 ** 20 : random.whole(30_000, 100_000),
     wallAheadMs: serverAheadMs,
   };
-  const scrapers = scraperPlans(random, new Random(`idle ${seed}`), agents);
+  const scrapers = scraperPlans(random, { idle: new Random(`idle ${seed}`), kind: new Random(`kind ${seed}`) }, agents);
   const startMs = {
     agents: agents.map(() => (random.chance(0.8) ? random.whole(0, 2000) : random.whole(0, 120_000))),
     server: random.chance(0.8) ? random.whole(0, 2000) : random.whole(0, 60_000),
@@ -99,7 +99,11 @@ function wallError(random: Random, [near, minutes]: readonly [number, number]): 
   return random.pick([-1, 1]) * random.whole(600_000, 3_000_000_000);
 }
 
-function scraperPlans(random: Random, idle: Random, agents: readonly AgentPlan[]): ScraperPlan[] {
+function scraperPlans(
+  random: Random,
+  { idle, kind }: { readonly idle: Random; readonly kind: Random },
+  agents: readonly AgentPlan[],
+): ScraperPlan[] {
   const count = random.chance(0.6) ? 1 : 2;
   const sharesName = random.chance(0.25);
   return Array.from({ length: count }, (_, at) => {
@@ -112,6 +116,7 @@ function scraperPlans(random: Random, idle: Random, agents: readonly AgentPlan[]
     return {
       name: `prometheus-${at + 1}`,
       ...{ scraper, address, selections, idle: sharesName ? undefined : idlePlan(idle) },
+      ...kindPlan(kind, { sharesName, steady }),
       intervalMs,
       timeoutMs: random.chance(0.5) ? intervalMs : Math.max(1000, intervalMs / 2),
       outOfOrderMs: random.chance(0.6) ? 0 : 30 * 60_000,
@@ -119,6 +124,31 @@ function scraperPlans(random: Random, idle: Random, agents: readonly AgentPlan[]
       samplesMax: random.chance(0.85) ? undefined : 3 * steady,
     };
   });
+}
+
+/**
+ * Mostly the scraper itself, which stores what it reads. Without receipts a proxy or a limit loses something, so most have
+ * receipts; the database of a name that two share is unknown.
+ */
+function kindPlan(
+  random: Random,
+  { sharesName, steady }: { sharesName: boolean; steady: number },
+): Pick<ScraperPlan, 'kind' | 'receipts'> {
+  const drawn = random.next();
+  const kind: ScraperKind =
+    drawn < 0.1
+      ? { kind: 'behind a proxy', isSeen: random.chance(0.5) }
+      : drawn < 0.2
+        ? { kind: 'refuses by size', samplesMax: ownSamplesMax + steady * random.pick([1, 2, 4]) }
+        : drawn < 0.26
+          ? { kind: 'keeps the first' }
+          : { kind: 'direct' };
+  const hasReceipts = random.chance(kind.kind === 'direct' || kind.kind === 'keeps the first' ? 0.2 : 0.9);
+  const receipts = {
+    latencyMs: random.pick([[1, 30] as const, [1, 30] as const, [20, 1500] as const, [500, 12_000] as const]),
+    lostShare: random.pick([0, 0, 0.1, 0.5]),
+  };
+  return { kind: sharesName ? { kind: 'direct' } : kind, receipts: hasReceipts && !sharesName ? receipts : undefined };
 }
 
 /** Shorter than most intervals, or longer than some. */
@@ -131,6 +161,8 @@ function idlePlan(random: Random): ScraperPlan['idle'] {
 
 // Of synthetic-host.ts.
 const seriesMax = 24;
+// What the server says of itself, to two scrapers with several targets.
+const ownSamplesMax = 120;
 
 function drawFaults(random: Random, agentCount: number, scraperCount: number): Fault[] {
   const faults: Fault[] = [];

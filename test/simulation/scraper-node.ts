@@ -1,4 +1,10 @@
 import type { Clock } from '../../src/runtime/clock.ts';
+import {
+  DatabaseError,
+  type ScraperDatabase,
+  type StoredAnswers,
+  type StoredQuestion,
+} from '../../src/server/delivery/receipts.ts';
 import { Host, Process } from './machine.ts';
 import { dialVirtual, Line, type VirtualSocket } from './network.ts';
 import { type ParsedSample, PrometheusModel, parseExposition, type Refusal } from './prometheus-model.ts';
@@ -14,6 +20,8 @@ interface World extends Surroundings {
   parseMs(): number;
   stored(answerId: number): void;
   refusedWhole(answerId: number): void;
+  /** A limit of its job: nothing of an answer is stored. */
+  refusedBySize(answerId: number): void;
   refused(scraper: ScraperNode, reason: Refusal['reason'], sample: Refusal['sample']): void;
 }
 
@@ -32,7 +40,20 @@ export interface ScraperPlan {
   readonly idle: { readonly afterMs: number; readonly by: 'close' | 'reset' } | undefined;
   /** A job for each: an agent's name, or "" for all. */
   readonly selections: readonly string[];
+  readonly kind: ScraperKind;
+  /** The server asks its database: how long that takes, and how often nothing comes back. */
+  readonly receipts: { readonly latencyMs: readonly [number, number]; readonly lostShare: number } | undefined;
 }
+
+export type ScraperKind =
+  /** It stores what it reads. */
+  | { readonly kind: 'direct' }
+  /** A proxy between it and the server reads answers that it has given up; `isSeen`: it says so in a header. */
+  | { readonly kind: 'behind a proxy'; readonly isSeen: boolean }
+  /** It reads an answer of more samples, stores nothing of it, and keeps the connection: a limit of its job. */
+  | { readonly kind: 'refuses by size'; readonly samplesMax: number }
+  /** Prometheus 2.53.0: of an answer it keeps the first sample of each series. */
+  | { readonly kind: 'keeps the first' };
 
 /** What a database was given of one scrape. The times are of the clock of its Prometheus, see `PrometheusModel`. */
 export interface Scrape {
@@ -59,6 +80,13 @@ export class ScraperNode {
   discards = 0;
   /** The next answer is stored, and then its connection is cut. */
   cuts = 0;
+  readonly #proxy: HttpProxy | undefined;
+  /** What its database can be asked for: the numbers of answers, by its own clock. */
+  readonly #numbers: { readonly number: number; readonly atMs: number; readonly probe: string | undefined }[] = [];
+  /** It was given newest values without times, for its database keeps none: its clock and the server's are far apart. */
+  hasNewest = false;
+  /** Of each selection, what its last scrape has failed with. */
+  readonly #lastErrors = new Map<string, string>();
   /** Connections that rest, the one that was used last at the end: as Go keeps them, any job takes any. */
   #resting: VirtualSocket[] = [];
   scrapes = 0;
@@ -72,6 +100,7 @@ export class ScraperNode {
     this.host = new Host(plan.name, plan);
     this.line = new Line(`${plan.name}—server`, world.timeline, world.random(`line ${plan.name}`));
     this.database = new PrometheusModel(plan.outOfOrderMs);
+    this.#proxy = plan.kind.kind === 'behind a proxy' ? new HttpProxy(world, this) : undefined;
     this.#jobs = plan.selections.map((selection) => new Job(world, this, selection));
   }
 
@@ -101,6 +130,62 @@ export class ScraperNode {
     this.#process!.kill();
   }
 
+  get proxy(): HttpProxy | undefined {
+    return this.#proxy;
+  }
+
+  /** What a scrape came to; undefined: it was stored. */
+  scraped(selection: string, error: string | undefined): void {
+    if (error === undefined) this.#lastErrors.delete(selection);
+    else this.#lastErrors.set(selection, error);
+  }
+
+  /** Of a scrape that is stored: the number of the answer, and the series of its probe. */
+  storedNumber(number: number, { atMs, probe }: { readonly atMs: number; readonly probe: string | undefined }): void {
+    this.#numbers.push({ number, atMs, probe });
+  }
+
+  /** Its query API, asked by this process. */
+  databaseFor(process: Process): ScraperDatabase | undefined {
+    const { receipts, name } = this.plan;
+    if (receipts === undefined) return undefined;
+    const random = this.#world.random(`database ${process.name} ${name}`);
+    const { clock } = process;
+    const asked = async () => {
+      await clock.sleep(random.between(...receipts.latencyMs));
+      const isLost = random.chance(receipts.lostShare);
+      // Nobody listens, or nobody answers.
+      if (this.isRunning && (isLost || this.line.isCut || this.#process!.isStopped)) await clock.sleep(askMsMax);
+      if (isLost || !this.isRunning || this.line.isCut || this.#process!.isStopped) {
+        throw new DatabaseError('unreachable', 'simulation: no answer');
+      }
+    };
+    return {
+      url: `http://${name}`,
+      ask: async ({ backMs }: StoredQuestion): Promise<StoredAnswers> => {
+        await asked();
+        const sinceMs = this.#process!.clock.nowMs() - backMs;
+        const shown = this.#numbers.filter(({ atMs }) => atMs >= sinceMs);
+        const timesOf = (series: string | undefined) => this.database.series.get(series ?? '')?.samples.keys() ?? [];
+        return {
+          numbers: new Set(shown.map(({ number }) => number)),
+          probes: new Map(shown.map(({ number, probe }) => [number, new Set(timesOf(probe))])),
+          ...{ program: 'Prometheus', version: '3.5.0', showsAfterMs: 0 },
+        };
+      },
+      lastError: async (_scraper, selection) => {
+        try {
+          await asked();
+        } catch {
+          // Never rejects.
+          return undefined;
+        }
+        return this.#lastErrors.get(selection);
+      },
+      stop() {},
+    };
+  }
+
   /** A connection to use again. */
   takeResting(): VirtualSocket | undefined {
     for (;;) {
@@ -121,6 +206,14 @@ export class ScraperNode {
       this.#resting.splice(at, 1);
       if (idle.by === 'close') socket.destroy();
       else socket.breakOff();
+    });
+  }
+
+  dial(process: Process): Promise<VirtualSocket> {
+    const { server } = this.#world;
+    return dialVirtual({
+      ...{ from: process, line: this.line, to: server.host, ports: server.ports, port: 'http' },
+      timeoutMs: this.plan.timeoutMs,
     });
   }
 
@@ -164,19 +257,17 @@ class Job {
     const { clock } = process;
     const atMs = clock.nowMs();
     node.scrapes++;
-    const request = this.#request();
-    const exchange = new Exchange(clock, timeoutMs);
-    const response = await exchange.run(node.takeResting(), () => this.#dial(process), request);
+    const response = await this.#exchange(process, timeoutMs);
     if (typeof response === 'string') {
       node.failures++;
-      this.#failed(atMs);
+      this.#failed(atMs, response);
       world.trace(`${process.name}: a scrape fails: ${response}`);
       return;
     }
     if (node.discards > 0) {
       node.discards--;
       response.socket.destroy();
-      this.#failed(atMs);
+      this.#failed(atMs, 'thrown away');
       world.trace(`${process.name}: answer ${response.id} is thrown away`);
       return;
     }
@@ -186,20 +277,36 @@ class Job {
     if (node.cuts > 0) {
       node.cuts--;
       response.socket.breakOff();
-    } else node.rest(response.socket);
+    } else if (node.proxy === undefined) node.rest(response.socket);
     if (response.status === 200) this.#store(response, atMs, clock.nowMs());
-    else this.#failed(atMs);
+    else this.#failed(atMs, `status ${response.status}`);
+  }
+
+  #exchange(process: Process, timeoutMs: number): Promise<Response | string> {
+    const node = this.#node;
+    const { clock } = process;
+    if (node.proxy !== undefined) return node.proxy.answer(this.#request(), clock, timeoutMs);
+    const exchange = new Exchange(clock, timeoutMs);
+    return exchange.run(node.takeResting(), () => node.dial(process), this.#request());
   }
 
   #store({ id, body }: Response, atMs: number, nowMs: number): void {
     const node = this.#node;
     const world = this.#world;
+    const { kind } = node.plan;
     const all = parseExposition(body);
     world.checkBody(node, all);
+    if (kind.kind === 'refuses by size' && all.length > kind.samplesMax) {
+      world.refusedBySize(id);
+      world.trace(`${node.plan.name}: answer ${id} has ${all.length} samples: nothing of it is stored`);
+      return this.#failed(atMs, 'sample limit exceeded');
+    }
     // What the server says of itself has other labels for each target, which the model has not.
-    const samples = all.filter(({ series }) => !series.startsWith('sysmon_server_'));
+    const isProbe = (series: string) => series.startsWith('sysmon_server_probe[');
+    const samples = all.filter(({ series }) => isProbe(series) || !series.startsWith('sysmon_server_'));
     const verdict = node.database.scraped(samples, { atMs, nowMs });
     world.onScrape?.({ scraper: node.plan, atMs, nowMs, body });
+    node.scraped(this.#selection, verdict.isFailed ? 'out of bounds' : undefined);
     if (verdict.isFailed) {
       // Prometheus keeps the connection: to the server this answer has arrived.
       node.failures++;
@@ -208,6 +315,9 @@ class Job {
       return;
     }
     world.stored(id);
+    const number = all.find(({ series }) => series.startsWith('sysmon_server_answer['))?.value;
+    const probe = all.find(({ series }) => isProbe(series))?.series;
+    if (number !== undefined) node.storedNumber(number, { atMs, probe });
     for (const { reason, sample } of verdict.refused) {
       node.refused.set(reason, (node.refused.get(reason) ?? 0) + 1);
       world.refused(node, reason, sample);
@@ -220,24 +330,54 @@ class Job {
     const parameters = new URLSearchParams({ scraper });
     if (this.#selection !== '') parameters.set('agent', this.#selection);
     if (samplesMax !== undefined) parameters.set('max', String(samplesMax));
+    const { kind } = this.#node.plan;
     const headers = {
-      'user-agent': 'Prometheus/3.5.0',
+      'user-agent': kind.kind === 'keeps the first' ? 'Prometheus/2.53.0' : 'Prometheus/3.5.0',
+      ...(kind.kind === 'behind a proxy' && kind.isSeen && { via: '1.1 proxy' }),
       'x-prometheus-scrape-timeout-seconds': String(timeoutMs / 1000),
     };
     return { from, query: parameters.toString(), headers };
   }
 
-  #failed(atMs: number): void {
+  #failed(atMs: number, error: string): void {
+    this.#node.scraped(this.#selection, error);
     this.#node.database.failed(atMs);
     this.#world.onScrape?.({ scraper: this.#node.plan, atMs, nowMs: atMs, body: undefined });
   }
+}
 
-  #dial(process: Process): Promise<VirtualSocket> {
-    const { server } = this.#world;
-    return dialVirtual({
-      ...{ from: process, line: this.#node.line, to: server.host, ports: server.ports, port: 'http' },
-      timeoutMs: this.#node.plan.timeoutMs,
-    });
+/**
+ * What stands between a scraper and the server, and never fails: it has connections of its own, and reads each answer to
+ * its end, also when its client has gone.
+ */
+class HttpProxy {
+  readonly #node: ScraperNode;
+  readonly #process: Process;
+  #resting: VirtualSocket[] = [];
+
+  constructor(world: World, node: ScraperNode) {
+    this.#node = node;
+    const { plan } = node;
+    const host = new Host(`proxy of ${plan.name}`, plan);
+    this.#process = new Process(host.name, host, world.timeline, world.random(host.name));
+  }
+
+  /** What its client gets before it gives up, by its own clock. */
+  async answer(request: Request, clock: Clock, timeoutMs: number): Promise<Response | string> {
+    const answered = this.#ask(request);
+    const late = clock.sleep(timeoutMs).then(() => 'no whole answer in time');
+    const response = await Promise.race([answered, late]);
+    // It is its client's turn: one that was killed, or stands still, knows nothing of it.
+    await clock.sleep(0.5);
+    return response;
+  }
+
+  async #ask(request: Request): Promise<Response | string> {
+    const idle = this.#resting.pop();
+    const exchange = new Exchange(this.#process.clock, proxyTimeoutMs);
+    const response = await exchange.run(idle, () => this.#node.dial(this.#process), request);
+    if (typeof response !== 'string') this.#resting.push(response.socket);
+    return response;
   }
 }
 
@@ -247,6 +387,11 @@ interface Response {
   readonly body: string;
   readonly socket: VirtualSocket;
 }
+
+// Of query-api.ts.
+const askMsMax = 5000;
+// proxy_read_timeout of nginx.
+const proxyTimeoutMs = 60_000;
 
 /** One request and its answer, before a deadline. */
 class Exchange {

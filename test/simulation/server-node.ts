@@ -3,6 +3,7 @@ import { runEvery } from '../../src/runtime/clock.ts';
 import type { Connection } from '../../src/runtime/connection.ts';
 import type { Listener, ListenOptions } from '../../src/runtime/listen.ts';
 import type { Delivery } from '../../src/server/delivery/delivery.ts';
+import type { ScraperDatabase } from '../../src/server/delivery/receipts.ts';
 import type { ScrapeConnection } from '../../src/server/delivery/scraper.ts';
 import type { ReceivedReport } from '../../src/server/delivery/store.ts';
 import type { WebOptions, WebServer } from '../../src/server/web/listener.ts';
@@ -16,6 +17,10 @@ import type { Surroundings } from './surroundings.ts';
 import { openVirtualWeb, type Request } from './web-node.ts';
 
 interface World extends Surroundings {
+  readonly scrapers: readonly {
+    readonly plan: { readonly scraper: string };
+    databaseFor(process: Process): ScraperDatabase | undefined;
+  }[];
   readonly lines: readonly Line[];
   received(agentName: string, report: ReceivedReport, outcome: string): void;
   /** A connection of an agent was ended by the server. */
@@ -47,6 +52,8 @@ export interface Answer {
   isConfirmedByEnd: boolean;
   /** Its Prometheus refused all of it for one sample that was too old. */
   isRefusedWhole: boolean;
+  /** Or for a limit of its job. */
+  isRefusedBySize: boolean;
 }
 
 interface Asked {
@@ -117,7 +124,12 @@ export class ServerNode {
       ...{ clock, log, boot: { bootMs: () => clock.monotonicMs() } },
       hostBoot: { id: `boot ${this.host.boot}`, uptimeMs: () => world.timeline.nowMs },
       webConfig: { current: noWebConfig },
-      databases: new Map(),
+      databases: new Map(
+        world.scrapers.flatMap((scraper) => {
+          const database = scraper.databaseFor(process);
+          return database === undefined ? [] : [[scraper.plan.scraper, database] as const];
+        }),
+      ),
       disk: this.volume.openBy(process, (composedMs) => world.stateWritten(composedMs)),
       // On a virtual clock nothing takes time, so no connection waits for its turn.
       loop: { turn: () => process.turn(), next: (callback) => void clock.after(0, callback) },
@@ -308,6 +320,7 @@ export class ServerNode {
         storedMs: undefined,
         isConfirmedByEnd: false,
         isRefusedWhole: false,
+        isRefusedBySize: false,
       },
     };
     this.answers.push(answer);

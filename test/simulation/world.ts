@@ -2,7 +2,7 @@ import type { Log } from '../../src/runtime/log.ts';
 import type { ReceivedReport } from '../../src/server/delivery/store.ts';
 import { Random } from '../support/random.ts';
 import { AgentNode, nameOf } from './agent-node.ts';
-import { judge } from './judge.ts';
+import { isFarOff, judge } from './judge.ts';
 import type { Process } from './machine.ts';
 import type { Line } from './network.ts';
 import { type Fault, makePlan, type Plan } from './plan.ts';
@@ -202,6 +202,11 @@ export class World {
     if (answer !== undefined) answer.isRefusedWhole = true;
   }
 
+  refusedBySize(answerId: number): void {
+    const answer = this.server.answers[answerId];
+    if (answer !== undefined) answer.isRefusedBySize = true;
+  }
+
   refused(scraper: ScraperNode, reason: Refusal['reason'], sample: Refusal['sample']): void {
     const refusals = this.#refusals.get(scraper) ?? new Map<string, string>();
     this.#refusals.set(scraper, refusals);
@@ -219,9 +224,21 @@ export class World {
   /** Each series' times rise in a body, and only `up` has none. */
   checkBody(scraper: ScraperNode, samples: readonly ParsedSample[]): void {
     const newest = new Map<string, number>();
+    const isStateless = scraper.plan.kind.kind === 'keeps the first';
     for (const { series, timeMs } of samples) {
+      if (isStateless && timeMs !== undefined) {
+        this.violated(`${scraper.plan.name} is given ${series} with a time, of which it keeps the first`);
+      }
+      if (timeMs === undefined && isStateless) {
+        if (newest.has(series)) this.violated(`${scraper.plan.name} is given ${series} twice`);
+        newest.set(series, 0);
+        continue;
+      }
       if (timeMs === undefined) {
-        if (!series.startsWith('sysmon_')) this.violated(`${scraper.plan.name} is given ${series} without a time`);
+        if (series.startsWith('sysmon_')) continue;
+        // A probe shows that its database refuses all times.
+        if (scraper.plan.receipts !== undefined && isFarOff(this)) scraper.hasNewest = true;
+        else this.violated(`${scraper.plan.name} is given ${series} without a time`);
         continue;
       }
       if (timeMs <= (newest.get(series) ?? Number.NEGATIVE_INFINITY)) {
