@@ -200,6 +200,7 @@ class MixedWorld {
       `Prometheus, after ${this.#happened.join('; ')}`,
       isAssumed,
     );
+    for (const line of excused > 0 ? [...this.#happened, ...this.#assumptions()] : []) this.#context.diagnostic(line);
     const back = sampleCount(first) - excused;
     this.#context.diagnostic(
       `${sampleCount(expected)} samples; ${back} were shown only after a restart of Prometheus, ${excused} were assumed to be there`,
@@ -212,12 +213,15 @@ class MixedWorld {
 
   /** What the server says that it has assumed to be read: answers that were sent twice, up to a time. */
   #assumed(): (timeMs: number) => boolean {
-    const { server } = this;
-    const untilMs = [...server.lines, ...server.run.lines].flatMap((line) => {
-      const match = /has not confirmed the reports of .* up to (\S+), which were sent/.exec(line);
-      return match === null ? [] : [Date.parse(match[1]!)];
-    });
+    const untilMs = this.#assumptions().map((line) => Date.parse(/ up to (\S+), which/.exec(line)![1]!));
     return (timeMs) => timeMs <= Math.max(...untilMs);
+  }
+
+  #assumptions(): string[] {
+    const { server } = this;
+    return [...server.lines, ...server.run.lines].filter((line) =>
+      /has not confirmed the reports of .* up to /.test(line),
+    );
   }
 }
 
