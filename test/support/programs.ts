@@ -107,7 +107,15 @@ process.once('SIGTERM', () => process.exit(143));
 /** A temporary folder that goes with the scope. */
 export function temporaryFolder(scope: Scope): string {
   const folder = mkdtempSync(join(tmpdir(), 'sysmon-e2e-'));
-  scope.after(() => rmSync(folder, { recursive: true, force: true, maxRetries: 3 }));
+  const remove = () => rmSync(folder, { recursive: true, force: true, maxRetries: 3 });
+  scope.after(() => {
+    try {
+      remove();
+    } catch {
+      // A program of this scope that is ended after this still writes there.
+      process.once('exit', remove);
+    }
+  });
   return folder;
 }
 

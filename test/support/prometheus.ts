@@ -159,7 +159,7 @@ export class Prometheus {
 
   /** Every sample of the agents that carries its own time. */
   agentSamples(range = '1h', atMs = Date.now() + 60_000): Promise<Samples> {
-    return this.raw('{agent!="",__name__!="sysmon_agent_up"}', range, atMs);
+    return this.raw('{agent!="",__name__!~"sysmon_agent_up|sysmon_server_.*"}', range, atMs);
   }
 
   async range(query: string, span: { fromMs: number; toMs: number; stepMs: number }): Promise<Samples> {

@@ -100,7 +100,7 @@ export class VictoriaMetrics extends VictoriaProgram {
   }
 
   async stored(): Promise<{ readonly samples: Samples; readonly repeated: number }> {
-    const parameters = new URLSearchParams({ 'match[]': '{agent!="",__name__!="sysmon_agent_up"}' });
+    const parameters = new URLSearchParams({ 'match[]': '{agent!="",__name__!~"sysmon_agent_up|sysmon_server_.*"}' });
     const text = await (await fetch(`${this.url}/api/v1/export?${parameters}`)).text();
     const samples: Samples = new Map();
     let repeated = 0;
