@@ -17,7 +17,7 @@ const agentCount = 100;
 const intervalMs = 1000;
 const wanted = { idle: 5000, slow: 1000, mute: 200 };
 const quietSeconds = 8;
-const attackSeconds = 6;
+const attackSeconds = 4;
 const timeoutMs = 5000;
 const floodSeconds = process.env.SYSMON_BENCH_FULL === '1' ? 120 : 20;
 
