@@ -143,15 +143,17 @@ install_role() {
     exec 9>/run/sysmon-install.lock
     flock -n 9 || die "another install.sh is running: wait for it"
   fi
+  ! is_packaged "$role" || die "the Debian package sysmon-$role is installed on this host: upgrade that, or run 'apt remove sysmon-$role' first, which keeps options, keys and state"
   work=$(mktemp -d)
   mkdir "$work/kept"
   : >"$work/kept.list"
   trap 'clean_up' EXIT
   trap 'exit 1' HUP INT TERM
   find_files
+  check_signature
   roles=$role
   for other in agent server; do
-    [ "$other" = "$role" ] || [ ! -e "$units/sysmon-$other.service" ] || roles="$roles $other"
+    [ "$other" = "$role" ] || is_packaged "$other" || [ ! -e "$units/sysmon-$other.service" ] || roles="$roles $other"
   done
   refuse_downgrade
   find_node
@@ -191,6 +193,16 @@ find_files() {
   else
     die "'$here' is neither a clone nor a release: there is no dist/sysmon-agent.cjs"
   fi
+}
+
+# Where the administrator has put the public key of releases, nothing else is installed. This script is one of the files that
+# are signed, so that the archive of a first install is checked by hand: see docs/operating.md.
+check_signature() {
+  public=$etc/release.pub
+  [ -e "$public" ] && [ "$bundles" = "$here/dist" ] && [ -e "$here/VERSION" ] || return 0
+  command -v minisign >/dev/null || die "'minisign' is missing, with which $public is to check this release: apt-get install minisign"
+  minisign -Vq -p "$public" -m "$here/SHA256SUMS" >/dev/null 2>&1 || die "this release is not signed with the key of $public: get another one, or remove that file"
+  (cd "$here" && sha256sum --quiet --strict -c SHA256SUMS >"$work/sums.log" 2>/dev/null) || die "a file of this release is not the one that was signed: $(head -n 1 "$work/sums.log")"
 }
 
 build() {
@@ -299,7 +311,7 @@ stage() {
     sed "s|/usr/local/|$prefix/|g" "$here/systemd/sysmon-$each.service" >"$new/systemd/sysmon-$each.service"
     launcher "$each" >"$new/systemd/sysmon-$each"
   done
-  for file in "$here/README.md" "$here/CHANGELOG.md" "$here/SECURITY.md" "$here/LICENSE" "$here/docs/operating.md" "$here/docs/scrapers.md" "$bundles/THIRD-PARTY.txt" "$here/prometheus"; do
+  for file in "$here/README.md" "$here/CHANGELOG.md" "$here/SECURITY.md" "$here/LICENSE" "$here/docs/operating.md" "$here/docs/scrapers.md" "$bundles/THIRD-PARTY.txt" "$here/prometheus" "$here/examples"; do
     [ ! -e "$file" ] || cp -R "$file" "$new/doc/"
   done
   if [ -n "$node" ]; then ln -s "$node" "$new/node"; else
@@ -659,9 +671,16 @@ agent_summary() {
 uninstall() {
   [ -n "$root" ] || [ "$(id -u)" = 0 ] || die "not root: run 'sudo $0 $command'"
   removed='' roles=${role:-agent server}
+  for each in $roles; do
+    [ -z "$purge" ] || ! is_packaged "$each" || die "sysmon-$each is a Debian package, to which files in /etc/sysmon and /var/lib belong: run 'apt purge sysmon-$each' first, or uninstall without --purge"
+  done
   [ -z "$purge" ] || confirm_purge
   for each in $roles; do
     unit=sysmon-$each.service
+    if is_packaged "$each"; then
+      say "sysmon-$each is a Debian package: 'apt remove sysmon-$each' removes it"
+      continue
+    fi
     if [ -z "$root" ] && [ -e "$units/$unit" ] && [ -d /run/systemd/system ]; then
       systemctl -q disable --now "$unit"
     fi
@@ -692,6 +711,9 @@ confirm_purge() {
   read -r answer || :
   [ "$answer" = yes ] || wrong 'nothing was removed'
 }
+
+# By dpkg, whose files these are then, whatever the prefix is.
+is_packaged() { [ -e "$root/usr/lib/sysmon-$1/sysmon-$1.cjs" ]; }
 
 # Those that an install makes where they are missing.
 remove_empty_folders() {

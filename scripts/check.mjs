@@ -15,7 +15,8 @@ export function check() {
 }
 
 function checkShell() {
-  const fixed = ['install.sh', '.ci/run', 'test/lab/host'].filter((file) => existsSync(join(root, file)));
+  const packaged = ['preinst', 'postinst', 'prerm', 'postrm'].map((script) => `deb/${script}`);
+  const fixed = ['install.sh', '.ci/run', 'test/lab/host', ...packaged].filter((file) => existsSync(join(root, file)));
   const scripts = [...fixed, ...filesBelow('test', (file) => file.endsWith('.sh'))];
   if (spawnSync('shellcheck', ['--version']).status === 0) run('shellcheck', scripts);
   else if (ci) fail("'shellcheck' is missing: apt-get install shellcheck");

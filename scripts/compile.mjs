@@ -19,7 +19,7 @@ function removeStale() {
   }
 }
 
-/** One CommonJS file per program. A file that would not change is not written. */
+/** One CommonJS file per program; the names of the packages inside them. A file that would not change is not written. */
 export async function bundle() {
   const esbuild = await import('esbuild'); // not at the top: setup() may still have to install it
   const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
@@ -35,7 +35,9 @@ export async function bundle() {
   }
   await esbuild.stop(); // its service would live as long as we do, which in npm start is long
   packages.delete(undefined);
-  writeIfChanged('dist/THIRD-PARTY.txt', notices([...packages].sort()), 0o644);
+  const names = [...packages].sort();
+  writeIfChanged('dist/THIRD-PARTY.txt', notices(names), 0o644);
+  return names;
 }
 
 function options(version) {

@@ -1,6 +1,6 @@
 // What the scripts share. Plain JavaScript without dependencies: on a fresh clone nothing is installed yet.
 import { spawnSync } from 'node:child_process';
-import { existsSync, readdirSync, realpathSync } from 'node:fs';
+import { chmodSync, existsSync, readdirSync, realpathSync, statSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
@@ -34,13 +34,27 @@ export function fail(text) {
 
 /** Every file below a folder of the root for which `wanted` is true, as sorted paths from the root. */
 export function filesBelow(folder, wanted) {
-  const absolute = join(root, folder);
-  if (!existsSync(absolute)) return [];
-  return readdirSync(absolute, { recursive: true, withFileTypes: true })
+  return filesIn(join(root, folder))
+    .map((file) => join(folder, file))
+    .filter(wanted);
+}
+
+/** Every file in a folder and below, as sorted paths from it; none where there is no such folder. */
+export function filesIn(folder) {
+  if (!existsSync(folder)) return [];
+  return readdirSync(folder, { recursive: true, withFileTypes: true })
     .filter((entry) => entry.isFile())
-    .map((entry) => relative(root, join(entry.parentPath ?? entry.path, entry.name)))
-    .filter(wanted)
+    .map((entry) => relative(folder, join(entry.parentPath ?? entry.path, entry.name)))
     .sort();
+}
+
+/** 0755 for folders and for the files that match by their path, else 0644: whatever the umask and the modes in this clone are. */
+export function setModes(folder, programs) {
+  chmodSync(folder, 0o755);
+  for (const path of readdirSync(folder, { recursive: true, encoding: 'utf8' })) {
+    const isProgram = programs.test(path) || statSync(join(folder, path)).isDirectory();
+    chmodSync(join(folder, path), isProgram ? 0o755 : 0o644);
+  }
 }
 
 /** True in the script that node was started with, false where it is imported. */

@@ -1,21 +1,27 @@
-// npm run package [-- x64 arm64 --out=FOLDER]: release/sysmon-VERSION-linux-ARCH.tar.gz for hosts with neither Node.js nor npm nor a
-// network, and release/SHA256SUMS. The same sources give the same bytes.
+// npm run package: what is handed out, in release/, with SHA256SUMS and an SBOM. The same sources give the same bytes.
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { chmodSync, cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
+import { parseArgs } from 'node:util';
 import { bundle } from './compile.mjs';
-import { fail, isMain, root, run } from './lib.mjs';
+import { makeDeb } from './deb.mjs';
+import { fail, filesIn, isMain, root, run, setModes } from './lib.mjs';
+import { addRuntime, architectures } from './runtime.mjs';
+import { sbomText } from './sbom.mjs';
 import { setup } from './setup.mjs';
 
-// The LTS that a release brings, as npm's packages carry it; a newer one is a new version and new hashes here.
-const runtime = {
-  version: '24.21.0',
-  integrity: {
-    x64: 'sha512-3nULszZ5X0fciYpG0t6TrdApJzAn8+FlINP6OiMX7V8HrvpATPN936U1LlReOJriLRa4e8yEqQBYCnLyPNAs7Q==',
-    arm64: 'sha512-FpJRPEz2OvvTLfjIOlNGFY9JLPMKgl5m+d4oGYBLg24kJ1mmvN1Zl/HPJgF4HDaJ51ISev1l1cRZ/DM+keXW5g==',
-  },
-};
+const usage = `Usage: npm run package -- [--deb] [--sign KEYFILE] [--out FOLDER] [${architectures.join('] [')}]
+
+Makes sysmon-VERSION-linux-ARCH.tar.gz, for hosts with neither Node.js nor npm nor a network, for the architectures that are
+named (all without one); sysmon-VERSION.cdx.json, which lists what is bundled (CycloneDX); and SHA256SUMS of all of them.
+
+  --deb            also the Debian packages sysmon-agent and sysmon-server (needs dpkg-deb)
+  --sign KEYFILE   sign SHA256SUMS, and the list of files in each archive, with minisign's secret key
+  --out FOLDER     where to put them, release/ by default
+
+Times in the files are of the last commit, or SOURCE_DATE_EPOCH.
+`;
 
 const files = [
   'install.sh',
@@ -25,6 +31,7 @@ const files = [
   'SECURITY.md',
   'docs/operating.md',
   'docs/scrapers.md',
+  'examples',
   'prometheus',
   'systemd',
   'dist/sysmon-agent.cjs',
@@ -32,80 +39,69 @@ const files = [
   'dist/THIRD-PARTY.txt',
 ];
 
-const cache = join(root, 'var/cache');
-
-async function makeReleases(architectures, out) {
+async function makeReleases({ wanted, out, deb, key }) {
   setup();
-  await bundle();
+  const bundled = await bundle();
   const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
+  const release = { version, seconds: sourceDate(), out };
   mkdirSync(out, { recursive: true });
-  const sums = architectures.map((architecture) => {
-    const file = makeRelease(version, architecture, out);
-    return `${sha(join(out, file), 'sha256', 'hex')}  ${file}\n`;
-  });
-  writeFileSync(join(out, 'SHA256SUMS'), sums.join(''));
-  process.stdout.write(sums.join(''));
+  const folders = wanted.map((architecture) => makeFolder(release, architecture));
+  if (key !== undefined)
+    sign(
+      release,
+      key,
+      folders.map((folder) => join(out, folder, 'SHA256SUMS')),
+    );
+  const made = folders.map((folder) => archive(release, folder));
+  if (deb)
+    for (const architecture of wanted)
+      for (const role of ['agent', 'server']) made.push(makeDeb(release, architecture, role));
+  made.push(`sysmon-${version}.cdx.json`);
+  writeFileSync(join(out, made.at(-1)), sbomText(release, bundled));
+  const sums = sumsOf(out, made);
+  writeFileSync(join(out, 'SHA256SUMS'), sums);
+  rmSync(join(out, 'SHA256SUMS.minisig'), { force: true });
+  if (key !== undefined) sign(release, key, [join(out, 'SHA256SUMS')]);
+  process.stdout.write(sums);
 }
 
-function makeRelease(version, architecture, out) {
+/** The archive's folder, with a list of its files. */
+function makeFolder({ version, out }, architecture) {
   const name = `sysmon-${version}-linux-${architecture}`;
   const folder = join(out, name);
   for (const old of [folder, `${folder}.tar`, `${folder}.tar.gz`]) rmSync(old, { recursive: true, force: true });
   for (const file of files) cpSync(join(root, file), join(folder, file), { recursive: true });
   writeFileSync(join(folder, 'VERSION'), `${version}\n`);
+  mkdirSync(join(folder, 'runtime'));
   addRuntime(architecture, join(folder, 'runtime'));
-  setModes(folder);
-  archive(name, out);
-  rmSync(folder, { recursive: true });
-  return `${name}.tar.gz`;
-}
-
-/** The program and its licence, out of npm's package; what is in the cache is verified each time. */
-function addRuntime(architecture, folder) {
-  const name = `node-linux-${architecture}`;
-  const file = join(cache, `${name}-${runtime.version}.tgz`);
-  if (!existsSync(file)) {
-    mkdirSync(cache, { recursive: true });
-    run('npm', ['pack', '--silent', '--pack-destination', cache, `${name}@${runtime.version}`], {
-      stdio: ['ignore', 'ignore', 'inherit'],
-    });
-  }
-  const wanted = runtime.integrity[architecture];
-  const found = `sha512-${sha(file, 'sha512', 'base64')}`;
-  if (found !== wanted) {
-    rmSync(file);
-    fail(
-      `'${name}@${runtime.version}' is not what it was: its integrity is ${found}, expected ${wanted}; it was removed`,
-    );
-  }
-  mkdirSync(folder);
-  run('tar', ['-xzf', file, '-C', folder, '--strip-components=1', 'package/LICENSE']);
-  run('tar', ['-xzf', file, '-C', folder, '--strip-components=2', 'package/bin/node']);
-}
-
-// Whatever the umask and the modes in this clone are.
-function setModes(folder) {
-  chmodSync(folder, 0o755);
-  const programs = /^(install\.sh|sysmon-(agent|server)\.cjs|node)$/;
-  for (const entry of readdirSync(folder, { recursive: true, withFileTypes: true })) {
-    const isProgram = entry.isDirectory() || programs.test(entry.name);
-    chmodSync(join(entry.parentPath ?? entry.path, entry.name), isProgram ? 0o755 : 0o644);
-  }
+  writeFileSync(join(folder, 'SHA256SUMS'), sumsOf(folder, filesIn(folder)));
+  return name;
 }
 
 /** Names in order, one time, one owner, and a gzip header without a time. */
-function archive(name, out) {
-  const order = [
-    '--sort=name',
-    `--mtime=@${sourceDate()}`,
-    '--owner=0',
-    '--group=0',
-    '--numeric-owner',
-    '--format=ustar',
-  ];
-  const tar = join(out, `${name}.tar`);
-  run('tar', [...order, '-C', out, '-cf', tar, name]);
+function archive({ seconds, out }, folder) {
+  setModes(join(out, folder), /^(install\.sh|dist\/sysmon-(agent|server)\.cjs|runtime\/node)$/);
+  const tar = join(out, `${folder}.tar`);
+  const same = ['--sort=name', `--mtime=@${seconds}`, '--owner=0', '--group=0', '--numeric-owner', '--format=ustar'];
+  run('tar', [...same, '-C', out, '-cf', tar, folder]);
   run('gzip', ['-n', '-6', tar]);
+  rmSync(join(out, folder), { recursive: true });
+  return `${folder}.tar.gz`;
+}
+
+/** FILE.minisig beside each. A comment without a time, so that it too has the same bytes. Asks for the key's password, if it has one. */
+function sign({ version }, key, paths) {
+  run('minisign', ['-S', '-s', key, '-t', `sysmon ${version}`, '-c', `signature of sysmon ${version}`, '-m', ...paths]);
+}
+
+/** As sha256sum writes it. */
+function sumsOf(folder, names) {
+  const lines = names.map((name) => {
+    return `${createHash('sha256')
+      .update(readFileSync(join(folder, name)))
+      .digest('hex')}  ${name}\n`;
+  });
+  return lines.join('');
 }
 
 /** Of the last commit, unless it is set: https://reproducible-builds.org/docs/source-date-epoch/ */
@@ -113,24 +109,52 @@ function sourceDate() {
   const given = process.env.SOURCE_DATE_EPOCH;
   if (given !== undefined) {
     if (!/^\d+$/.test(given)) fail(`SOURCE_DATE_EPOCH is '${given}': expected seconds since 1970`);
-    return given;
+    return Number(given);
   }
   const commit = spawnSync('git', ['log', '-1', '--format=%ct'], { cwd: root, encoding: 'utf8' });
-  return commit.status === 0 ? commit.stdout.trim() : '0';
+  return commit.status === 0 ? Number(commit.stdout.trim()) : 0;
 }
 
-function sha(file, algorithm, encoding) {
-  return createHash(algorithm).update(readFileSync(file)).digest(encoding);
+function readArguments() {
+  try {
+    return parseArgs({
+      allowPositionals: true,
+      options: {
+        deb: { type: 'boolean', default: false },
+        sign: { type: 'string' },
+        out: { type: 'string', default: join(root, 'release') },
+        help: { type: 'boolean', short: 'h', default: false },
+      },
+    });
+  } catch (error) {
+    return fail(`${error.message.split('. ')[0]}: see --help`);
+  }
+}
+
+function needs(program, args, why) {
+  const { stdout, error } = spawnSync(program, args, { encoding: 'utf8' });
+  if (error !== undefined)
+    fail(`'${program}' is missing, ${why}: apt-get install ${program === 'dpkg-deb' ? 'dpkg' : program}`);
+  return stdout;
 }
 
 if (isMain(import.meta)) {
-  const known = Object.keys(runtime.integrity);
-  const given = process.argv.slice(2);
-  const folder = given.find((argument) => argument.startsWith('--out='))?.slice('--out='.length);
-  const wanted = given.filter((argument) => !argument.startsWith('--out='));
-  const unknown = wanted.find((name) => !known.includes(name));
-  if (unknown !== undefined) fail(`unknown architecture '${unknown}': expected ${known.join(' or ')}`);
-  const { stdout } = spawnSync('tar', ['--version'], { encoding: 'utf8' });
-  if (!stdout?.includes('GNU tar')) fail('GNU tar is needed: its options make the same bytes each time');
-  await makeReleases(wanted.length > 0 ? wanted : known, folder ? resolve(folder) : join(root, 'release'));
+  const { values, positionals } = readArguments();
+  if (values.help) {
+    process.stdout.write(usage);
+  } else {
+    const unknown = positionals.find((name) => !architectures.includes(name));
+    if (unknown !== undefined) fail(`unknown architecture '${unknown}': expected ${architectures.join(' or ')}`);
+    if (!needs('tar', ['--version'], 'which makes archives').includes('GNU tar')) {
+      fail('GNU tar is needed: its options make the same bytes each time');
+    }
+    if (values.deb) needs('dpkg-deb', ['--version'], 'which makes the packages of --deb');
+    if (values.sign !== undefined) needs('minisign', ['-v'], 'which signs with the key of --sign');
+    await makeReleases({
+      wanted: positionals.length > 0 ? positionals : architectures,
+      out: resolve(values.out),
+      deb: values.deb,
+      key: values.sign === undefined ? undefined : resolve(values.sign),
+    });
+  }
 }

@@ -123,7 +123,7 @@ function releaseFolder(): string {
   for (const part of ['install.sh', 'LICENSE', 'README.md', 'CHANGELOG.md', 'SECURITY.md']) {
     cpSync(rootFile(part), join(folder, part));
   }
-  for (const part of ['docs', 'prometheus', 'systemd', 'dist']) {
+  for (const part of ['docs', 'examples', 'prometheus', 'systemd', 'dist']) {
     cpSync(rootFile(part), join(folder, part), { recursive: true });
   }
   const { version } = JSON.parse(readFileSync(rootFile('package.json'), 'utf8')) as { version: string };

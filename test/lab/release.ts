@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { cpSync, readFileSync, writeFileSync } from 'node:fs';
+import { cpSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { rootFile } from '../support/files.ts';
 
@@ -9,11 +9,20 @@ const nameFor = (architecture: string): string => `sysmon-${version}-linux-${arc
 /** The version that is tested. */
 export const releaseVersion = version;
 
+/** What Debian calls the machines that Node names. */
+export const debianArchitectures = { x64: 'amd64', arm64: 'arm64' } as const;
+
+/** Makes what is handed out, in a folder; `options` are those of `npm run package`. */
+export function makeRelease(folder: string, options: readonly string[], env: NodeJS.ProcessEnv = {}): void {
+  execFileSync(process.execPath, [rootFile('scripts/package.mjs'), ...options, `--out=${folder}`], {
+    stdio: ['ignore', 'ignore', 'inherit'],
+    env: { ...process.env, ...env },
+  });
+}
+
 /** Makes the release for a machine in a folder; the path of the archive. */
 export function makeArchive(folder: string, architecture: string = process.arch): string {
-  execFileSync(process.execPath, [rootFile('scripts/package.mjs'), architecture, `--out=${folder}`], {
-    stdio: ['ignore', 'ignore', 'inherit'],
-  });
+  makeRelease(folder, [architecture]);
   return join(folder, `${nameFor(architecture)}.tar.gz`);
 }
 
@@ -30,11 +39,29 @@ export function variant(
   change: Readonly<Record<string, (text: string) => string>>,
 ): string {
   cpSync(release, folder, { recursive: true });
-  for (const [file, edit] of Object.entries(change)) {
+  edit(folder, change);
+  return folder;
+}
+
+/** The same of a package; `file` is where to put it. Not compressed, which would take longer than all else. */
+export function packageVariant(
+  deb: string,
+  file: string,
+  change: Readonly<Record<string, (text: string) => string>>,
+): string {
+  const folder = `${file}.unpacked`;
+  execFileSync('dpkg-deb', ['--raw-extract', deb, folder]);
+  edit(folder, change);
+  execFileSync('dpkg-deb', ['--root-owner-group', '-Znone', '--build', folder, file], { stdio: 'ignore' });
+  rmSync(folder, { recursive: true });
+  return file;
+}
+
+function edit(folder: string, change: Readonly<Record<string, (text: string) => string>>): void {
+  for (const [file, edited] of Object.entries(change)) {
     const before = readFileSync(join(folder, file), 'utf8');
-    const after = edit(before);
+    const after = edited(before);
     if (after === before) throw new Error(`'${file}' was not changed`);
     writeFileSync(join(folder, file), after);
   }
-  return folder;
 }

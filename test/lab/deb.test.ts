@@ -1,0 +1,241 @@
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { after, before, describe, test } from 'node:test';
+import { eventually, Lab } from './lab.ts';
+import { listing } from './listing.ts';
+import { debianArchitectures, makeRelease, packageVariant, releaseVersion, unpack } from './release.ts';
+
+const architecture = process.arch as keyof typeof debianArchitectures;
+const fileOf = (name: string) => `${name}_${releaseVersion}_${debianArchitectures[architecture]}.deb`;
+const installer = '/root/release/install.sh';
+
+describe('Debian packages on a bare Debian', () => {
+  const lab = new Lab();
+  const asBooted = new Map<string, readonly string[]>();
+
+  before(async () => {
+    makeRelease(lab.folder, [architecture, '--deb']);
+    const release = unpack(join(lab.folder, `sysmon-${releaseVersion}-linux-${architecture}.tar.gz`), lab.folder);
+    const later = packageVariant(join(lab.folder, fileOf('sysmon-agent')), join(lab.folder, 'later.deb'), {
+      'DEBIAN/control': (text) => text.replace(/^Version: .*$/m, 'Version: 0.2.0'),
+      'usr/lib/sysmon-agent/sysmon-agent.cjs': (text) => text.replace(`"${releaseVersion}"`, '"0.2.0"'),
+      'usr/share/sysmon-agent/agent.env': (text) => `${text}\n# How it is new.\n#SYSMON_NEW=\n`,
+    });
+    for (const name of ['s1', 'a1']) {
+      await lab.boot(name, { bare: true });
+      asBooted.set(name, await hostListing(name));
+      await lab.sh(name, 'mkdir -p /root/debs');
+    }
+    await lab.copy('s1', join(lab.folder, fileOf('sysmon-server')), '/root/debs/sysmon-server.deb');
+    await lab.copy('s1', join(lab.folder, fileOf('sysmon-agent')), '/root/debs/sysmon-agent.deb');
+    await lab.copy('a1', join(lab.folder, fileOf('sysmon-agent')), '/root/debs/sysmon-agent.deb');
+    await lab.copy('a1', later, '/root/debs/later.deb');
+    await lab.copy('a1', release, '/root/release');
+  });
+  after(() => lab.down());
+
+  test('the server runs when it is installed, with a fleet key of its own', async () => {
+    // As docs/operating.md has it. From /var/tmp, which apt's own user can read.
+    const out = await lab.sh(
+      's1',
+      'mv /root/debs /var/tmp/debs; apt-get install -y /var/tmp/debs/sysmon-server.deb 2>&1',
+    );
+    assert.match(out, /^sysmon-server: made the fleet key \/etc\/sysmon\/fleet\.key/m);
+    assert.match(out, /^sysmon-server: the options are valid: /m);
+    assert.match(out, /^sysmon-server: 'sudo sysmon-server enroll NAME' prints/m);
+    assert.equal(await lab.sh('s1', 'systemctl is-active sysmon-server'), 'active');
+    assert.equal(await lab.sh('s1', 'systemctl is-enabled sysmon-server'), 'enabled');
+    assert.equal(await lab.sh('s1', 'sysmon-server --version'), `sysmon-server ${releaseVersion}`);
+    assert.match(await lab.sh('s1', 'sysmon-server status'), new RegExp(`version +${releaseVersion}`));
+    assert.equal(
+      await lab.sh('s1', 'cd /etc/sysmon && stat -c "%n %U:%G %a" *'),
+      'fleet.key root:sysmon-server 440\nrevoked.json root:root 644\nserver.env root:root 644',
+    );
+    assert.equal(await lab.sh('s1', 'systemctl --failed --no-legend'), '');
+  });
+
+  test('an agent waits for its key without an error, and then starts', async () => {
+    const out = await lab.sh('a1', 'dpkg -i /root/debs/sysmon-agent.deb 2>&1');
+    assert.match(
+      out,
+      /^sysmon-agent: this host has not joined: give the line that 'sudo sysmon-server enroll a1' prints on the server to 'sudo sysmon-agent join'$/m,
+    );
+    assert.equal(
+      await lab.sh('a1', 'systemctl start sysmon-agent; systemctl is-active sysmon-agent || true'),
+      'inactive',
+    );
+    assert.equal(await lab.sh('a1', 'systemctl is-enabled sysmon-agent; systemctl --failed --no-legend'), 'enabled');
+    assert.equal(await lab.sh('a1', 'dpkg --verify sysmon-agent | grep -v " /usr/share/\\(doc\\|man\\)/" || true'), '');
+
+    const line = await lab.sh('s1', 'sysmon-server enroll a1');
+    assert.match(await lab.sh('a1', 'sysmon-agent join', line), /^agent 'a1' is connected to /);
+    assert.equal(await lab.sh('a1', 'stat -c "%U:%G %a" /etc/sysmon/agent.key'), 'root:sysmon-agent 440');
+    assert.match(await lab.sh('a1', 'sysmon-agent join', line), /nothing to change/);
+  });
+
+  test('the units: verified, as closed as Node allows, on the Node of the package', async () => {
+    for (const [host, unit, exposureMax] of [
+      ['a1', 'sysmon-agent', 1.5],
+      ['s1', 'sysmon-server', 1.3],
+    ] as const) {
+      assert.equal(
+        await lab.sh(host, `systemd-analyze verify ${unit}.service 2>&1 | grep -v 'man .* not' || true`),
+        '',
+      );
+      const out = await lab.sh(host, `systemd-analyze security ${unit} --no-pager`);
+      const [, exposure] = /Overall exposure level for \S+: ([0-9.]+)/.exec(out) ?? [];
+      assert.ok(Number(exposure) <= exposureMax, `${unit}: ${exposure}`);
+      const program = `readlink /proc/$(systemctl show -P MainPID ${unit})/exe`;
+      assert.equal(await lab.sh(host, program), `/usr/lib/${unit}/node`);
+    }
+  });
+
+  test('upgraded and downgraded it keeps options and key, and the program that runs is the one that is installed', async () => {
+    await lab.sh('a1', 'echo SYSMON_LABEL=site=north >>/etc/sysmon/agent.env && systemctl restart sysmon-agent');
+    const kept = await listing(lab, 'a1', '/etc/sysmon');
+    for (const [file, version] of [
+      ['later', '0.2.0'],
+      ['sysmon-agent', releaseVersion],
+    ] as const) {
+      const before = await mainPid();
+      await lab.sh('a1', `dpkg -i /root/debs/${file}.deb`);
+      assert.equal(await lab.sh('a1', 'sysmon-agent --version'), `sysmon-agent ${version}`);
+      assert.notEqual(await mainPid(), before);
+      await connected('a1');
+      assert.match(await lab.sh('a1', 'sysmon-agent status'), new RegExp(`version +${version.replaceAll('.', '\\.')}`));
+      assert.equal(await listing(lab, 'a1', '/etc/sysmon'), kept);
+    }
+  });
+
+  test('options that the new version refuses are said, and the old program runs on', async () => {
+    await lab.sh(
+      'a1',
+      'cp /etc/sysmon/agent.env /root/agent.env; echo SYSMON_SCHEDULE=sometimes >>/etc/sysmon/agent.env',
+    );
+    const before = await mainPid();
+    const out = await lab.sh('a1', 'dpkg -i /root/debs/later.deb 2>&1');
+    assert.match(
+      out,
+      /^sysmon-agent: the options of \/etc\/sysmon\/agent\.env are refused, so sysmon-agent\.service is not started again: .*sometimes/m,
+    );
+    assert.equal(await mainPid(), before);
+    assert.equal(await lab.sh('a1', 'dpkg --status sysmon-agent | grep ^Status:'), 'Status: install ok installed');
+    await lab.sh('a1', 'cp /root/agent.env /etc/sysmon/agent.env && dpkg -i /root/debs/sysmon-agent.deb');
+    await connected('a1');
+  });
+
+  test('what the administrator has stopped and disabled stays so', async () => {
+    await lab.sh('a1', 'systemctl -q disable --now sysmon-agent && dpkg -i /root/debs/later.deb');
+    assert.equal(
+      await lab.sh('a1', 'systemctl is-enabled sysmon-agent; systemctl is-active sysmon-agent || true'),
+      'disabled\ninactive',
+    );
+    await lab.sh('a1', 'systemctl -q enable --now sysmon-agent && dpkg -i /root/debs/sysmon-agent.deb');
+    await connected('a1');
+  });
+
+  test('removed, it leaves options, key, state and user; installed again it goes on', async () => {
+    const kept = await listing(lab, 'a1', '/etc/sysmon');
+    await lab.sh('a1', 'dpkg -r sysmon-agent');
+    assert.equal(await listing(lab, 'a1', '/etc/sysmon'), kept);
+    assert.equal(
+      await lab.sh(
+        'a1',
+        'find /usr /etc/systemd -xdev -name "*sysmon*"; ls -d /var/lib/sysmon-agent; getent passwd sysmon-agent | cut -d: -f1',
+      ),
+      '/etc/systemd/system/multi-user.target.wants/sysmon-agent.service\n/var/lib/sysmon-agent\nsysmon-agent',
+    );
+    assert.equal(await lab.sh('a1', 'pgrep -c sysmon-agent || ps -e 2>/dev/null | grep -c sysmon || true'), '0');
+    await lab.sh('a1', 'dpkg -i /root/debs/sysmon-agent.deb');
+    await connected('a1');
+    assert.equal(await listing(lab, 'a1', '/etc/sysmon'), kept);
+  });
+
+  test('install.sh and the package each leave alone what is of the other', async () => {
+    const kept = await listing(lab, 'a1', '/etc/sysmon');
+    for (const [command, words] of [
+      [
+        'agent',
+        /the Debian package sysmon-agent is installed on this host: upgrade that, or run 'apt remove sysmon-agent'/,
+      ],
+      ['uninstall --purge', /sysmon-agent is a Debian package.*run 'apt purge sysmon-agent' first/],
+    ] as const) {
+      const { code, err } = await lab.try('a1', `${installer} ${command}`);
+      assert.equal(code, 1);
+      assert.match(err, words);
+    }
+    assert.match(
+      await lab.sh('a1', `${installer} uninstall`),
+      /sysmon-agent is a Debian package: 'apt remove sysmon-agent' removes it/,
+    );
+    await connected('a1');
+
+    await lab.sh('a1', 'dpkg -r sysmon-agent');
+    assert.match(await lab.sh('a1', `${installer} agent`), /^sysmon: agent 'a1' is connected to /m);
+    const { code, err } = await lab.try('a1', 'dpkg -i /root/debs/sysmon-agent.deb');
+    assert.notEqual(code, 0);
+    assert.match(
+      err,
+      /install\.sh has put sysmon-agent on this host: run '\/usr\/local\/lib\/sysmon\/current\/install\.sh uninstall agent' first/,
+    );
+    assert.match(
+      await lab.sh('a1', 'dpkg -P sysmon-agent'),
+      /sysmon-agent: kept options, keys, state and user: install\.sh/,
+    );
+    assert.equal(await listing(lab, 'a1', '/etc/sysmon'), kept);
+    assert.equal(
+      await lab.sh('a1', 'systemctl is-enabled sysmon-agent; systemctl is-active sysmon-agent'),
+      'enabled\nactive',
+    );
+
+    await lab.sh('a1', '/usr/local/lib/sysmon/current/install.sh uninstall && dpkg -i /root/debs/sysmon-agent.deb');
+    await connected('a1');
+    assert.equal(await listing(lab, 'a1', '/etc/sysmon'), kept);
+  });
+
+  test('purged, the host is as it was; with a key that is there before it, the package starts at once', async () => {
+    const [key, env] = [
+      await lab.sh('a1', 'cat /etc/sysmon/agent.key'),
+      await lab.sh('a1', 'cat /etc/sysmon/agent.env'),
+    ];
+    await lab.sh('a1', 'dpkg -P sysmon-agent');
+    await expectAsBooted('a1');
+
+    // As a backup or a configuration management does it.
+    await lab.sh('a1', 'mkdir /etc/sysmon && cat >/etc/sysmon/agent.env', `${env}\n`);
+    await lab.sh('a1', 'umask 077; cat >/etc/sysmon/agent.key', `${key}\n`);
+    await lab.sh('a1', 'dpkg -i /root/debs/sysmon-agent.deb');
+    assert.equal(await lab.sh('a1', 'stat -c "%U:%G %a" /etc/sysmon/agent.key'), 'root:sysmon-agent 440');
+    assert.equal(await lab.sh('a1', 'cat /etc/sysmon/agent.env'), env);
+    await connected('a1');
+  });
+
+  test('both on one host: each is purged without the other', async () => {
+    await lab.sh('s1', 'dpkg -i /var/tmp/debs/sysmon-agent.deb && dpkg -P sysmon-agent');
+    assert.equal(await lab.sh('s1', 'systemctl is-active sysmon-server'), 'active');
+    const out = await lab.sh('s1', 'apt-get purge -y sysmon-server 2>&1');
+    assert.match(out, /^sysmon-server: removed the fleet key: /m);
+    await expectAsBooted('s1');
+  });
+
+  /** But for dpkg's and apt's own notes, whose files stay when their contents go, and the lab's list of hosts. */
+  async function hostListing(host: string): Promise<readonly string[]> {
+    const lines = (await listing(lab, host)).split('\n');
+    return lines.filter((line) => !/(^| {2})\.\/(var\/(lib|cache)\/(dpkg|apt)\b|etc\/hosts)/.test(line));
+  }
+
+  async function expectAsBooted(host: string): Promise<void> {
+    const [before, now] = [asBooted.get(host)!, await hostListing(host)];
+    const not = (lines: readonly string[]) => (line: string) => !lines.includes(line);
+    assert.deepEqual({ gone: before.filter(not(now)), left: now.filter(not(before)) }, { gone: [], left: [] });
+  }
+
+  const mainPid = () => lab.sh('a1', 'systemctl show -P MainPID sysmon-agent');
+
+  async function connected(host: string): Promise<void> {
+    await eventually('the agent is connected', async () => {
+      const status = await lab.try(host, 'sysmon-agent status --json');
+      return status.code === 0 && (JSON.parse(status.out) as { link: { state: string } }).link.state === 'connected';
+    });
+  }
+});
