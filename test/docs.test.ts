@@ -25,6 +25,8 @@ const documents = [
   ...below('docs', /\.md$/),
   ...below('systemd', /\.(service|env)$/),
   ...below('prometheus', /\.(yml|alloy)$/),
+  ...below('examples', /\.yml$/),
+  ...below('deb', /\.conf$/),
 ].map((path) => ({ path, text: read(path) }));
 
 const programs = { 'sysmon-agent': agent, 'sysmon-server': server } as const;
@@ -40,8 +42,8 @@ function* found(pattern: RegExp): Generator<{ readonly name: string; readonly wh
 test('options', () => {
   const others = [
     ...['install.sh', ...below('scripts', /\.mjs$/), 'test/fuzz/main.ts'].map(read),
-    // Of node, prometheus, systemctl.
-    '--no-opt --always-sparkplug --no-flush-bytecode --max-semi-space-size --disallow-code-generation-from-strings --storage.tsdb.path --now --help --version',
+    // Of node, prometheus, systemctl, sha256sum.
+    '--no-opt --always-sparkplug --no-flush-bytecode --max-semi-space-size --disallow-code-generation-from-strings --storage.tsdb.path --now --help --version --ignore-missing --quiet --strict',
   ].join(' ');
   for (const { name, where } of found(/(?<![\w-])--([a-z][a-z-]*(?:\.[a-z-]+)*)/g)) {
     assert.ok(options.has(name) || others.includes(`--${name}`) || others.includes(` ${name}: {`), where);
