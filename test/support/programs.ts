@@ -125,7 +125,8 @@ export function temporaryFolder(scope: Scope): string {
  */
 export async function freePort(): Promise<number> {
   for (;;) {
-    const port = 10_000 + Math.floor(Math.random() * 22_000);
+    // fetch() refuses 10080, and lower ones: https://fetch.spec.whatwg.org/#port-blocking
+    const port = 10_100 + Math.floor(Math.random() * 22_000);
     if (!handedOut.has(port) && (await isFree(port))) {
       handedOut.add(port);
       return port;
