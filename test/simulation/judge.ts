@@ -221,6 +221,9 @@ function explain(
   if (wentToNamesake(cursor, report)) return 'an answer to another of the same name and address';
   if (agent.gaveUp(report)) return failedThreeTimes;
   if (cursor.scraper.hasNewest) return 'times so far off that Prometheus keeps none';
+  // Refused whole, an answer is given again and again where its receipt would confirm it; what is newer waits.
+  const isWaiting = receipts !== undefined && cursor.answers.some(({ isRefusedWhole }) => isRefusedWhole);
+  if (isWaiting && isFarOff(world)) return 'times so far off that Prometheus refuses whole scrapes';
   if (serverMs === undefined) return isTight(agent) && agent.droppedReports > 0 ? 'a small spool' : undefined;
   if (isPassedByLittle(report)) return smallCorrection;
   const isStored = outcome === 'stored';
