@@ -5,12 +5,11 @@ import { type Outcome, World } from './world.ts';
 
 // One seed is one history: `npm run simulate -- --from SEED --seeds 1 --trace` shows it alone, event by event.
 const onlySeed = process.env['SEED'] === undefined ? undefined : Number(process.env['SEED']);
-const seedMax = 200;
 
-/** Half of the histories, those whose seeds leave this remainder: each half in a file, for files run side by side. */
-export function testHistories(remainder: 0 | 1): void {
-  const halfOfAll = Array.from({ length: seedMax / 2 }, (_, at) => 2 * at + (remainder === 0 ? 2 : 1));
-  const seeds = onlySeed === undefined ? halfOfAll : [onlySeed].filter((seed) => seed % 2 === remainder);
+/** The histories of `count` seeds from the first one on, in a file each time, for files run side by side. */
+export function testHistories({ first, count }: { readonly first: number; readonly count: number }): void {
+  const all = Array.from({ length: count }, (_, at) => first + at);
+  const seeds = onlySeed === undefined ? all : all.filter((seed) => seed === onlySeed);
   if (seeds.length > 0) testSeeds(seeds);
 }
 

@@ -1,3 +1,3 @@
 import { testHistories } from './histories.ts';
 
-testHistories(1);
+testHistories({ first: 251, count: 150 });

@@ -1,3 +1,3 @@
 import { testHistories } from './histories.ts';
 
-testHistories(0);
+testHistories({ first: 1, count: 50 });
