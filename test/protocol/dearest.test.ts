@@ -69,21 +69,24 @@ for (const { of, sizeMax, prepare } of frames) {
   test(`the cost of a frame grows with its size alone: ${of}`, (t) => {
     const [quarterMs, wholeMs] = costs([prepare(Math.floor(sizeMax / 4)), prepare(sizeMax)]);
     t.diagnostic(`${of}: ${wholeMs.toFixed(2)} ms, a quarter of it ${quarterMs.toFixed(2)} ms`);
-    // Below half a millisecond it is the measurement that costs.
-    assert.ok(wholeMs <= mostMs, `${wholeMs} ms`);
-    assert.ok(wholeMs < 8 * Math.max(quarterMs, 0.1), `${wholeMs} ms against ${quarterMs} ms for a quarter`);
+    assert.ok(isCheap([quarterMs, wholeMs]), `${wholeMs} ms, ${quarterMs} ms for a quarter`);
   });
+}
+
+/** Below half a millisecond it is the measurement that costs. */
+function isCheap([quarterMs, wholeMs]: readonly [number, number]): boolean {
+  return wholeMs <= mostMs && wholeMs < 8 * Math.max(quarterMs, 0.1);
 }
 
 const rounds = 7;
 // On a machine that is busy with something else.
-const roundsMost = 28;
+const roundsMost = 60;
 const mostMs = 10;
 
 /** CPU milliseconds of each, the least of some rounds taken in turn: others run on this machine too. */
 function costs(work: readonly [() => void, () => void]): [number, number] {
   const least: [number, number] = [Infinity, Infinity];
-  for (let round = 0; round < (least[1] <= mostMs ? rounds : roundsMost); round++) {
+  for (let round = 0; round < (isCheap(least) ? rounds : roundsMost); round++) {
     for (const at of [0, 1] as const) {
       const start = process.cpuUsage();
       work[at]();
