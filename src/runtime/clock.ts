@@ -66,19 +66,29 @@ export interface BootClock {
  * Boot time of the real host. The monotonic clock stands still in a suspend, so those are added: they are what the
  * uptime has gained on it. `uptimeMs` need not be exact: a suspend shorter than a second and a half does not count.
  */
-export function bootClock(clock: Pick<Clock, 'monotonicMs'>, uptimeMs: () => number): BootClock {
+export function bootClock(clock: Pick<Clock, 'nowMs' | 'monotonicMs'>, uptimeMs: () => number): BootClock {
   const aheadMs = uptimeMs() - clock.monotonicMs();
+  let suspendedMs = 0;
+  /** Wall clock minus monotonic clock, when the uptime was read. */
+  let wallAheadMs = clock.nowMs() - clock.monotonicMs();
   return {
     bootMs() {
       const monotonicMs = clock.monotonicMs();
-      const suspendedMs = uptimeMs() - monotonicMs - aheadMs;
-      return monotonicMs + (suspendedMs < suspendMsMin ? 0 : suspendedMs);
+      const wallNowAheadMs = clock.nowMs() - monotonicMs;
+      // The kernel's file of the uptime costs 80 µs, as much as to send a report; and a suspend moves the wall clock on.
+      if (Math.abs(wallNowAheadMs - wallAheadMs) > wallMovedMsMin) {
+        wallAheadMs = wallNowAheadMs;
+        const gainedMs = uptimeMs() - monotonicMs - aheadMs;
+        suspendedMs = gainedMs < suspendMsMin ? 0 : gainedMs;
+      }
+      return monotonicMs + suspendedMs;
     },
   };
 }
 
 // Where /proc/uptime cannot be read, Node counts whole seconds.
 const suspendMsMin = 1500;
+const wallMovedMsMin = 500;
 
 /** The boot that this host is in: what a program has in common with its last run, whatever the wall clock showed since. */
 export interface HostBoot {
