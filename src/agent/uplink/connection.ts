@@ -258,7 +258,6 @@ export class ServerConnection {
   }
 
   #goOn(): void {
-    this.#delay?.cancel();
     this.#delay = undefined;
     this.#resume?.();
     this.#resume = undefined;
@@ -266,6 +265,7 @@ export class ServerConnection {
 
   #wake(): void {
     this.#isWoken = true;
+    this.#delay?.cancel();
     this.#goOn();
   }
 
