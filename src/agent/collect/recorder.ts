@@ -69,6 +69,8 @@ export class Recorder implements Samples {
   /** 1 where the series was present at some instant of this period. */
   #seen = new Uint8Array(capacityFirst);
   #instantsInPeriod = 0;
+  /** Of this instant, in the parts that are complete. */
+  #sampleCount = 0;
   #recording: Recording;
 
   constructor(options: RecorderOptions) {
@@ -91,6 +93,7 @@ export class Recorder implements Samples {
     this.#sums.fill(0, 0, this.#schema.seriesCount);
     this.#present.fill(0, 0, this.#schema.seriesCount);
     this.#budget.begin();
+    this.#sampleCount = 0;
     for (const part of this.#parts) part.added = [];
   }
 
@@ -109,6 +112,7 @@ export class Recorder implements Samples {
     }
     part.cost ??= costOf(part.plan);
     if (!part.isOwn) this.#budget.add(part.cost);
+    this.#sampleCount += part.cursor;
     this.#part = undefined;
   }
 
@@ -326,7 +330,9 @@ export class Recorder implements Samples {
    */
   #collectDead(): void {
     const count = this.#schema.seriesCount;
-    for (let id = 0; id < count; id++) if (this.#present[id] === 1) this.#seen[id] = 1;
+    // Usually nothing is absent, and one call is quicker than a loop.
+    if (this.#sampleCount === count) this.#seen.fill(1, 0, count);
+    else for (let id = 0; id < count; id++) if (this.#present[id] === 1) this.#seen[id] = 1;
     if (++this.#instantsInPeriod < periodInstants) return;
     let dead = 0;
     for (let id = 0; id < count; id++) if (this.#seen[id] === 0) dead++;
