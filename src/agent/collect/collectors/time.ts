@@ -27,13 +27,13 @@ const current = gauge('node_time_clocksource_current_info', 'Always 1, for the s
 
 const clocksources = 'sys/devices/system/clocksource';
 const zones = 'root/usr/share/zoneinfo';
-// Zone files change a few times a year, devices of this kind never.
+// Zone files change a few times a year, devices of this kind and what they can do hardly ever.
 const lookAgainMs = 60_000;
 
 interface Device {
   /** As the label has it. */
   readonly number: string;
-  readonly availablePath: string;
+  readonly available: readonly string[];
   readonly currentPath: string;
 }
 
@@ -53,9 +53,8 @@ class Time implements Collector {
     out.sample(now, nowMs);
     const local = this.#zone?.at(Math.floor(nowMs / 1000));
     if (local !== undefined) out.sample(zoneOffset, local.offsetSeconds, local.abbreviation);
-    for (const { number, availablePath } of this.#devices) {
-      const names = host.value(availablePath, parseNames);
-      if (names !== undefined) for (const name of names) out.sample(available, 1, number, name);
+    for (const device of this.#devices) {
+      for (const name of device.available) out.sample(available, 1, device.number, name);
     }
     for (const { number, currentPath } of this.#devices) {
       const name = host.value(currentPath, parseName);
@@ -102,7 +101,7 @@ function listClocksources(host: Host): Device[] {
     const names = host.list(clocksources).filter((name) => /^clocksource\d+$/.test(name));
     return names.map((name) => ({
       number: name.slice('clocksource'.length),
-      availablePath: `${clocksources}/${name}/available_clocksource`,
+      available: host.value(`${clocksources}/${name}/available_clocksource`, parseNames) ?? [],
       currentPath: `${clocksources}/${name}/current_clocksource`,
     }));
   } catch (error) {
