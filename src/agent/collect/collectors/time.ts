@@ -27,14 +27,15 @@ const current = gauge('node_time_clocksource_current_info', 'Always 1, for the s
 
 const clocksources = 'sys/devices/system/clocksource';
 const zones = 'root/usr/share/zoneinfo';
-// Zone files change a few times a year, devices of this kind and what they can do hardly ever.
+// Zone files change a few times a year, devices of this kind and their sources hardly ever.
 const lookAgainMs = 60_000;
 
 interface Device {
   /** As the label has it. */
   readonly number: string;
   readonly available: readonly string[];
-  readonly currentPath: string;
+  /** Undefined where it cannot be read. */
+  readonly current: string | undefined;
 }
 
 class Time implements Collector {
@@ -56,9 +57,8 @@ class Time implements Collector {
     for (const device of this.#devices) {
       for (const name of device.available) out.sample(available, 1, device.number, name);
     }
-    for (const { number, currentPath } of this.#devices) {
-      const name = host.value(currentPath, parseName);
-      if (name !== undefined) out.sample(current, 1, number, name);
+    for (const device of this.#devices) {
+      if (device.current !== undefined) out.sample(current, 1, device.number, device.current);
     }
   }
 
@@ -102,7 +102,7 @@ function listClocksources(host: Host): Device[] {
     return names.map((name) => ({
       number: name.slice('clocksource'.length),
       available: host.value(`${clocksources}/${name}/available_clocksource`, parseNames) ?? [],
-      currentPath: `${clocksources}/${name}/current_clocksource`,
+      current: host.value(`${clocksources}/${name}/current_clocksource`, parseName),
     }));
   } catch (error) {
     if (error instanceof NoDataError) return [];

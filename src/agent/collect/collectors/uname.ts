@@ -17,37 +17,31 @@ const info = gauge('node_uname_info', 'Always 1; the labels are what uname says.
   labels: ['sysname', 'release', 'version', 'machine', 'nodename', 'domainname'],
 });
 
-// The domain of NIS, which few hosts have: it is set once, at the boot.
-const domainEveryMs = 60_000;
+// Names are set at the boot, and hardly ever after it.
+const lookAgainMs = 60_000;
 
 class Uname implements Collector {
   readonly #clock: CollectorContext['clock'];
   /** Of the kernel that runs, which does not change. */
   #kernel: readonly string[] | undefined;
-  #domain: { readonly name: string; readonly readAtMs: number } | undefined;
   #labels: readonly string[] = [];
+  #lookedMs = Number.NEGATIVE_INFINITY;
 
   constructor({ clock }: CollectorContext) {
     this.#clock = clock;
   }
 
   collect(host: Host, out: Samples): void {
-    this.#kernel ??= readKernel(host);
-    const nodename = host.value('proc/sys/kernel/hostname', parseLine) ?? host.system.hostname();
-    const domainname = this.#domainName(host);
-    if (this.#labels[4] !== nodename || this.#labels[5] !== domainname) {
-      this.#labels = [...this.#kernel, nodename, domainname];
-    }
+    if (this.#clock.monotonicMs() - this.#lookedMs >= lookAgainMs) this.#look(host);
     out.sampleLabels(info, 1, this.#labels);
   }
 
-  #domainName(host: Host): string {
-    const nowMs = this.#clock.monotonicMs();
-    if (this.#domain === undefined || nowMs - this.#domain.readAtMs >= domainEveryMs) {
-      const name = host.value('proc/sys/kernel/domainname', parseLine) ?? '(none)';
-      this.#domain = { name, readAtMs: nowMs };
-    }
-    return this.#domain.name;
+  #look(host: Host): void {
+    this.#kernel ??= readKernel(host);
+    const nodename = host.value('proc/sys/kernel/hostname', parseLine) ?? host.system.hostname();
+    const domainname = host.value('proc/sys/kernel/domainname', parseLine) ?? '(none)';
+    this.#labels = [...this.#kernel, nodename, domainname];
+    this.#lookedMs = this.#clock.monotonicMs();
   }
 }
 
