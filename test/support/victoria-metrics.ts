@@ -105,9 +105,10 @@ export class VictoriaMetrics extends VictoriaProgram {
     const samples: Samples = new Map();
     let repeated = 0;
     for (const line of text.split('\n').filter((each) => each !== '')) {
-      const { metric, values, timestamps } = JSON.parse(line) as {
+      // The mark of a series' end is null, and as the first value of a line it is NaN, which is no JSON.
+      const json = line.replace(/"values":\[[^\]]*/, (text) => text.replaceAll('NaN', 'null'));
+      const { metric, values, timestamps } = JSON.parse(json) as {
         readonly metric: Readonly<Record<string, string>>;
-        /** null: it has marked the end of the series there. */
         readonly values: readonly (number | null)[];
         readonly timestamps: readonly number[];
       };
