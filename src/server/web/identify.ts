@@ -120,6 +120,9 @@ interface ProgramKind {
 
 const keepsAll = 'it keeps every sample with its timestamp';
 
+// Its -promscrape.maxScrapeSize is 16 MiB by default; an answer beyond it is read and thrown away.
+const victoriaTextBytesMax = 12 * 1024 * 1024;
+
 /** The first that fits counts. */
 const programKinds: readonly ProgramKind[] = [
   {
@@ -144,8 +147,7 @@ const programKinds: readonly ProgramKind[] = [
     userAgent: /^vm_promscrape\/?(\S*)/,
     keeps: 'newest',
     why: 'VictoriaMetrics and vmagent ignore timestamps by default: set honor_timestamps: true there, and timestamps=1 and reports=many in its URL',
-    // Its -promscrape.maxScrapeSize is 16 MiB by default; an answer beyond it is read and thrown away.
-    textBytesMax: 12 * 1024 * 1024,
+    textBytesMax: victoriaTextBytesMax,
   },
   {
     name: 'otelcol',
@@ -169,7 +171,8 @@ function programRow(userAgent: string): ProgramRow {
     program: { name: shortened(name) || 'unknown', version: shortened(version) },
     keeps: 'newest',
     why: unknownWhy,
-    textBytesMax: undefined,
+    // After an answer of over 1 MiB, VictoriaMetrics 1.79 asks as `Go-http-client`.
+    textBytesMax: victoriaTextBytesMax,
   };
 }
 

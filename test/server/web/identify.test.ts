@@ -90,6 +90,7 @@ test('parameters', () => {
   assert.deepEqual([none.agents, none.samplesMax, none.textBytesMax], [[], undefined, undefined]);
   assert.equal(scrapeBy('vm_promscrape').textBytesMax, 12 * 1024 * 1024);
   assert.equal(scrapeBy('vm_promscrape', 'max-bytes=65536').textBytesMax, 65_536);
+  assert.equal(scrapeBy('Go-http-client/1.1').textBytesMax, 12 * 1024 * 1024);
 });
 
 const takes = '/metrics takes scraper, agent, timestamps, reports, max, max-bytes; only agent may be repeated';
