@@ -230,7 +230,8 @@ describe('several targets of one Prometheus', { concurrency: 12, skip: prometheu
           agents: Object.fromEntries(names.map((name) => [name, leanAgent])),
           server: receiptsOf('one', port, receipts),
           scrapeSeconds,
-          showsAfterSeconds: lateBySeconds(receipts),
+          // What a killed Prometheus has left unconfirmed comes three times more before anything newer.
+          showsAfterSeconds: Math.max(lateBySeconds(receipts), 6 * scrapeSeconds),
         });
         // Each answer is under way for as long as most scrapes take.
         const line = await Tap.open(context, { to: world.server.webPort, delayMs: 300 });
