@@ -368,7 +368,7 @@ add_archives() {
 }
 
 release_files() {
-  find . -maxdepth 1 -printf '%P\n' | grep -Ex 'install\.sh|LICENSE|[A-Z]+\.md|VERSION|docs|prometheus|systemd|dist|runtime' | sort
+  find . -maxdepth 1 -printf '%P\n' | grep -Ex 'install\.sh|LICENSE|[A-Z]+\.md|VERSION|SHA256SUMS(\.minisig)?|docs|examples|prometheus|systemd|dist|runtime' | sort
 }
 
 # FROM TO: the archive that this release was unpacked from, byte for byte where nobody has touched its files. Nothing else

@@ -308,7 +308,7 @@ describe('a fleet that is installed from the release', () => {
       'package-lock.json',
       'tsconfig.base.json',
       'install.sh',
-      ...['LICENSE', 'README.md', 'CHANGELOG.md', 'SECURITY.md', 'prometheus'],
+      ...['LICENSE', 'README.md', 'CHANGELOG.md', 'SECURITY.md', 'examples', 'prometheus'],
       'scripts',
       'src',
       'systemd',
