@@ -42,7 +42,7 @@ describe('a server that is lost, and restored from a backup of /etc/sysmon', () 
   });
 
   test('on a new host with other users the agent comes back by itself, and the revoked key does not', async () => {
-    await lab.sh('s1', '/usr/local/lib/sysmon/current/install.sh uninstall --purge');
+    await lab.sh('s1', '/usr/local/lib/sysmon/current/install.sh uninstall --purge --yes');
     assert.equal((await lab.try('s1', 'ls /etc/sysmon /var/lib/sysmon-server')).out, '');
     // So that the numbers in the backup are those of somebody else.
     await lab.sh('s1', 'useradd -r someone');
@@ -57,7 +57,7 @@ describe('a server that is lost, and restored from a backup of /etc/sysmon', () 
     assert.match(await lab.sh('s1', 'sysmon-server enroll old'), /^sysmon-join-v1 s1:9732 old:2:/);
     const { code, err } = await lab.try('s1', `${installer} agent --join-file -`, revokedLine);
     assert.equal(code, 1, err);
-    assert.match(err, /not connected: .* refused this agent \(revoked\)/);
+    assert.match(err, /refused this agent \(revoked\): /);
   });
 
   test('with the fleet key alone the server says what is missing', async () => {
@@ -77,21 +77,24 @@ describe('a server that is lost, and restored from a backup of /etc/sysmon', () 
   });
 
   test('the units: text is no code, what they write cannot be run, the agent cannot listen', async () => {
-    for (const unit of ['sysmon-agent', 'sysmon-server']) {
-      const pid = await lab.sh('s1', `systemctl show -p MainPID --value ${unit}`);
+    for (const [host, unit] of [
+      ['a1', 'sysmon-agent'],
+      ['s1', 'sysmon-server'],
+    ] as const) {
+      const pid = await lab.sh(host, `systemctl show -p MainPID --value ${unit}`);
       assert.match(
-        await lab.sh('s1', `tr '\\0' ' ' </proc/${pid}/cmdline`),
+        await lab.sh(host, `tr '\\0' ' ' </proc/${pid}/cmdline`),
         / --disallow-code-generation-from-strings /,
       );
-      const mounts = await lab.sh('s1', `cat /proc/${pid}/mountinfo`);
+      const mounts = await lab.sh(host, `cat /proc/${pid}/mountinfo`);
       for (const folder of [`/var/lib/${unit}`, `/run/${unit}`]) {
         assert.match(mounts, new RegExp(` ${folder} \\S*noexec`), folder);
       }
       assert.notEqual(
-        await lab.sh('s1', `readlink /proc/${pid}/ns/ipc`),
-        await lab.sh('s1', 'readlink /proc/1/ns/ipc'),
+        await lab.sh(host, `readlink /proc/${pid}/ns/ipc`),
+        await lab.sh(host, 'readlink /proc/1/ns/ipc'),
       );
     }
-    assert.equal(await lab.sh('s1', 'systemctl show -p SocketBindDeny --value sysmon-agent'), 'any');
+    assert.equal(await lab.sh('a1', 'systemctl show -p SocketBindDeny --value sysmon-agent'), 'any');
   });
 });
