@@ -335,6 +335,7 @@ describe('a fleet that is installed from the release', () => {
     assert.match(
       await lab.sh('a1', 'ls /usr/local/lib/sysmon/current/install'),
       new RegExp(`^sysmon-${releaseVersion}-linux-${process.arch}\\.tar\\.gz$`),
+      server.err,
     );
     assert.equal(await lab.sh('a1', `find ${clone} ! -user dev`), '');
     await lab.sh('a1', `${clone}/install.sh uninstall server --purge --yes`);
