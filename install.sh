@@ -353,7 +353,7 @@ add_archives() {
     say 'making the release archives for other hosts'
     for machine in x64 arm64; do
       # Without a network npm would try for half a minute.
-      if in_clone env npm_config_fetch_retries=0 node "$here/scripts/package.mjs" "$machine"; then
+      if in_clone env npm_config_fetch_retries=0 node "$here/scripts/package.mjs" --no-sbom "$machine"; then
         cp "$here/release/sysmon-$version-linux-$machine.tar.gz" "$new/install.part/"
       else
         warn "there is no release archive for $machine: $(tail -n 1 "$work/build.log"); 'npm run package $machine' repeats it"

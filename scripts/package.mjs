@@ -11,7 +11,7 @@ import { addRuntime, architectures } from './runtime.mjs';
 import { sbomText } from './sbom.mjs';
 import { setup } from './setup.mjs';
 
-const usage = `Usage: npm run package -- [--deb] [--sign KEYFILE] [--out FOLDER] [${architectures.join('] [')}]
+const usage = `Usage: npm run package -- [--deb] [--sign KEYFILE] [--out FOLDER] [--no-sbom] [${architectures.join('] [')}]
 
 Makes sysmon-VERSION-linux-ARCH.tar.gz, for hosts with neither Node.js nor npm nor a network, for the architectures that are
 named (all without one); sysmon-VERSION.cdx.json, which lists what is bundled (CycloneDX); and SHA256SUMS of all of them.
@@ -19,6 +19,7 @@ named (all without one); sysmon-VERSION.cdx.json, which lists what is bundled (C
   --deb            also the Debian packages sysmon-agent and sysmon-server (needs dpkg-deb)
   --sign KEYFILE   sign SHA256SUMS, and the list of files in each archive, with minisign's secret key
   --out FOLDER     where to put them, release/ by default
+  --no-sbom        without the list of what is bundled, for which npm is asked
 
 Times in the files are of the last commit, or SOURCE_DATE_EPOCH.
 `;
@@ -39,7 +40,7 @@ const files = [
   'dist/THIRD-PARTY.txt',
 ];
 
-async function makeReleases({ wanted, out, deb, key }) {
+async function makeReleases({ wanted, out, deb, key, sbom }) {
   setup();
   const bundled = await bundle();
   const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
@@ -56,8 +57,10 @@ async function makeReleases({ wanted, out, deb, key }) {
   if (deb)
     for (const architecture of wanted)
       for (const role of ['agent', 'server']) made.push(makeDeb(release, architecture, role));
-  made.push(`sysmon-${version}.cdx.json`);
-  writeFileSync(join(out, made.at(-1)), sbomText(release, bundled));
+  if (sbom) {
+    made.push(`sysmon-${version}.cdx.json`);
+    writeFileSync(join(out, made.at(-1)), sbomText(release, bundled));
+  }
   const sums = sumsOf(out, made);
   writeFileSync(join(out, 'SHA256SUMS'), sums);
   rmSync(join(out, 'SHA256SUMS.minisig'), { force: true });
@@ -123,6 +126,7 @@ function readArguments() {
         deb: { type: 'boolean', default: false },
         sign: { type: 'string' },
         out: { type: 'string', default: join(root, 'release') },
+        'no-sbom': { type: 'boolean', default: false },
         help: { type: 'boolean', short: 'h', default: false },
       },
     });
@@ -155,6 +159,7 @@ if (isMain(import.meta)) {
       out: resolve(values.out),
       deb: values.deb,
       key: values.sign === undefined ? undefined : resolve(values.sign),
+      sbom: !values['no-sbom'],
     });
   }
 }
