@@ -16,6 +16,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, type TestContext, test } from 'node:test';
 import { rootFile } from '../support/files.ts';
+import { skipHere } from '../support/installed.ts';
 import { debianArchitectures, makeRelease, releaseVersion, unpack } from './release.ts';
 
 // e_machine of https://refspecs.linuxfoundation.org/elf/gabi4+/ch4.eheader.html
@@ -201,8 +202,6 @@ describe('releases', () => {
 /** False where a program is missing, and the test has been skipped; with CI=true that is a failure. */
 function has(context: TestContext, program: string, debianPackage: string): boolean {
   if (spawnSync('which', [program]).status === 0) return true;
-  const reason = `'${program}' is missing: apt-get install ${debianPackage}`;
-  if (process.env.CI === 'true') throw new Error(reason);
-  context.skip(reason);
+  skipHere(context, `'${program}' is missing: apt-get install ${debianPackage}`);
   return false;
 }

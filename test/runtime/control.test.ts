@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { askControl, ControlError, type ControlHandlers, serveControl } from '../../src/runtime/control.ts';
+import { skipHere } from '../support/installed.ts';
 import { MemoryLog } from '../support/memory-log.ts';
 import { until } from '../support/sockets.ts';
 
@@ -74,8 +75,7 @@ test('parameters are those of the question, each once', async (context) => {
 
 test('curl can ask', async (context) => {
   if (spawnSync('curl', ['--version']).status !== 0) {
-    assert.notEqual(process.env['CI'], 'true', 'curl is missing: apt-get install curl');
-    return context.skip('curl is missing: apt-get install curl');
+    return skipHere(context, "'curl' is missing: apt-get install curl");
   }
   const { path } = await serve(context, { 'GET status': () => ({ agents: 3 }) });
   const curl = spawn('curl', ['-s', '-i', '--unix-socket', path, 'http://localhost/api/v1/status']);

@@ -311,10 +311,7 @@ test('without systemd nothing is started', async (context) => {
 
 test('a datagram arrives by the real systemd-notify', async (context) => {
   const missing = ['systemd-notify', 'python3'].find((tool) => spawnSync('which', [tool]).status !== 0);
-  if (missing !== undefined) {
-    if (process.env.CI === 'true') assert.fail(`'${missing}' is missing: apt-get install systemd python3`);
-    return context.skip(`no ${missing}: apt-get install systemd python3`);
-  }
+  if (missing !== undefined) return skipHere(context, `'${missing}' is missing: apt-get install systemd python3`);
   const path = join(temporaryFolder(context), 'notify');
   const receiver = spawn('python3', ['-c', receiverScript, path], { stdio: ['ignore', 'pipe', 'inherit'] });
   context.after(() => receiver.kill());
@@ -350,3 +347,5 @@ while True:
         for fd in numbers: os.close(fd)
     print(data.decode().replace(chr(10), ' '), flush=True)
 `;
+
+import { skipHere } from '../support/installed.ts';

@@ -1,4 +1,5 @@
 import { existsSync } from 'node:fs';
+import type { TestContext } from 'node:test';
 
 /** Programs of Debian that tests run, and the package of each. */
 const packages = {
@@ -18,4 +19,10 @@ export function skipWithout(...paths: readonly InstalledProgram[]): string | fal
   if (missing.length === 0 || process.env['CI'] === 'true') return false;
   const names = [...new Set(missing.map((path) => packages[path]))].join(' ');
   return `no ${missing.join(', ')}: apt-get install ${names}`;
+}
+
+/** A test that cannot run on this machine, for a reason that says what to install; with CI=true it fails. */
+export function skipHere(context: TestContext, reason: string): undefined {
+  if (process.env['CI'] === 'true') throw new Error(reason);
+  context.skip(reason);
 }

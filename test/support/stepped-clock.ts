@@ -2,6 +2,7 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { closeSync, openSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
+import { skipHere } from './installed.ts';
 
 /** The wall clock of one program, which a test sets while it runs. Its monotonic clock is as it was. */
 export interface SteppedClock {
@@ -14,9 +15,7 @@ export interface SteppedClock {
 /** Undefined where it cannot be made here, and the test has been skipped; with CI=true that is a failure. */
 export function steppedClocks(context: TestContext, folder: string): ((name: string) => SteppedClock) | undefined {
   if (spawnSync('gcc', ['--version']).status !== 0) {
-    if (process.env['CI'] === 'true') throw new Error("'gcc' is missing: apt-get install gcc libc6-dev");
-    context.skip("'gcc' is missing: apt-get install gcc libc6-dev");
-    return undefined;
+    return skipHere(context, "'gcc' is missing: apt-get install gcc libc6-dev");
   }
   const library = join(folder, 'clock.so');
   execFileSync('gcc', ['-shared', '-fPIC', '-O2', '-x', 'c', '-o', library, '-'], { input: source });
