@@ -122,11 +122,13 @@ const byReceipt: Table = {
     stored: ['confirmed', 'advance', 'widen'],
     refused: ['refused', 'count'],
   },
-  confirmed: {},
+  // Which of the reports it has by the new clock, nobody can tell.
+  confirmed: { 'clock stepped': ['clock', 'count'] },
   lost: {
     stored: ['confirmed', 'advance', 'widen'],
     // Counted before.
     refused: ['refused'],
+    'clock stepped': ['clock'],
   },
 };
 
@@ -384,8 +386,8 @@ export class Cursor {
 
   /**
    * An answer was refused: what follows is smaller, or leaves out those for which it was refused. `why`: what its scrape
-   * failed with; where that is not known, the next one is smaller, and only after that is one agent looked for. Returns the
-   * stream that is refused alone.
+   * failed with; where that is not known, the next one is smaller, and only after that is one agent looked for, whose reports
+   * are then given one by one. Returns the stream that is refused alone.
    */
   refuse(
     { until, receipt }: Answer,
@@ -402,7 +404,8 @@ export class Cursor {
     }
     const isSize = why !== undefined && sizeReasons.test(why);
     if (isSize || why === undefined) this.pace.refused(receipt.samples);
-    const mayBeSize = why === undefined ? !isRepeated : isSize && receipt.reports > 1;
+    const isOfOne = until.size === 1 && receipt.reports > 1;
+    const mayBeSize = why === undefined ? !isRepeated || isOfOne : isSize && receipt.reports > 1;
     return mayBeSize ? undefined : this.isolation.refused([...until.keys()], nowMs);
   }
 
@@ -490,32 +493,43 @@ export class Cursor {
     this.#forgetPassed();
   }
 
-  /** The server's wall clock was set. What was made since has an earlier time than it would have had, where it went back. */
+  /**
+   * The server's wall clock was set, which has happened to the answers already. What was made since has an earlier time than
+   * it would have had, where it went back.
+   */
   clockStepped(deltaMs: number): void {
-    const back = Math.min(0, deltaMs);
-    if (back !== 0) this.#moveWhere(() => true, back);
+    if (deltaMs < 0) for (const stream of this.#streams()) this.#shift(stream, deltaMs);
   }
 
-  /** The times of one stream alone. */
+  /** The times of one stream alone are others than was known. */
   move(stream: StreamId, byMs: number): void {
-    this.#moveWhere((each) => each === stream, byMs);
+    this.#shift(stream, byMs);
+    // What is between two positions by the clock before may be others by the new one.
+    if (this.confirmedBy === 'receipt') this.#forgetGiven(stream);
   }
 
-  #moveWhere(isMoved: (stream: StreamId) => boolean, byMs: number): void {
-    const moved = (times: Positions) =>
-      new Map([...times].map(([stream, ms]) => [stream, isMoved(stream) ? ms + byMs : ms] as const));
-    this.positions = moved(this.positions);
+  #streams(): Set<StreamId> {
+    return new Set([...this.positions.keys(), ...this.answers.flatMap(({ until }) => [...until.keys()])]);
+  }
+
+  #shift(stream: StreamId, byMs: number): void {
+    const moved = (times: Positions) => {
+      const ms = times.get(stream);
+      return ms === undefined ? times : new Map([...times, [stream, ms + byMs]]);
+    };
+    this.positions = new Map(moved(this.positions));
     // Where one of these is confirmed later, or assumed to have been read, the position must not pass what comes next.
-    for (const answer of this.answers) {
-      answer.until = moved(answer.until);
-      if (answer.receipt !== undefined) answer.receipt = { ...answer.receipt, from: moved(answer.receipt.from) };
-    }
+    for (const answer of this.answers) answer.until = moved(answer.until);
   }
 
   forget(stream: StreamId): void {
     this.positions.delete(stream);
     this.waitingSince.delete(stream);
     this.isolation.forget(stream);
+    this.#forgetGiven(stream);
+  }
+
+  #forgetGiven(stream: StreamId): void {
     for (const answer of this.answers) {
       if (answer.until.has(stream)) answer.until = new Map([...answer.until].filter(([each]) => each !== stream));
     }
@@ -607,10 +621,13 @@ export class Pace {
     if (this.#refusedSamples === Infinity) this.samplesMax = Math.max(this.#least, Math.floor(this.samplesMax / 2));
   }
 
-  /** The database has refused an answer of so many: of them all, for some limit of its own. */
+  /**
+   * The database has refused an answer of so many: of them all, for some limit of its own. Others of that size may be on
+   * their way.
+   */
   refused(samples: number): void {
-    this.#refusedSamples = samples;
-    this.samplesMax = Math.max(1, Math.floor(Math.min(samples, this.samplesMax) / 2));
+    this.#refusedSamples = Math.min(this.#refusedSamples, samples);
+    this.samplesMax = Math.max(1, Math.min(this.samplesMax, Math.floor(samples / 2)));
   }
 
   /** As if nothing had been refused. */

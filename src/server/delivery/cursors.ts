@@ -392,10 +392,12 @@ export class Cursors {
     why: string | undefined,
     { nowMs, changes }: { readonly nowMs: number; readonly changes: CursorChange[] },
   ): void {
-    if (why === undefined) scraper.receipts = missingAgain(scraper.receipts);
+    // One that was under way when the last was found to be missing shows nothing new.
+    const isNew = answer.sentAtMs >= (scraper.lastRefusal?.atMs ?? -Infinity);
+    if (why === undefined && isNew) scraper.receipts = missingAgain(scraper.receipts);
     this.#happened(scraper, cursor, answer, 'refused', nowMs, changes);
     const { receipts } = scraper;
-    const isRepeated = receipts.kind === 'missing' && receipts.answers > 1;
+    const isRepeated = isNew && receipts.kind === 'missing' && receipts.answers > 1;
     const blocked = cursor.refuse(answer, { why, isRepeated, nowMs });
     // Then it is not the size.
     if (why === undefined && !mayRefuse(scraper.receipts)) cursor.pace.reset();

@@ -116,7 +116,7 @@ export function planAnswer(
       skippedReports += skipped;
       cursor.pass(stream, window.receipt(notBeforeMs)?.timeMs ?? notBeforeMs);
     }
-    const next = cursor.next(stream, nowMs);
+    const next = nextOf(record, cursor, nowMs);
     const afterMs = Math.max(next.afterMs, notBeforeMs);
     arrivals.add(record, window.countAfter(lastScrapeMs, nowMs));
     const waiting = window.countAfter(afterMs, nowMs);
@@ -150,6 +150,22 @@ export function planAnswer(
   const { arrived } = arrivals;
   const reports = parts.reduce((sum, { count }) => sum + count, 0);
   return { parts, arrived, backlogReports, skippedReports, withheld, reports, ...shared };
+}
+
+/**
+ * What comes next of a stream. A gap before later answers that holds no report, because these were evicted or the clock was
+ * set, is passed: reports come oldest first, so nothing can come into it once there is a newer one.
+ */
+function nextOf({ id, window, newestMs }: StreamRecord, cursor: Cursor, nowMs: number): ReturnType<Cursor['next']> {
+  for (;;) {
+    const next = cursor.next(id, nowMs);
+    const isEmptyGap =
+      next.afterMs < next.untilMs &&
+      next.untilMs < Math.min(nowMs, newestMs) &&
+      window.countAfter(next.afterMs, next.untilMs) === 0;
+    if (!isEmptyGap) return next;
+    cursor.pass(id, next.untilMs);
+  }
 }
 
 /**

@@ -120,10 +120,10 @@ export function stateByClock(
       ...cursor,
       seenAtMs: cursor.seenAtMs + stepMs,
       positions: moved(cursor.positions),
-      unconfirmed: cursor.unconfirmed.map(({ until, receipt }) => ({
-        until: moved(until),
-        receipt: receipt && { ...receipt, from: moved(receipt.from), sentAtMs: receipt.sentAtMs + stepMs },
-      })),
+      // Which reports are between two times by the clock before, nobody can tell: what has a receipt is given again.
+      unconfirmed: cursor.unconfirmed
+        .filter(({ receipt }) => receipt === undefined)
+        .map(({ until, receipt }) => ({ until: moved(until), receipt })),
     })),
     agents: state.agents.map((agent) => ({
       ...agent,

@@ -55,6 +55,8 @@ const byReceipt: Rows = [
   [unconfirmed, 'refused', lost('refused'), 'count'],
   [lost('cut'), 'stored', confirmed, 'advance', 'widen'],
   [lost('cut'), 'refused', lost('refused')],
+  [lost('cut'), 'clock stepped', lost('clock')],
+  [confirmed, 'clock stepped', lost('clock'), 'count'],
 ];
 
 for (const [by, rows] of [

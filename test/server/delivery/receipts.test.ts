@@ -412,6 +412,87 @@ test('a clock that is set back makes positions of what was given move back, rece
   assert.ok(world.position <= world.clock.nowMs());
 });
 
+/** A report that is given and not stored, and a later one that is: between them and the position is a gap. */
+async function gapBefore(world: ReceiptsHarness, agent: TestAgent): Promise<{ lostMs: number; storedMs: number }> {
+  agent.report();
+  await world.give('stored', anyOrder);
+  const lostMs = agent.report();
+  world.database.isDown = true;
+  assert.deepEqual((await world.give('not said', anyOrder))['a'], [lostMs]);
+  const storedMs = agent.report();
+  assert.deepEqual((await world.give('stored', anyOrder))['a'], [storedMs]);
+  world.database.isDown = false;
+  await world.clock.advance(2000);
+  return { lostMs, storedMs };
+}
+
+const anyOrder: ScrapeOptions = { takesAnyOrder: true };
+
+test('what was lost before an answer that is stored is given again, alone', async () => {
+  const world = await ReceiptsHarness.start();
+  const agent = await world.agent('a');
+  const { lostMs } = await gapBefore(world, agent);
+  assert.equal(agent.acked, 1);
+  assert.deepEqual((await world.give('stored', anyOrder))['a'], [lostMs]);
+  assert.equal(agent.acked, 3);
+});
+
+test('a gap whose reports are gone is passed, and what is newer flows', async () => {
+  const world = await ReceiptsHarness.start();
+  const agent = await world.agent('a');
+  const { lostMs } = await gapBefore(world, agent);
+  agent.record.host.window.evictBefore(lostMs + 1);
+  const newMs = agent.report();
+  assert.deepEqual((await world.give('stored', anyOrder))['a'], [newMs]);
+  assert.equal(agent.acked, 4);
+});
+
+test('by a clock that was set, nothing counts as stored beyond a gap', async () => {
+  for (const stepMs of [-10_000, 10_000]) {
+    const world = await ReceiptsHarness.start();
+    const agent = await world.agent('a');
+    const { storedMs } = await gapBefore(world, agent);
+    world.clock.step(stepMs);
+    world.delivery.clockStepped(stepMs);
+    // What was lost has this time now, which by the clock before would be beyond the gap.
+    const timeMs = storedMs + Math.min(0, stepMs - 3000);
+    agent.report(timeMs);
+    assert.deepEqual((await world.give('stored', anyOrder))['a'], [timeMs], `${stepMs}`);
+  }
+});
+
+test('of several answers that were under way together, all refused, only one makes the next ones smaller', async () => {
+  const world = await ReceiptsHarness.start();
+  const agent = await world.agent('a', 100);
+  agent.report();
+  await world.give('stored', anyOrder);
+  world.database.isDown = true;
+  for (let scrape = 0; scrape < 6; scrape++) {
+    for (let count = 0; count < 10; count++) agent.report(world.clock.nowMs() - 10 + count);
+    await world.give('not said', anyOrder);
+  }
+  world.database.isDown = false;
+  await world.clock.advance(30_000);
+  (await world.begin(anyOrder)).finish();
+  assert.equal(world.refusals.length, 6);
+  assert.ok(world.refusals.every(({ blocked }) => blocked === undefined));
+  const sizes = new Set(world.refusals.map(({ nextSamplesMax }) => nextSamplesMax));
+  assert.deepEqual([...sizes], [Math.floor(world.refusals[0]!.samples / 2)]);
+});
+
+test('an agent that is alone in an answer of several reports that is refused without a reason is given smaller ones', async () => {
+  const world = await ReceiptsHarness.start();
+  const agent = await world.agent('a');
+  for (let count = 0; count < 40; count++) agent.report(world.clock.nowMs() - 40 + count);
+  const sizes: (number | undefined)[] = [];
+  for (let scrape = 0; scrape < 3; scrape++) {
+    sizes.push((await world.give('not said'))['a']?.length);
+    await world.clock.advance(20_000);
+  }
+  assert.deepEqual(sizes, [40, 20, 10]);
+  assert.equal(world.refusals.at(-1)?.blocked, undefined);
+});
+
 test('a scraper is given nothing before its probe has shown what it keeps, and then what it keeps', async () => {
   for (const [keeps, gives] of [
     [2, 'reports'],
