@@ -69,9 +69,11 @@ export function optionHelp(row: OptionRow<unknown>, help = helpOf(row)): string[
 
 function helpOf(row: OptionRow<unknown>): string {
   const parts = [row.help];
-  if (row.repeatable) parts.push('May be repeated; in the environment, commas separate the values.');
+  if (row.repeatable)
+    parts.push(`May be repeated${row.isOfCommandLine ? '' : '; in the environment, commas separate the values'}.`);
   const standard = row.defaultHelp ?? (row.placeholder === undefined ? undefined : row.default);
   if (standard !== undefined && standard !== '') parts.push(`Default: ${standard}`);
+  if (row.isOfCommandLine) parts.push('On the command line only.');
   if (row.commands !== undefined) parts.push(`(${row.commands.join(', ')})`);
   return parts.join(' ');
 }

@@ -22,7 +22,7 @@ export interface OptionRow<T> {
   readonly repeatable: boolean;
   /** The commands that it belongs to; undefined: all. */
   readonly commands: readonly string[] | undefined;
-  /** It makes no sense in a file of options, whose documentation leaves it out. */
+  /** It makes no sense in the environment or a file of options, and is not read from there. */
   readonly isOfCommandLine: boolean;
   /** Throws an Error whose message says what was expected. */
   readonly toValue: (texts: readonly string[]) => T;
@@ -281,6 +281,7 @@ export function environmentName(name: string): string {
 function readEnvironment(rows: ReadonlyMap<string, OptionRow<unknown>>, env: Sources['env']): Map<string, Given> {
   const given = new Map<string, Given>();
   for (const row of rows.values()) {
+    if (row.isOfCommandLine) continue;
     const variable = environmentName(row.name);
     const text = env[variable];
     if (text !== undefined) given.set(row.name, { texts: split(row, text), where: `${variable} in the environment` });
@@ -320,7 +321,8 @@ function parseConfigFile(
   file: string,
   text: string,
 ): Map<string, Given> {
-  const byVariable = new Map([...rows.values()].map((row) => [environmentName(row.name), row]));
+  const ofFile = [...rows.values()].filter(({ isOfCommandLine }) => !isOfCommandLine);
+  const byVariable = new Map(ofFile.map((row) => [environmentName(row.name), row]));
   byVariable.delete(environmentName(configFileName)); // a file cannot name another
   const given = new Map<string, Given>();
   for (const [index, line] of text.split('\n').entries()) {

@@ -274,6 +274,25 @@ test('a refusal of values that contradict each other', () => {
   );
 });
 
+test('what is of the command line is read from nowhere else', () => {
+  const filter = listOption({ name: 'only', placeholder: 'X', parse: text(), help: 'Which.', isOfCommandLine: true });
+  const one = { name: 'x', summary: '', commands: [{ name: 'run', help: '' }], options: { filter } } as const;
+  const only = (sources: Partial<Sources>) =>
+    readOptions(one, { argv: [], env: {}, readFile: () => '', ...sources }).values.filter;
+  assert.deepEqual(only({ argv: ['--only', 'a'], env: { SYSMON_ONLY: 'b' } }), ['a']);
+  assert.deepEqual(only({ env: { SYSMON_ONLY: 'b' } }), []);
+  const file = {
+    name: 'x',
+    summary: '',
+    commands: one.commands,
+    options: { filter, file: configFileOption('/f') },
+  } as const;
+  assert.throws(
+    () => readOptions(file, { argv: [], env: {}, readFile: () => 'SYSMON_ONLY=b' }),
+    /unknown option 'SYSMON_ONLY' in '\/f', line 1/,
+  );
+});
+
 test('two programs share one environment: what the other one knows is no mistake', () => {
   assert.equal(read({ env: { SYSMON_WEB_LISTEN_ADDRESS: ':9733' } }).changed.length, 0);
 });
