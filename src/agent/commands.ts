@@ -80,7 +80,7 @@ export async function status(
     return 0;
   }
   const agent = await askStatus(controlSocket);
-  out(json ? `${JSON.stringify(agent, undefined, 2)}\n` : statusText(agent));
+  out(json ? `${JSON.stringify(agent, undefined, 2)}\n` : statusText(agent, parts.clock.nowMs()));
   return 0;
 }
 

@@ -1,4 +1,4 @@
-import { bytesText, durationText, isoTime, mebibytesText, plural, printable } from '../runtime/words.ts';
+import { ageText, bytesText, durationText, isoTime, mebibytesText, plural, printable } from '../runtime/words.ts';
 import type { CollectorFailure } from './collect/sampler.ts';
 import type { DiskState } from './spool/disk-health.ts';
 import type { LinkState } from './uplink/uplink.ts';
@@ -107,22 +107,24 @@ export function connectedText({ name, server, link }: AgentStatus, hostName: str
 }
 
 /** What `status` prints. */
-export function statusText(status: AgentStatus): string {
+export function statusText(status: AgentStatus, nowMs: number): string {
   const { spool } = status;
+  const ageOf = (isoTime: string) => ageText(nowMs - Date.parse(isoTime));
   const place = spool.folder === null ? 'in memory' : `in '${spool.folder}'`;
   const rows: [string, string][] = [
-    ['agent', `'${status.name}', version ${status.version}, up since ${status.startedAt}`],
-    ['server', `${status.server}: ${linkText(status.link)}`],
+    ['state', stateText(status)],
+    ['agent', `'${status.name}', version ${status.version}, up for ${ageOf(status.startedAt)}`],
+    ['server', `${status.server}: ${linkText(status.link, nowMs)}`],
     [
       'spool',
-      `${plural(spool.reports, 'report')}${spool.oldestAt === null ? '' : ` since ${spool.oldestAt}`}; ` +
+      `${plural(spool.reports, 'report')}${spool.oldestAt === null ? '' : ` of the last ${ageOf(spool.oldestAt)}`} to be acknowledged; ` +
         `${mebibytesText(spool.bytes)} of ${bytesText(spool.bytesMax)}, ${place}`,
     ],
     ...diskRows(spool),
     ...droppedRows(status),
     [
       'reports',
-      `every ${durationText(status.intervalSeconds * 1000)}, ${plural(status.series, 'series', 'series')}, last ${status.lastReportAt ?? 'none yet'}`,
+      `every ${durationText(status.intervalSeconds * 1000)}, ${plural(status.series, 'series', 'series')}, last ${status.lastReportAt === null ? 'none yet' : `${ageOf(status.lastReportAt)} ago`}`,
     ],
     [
       'clock',
@@ -136,6 +138,17 @@ export function statusText(status: AgentStatus): string {
     ]),
   ];
   return rows.map(([name, words]) => `${name.padEnd(9)} ${printable(words)}\n`).join('');
+}
+
+/** What is wrong now; what was lost has a row of its own, which stays. */
+function stateText({ link, spool, clockOffsetSeconds, failures }: AgentStatus): string {
+  const problems: string[] = [];
+  if (link.state === 'refused') problems.push('refused by the server');
+  else if (link.state !== 'connected') problems.push('not connected');
+  if (spool.disk.state === 'failing' || spool.disk.state === 'slow') problems.push(`disk ${spool.disk.state}`);
+  if (clockOffsetSeconds !== 0) problems.push('clock wrong here or on the server');
+  if (failures.length > 0) problems.push(`${plural(failures.length, 'collector')} failing`);
+  return problems.length === 0 ? 'healthy' : problems.join(', ');
 }
 
 function droppedRows({ reportsDropped, reportsRefused }: AgentStatus): [string, string][] {
@@ -155,13 +168,13 @@ function diskRows({ disk, unwrittenReports }: AgentStatus['spool']): [string, st
   return [['disk', `${disk.state} since ${disk.since}${reason}; ${plural(unwrittenReports, 'report')} in memory only`]];
 }
 
-function linkText(link: LinkStatus): string {
+function linkText(link: LinkStatus, nowMs: number): string {
   switch (link.state) {
     case 'connected':
-      return `connected since ${link.since}, ${plural(link.unsentReports, 'report')} to send`;
+      return `connected for ${ageText(nowMs - Date.parse(link.since))}, ${plural(link.unsentReports, 'report')} to send`;
     case 'waiting':
     case 'refused':
-      return `not connected: ${link.reason}; retrying at ${link.retryAt}`;
+      return `not connected: ${link.reason}; retrying in ${ageText(Date.parse(link.retryAt) - nowMs)}`;
     default:
       return link.state;
   }

@@ -15,8 +15,8 @@ const nowMs = Date.UTC(2026, 0, 1);
 const states: Record<string, LinkState> = {
   connecting: { kind: 'connecting', sinceMs: nowMs },
   connected: { kind: 'connected', peer: '192.0.2.7:9732', sinceMs: nowMs, unsent: () => 3 },
-  waiting: { kind: 'waiting', reason: 'it refused', isRefused: false, retryAtMs: nowMs },
-  refused: { kind: 'waiting', reason: 'it refused this agent (revoked)', isRefused: true, retryAtMs: nowMs },
+  waiting: { kind: 'waiting', reason: 'it refused', isRefused: false, retryAtMs: nowMs + 60_000 },
+  refused: { kind: 'waiting', reason: 'it refused this agent (revoked)', isRefused: true, retryAtMs: nowMs + 60_000 },
   stopped: { kind: 'stopped' },
 };
 
@@ -58,25 +58,29 @@ test('to whom it is connected, with the address of a name, and under which name 
 test('each state of the link has its words, for machines, for people and for systemd', () => {
   const texts = Object.entries(states).map(([name, state]) => {
     assert.equal(linkStatus(state).state, name);
-    return [statusText({ ...status, link: linkStatus(state) }).split('\n')[1], linkLine('relay:9732', state)];
+    const text = statusText({ ...status, link: linkStatus(state) }, nowMs + 40_000);
+    return [...text.split('\n').filter((row) => /^(?:state|server) /.test(row)), linkLine('relay:9732', state)];
   });
   assert.deepEqual(texts, [
-    ['server    relay:9732: connecting', undefined],
-    ['server    relay:9732: connected since 2026-01-01T00:00:00.000Z, 3 reports to send', 'connected to relay:9732'],
+    ['state     not connected', 'server    relay:9732: connecting', undefined],
+    ['state     healthy', 'server    relay:9732: connected for 40 s, 3 reports to send', 'connected to relay:9732'],
     [
-      'server    relay:9732: not connected: it refused; retrying at 2026-01-01T00:00:00.000Z',
+      'state     not connected',
+      'server    relay:9732: not connected: it refused; retrying in 20 s',
       'not connected: it refused',
     ],
     [
-      'server    relay:9732: not connected: it refused this agent (revoked); retrying at 2026-01-01T00:00:00.000Z',
+      'state     refused by the server',
+      'server    relay:9732: not connected: it refused this agent (revoked); retrying in 20 s',
       'not connected: it refused this agent (revoked)',
     ],
-    ['server    relay:9732: stopped', 'stopped'],
+    ['state     not connected', 'server    relay:9732: stopped', 'stopped'],
   ]);
 });
 
 test('a slow disk has a row of its own; one that is in order, or that is not used, has none', () => {
-  const row = (disk: DiskStatus) => /^disk .*$/m.exec(statusText({ ...status, spool: { ...status.spool, disk } }))?.[0];
+  const row = (disk: DiskStatus) =>
+    /^disk .*$/m.exec(statusText({ ...status, spool: { ...status.spool, disk } }, nowMs))?.[0];
   const slow = diskStatus({ kind: 'slow', sinceMs: nowMs });
   assert.equal(row(slow), 'disk      slow since 2026-01-01T00:00:00.000Z; 0 reports in memory only');
   assert.equal(row(diskStatus({ kind: 'ok' })), undefined);
@@ -84,7 +88,7 @@ test('a slow disk has a row of its own; one that is in order, or that is not use
 });
 
 test('what is wrong is said: a disk, drops, a clock, collectors', () => {
-  const text = statusText({
+  const unwell: AgentStatus = {
     ...status,
     spool: {
       ...status.spool,
@@ -104,8 +108,10 @@ test('what is wrong is said: a disk, drops, a clock, collectors', () => {
       { name: 'cpu', extent: 'whole', reason: "'/proc/stat' is \u001b[2Jempty" },
       { name: 'meminfo', extent: 'part', reason: "'/proc/meminfo', line 5: Cached is not in kB" },
     ],
-  });
-  assert.match(text, /12 reports since 2026-01-01T00:00:00.000Z; 2.9 MiB of 64MiB, in '\/spool'$/m);
+  };
+  const text = statusText(unwell, nowMs + 300_000);
+  assert.match(text, /^state +disk failing, clock wrong here or on the server, 2 collectors failing$/m);
+  assert.match(text, /12 reports of the last 5 min to be acknowledged; 2.9 MiB of 64MiB, in '\/spool'$/m);
   assert.match(
     text,
     /^disk +failing since 2026-01-01T00:00:00.000Z \(ENOSPC: no space left on device\); 5 reports in memory only$/m,
@@ -118,5 +124,5 @@ test('what is wrong is said: a disk, drops, a clock, collectors', () => {
   assert.match(text, /^clock +differs from the server's: timestamps are corrected by -3600 s; check NTP/m);
   assert.match(text, /^failing +collector 'cpu': '\/proc\/stat' is \\x1b\[2Jempty$/m);
   assert.match(text, /^failing +collector 'meminfo', in part: '\/proc\/meminfo', line 5: Cached is not in kB$/m);
-  assert.match(statusText({ ...status, spool: { ...status.spool, folder: null } }), /in memory$/m);
+  assert.match(statusText({ ...status, spool: { ...status.spool, folder: null } }, nowMs), /in memory$/m);
 });
