@@ -1,6 +1,6 @@
 import { hostname } from 'node:os';
 import { askControl, ControlError } from '../runtime/control.ts';
-import { mebibytesText, plural, printable } from '../runtime/words.ts';
+import { plural, printable } from '../runtime/words.ts';
 import { fleetKeysText } from './ingest/keys.ts';
 import {
   checkWritable,
@@ -16,7 +16,6 @@ import { checkPrometheus } from './prometheus/check.ts';
 import { QueryApi } from './prometheus/query-api.ts';
 import { addressesText, reachOf, realNetwork } from './reach.ts';
 import type { RevokeReply } from './run.ts';
-import type { ServerClockStatus } from './server-clock.ts';
 import {
   commandSettings,
   nameArgument,
@@ -25,7 +24,8 @@ import {
   readSettings,
   revocationsMissing,
 } from './settings.ts';
-import type { AgentStatus, ScraperStatus, ServerStatus } from './status.ts';
+import type { AgentStatus, ServerStatus } from './status.ts';
+import { agentsText, isSelected, statusText } from './status-text.ts';
 import type { WebAddress } from './web/listener.ts';
 import { webConfigText } from './web/web-config-file.ts';
 import type { ForgottenScraper } from './wire-up.ts';
@@ -91,20 +91,26 @@ export async function forgetScraper(options: ServerOptions, out: Out): Promise<n
   return 0;
 }
 
-export async function agents(options: ServerOptions, out: Out): Promise<number> {
-  const { controlSocket, json } = commandSettings(options);
-  const answer = (await askControl(controlSocket, 'GET agents')) as { agents: AgentStatus[] };
-  if (json) out(`${JSON.stringify(answer.agents, undefined, 2)}\n`);
-  else out(agentsText(answer.agents));
+export async function agents(options: ServerOptions, parts: { readonly nowMs: number; out: Out }): Promise<number> {
+  const { json, filter } = commandSettings(options);
+  const { server, agents: all } = await askAgents(options);
+  const present = { nowMs: parts.nowMs, startedAtMs: Date.parse(server.startedAt) };
+  const selected = all.filter((agent) => isSelected(agent, filter, present));
+  parts.out(json ? `${JSON.stringify(selected, undefined, 2)}\n` : agentsText(selected, all.length, present));
   return 0;
 }
 
-export async function status(options: ServerOptions, out: Out): Promise<number> {
-  const { controlSocket, json } = commandSettings(options);
-  const answer = (await askControl(controlSocket, 'GET status')) as { server: ServerStatus };
-  if (json) out(`${JSON.stringify(answer.server, undefined, 2)}\n`);
-  else out(statusText(answer.server));
+export async function status(options: ServerOptions, parts: { readonly nowMs: number; out: Out }): Promise<number> {
+  const { json } = commandSettings(options);
+  const { server, agents: all } = await askAgents(options);
+  const present = { nowMs: parts.nowMs, startedAtMs: Date.parse(server.startedAt) };
+  parts.out(json ? `${JSON.stringify(server, undefined, 2)}\n` : statusText(server, all, present));
   return 0;
+}
+
+async function askAgents(options: ServerOptions) {
+  const { controlSocket } = commandSettings(options);
+  return (await askControl(controlSocket, 'GET agents')) as { server: ServerStatus; agents: AgentStatus[] };
 }
 
 /**
@@ -141,122 +147,4 @@ export async function check(options: ServerOptions, out: Out): Promise<number> {
 function webAddressText(address: WebAddress): string {
   if (address.kind === 'unix') return `the socket '${address.path}'`;
   return `port ${address.port} of ${address.address || 'all addresses'}`;
-}
-
-function agentsText(list: readonly AgentStatus[]): string {
-  if (list.length === 0) {
-    return "no agent is known yet: 'sysmon-server enroll NAME' prints the line with which a host joins\n";
-  }
-  const rows = list.map((agent) => [
-    agent.name,
-    agent.up ? 'up' : 'down',
-    agent.peer ?? 'not connected',
-    // Without the name, which it begins with.
-    agent.identity?.slice(agent.name.length + 1) ?? '-',
-    agent.newestAt ?? 'no report',
-    `${agent.intervalSeconds}s`,
-    String(agent.series),
-    String(agent.windowReports),
-    agent.unscrapedReports === null ? '-' : String(agent.unscrapedReports),
-    `${agent.clockOffsetSeconds}s`,
-    agent.spoolReports === undefined ? '-' : String(agent.spoolReports),
-    droppedText(agent),
-    mebibytesText(agent.memoryBytes),
-    agent.overBudget.map(({ budget, count }) => `${budget} ${count}`).join(', ') || '-',
-  ]);
-  return table([
-    [
-      'NAME',
-      'STATE',
-      'CONNECTION',
-      'KEY',
-      'NEWEST REPORT',
-      'EVERY',
-      'SERIES',
-      'HELD',
-      'UNSCRAPED',
-      'OFFSET',
-      'SPOOL',
-      'DROPPED',
-      'MEMORY',
-      'OVER BUDGET',
-    ],
-    ...rows,
-  ]);
-}
-
-/** `369 too_old, 12 by the agent` */
-function droppedText({ drops, droppedByAgent = 0 }: AgentStatus): string {
-  const texts = drops.map(({ count, reason }) => `${count} ${reason}`);
-  if (droppedByAgent > 0) texts.push(`${droppedByAgent} by the agent`);
-  return texts.length === 0 ? '-' : texts.join(', ');
-}
-
-function clockText({ steps, lastStep, aheadOfAgents }: ServerClockStatus): string {
-  const texts: string[] = [];
-  if (aheadOfAgents !== undefined) {
-    const { seconds, agents: count, of } = aheadOfAgents;
-    const way = seconds > 0 ? 'ahead of' : 'behind';
-    texts.push(`${Math.abs(seconds)} s ${way} ${count} of ${of} agents: probably wrong; check NTP (timedatectl)`);
-  }
-  if (lastStep !== undefined) {
-    texts.push(`set ${plural(steps, 'time')} since the start, last by ${lastStep.seconds} s at ${lastStep.at}`);
-  }
-  return texts.length === 0 ? 'not set since the start' : texts.join('; ');
-}
-
-function statusText(server: ServerStatus): string {
-  const { agents: counts, scrapers } = server;
-  const lines = [
-    `version   ${server.version}, up since ${server.startedAt}`,
-    `agents    ${counts.up} of ${counts.known} up, ${counts.connected} connected`,
-    `windows   ${plural(server.windowReports, 'report')} in ${mebibytesText(server.windowBytes)} of ${mebibytesText(server.windowBytesMax)}, ` +
-      `kept for ${Math.round(server.windowSeconds / 60)} min`,
-    `clock     ${clockText(server.clock)}`,
-  ];
-  if (scrapers.length === 0)
-    return `${lines.join('\n')}\nscrapers  none yet: reports are acknowledged as they arrive\n`;
-  const rows = scrapers.map((scraper) => [
-    scraper.scraper,
-    `${scraper.program || 'not seen yet'} ${scraper.version}`.trim(),
-    scraper.address,
-    scraper.selection || 'all agents',
-    scraper.lastScrapeAt,
-    confirmations[scraper.confirmedBy],
-    String(scraper.backlogReports),
-    `${scraper.lagSeconds.toFixed(1)}s`,
-    scraper.known ? 'yes' : 'no',
-  ]);
-  const header = [
-    'SCRAPER',
-    'PROGRAM',
-    'ADDRESS',
-    'SELECTS',
-    'LAST SCRAPE',
-    'CONFIRMED BY',
-    'BACKLOG',
-    'LAG',
-    'HOLDS ACKS',
-  ];
-  return `${lines.join('\n')}\n\n${table([header, ...rows])}${problemsText(scrapers)}`;
-}
-
-/** Each sentence once, under the table. */
-function problemsText(scrapers: readonly ScraperStatus[]): string {
-  const texts = scrapers.flatMap(({ scraper, problems }) => problems.map((each) => `${scraper}: ${each}`));
-  if (texts.length === 0) return '';
-  return `\n${[...new Set(texts)].map((text) => `${printable(text)}\n`).join('')}`;
-}
-
-const confirmations: { readonly [by in ScraperStatus['confirmedBy']]: string } = {
-  connection: 'connection',
-  receipt: 'receipt',
-  none: 'nothing',
-};
-
-function table(rows: readonly (readonly string[])[]): string {
-  const cells = rows.map((row) => row.map(printable));
-  const widths = cells[0]!.map((_, column) => Math.max(...cells.map((row) => row[column]!.length)));
-  const lines = cells.map((row) => row.map((cell, column) => cell.padEnd(widths[column]!)).join('  '));
-  return `${lines.map((line) => line.trimEnd()).join('\n')}\n`;
 }

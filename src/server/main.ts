@@ -42,9 +42,9 @@ async function main(): Promise<number> {
     case 'forget-scraper':
       return forgetScraper(options, out);
     case 'agents':
-      return agents(options, out);
+      return agents(options, { nowMs: realClock.nowMs(), out });
     case 'status':
-      return status(options, out);
+      return status(options, { nowMs: realClock.nowMs(), out });
     case 'check':
       return check(options, out);
     default: {

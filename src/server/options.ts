@@ -33,6 +33,13 @@ function webAddress(given: string): WebAddress {
   return { kind: 'unix', path: socket };
 }
 
+/** `site=north`: a label of agents. */
+const labelValue: Parser<readonly [name: string, value: string]> = (given) => {
+  const [, name, value] = /^([A-Za-z_][A-Za-z0-9_]*)=(.*)$/s.exec(given) ?? [];
+  if (name === undefined || value === undefined) throw new Error('expected the name of a label, = and its value');
+  return [name, value];
+};
+
 /** `NAME=VALUE`, for an option of one scraper. */
 function ofScraper<T>(value: Parser<T>): Parser<{ readonly scraper: string; readonly value: T }> {
   return (given) => {
@@ -266,6 +273,20 @@ const rows = {
     help: 'Print JSON instead of text.',
     commands: ['status', 'agents'],
   }),
+  problems: flagOption({
+    name: 'problems',
+    help: 'Show only agents with which something is wrong.',
+    commands: ['agents'],
+    isOfCommandLine: true,
+  }),
+  label: listOption({
+    name: 'label',
+    placeholder: 'NAME=VALUE',
+    parse: labelValue,
+    help: 'Show only agents with this label. An empty value also selects those without it.',
+    commands: ['agents'],
+    isOfCommandLine: true,
+  }),
   logLevel: option({
     name: 'log.level',
     placeholder: 'LEVEL',
@@ -304,8 +325,8 @@ export const program = {
       arguments: ['NAME'],
       help: "Forget a scraper that does not come back, as 'status' names it: nothing is held for it any more.",
     },
-    { name: 'agents', help: 'List the agents that the running server knows.' },
-    { name: 'status', help: "Show the running server's agents, windows and scrapers." },
+    { name: 'agents', help: 'List the agents that the running server knows: first what is wrong with them.' },
+    { name: 'status', help: 'Show whether the running server is well: its agents, windows, clock and scrapers.' },
     { name: 'check', help: 'Check options, files and permissions without starting anything.' },
   ],
   options: rows,

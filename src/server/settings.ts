@@ -12,6 +12,7 @@ import { type Revocations, readRevocations } from './ingest/revocations.ts';
 import { defaultPort, type ServerOptions } from './options.ts';
 import { AccessError, type PrometheusSettings, readAccess } from './prometheus/access.ts';
 import type { Access } from './prometheus/bounded-get.ts';
+import type { AgentFilter } from './status-text.ts';
 import { type Archive, archiveFolder, archivesIn } from './web/archives.ts';
 import type { WebAddress } from './web/listener.ts';
 import { WebConfigError } from './web/web-config.ts';
@@ -49,8 +50,9 @@ export interface Settings {
 
 /** The settings of the commands that ask the running server or make keys. */
 export function commandSettings({ values }: ServerOptions): CommandSettings {
-  const { controlSocket, json, fleetKeyFile } = values;
-  return { controlSocket, json, fleetKeyFile, revocationsFile: revocationsFileOf(values) };
+  const { controlSocket, json, fleetKeyFile, problems, label } = values;
+  const filter = { onlyProblems: problems, labels: label };
+  return { controlSocket, json, filter, fleetKeyFile, revocationsFile: revocationsFileOf(values) };
 }
 
 /** The agent's name that follows the command. */
@@ -64,6 +66,7 @@ export function nameArgument(options: ServerOptions): AgentId {
 export interface CommandSettings {
   readonly controlSocket: string;
   readonly json: boolean;
+  readonly filter: AgentFilter;
   readonly fleetKeyFile: string | undefined;
   readonly revocationsFile: string | undefined;
 }

@@ -21,6 +21,8 @@ export interface AgentStatus {
   readonly connectedAt?: string;
   /** The identity of its last connection: name, generation, fleet key. */
   readonly identity?: string;
+  /** Name and version of its program, by its last connection since the server's start. */
+  readonly software?: string;
   readonly lastReportAt?: string;
   /** The time of its newest report. */
   readonly newestAt?: string;
@@ -50,6 +52,8 @@ export interface AgentStatus {
   /** By its last ping: reports in its spool, and those that it has dropped since its start. */
   readonly spoolReports?: number;
   readonly droppedByAgent?: number;
+  /** When the ping came with which that number had grown. */
+  readonly droppedByAgentAt?: string;
 }
 
 export interface SourceStatus {
@@ -72,6 +76,8 @@ export interface DropStatus {
   /** The times of the oldest and the newest of them. */
   readonly firstAt: string;
   readonly lastAt: string;
+  /** When the last of them was refused or evicted. */
+  readonly droppedAt: string;
 }
 
 export interface ScraperStatus {
@@ -93,6 +99,8 @@ export interface ScraperStatus {
   readonly backlogReports: number;
   /** Age of the oldest report that it has not had; 0 if it has all. */
   readonly lagSeconds: number;
+  /** By more than what it was given last, which its next scrape confirms. */
+  readonly behind: boolean;
   /** What is wrong with it, a sentence each, with what to do. */
   readonly problems: readonly string[];
 }
@@ -138,6 +146,7 @@ function agentStatus(agent: AgentRecord, monotonicMs: number, delivery: Delivery
     ...(agent.peer === undefined ? {} : { peer: agent.peer }),
     ...(agent.connectedAtMs === undefined ? {} : { connectedAt: isoTime(agent.connectedAtMs) }),
     ...(agent.identity === undefined ? {} : { identity: agent.identity }),
+    ...(agent.software === '' ? {} : { software: agent.software }),
     ...(agent.received === undefined ? {} : { lastReportAt: isoTime(agent.reportAtMs) }),
     ...(Number.isFinite(host.newestMs) ? { newestAt: isoTime(host.newestMs) } : {}),
     labels: Object.fromEntries(host.labels),
@@ -162,11 +171,12 @@ function agentStatus(agent: AgentRecord, monotonicMs: number, delivery: Delivery
       ...{ budget, count, lastAt: isoTime(lastMs), text },
     })),
     unscrapedReports: unscraped.includes(null) ? null : sum(unscraped.map((count) => count ?? 0)),
-    drops: agent.drops.all.map(({ reason, count, firstMs, lastMs }) => ({
-      ...{ reason, count, firstAt: isoTime(firstMs), lastAt: isoTime(lastMs) },
+    drops: agent.drops.all.map(({ reason, count, firstMs, lastMs, droppedMs }) => ({
+      ...{ reason, count, firstAt: isoTime(firstMs), lastAt: isoTime(lastMs), droppedAt: isoTime(droppedMs) },
     })),
     ...(agent.spoolReports === undefined ? {} : { spoolReports: agent.spoolReports }),
     ...(agent.droppedReports === undefined ? {} : { droppedByAgent: agent.droppedReports }),
+    ...(agent.droppedReportsAtMs === undefined ? {} : { droppedByAgentAt: isoTime(agent.droppedReportsAtMs) }),
   };
 }
 
@@ -250,6 +260,7 @@ function scrapersStatus(sources: StatusSources): ScraperStatus[] {
         ...{ scraper: text, selection, program, version, address: last.address },
         confirmedBy: known?.confirmedBy === 'none' ? 'none' : last.confirmedBy,
         ...{ connections: cursors.length, conflicts, backlogReports, lagSeconds: (nowMs - oldestMs) / 1000 },
+        behind: nowMs - oldestMs > 2 * (last.intervalMs ?? intervalMsUnknown) + confirmingMs,
         lastScrapeAt: isoTime(nowMs - (monotonicMs - seenAtMs)),
         known: getsReports && cursors.some(({ isKnown }) => isKnown),
         problems: scraperProblems(sources, scraper, { last, known }),
@@ -269,7 +280,7 @@ function scrapersStatus(sources: StatusSources): ScraperStatus[] {
         address,
         confirmedBy: 'none',
       },
-      ...{ connections: 0, conflicts: 0, backlogReports: 0, lagSeconds: 0, known: false },
+      ...{ connections: 0, conflicts: 0, backlogReports: 0, lagSeconds: 0, behind: false, known: false },
       lastScrapeAt: isoTime(nowMs - (monotonicMs - seenAtMs)),
       problems: [`it gets the newest values only: ${newestWhy}`],
     });
@@ -339,4 +350,8 @@ function scraperProblems(
 // A scraper that keeps no cursor is shown for as long after its last request.
 const statelessShownMs = 3_600_000;
 const refusalShownMs = 3_600_000;
+// Before its second scrape: that of Prometheus where none is set.
+const intervalMsUnknown = 60_000;
+// What the way to it, and the question for a receipt, may take.
+const confirmingMs = 10_000;
 const awayMsMin = 60_000;

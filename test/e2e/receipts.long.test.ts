@@ -120,8 +120,11 @@ test('with receipts, an agent for which Prometheus refuses whole scrapes waits a
     server.run.lines.join('\n'),
   );
   const status = await command('server', 'status', '--control-socket', server.controlSocket);
-  assert.match(status, new RegExp(`^${scraper}: it does not store reports of '${bad}', which alone wait`, 'm'));
-  assert.match(status, /^a +Prometheus 2\.\S+ +127\.0\.0\.1 +all agents +\S+ +receipt /m);
+  assert.match(
+    status,
+    new RegExp(`^ +scraper '${scraper}': it does not store reports of '${bad}', which alone wait`, 'm'),
+  );
+  assert.match(status, /^a +Prometheus 2\.\S+ +127\.0\.0\.1 +all agents +\d+ s ago +receipt /m);
   await assert.rejects(
     command('server', 'forget-scraper', 'nobody', '--control-socket', server.controlSocket),
     /no scraper is named 'nobody': expected one of 'a'/,

@@ -85,3 +85,19 @@ test('what is wrong with a scraper is said, with the remedy', async () => {
   );
   harness.delivery.stop();
 });
+
+test('a scraper is behind by more than its last answer, which its next scrape confirms', async () => {
+  const harness = new DeliveryHarness();
+  const agent = harness.connect('web-1');
+  const connection = connect();
+  for (let scrape = 0; scrape < 4; scrape++) {
+    agent.report();
+    await harness.scrape(connection, { name: 'steady' });
+    await harness.clock.advance(5000);
+  }
+  assert.equal(scrapersOf(harness)[0]!.behind, false);
+  await harness.clock.advance(14_000);
+  assert.equal(scrapersOf(harness)[0]!.behind, false, 'two intervals and 10 s');
+  await harness.clock.advance(2000);
+  assert.equal(scrapersOf(harness)[0]!.behind, true);
+});

@@ -2,7 +2,7 @@ import type { AgentId } from '../../model/agent-id.ts';
 import type { Schema } from '../../model/schema.ts';
 import { hostSourceName, type Labels, type StreamId, sameLabels, streamId } from '../../model/source.ts';
 import { limits } from '../../protocol/limits.ts';
-import type { Begin, EpochSeq } from '../../protocol/messages.ts';
+import type { Begin, EpochSeq, Ping } from '../../protocol/messages.ts';
 import { ChurnBudget, Excesses, FramesTime, ReportPace } from './budget.ts';
 import { Drops } from './drops.ts';
 import { HeldSchemas, type SchemasInUse } from './schemas.ts';
@@ -39,6 +39,8 @@ export class AgentRecord {
   /** By its last ping: reports in its spool, and those that it has dropped since its start. */
   spoolReports: number | undefined;
   droppedReports: number | undefined;
+  /** When that number was last seen to have grown, on the wall clock. */
+  droppedReportsAtMs: number | undefined;
   /** The address of the open connection, undefined without one. */
   peer: string | undefined;
   connectedAtMs: number | undefined;
@@ -178,6 +180,14 @@ export class AgentRecord {
       this.epochs.set(epoch, seq);
       this.#evicted = { epoch, seq, timeMs: -Infinity, arrival: -1 };
     }
+  }
+
+  /** A ping has come, at this time. */
+  pinged({ spoolReports, droppedReports }: Pick<Ping, 'spoolReports' | 'droppedReports'>, nowMs: number): void {
+    this.spoolReports = spoolReports;
+    // An agent that was restarted counts from 0.
+    if (droppedReports > (this.droppedReports ?? 0)) this.droppedReportsAtMs = nowMs;
+    this.droppedReports = droppedReports;
   }
 
   /** A report has come, now. */

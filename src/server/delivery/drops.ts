@@ -14,6 +14,8 @@ export interface Drop {
   /** The times of the oldest and the newest of them. */
   readonly firstMs: number;
   readonly lastMs: number;
+  /** When the last of them was refused or evicted. */
+  readonly droppedMs: number;
 }
 
 /** Dropped reports of one agent, by reason: for the agent's status, for the log, and since the start. */
@@ -23,7 +25,8 @@ export class Drops {
   readonly #unlogged = new Map<DropReason, Drop>();
   readonly #loggedAtMs = new Map<DropReason, number>();
 
-  add(reason: DropReason, timeMs: number): void {
+  /** A report of this time is dropped now. */
+  add(reason: DropReason, timeMs: number, nowMs: number): void {
     const isRefused = refusedReasons.some((each) => each === reason);
     for (const drops of [this.#all, this.#unlogged, ...(isRefused ? [this.#refused] : [])]) {
       const { count, firstMs, lastMs } = drops.get(reason) ?? { count: 0, firstMs: timeMs, lastMs: timeMs };
@@ -32,6 +35,7 @@ export class Drops {
         count: count + 1,
         firstMs: Math.min(firstMs, timeMs),
         lastMs: Math.max(lastMs, timeMs),
+        droppedMs: nowMs,
       });
     }
   }
@@ -78,7 +82,7 @@ export function refusedText(reason: DropReason, windowMs: number): string {
 /** A line for the log: the agent, the number, the times, the reason, the remedy. */
 export function dropText(
   name: string,
-  { reason, count, firstMs, lastMs }: Drop,
+  { reason, count, firstMs, lastMs }: Omit<Drop, 'droppedMs'>,
   { windowMs, memoryBytesMax }: { readonly windowMs: number; readonly memoryBytesMax: number },
 ): string {
   const times = count === 1 ? `of ${isoTime(firstMs)}` : `of ${isoTime(firstMs)} to ${isoTime(lastMs)}`;

@@ -56,7 +56,7 @@ export class Store {
       const unscrapedAfterMs = options.unscrapedAfterMs(stream, reason);
       return (timeMs: number) => {
         const isUnscraped = timeMs > unscrapedAfterMs;
-        if (isUnscraped) stream.agent.drops.add(reason, timeMs);
+        if (isUnscraped) stream.agent.drops.add(reason, timeMs, options.clock.nowMs());
         options.onEvict(reason, isUnscraped);
       };
     };
@@ -101,9 +101,9 @@ export class Store {
     const now = { nowMs: clock.nowMs(), monotonicMs: clock.monotonicMs() };
     const outcome = this.#judge(stream, report, now.nowMs);
     if (outcome === 'stored') this.#append(stream, report);
-    if (outcome === 'too_old' || outcome === 'not_newer') agent.drops.add(outcome, report.timeMs);
+    if (outcome === 'too_old' || outcome === 'not_newer') agent.drops.add(outcome, report.timeMs, now.nowMs);
     if (outcome === 'too_many') {
-      agent.drops.add(outcome, report.timeMs);
+      agent.drops.add(outcome, report.timeMs, now.nowMs);
       agent.excesses.count('reports', `more than ${reportsASecondMax} reports a second`, now.nowMs);
     }
     agent.reported(report, outcome, now);

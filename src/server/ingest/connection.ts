@@ -202,8 +202,7 @@ export class AgentConnection {
     report: (message, payload) => this.#report(this.#known(message), message, payload),
     ping: (message) => {
       const agent = this.#known(message);
-      agent.spoolReports = message.spoolReports;
-      agent.droppedReports = message.droppedReports;
+      agent.pinged(message, this.#options.clock.nowMs());
       this.#send({ kind: 'pong', nonce: message.nonce, nowMs: this.#options.clock.nowMs() });
     },
     unknown: (message) => {

@@ -3,37 +3,42 @@ import { test } from 'node:test';
 import { Drops, dropReasons, dropText } from '../../../src/server/delivery/drops.ts';
 
 const bounds = { windowMs: 1_800_000, memoryBytesMax: 512 * 1024 ** 2 };
+const now = Date.UTC(2026, 0, 2);
 const at = Date.UTC(2026, 0, 1);
 
 test('drops are counted by reason, with the times of the oldest and the newest', () => {
   const drops = new Drops();
-  for (const ms of [5000, 10_000, 1000]) drops.add('too_old', ms);
-  drops.add('memory', 7);
+  for (const ms of [5000, 10_000, 1000]) drops.add('too_old', ms, now);
+  drops.add('memory', 7, now);
   const all = [
-    { reason: 'too_old', count: 3, firstMs: 1000, lastMs: 10_000 },
-    { reason: 'memory', count: 1, firstMs: 7, lastMs: 7 },
+    { reason: 'too_old', count: 3, firstMs: 1000, lastMs: 10_000, droppedMs: now },
+    { reason: 'memory', count: 1, firstMs: 7, lastMs: 7, droppedMs: now },
   ];
   assert.deepEqual(drops.all, all);
   assert.deepEqual(drops.takeRefused(), [all[0]], 'the agent is told what was refused');
   assert.deepEqual(drops.takeRefused(), []);
-  drops.add('too_old', 20_000);
-  assert.deepEqual(drops.takeRefused(), [{ reason: 'too_old', count: 1, firstMs: 20_000, lastMs: 20_000 }]);
-  assert.deepEqual(drops.all[0], { reason: 'too_old', count: 4, firstMs: 1000, lastMs: 20_000 });
+  drops.add('too_old', 20_000, now + 1);
+  assert.deepEqual(drops.takeRefused(), [
+    { reason: 'too_old', count: 1, firstMs: 20_000, lastMs: 20_000, droppedMs: now + 1 },
+  ]);
+  assert.deepEqual(drops.all[0], { reason: 'too_old', count: 4, firstMs: 1000, lastMs: 20_000, droppedMs: now + 1 });
 });
 
 test('a reason has a line a minute, with all since the last one', () => {
   const drops = new Drops();
-  drops.add('too_old', 1);
+  drops.add('too_old', 1, now);
   assert.equal(drops.takeUnlogged(0).length, 1);
   assert.deepEqual(drops.takeUnlogged(0), []);
-  drops.add('too_old', 2);
-  drops.add('too_old', 3);
-  drops.add('age', 4);
+  drops.add('too_old', 2, now);
+  drops.add('too_old', 3, now);
+  drops.add('age', 4, now);
   assert.deepEqual(
     drops.takeUnlogged(59_999).map(({ reason }) => reason),
     ['age'],
   );
-  assert.deepEqual(drops.takeUnlogged(60_000), [{ reason: 'too_old', count: 2, firstMs: 2, lastMs: 3 }]);
+  assert.deepEqual(drops.takeUnlogged(60_000), [
+    { reason: 'too_old', count: 2, firstMs: 2, lastMs: 3, droppedMs: now },
+  ]);
   assert.deepEqual(drops.takeUnlogged(600_000), [], 'nothing new');
 });
 
