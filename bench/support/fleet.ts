@@ -2,9 +2,11 @@ import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
 import { uptime } from 'node:os';
 import { fileURLToPath } from 'node:url';
+import { every } from '../../src/agent/collect/schedule.ts';
 import { newAgentCounters } from '../../src/agent/own-metrics.ts';
-import { Spool } from '../../src/agent/spool/spool.ts';
-import { Link } from '../../src/agent/uplink/uplink.ts';
+import type { Spool } from '../../src/agent/spool/spool.ts';
+import type { Link } from '../../src/agent/uplink/uplink.ts';
+import { spoolAndLink } from '../../src/agent/wire-up.ts';
 import { agentId } from '../../src/model/agent-id.ts';
 import { bootClock, realClock } from '../../src/runtime/clock.ts';
 import { type Connection, ConnectionError } from '../../src/runtime/connection.ts';
@@ -112,25 +114,19 @@ class Agent {
     this.#sums = firstSums(at);
     this.#present = new Uint8Array(this.#sums.length).fill(1);
     const address = `127.0.0.1:${port}`;
-    this.#spool = new Spool({
-      ...{ clock, counters, bounds: { bytesMax: 64 * 2 ** 20, ageMsMax: 86_400_000 }, servers: [address] },
-      source: { id: 0, name: 'host', intervalMs, labels: [] },
-    });
-    const epoch = Math.floor(Math.random() * 2 ** 53);
-    this.#spool.begin({ epoch, baseMs: clock.nowMs() - boot.bootMs() });
     const psk = fleetKeyHex === undefined ? undefined : pskOf(fleetKeyHex, name);
-    this.#link = new Link({
-      ...{
-        address,
-        spool: this.#spool,
-        receiver: this.#spool.receiver(address),
-        clock,
-        boot,
-        counters,
-        log: silent,
-        random: Math.random,
+    const { spool, link } = spoolAndLink({
+      settings: {
+        ...{
+          address,
+          agentName: agentId(name)!,
+          labels: [],
+          schedule: every(intervalMs),
+          spoolDir: undefined,
+        },
+        bounds: { bytesMax: 64 * 2 ** 20, ageMsMax: 86_400_000 },
       },
-      hello: { agentName: name, hostId: `host-${at}`, software: 'bench' },
+      ...{ clock, boot, counters, log: silent, random: Math.random, hostId: `host-${at}`, disk: undefined },
       dial: async (signal) => {
         if (this.#isCut) throw new ConnectionError('unreachable', 'the line is cut');
         this.#connection = await dial({ host: '127.0.0.1', port, psk, timeoutMs: 10_000, signal });
@@ -139,6 +135,10 @@ class Agent {
       // Both ends have one clock.
       onClockStep: () => {},
     });
+    this.#spool = spool;
+    this.#link = link;
+    const epoch = Math.floor(Math.random() * 2 ** 53);
+    this.#spool.begin({ epoch, baseMs: clock.nowMs() - boot.bootMs() });
     void this.#link.run(new AbortController().signal);
   }
 

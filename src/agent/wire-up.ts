@@ -69,26 +69,17 @@ export class Agent {
   #sending: Promise<void> = Promise.resolve();
 
   constructor(parts: AgentParts) {
-    const { settings, clock, boot, disk, dial, hostId, newSampler, log, random, onState } = parts;
+    const { clock, boot, newSampler, log, random } = parts;
     const { counters } = this;
     this.#parts = parts;
     this.#seldom = onceAMinute(log, clock);
     this.#startedAt = isoTime(clock.nowMs());
     this.#lastTickAtMs = clock.monotonicMs();
-    const mirror = disk && new Mirror({ disk, clock, log, counters });
-    this.spool = new Spool({
-      ...{ clock, counters, bounds: settings.bounds, source: hostSourceOf(settings), servers: [settings.address] },
-      ...(mirror && { mirror }),
-    });
-    this.#times = new EpochClock({ clock, boot, random, spool: this.spool, counters, log });
+    const { spool, link } = spoolAndLink({ ...parts, counters, onClockStep: () => this.#times.renew() });
+    this.spool = spool;
+    this.#link = link;
+    this.#times = new EpochClock({ clock, boot, random, spool, counters, log });
     this.#sampler = newSampler(counters);
-    this.#link = new Link({
-      ...{ address: settings.address, dial, clock, boot, random, counters, log },
-      ...{ spool: this.spool, receiver: this.spool.receiver(settings.address) },
-      hello: helloOf(settings, hostId),
-      onClockStep: () => this.#times.renew(),
-      ...(onState && { onState }),
-    });
   }
 
   /** Series of the last report. */
@@ -181,6 +172,24 @@ export class Agent {
   #logDrops(drops: readonly Drop[]): void {
     for (const drop of drops) this.#seldom.warn(`dropped ${drop.reason}`, dropText(drop, this.#parts.settings.bounds));
   }
+}
+
+/** What takes reports to the server, whoever makes them. `onClockStep`: the clock of this host was set. */
+export function spoolAndLink(
+  parts: Omit<AgentParts, 'newSampler'> & { readonly counters: AgentCounters; readonly onClockStep: () => void },
+): { readonly spool: Spool; readonly link: Link } {
+  const { settings, clock, boot, disk, dial, hostId, log, random, onState, counters, onClockStep } = parts;
+  const mirror = disk && new Mirror({ disk, clock, log, counters });
+  const spool = new Spool({
+    ...{ clock, counters, bounds: settings.bounds, source: hostSourceOf(settings), servers: [settings.address] },
+    ...(mirror && { mirror }),
+  });
+  const link = new Link({
+    ...{ address: settings.address, dial, clock, boot, random, counters, log, onClockStep },
+    ...{ spool, receiver: spool.receiver(settings.address), hello: helloOf(settings, hostId) },
+    ...(onState && { onState }),
+  });
+  return { spool, link };
 }
 
 /** The collectors that the options choose, on the host that they name. */
