@@ -77,7 +77,7 @@ test('metrics', async () => {
     self: new SelfMetrics(counters, facts),
     clock: { monotonicMs: () => 0 },
     counters,
-    log: { info() {}, warn() {} },
+    log: { info() {}, warn() {}, debug() {} },
   });
   for (const [, name] of expositionOf(await sampler.sample()).matchAll(/^# TYPE (\S+)/gm)) names.add(name!);
   const metrics = new ServerMetrics(new Registry(), { version: '', gauges: () => gauges });

@@ -65,6 +65,7 @@ export async function check(
   for (const { name, extent, reason } of sampler.failures) {
     out(`collector '${name}' fails${extent === 'part' ? ' in part' : ''}: ${reason}\n`);
   }
+  for (const { name, reason } of sampler.absent) out(`no data on this host for collector '${name}': ${reason}\n`);
   return 0;
 }
 

@@ -1,5 +1,5 @@
 import { ageText, bytesText, durationText, isoTime, mebibytesText, plural, printable } from '../runtime/words.ts';
-import type { CollectorFailure } from './collect/sampler.ts';
+import type { AbsentSubject, CollectorFailure } from './collect/sampler.ts';
 import type { DiskState } from './spool/disk-health.ts';
 import type { LinkState } from './uplink/uplink.ts';
 
@@ -38,6 +38,8 @@ export interface AgentStatus {
   readonly clockOffsetSeconds: number;
   readonly reconnects: number;
   readonly failures: readonly CollectorFailure[];
+  /** The collectors of whose subject this host has nothing. */
+  readonly absent: readonly AbsentSubject[];
 }
 
 export type LinkStatus =
@@ -136,6 +138,7 @@ export function statusText(status: AgentStatus, nowMs: number): string {
       'failing',
       `collector '${name}'${extent === 'part' ? ', in part' : ''}: ${reason}`,
     ]),
+    ...absentRows(status.absent),
   ];
   return rows.map(([name, words]) => `${name.padEnd(9)} ${printable(words)}\n`).join('');
 }
@@ -160,6 +163,16 @@ function droppedRows({ reportsDropped, reportsRefused }: AgentStatus): [string, 
   ]);
   if (here !== '') rows.unshift(['dropped', here]);
   return rows.length === 0 ? [['dropped', 'none']] : rows;
+}
+
+function absentRows(absent: readonly AbsentSubject[]): [string, string][] {
+  if (absent.length === 0) return [];
+  return [
+    [
+      'absent',
+      `no data on this host for collector ${absent.map(({ name }) => name).join(', ')} ('sysmon-agent check' says why)`,
+    ],
+  ];
 }
 
 function diskRows({ disk, unwrittenReports }: AgentStatus['spool']): [string, string][] {

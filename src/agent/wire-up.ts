@@ -7,7 +7,7 @@ import { isoTime } from '../runtime/words.ts';
 import { createCollectors } from './collect/collectors/index.ts';
 import { EpochClock } from './collect/epoch-clock.ts';
 import { Host } from './collect/proc/host.ts';
-import { type CollectorFailure, Sampler } from './collect/sampler.ts';
+import { type AbsentSubject, type CollectorFailure, Sampler } from './collect/sampler.ts';
 import { runSchedule } from './collect/schedule.ts';
 import { SeriesBudget } from './collect/series-budget.ts';
 import type { AgentOptions } from './options.ts';
@@ -43,6 +43,8 @@ export interface HostSampler {
   sample(): Promise<Recording>;
   /** The collectors that failed the last time, and why. */
   readonly failures: readonly CollectorFailure[];
+  /** The collectors of whose subject this host has nothing. */
+  readonly absent: readonly AbsentSubject[];
   /** Closes the kernel's files. The next sample reopens them. */
   close(): void;
 }
@@ -157,6 +159,7 @@ export class Agent {
       clockOffsetSeconds: counters.clockOffsetMs / 1000,
       reconnects: counters.reconnects,
       failures: this.#sampler.failures,
+      absent: this.#sampler.absent,
     };
   }
 
@@ -210,6 +213,9 @@ export function newSampler(
     sample: () => sampler.sample(),
     get failures() {
       return sampler.failures;
+    },
+    get absent() {
+      return sampler.absent;
     },
     close: () => host.close(),
   };

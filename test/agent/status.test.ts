@@ -43,6 +43,7 @@ const status: AgentStatus = {
   clockOffsetSeconds: 0,
   reconnects: 0,
   failures: [],
+  absent: [],
 };
 
 test('to whom it is connected, with the address of a name, and under which name where the host has another', () => {
@@ -104,6 +105,10 @@ test('what is wrong is said: a disk, drops, a clock, collectors', () => {
       },
     ],
     clockOffsetSeconds: -3600,
+    absent: [
+      { name: 'mdadm', reason: "'/proc/mdstat' does not exist" },
+      { name: 'zfs', reason: "'/proc/spl/kstat/zfs' does not exist" },
+    ],
     failures: [
       { name: 'cpu', extent: 'whole', reason: "'/proc/stat' is \u001b[2Jempty" },
       { name: 'meminfo', extent: 'part', reason: "'/proc/meminfo', line 5: Cached is not in kB" },
@@ -124,5 +129,6 @@ test('what is wrong is said: a disk, drops, a clock, collectors', () => {
   assert.match(text, /^clock +differs from the server's: timestamps are corrected by -3600 s; check NTP/m);
   assert.match(text, /^failing +collector 'cpu': '\/proc\/stat' is \\x1b\[2Jempty$/m);
   assert.match(text, /^failing +collector 'meminfo', in part: '\/proc\/meminfo', line 5: Cached is not in kB$/m);
+  assert.match(text, /^absent +no data on this host for collector mdadm, zfs \('sysmon-agent check' says why\)$/m);
   assert.match(statusText({ ...status, spool: { ...status.spool, folder: null } }, nowMs), /in memory$/m);
 });

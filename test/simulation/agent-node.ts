@@ -186,6 +186,7 @@ export class AgentNode {
           return recording;
         },
         failures: [],
+        absent: [],
         close() {},
       }),
     });

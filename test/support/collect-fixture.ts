@@ -77,7 +77,7 @@ export function collectOn(
   warn?: (text: string) => void,
 ): Collected {
   const text = expositionOf(new OneCollector(newCollector(name, contextOf(options)), warn).collect(host));
-  return { text, parseErrors: host.takeParseErrors() };
+  return { text, parseErrors: host.takeErrors() };
 }
 
 /** What a fixture expects of its collector: the families, and what could not be read, with the paths of a real host. */

@@ -3,7 +3,7 @@ import type { Clock } from '../../runtime/clock.ts';
 import type { Log } from '../../runtime/log.ts';
 import { counter, gauge, type Samples } from './collectors/collector.ts';
 import type { NamedCollector } from './collectors/index.ts';
-import { CollectError, NoDataError } from './proc/errors.ts';
+import { CollectError, NoDataError, UnreadableError } from './proc/errors.ts';
 import type { Host } from './proc/host.ts';
 import { type Part, Recorder, type RecorderCounters } from './recorder.ts';
 import { type SeriesBudget, SeriesBudgetError } from './series-budget.ts';
@@ -15,7 +15,7 @@ export interface SamplerOptions {
   readonly self: { collect(out: Samples): void };
   readonly clock: Pick<Clock, 'monotonicMs'>;
   readonly counters: RecorderCounters;
-  readonly log: Pick<Log, 'warn' | 'info'>;
+  readonly log: Pick<Log, 'warn' | 'info' | 'debug'>;
   readonly budget?: SeriesBudget;
 }
 
@@ -26,19 +26,30 @@ export interface CollectorFailure {
   readonly reason: string;
 }
 
+/** A collector of whose subject this host has nothing, with the reason. */
+export interface AbsentSubject {
+  readonly name: string;
+  readonly reason: string;
+}
+
 /**
  * Runs every collector at one instant. A collector that fails takes only its own series away, and its failure is
- * counted.
+ * counted. One that finds nothing of its kind on this host is not asked again for a minute.
  */
 export class Sampler {
   readonly #host: Host;
   readonly #self: SamplerOptions['self'];
   readonly #clock: Pick<Clock, 'monotonicMs'>;
-  readonly #log: Pick<Log, 'warn' | 'info'>;
+  readonly #log: SamplerOptions['log'];
   readonly #recorder: Recorder;
   readonly #entries: readonly Entry[];
-  readonly #preparing: readonly Entry[];
   readonly #ownPart: Part;
+  /** Those to ask at this instant: not those whose subject was absent less than a minute ago. */
+  #asked: readonly Entry[] = [];
+  #preparing: readonly Entry[] = [];
+  /** When one of the others is to be asked again. */
+  #lookMs = Number.NEGATIVE_INFINITY;
+  #instantMs = 0;
 
   constructor(options: SamplerOptions) {
     this.#host = options.host;
@@ -50,27 +61,37 @@ export class Sampler {
       warn: (text) => options.log.warn(text),
       ...(options.budget && { budget: options.budget }),
     });
-    this.#entries = options.collectors.map(({ name, collector }) => ({
+    this.#entries = options.collectors.map(({ name, collector, successWithoutData }) => ({
       name,
       collector,
+      successWithoutData: successWithoutData ?? 0,
       part: this.#recorder.part(name),
       durationMs: 0,
-      failure: undefined,
-      loggedFailure: undefined,
-      parseError: undefined,
+      state: works,
+      logged: works,
+      hasLoggedAbsence: false,
+      hasLoggedData: false,
+      problem: undefined,
       parseErrors: 0,
+      unreadable: 0,
       loggedErrors: new Set(),
     }));
-    this.#preparing = this.#entries.filter(({ collector }) => collector.prepare !== undefined);
     this.#ownPart = this.#recorder.part('self', { isOwn: true });
   }
 
   /** The collectors that failed the last time, wholly or in part. */
   get failures(): readonly CollectorFailure[] {
-    return this.#entries.flatMap(({ name, failure, parseError }): CollectorFailure[] => {
-      if (failure !== undefined) return [{ name, extent: 'whole', reason: failure.reason }];
-      return parseError === undefined ? [] : [{ name, extent: 'part', reason: parseError.message }];
+    return this.#entries.flatMap(({ name, state, problem }): CollectorFailure[] => {
+      if (state.kind === 'failed') return [{ name, extent: 'whole', reason: state.reason }];
+      return problem === undefined ? [] : [{ name, extent: 'part', reason: problem.message }];
     });
+  }
+
+  /** The collectors of whose subject this host has nothing. */
+  get absent(): readonly AbsentSubject[] {
+    return this.#entries.flatMap(({ name, state }) =>
+      state.kind === 'absent' ? [{ name, reason: state.reason }] : [],
+    );
   }
 
   /**
@@ -79,24 +100,35 @@ export class Sampler {
    */
   async sample(): Promise<Recording> {
     this.#host.beginInstant();
-    for (const entry of this.#entries) {
-      entry.failure = undefined;
-      entry.parseError = undefined;
+    this.#instantMs = this.#clock.monotonicMs();
+    if (this.#instantMs >= this.#lookMs) this.#chooseAsked();
+    for (const entry of this.#asked) {
+      entry.state = works;
+      entry.problem = undefined;
     }
     if (this.#preparing.length > 0) await Promise.all(this.#preparing.map((entry) => this.#prepare(entry)));
     this.#recorder.begin();
     let startMs = this.#clock.monotonicMs();
-    for (const entry of this.#entries) startMs = this.#collect(entry, startMs);
+    for (const entry of this.#asked) startMs = this.#collect(entry, startMs);
     this.#sampleSelf();
-    for (const entry of this.#entries) this.#logChange(entry);
+    this.#logChanges();
+    if (this.#asked.some(({ state }) => state.kind === 'absent')) this.#chooseAsked();
     return this.#recorder.end();
+  }
+
+  #chooseAsked(): void {
+    const lookMsOf = ({ state }: Entry) => (state.kind === 'absent' ? state.lookMs : Number.NEGATIVE_INFINITY);
+    this.#asked = this.#entries.filter((entry) => lookMsOf(entry) <= this.#instantMs);
+    this.#preparing = this.#asked.filter(({ collector }) => collector.prepare !== undefined);
+    const waitingMs = this.#entries.map(lookMsOf).filter((lookMs) => lookMs > this.#instantMs);
+    this.#lookMs = Math.min(Number.POSITIVE_INFINITY, ...waitingMs);
   }
 
   async #prepare(entry: Entry): Promise<void> {
     try {
       await entry.collector.prepare!(this.#host);
     } catch (error) {
-      entry.failure = failureOf(error);
+      entry.state = this.#stateAfter(error);
     }
   }
 
@@ -104,77 +136,124 @@ export class Sampler {
   #collect(entry: Entry, startMs: number): number {
     this.#recorder.enter(entry.part);
     try {
-      if (entry.failure === undefined) {
+      if (entry.state.kind === 'works') {
         entry.collector.collect(this.#host, this.#recorder);
         this.#recorder.leave();
       }
     } catch (error) {
-      entry.failure = failureOf(error);
+      entry.state = this.#stateAfter(error);
     }
-    if (entry.failure !== undefined) this.#recorder.abandon();
-    for (const error of this.#host.takeParseErrors()) this.#countParseError(entry, error);
+    if (entry.state.kind !== 'works') this.#recorder.abandon();
+    for (const error of this.#host.takeErrors()) this.#countError(entry, error);
     const endMs = this.#clock.monotonicMs();
     entry.durationMs = endMs - startMs;
     return endMs;
   }
 
-  #countParseError(entry: Entry, error: CollectError): void {
-    entry.parseErrors++;
-    entry.parseError ??= error;
+  #stateAfter(error: unknown): State {
+    if (!(error instanceof NoDataError)) return failureOf(error);
+    return { kind: 'absent', reason: error.message, lookMs: this.#instantMs + lookAgainMs };
+  }
+
+  #countError(entry: Entry, error: CollectError): void {
+    const isUnreadable = error instanceof UnreadableError;
+    if (isUnreadable) entry.unreadable++;
+    else entry.parseErrors++;
+    const isUsual = isUnreadable && error.isUsual;
+    if (!isUsual) entry.problem ??= error;
     const kind = kindOf(error);
     if (entry.loggedErrors.has(kind) || entry.loggedErrors.size >= loggedErrorsMax) return;
     entry.loggedErrors.add(kind);
-    this.#log.warn(
-      `collector '${entry.name}' could not read everything: ${error.message}; only the series of that line or file are absent`,
-    );
+    const text = `collector '${entry.name}' could not read everything: ${error.message}; only the series of that line or file are absent`;
+    if (isUsual) this.#log.debug(text);
+    else this.#log.warn(text);
   }
 
   #sampleSelf(): void {
     const out = this.#recorder;
     out.enter(this.#ownPart);
     for (const { name, durationMs } of this.#entries) out.sample(duration, Math.round(durationMs * 1000), name);
-    for (const { name, failure } of this.#entries) out.sample(success, failure === undefined ? 1 : 0, name);
-    for (const { name, parseErrors } of this.#entries) out.sample(parseErrorsTotal, parseErrors, name);
+    for (const entry of this.#entries) out.sample(success, successOf(entry), entry.name);
+    for (const { name, state, parseErrors } of this.#entries) {
+      if (state.kind !== 'absent' || parseErrors > 0) out.sample(parseErrorsTotal, parseErrors, name);
+    }
+    for (const { name, state, unreadable } of this.#entries) {
+      if (state.kind !== 'absent' || unreadable > 0) out.sample(unreadableTotal, unreadable, name);
+    }
     this.#self.collect(out);
     out.leave();
   }
 
-  /** A collector may fail at each tick for days: only a change is logged. */
-  #logChange(entry: Entry): void {
-    const { name, failure, loggedFailure } = entry;
-    if (failure?.kind === loggedFailure?.kind) return;
-    entry.loggedFailure = failure;
-    if (failure === undefined) {
-      this.#log.info(`collector '${name}' works again`);
-      return;
+  /**
+   * A collector may fail at each tick for days: only a change is logged. Not every host has the subjects of all
+   * collectors: that is said once, of all together.
+   */
+  #logChanges(): void {
+    const absent: string[] = [];
+    for (const entry of this.#asked) {
+      const { name, state, logged } = entry;
+      if (kindOfState(state) === kindOfState(logged)) continue;
+      entry.logged = state;
+      if (state.kind === 'failed') {
+        this.#log.warn(`collector '${name}' failed: ${state.reason}; its series are absent until it works again`);
+      } else if (state.kind === 'works') {
+        if (logged.kind === 'failed') this.#log.info(`collector '${name}' works again`);
+        else if (!entry.hasLoggedData) this.#log.info(`collector '${name}' has found data`);
+        entry.hasLoggedData ||= logged.kind === 'absent';
+      } else if (!entry.hasLoggedAbsence) {
+        entry.hasLoggedAbsence = true;
+        absent.push(`'${name}'`);
+      }
     }
-    const line = `collector '${name}' failed: ${failure.reason}; its series are absent until it works again`;
-    // Not every host has the files of every collector.
-    if (failure.isNoData) this.#log.info(line);
-    else this.#log.warn(line);
+    if (absent.length === 0) return;
+    this.#log.info(
+      `no data on this host for collector ${absent.join(', ')}; looking again once a minute ('sysmon-agent check' says why)`,
+    );
   }
 }
 
 interface Entry {
   readonly name: string;
   readonly collector: NamedCollector['collector'];
+  readonly successWithoutData: 0 | 1;
   readonly part: Part;
   durationMs: number;
-  failure: Failure | undefined;
-  loggedFailure: Failure | undefined;
-  /** The first of this instant. */
-  parseError: CollectError | undefined;
+  state: State;
+  /** The state that was logged last. */
+  logged: State;
+  hasLoggedAbsence: boolean;
+  hasLoggedData: boolean;
+  /** The first of this instant that cost a part, but for what drivers usually answer. */
+  problem: CollectError | undefined;
   /** Since the start. */
   parseErrors: number;
+  unreadable: number;
   /** The kinds that were logged. */
   readonly loggedErrors: Set<string>;
 }
 
-interface Failure {
-  readonly reason: string;
-  readonly isNoData: boolean;
-  /** Equal for errors that are logged once: the reason may hold a number that changes each time. */
-  readonly kind: string;
+type State =
+  | { readonly kind: 'works' }
+  /** `errorKind` is equal for errors that are logged once: the reason may hold a number that changes each time. */
+  | { readonly kind: 'failed'; readonly reason: string; readonly errorKind: string }
+  /** This host has nothing of the kind. `lookMs`: when to look again. */
+  | { readonly kind: 'absent'; readonly reason: string; readonly lookMs: number };
+
+const works: State = { kind: 'works' };
+
+function successOf({ state, successWithoutData }: Entry): 0 | 1 {
+  switch (state.kind) {
+    case 'works':
+      return 1;
+    case 'failed':
+      return 0;
+    case 'absent':
+      return successWithoutData;
+  }
+}
+
+function kindOfState(state: State): string {
+  return state.kind === 'failed' ? state.errorKind : state.kind;
 }
 
 const duration = gauge('node_scrape_collector_duration_seconds', 'How long a collector took.', {
@@ -191,11 +270,25 @@ const parseErrorsTotal = counter(
     'says which they are.',
   { labels: ['collector'] },
 );
+const unreadableTotal = counter(
+  'sysmon_agent_attributes_unreadable_total',
+  'Attributes of devices, and other files of one value, that were there and gave none: the driver had no value, the ' +
+    'device was just removed, or the agent may not read it. Only their own series are missing; the log says which they ' +
+    'are, for usual answers of drivers at --log.level=debug.',
+  { labels: ['collector'] },
+);
 // A device with another name each time must not fill the memory.
 const loggedErrorsMax = 100;
+// One failed look costs some 20 µs, and a device that is plugged in is seen soon enough.
+const lookAgainMs = 60_000;
 
-/** Equal for errors that are logged once: the file, and the reason without its numbers. */
-function kindOf({ code, path, message }: CollectError): string {
+/**
+ * Equal for errors that are logged once: the file, and the reason without its numbers; of an attribute that devices have,
+ * its name and the error, whatever the device.
+ */
+function kindOf(error: CollectError): string {
+  const { code, path, message } = error;
+  if (error instanceof UnreadableError) return `${error.errno} ${path.slice(path.lastIndexOf('/') + 1)}`;
   return `${code} ${path} ${message.slice(path.length + 2).replaceAll(/"[^"]*"|\d+/g, '')}`;
 }
 
@@ -203,12 +296,11 @@ function kindOf({ code, path, message }: CollectError): string {
  * A CollectError is about the files of the host; anything else is a bug of the collector. A bug does not end the others
  * either: a future kernel prints what nobody has thought of.
  */
-function failureOf(error: unknown): Failure {
+function failureOf(error: unknown): State {
   if (error instanceof CollectError) {
-    const { message: reason, code, path } = error;
-    return { reason, isNoData: error instanceof NoDataError, kind: `${code} ${path}` };
+    return { kind: 'failed', reason: error.message, errorKind: `${error.code} ${error.path}` };
   }
-  if (error instanceof SeriesBudgetError) return { reason: error.message, isNoData: false, kind: error.code };
+  if (error instanceof SeriesBudgetError) return { kind: 'failed', reason: error.message, errorKind: error.code };
   const stack = error instanceof Error ? (error.stack ?? error.message) : String(error);
-  return { reason: `a bug of this program, please report it: ${stack}`, isNoData: false, kind: 'bug' };
+  return { kind: 'failed', reason: `a bug of this program, please report it: ${stack}`, errorKind: 'bug' };
 }

@@ -74,7 +74,7 @@ for (const kernel of ['Linux 4.14', 'Linux 5.15', 'Linux 6.12']) {
         self: { collect() {} },
         clock: new VirtualClock(),
         counters: newAgentCounters(),
-        log: { info: (text) => warnings.push(text), warn: (text) => warnings.push(text) },
+        log: { info: (text) => warnings.push(text), warn: (text) => warnings.push(text), debug() {} },
       });
       const { types, values } = parseMetrics(expositionOf(await sampler.sample()));
       assert.deepEqual(warnings, []);

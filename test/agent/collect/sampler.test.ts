@@ -22,11 +22,18 @@ class Bench {
 
   constructor(
     collectors: Record<string, Collector>,
-    { budget, host = new Host() }: { budget?: SeriesBudget; host?: Host } = {},
+    {
+      budget,
+      host = new Host(),
+      successWithoutData = [],
+    }: { budget?: SeriesBudget; host?: Host; successWithoutData?: readonly string[] } = {},
   ) {
     this.sampler = new Sampler({
       host,
-      collectors: Object.entries(collectors).map(([name, collector]) => ({ name, collector })),
+      collectors: Object.entries(collectors).map(([name, collector]) => ({
+        ...{ name, collector },
+        ...(successWithoutData.includes(name) && { successWithoutData: 1 }),
+      })),
       self: new SelfMetrics(this.counters, {
         version: '1.2.3',
         nodeVersion: '20.15.0',
@@ -36,7 +43,11 @@ class Bench {
       }),
       clock: this.clock,
       counters: this.counters,
-      log: { info: (text) => this.log.push(`info ${text}`), warn: (text) => this.log.push(`warn ${text}`) },
+      log: {
+        info: (text) => this.log.push(`info ${text}`),
+        warn: (text) => this.log.push(`warn ${text}`),
+        debug: (text) => this.log.push(`debug ${text}`),
+      },
       ...(budget && { budget }),
     });
   }
@@ -75,7 +86,7 @@ test('a collector that fails costs itself alone; each change is one line', async
     'node_scrape_collector_success{collector="flaky"} 1',
     'node_scrape_collector_success{collector="last"} 1',
   ]);
-  failure = new UnreadableError('/proc/x', ' cannot be read: EACCES');
+  failure = new UnreadableError('/proc/x', { errno: 'EACCES', reason: ' cannot be read: EACCES' });
   for (let instant = 0; instant < 3; instant++) {
     assert.deepEqual(await bench.lines(all), [
       'good{n="0"} 0',
@@ -150,16 +161,133 @@ test('what a collector cannot parse is counted; each kind is one line, whatever 
   ]);
 });
 
-test('nothing to find is no success, and no warning', async () => {
-  const bench = new Bench({
-    none: {
-      collect() {
-        throw new NoDataError('/sys/none', ' does not exist');
-      },
-    },
+/** A subject that this host may have or not, and how often it was looked for. */
+class Subject implements Collector {
+  isThere = false;
+  looks = 0;
+  readonly #where: 'prepare' | 'collect';
+
+  constructor(where: 'prepare' | 'collect' = 'collect') {
+    this.#where = where;
+  }
+
+  async prepare(): Promise<void> {
+    if (this.#where === 'prepare') this.#look();
+  }
+
+  collect(_host: Host, out: Samples): void {
+    if (this.#where === 'collect') this.#look();
+    out.sample(good, 1, 'subject');
+  }
+
+  #look(): void {
+    this.looks++;
+    if (!this.isThere) throw new NoDataError('/sys/none', ' does not exist');
+  }
+}
+
+for (const where of ['collect', 'prepare'] as const) {
+  test(`a subject that this host does not have is looked for once a minute, by ${where}, and logged once`, async () => {
+    const subject = new Subject(where);
+    const other = new Subject();
+    const bench = new Bench({ subject, other, first: giving(1, bad) });
+    const tick = async () => {
+      const lines = await bench.lines(/^(good|bad|node_scrape_collector_success)/);
+      await bench.clock.advance(5000);
+      return lines;
+    };
+    const absent = [
+      'bad{n="0"} 0',
+      'node_scrape_collector_success{collector="subject"} 0',
+      'node_scrape_collector_success{collector="other"} 0',
+      'node_scrape_collector_success{collector="first"} 1',
+    ];
+    for (let instant = 0; instant < 25; instant++) assert.deepEqual(await tick(), absent);
+    // At 0 s, 60 s and 120 s.
+    assert.equal(subject.looks, 3);
+    assert.deepEqual(bench.sampler.failures, []);
+    assert.deepEqual(bench.sampler.absent, [
+      { name: 'subject', reason: "'/sys/none' does not exist" },
+      { name: 'other', reason: "'/sys/none' does not exist" },
+    ]);
+    assert.deepEqual(bench.log, [
+      "info no data on this host for collector 'subject', 'other'; looking again once a minute ('sysmon-agent check' says why)",
+    ]);
+
+    // It comes, goes, and comes again.
+    subject.isThere = true;
+    let instants = 0;
+    while (bench.sampler.absent.length > 1) {
+      await tick();
+      instants++;
+    }
+    // 180 s is the instant of the next look, and the last one was 120 s.
+    assert.equal(instants, 12);
+    assert.deepEqual((await tick()).slice(0, 3), [
+      'bad{n="0"} 0',
+      'good{n="subject"} 1',
+      'node_scrape_collector_success{collector="subject"} 1',
+    ]);
+    subject.isThere = false;
+    assert.deepEqual(await tick(), absent);
+    const { looks } = subject;
+    for (let instant = 0; instant < 11; instant++) assert.deepEqual(await tick(), absent);
+    assert.equal(subject.looks, looks);
+    subject.isThere = true;
+    await tick();
+    assert.equal(subject.looks, looks + 1);
+    assert.deepEqual(bench.log.slice(1), ["info collector 'subject' has found data"]);
   });
-  assert.deepEqual(await bench.lines(/success/), ['node_scrape_collector_success{collector="none"} 0']);
-  assert.match(bench.log[0]!, /^info collector 'none' failed: '\/sys\/none' does not exist/);
+}
+
+test('for some collectors nothing to find is a success, as in node_exporter', async () => {
+  const bench = new Bench({ subject: new Subject() }, { successWithoutData: ['subject'] });
+  assert.deepEqual(await bench.lines(/success/), ['node_scrape_collector_success{collector="subject"} 1']);
+  assert.equal(bench.sampler.absent.length, 1);
+});
+
+test('attributes without a value are counted by collector; usual answers of drivers are no warning', async () => {
+  let errnos: [path: string, errno: string][] = [];
+  const attributes: Collector = {
+    collect(host, out) {
+      for (const [path, errno] of errnos) host.passOver(new UnreadableError(path, { errno, reason: ` says ${errno}` }));
+      out.sample(good, 1, 'rest');
+    },
+  };
+  const bench = new Bench({ attributes, whole: giving(1, bad), none: new Subject() });
+  const lines = () => bench.lines(/^(good|sysmon_agent_(parse_errors|attributes_unreadable))/);
+  const expected = (count: number) => [
+    'good{n="rest"} 1',
+    `sysmon_agent_attributes_unreadable_total{collector="attributes"} ${count}`,
+    'sysmon_agent_attributes_unreadable_total{collector="whole"} 0',
+    'sysmon_agent_parse_errors_total{collector="attributes"} 0',
+    'sysmon_agent_parse_errors_total{collector="whole"} 0',
+  ];
+  errnos = [
+    ['/sys/class/net/eth0/speed', 'EINVAL'],
+    ['/sys/class/net/eth1/speed', 'EINVAL'],
+    ['/sys/class/x/y', 'empty'],
+  ];
+  assert.deepEqual(await lines(), expected(3));
+  assert.deepEqual(await lines(), expected(6));
+  assert.deepEqual(bench.sampler.failures, []);
+  errnos = [
+    ['/sys/class/x/a/z', 'EIO'],
+    ['/sys/class/x/b/z', 'EIO'],
+  ];
+  assert.deepEqual(await lines(), expected(8));
+  assert.deepEqual(bench.sampler.failures, [
+    { name: 'attributes', extent: 'part', reason: "'/sys/class/x/a/z' says EIO" },
+  ]);
+  const behind = 'only the series of that line or file are absent';
+  assert.deepEqual(bench.log.slice(0, 2), [
+    `debug collector 'attributes' could not read everything: '/sys/class/net/eth0/speed' says EINVAL; ${behind}`,
+    `debug collector 'attributes' could not read everything: '/sys/class/x/y' says empty; ${behind}`,
+  ]);
+  assert.match(bench.log[2]!, /^info no data on this host for collector 'none'/);
+  assert.deepEqual(bench.log.slice(3), [
+    `warn collector 'attributes' could not read everything: '/sys/class/x/a/z' says EIO; ${behind}`,
+  ]);
 });
 
 test('a bug in a collector costs it alone too, and says where it is', async () => {
@@ -206,7 +334,7 @@ test('collectors that prepare do so together, before any collects; one that fail
     'b collects',
     'd collects',
   ]);
-  assert.deepEqual(bench.sampler.failures, [{ name: 'c', extent: 'whole', reason: "'/c' is not there" }]);
+  assert.deepEqual(bench.sampler.absent, [{ name: 'c', reason: "'/c' is not there" }]);
 });
 
 test('how long each took', async () => {

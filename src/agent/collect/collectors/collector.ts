@@ -18,7 +18,8 @@ export interface Samples {
  * One subject of the host. It may keep state between two collections. A line, an attribute or a device that cannot be
  * read costs only its own series, by `KernelText.eachLine` and `Host.value`. A collector fails by throwing NoDataError,
  * UnreadableError or FormatError, which name the file, or by having more series than its budget. Then all its series
- * are absent at this instant, also those that it delivered before it threw.
+ * are absent at this instant, also those that it delivered before it threw. After a NoDataError it is called again a
+ * minute later: until then a host that has nothing of the kind pays nothing for it.
  */
 export interface Collector {
   collect(host: Host, out: Samples): void;
@@ -47,6 +48,11 @@ export interface CollectorRow {
   readonly description: string;
   /** Named after the collector: `netdev.device-exclude`. */
   readonly options: readonly OptionRow<unknown>[];
+  /**
+   * What `node_scrape_collector_success` is on a host that has nothing of the kind (NoDataError): 0 by default; 1 for
+   * those that succeed in node_exporter then.
+   */
+  readonly successWithoutData?: 1;
   create(context: CollectorContext): Collector;
 }
 

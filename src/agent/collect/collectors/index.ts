@@ -15,6 +15,7 @@ export const collectorRows: readonly CollectorRow[] = [cpu, loadavg, meminfo, ne
 export interface NamedCollector {
   readonly name: string;
   readonly collector: Collector;
+  readonly successWithoutData?: 1;
 }
 
 /** The value of `--enable` and `--disable`. */
@@ -36,5 +37,5 @@ export function selectCollectors(choice: {
 
 /** Makes the collectors of these rows. */
 export function createCollectors(rows: readonly CollectorRow[], context: CollectorContext): NamedCollector[] {
-  return rows.map((row) => ({ name: row.name, collector: row.create(context) }));
+  return rows.map((row) => ({ ...row, collector: row.create(context) }));
 }

@@ -11,17 +11,38 @@ export abstract class CollectError extends Error {
   }
 }
 
-/** The file is missing: the kernel or the hardware has no such thing. */
+/** The file is missing, or the folder has no device: the kernel or the hardware has no such thing. */
 export class NoDataError extends CollectError {
   override readonly name = 'NoDataError';
   readonly code = 'no-data';
 }
 
-/** The file is there and cannot be read: no permission, too many open files, an error of the driver. */
+/** The file is there and cannot be read: no permission, too many open files, an error of the driver, no value. */
 export class UnreadableError extends CollectError {
   override readonly name = 'UnreadableError';
   readonly code = 'unreadable';
+  /** The name of the system call's error, such as `EINVAL`; `empty` and `unknown` where the kernel gave that. */
+  readonly errno: string;
+
+  constructor(path: string, { errno, reason, cause }: { errno: string; reason: string; cause?: unknown }) {
+    super(path, reason, cause === undefined ? {} : { cause });
+    this.errno = errno;
+  }
+
+  /**
+   * Whether a driver answers so in good health: it has no value at present, such as the speed of an interface that is
+   * down, or its device is just going. Anything else may be worth a look: no permission, a device that is broken.
+   */
+  get isUsual(): boolean {
+    return usualErrnos.has(this.errno);
+  }
 }
+
+const usualErrnos: ReadonlySet<string> = new Set([
+  ...['empty', 'unknown', 'ENODATA', 'EINVAL', 'EAGAIN', 'EBUSY', 'EOPNOTSUPP', 'ENOTSUP', 'ENODEV', 'ENXIO'],
+  'ENOMEDIUM',
+  'ESRCH',
+]);
 
 /** The file was read and is not in its format. */
 export class FormatError extends CollectError {

@@ -42,7 +42,7 @@ export class Host {
   readonly #roots: Readonly<Record<string, string>>;
   readonly #files = new Map<string, KernelFile>();
   readonly #words = new Words();
-  readonly #parseErrors: CollectError[] = [];
+  readonly #errors: CollectError[] = [];
   #openCount = 0;
   #instant = 0;
   // For what does not fit where the file was the last time. Each keeps its own text, so that a collector may hold two
@@ -60,44 +60,48 @@ export class Host {
     if (this.#instant % unreadInstants === 0) this.#closeUnread();
   }
 
-  /** The file's content, valid until the next instant. Throws NoDataError where it is missing, or UnreadableError. */
+  /**
+   * The file's content, valid until the next instant. Throws NoDataError where it is missing, its device is gone, or the
+   * kernel has it switched off (EOPNOTSUPP); otherwise UnreadableError.
+   */
   read(path: string): KernelText {
-    const text = this.readIfThere(path);
-    if (text === undefined) throw new NoDataError(this.path(path), ' does not exist');
-    return text;
+    const file = this.#fileOf(path);
+    const error = this.#update(file);
+    if (error === undefined) return file.text;
+    const what = isNoFile(error) ? ' does not exist' : ` is not there: ${reasonOf(error)}`;
+    if (isNoFile(error) || isGone(error)) throw new NoDataError(file.text.path, what, { cause: error });
+    throw unreadable(file.text.path, error);
   }
 
-  /** The same, but undefined where the file is missing. */
+  /** The same, but undefined where `read` throws NoDataError. */
   readIfThere(path: string): KernelText | undefined {
     const file = this.#fileOf(path);
-    file.instantAsked = this.#instant;
-    if (file.instantRead === this.#instant) {
-      file.text.rewind();
-      return file.text;
-    }
-    try {
-      this.#readFile(file);
-      file.instantRead = this.#instant;
-      return file.text;
-    } catch (error) {
-      this.#close(file);
-      if (isMissing(error)) return undefined;
-      throw this.#unreadable(file.text.path, error);
-    }
+    const error = this.#update(file);
+    if (error === undefined) return file.text;
+    if (isNoFile(error) || isGone(error)) return undefined;
+    throw unreadable(file.text.path, error);
   }
 
   /**
-   * The value of a file of one line, such as an attribute of a device; undefined where the file is missing. One that
-   * cannot be read or parsed costs its own series: it is undefined too, and one of the parse errors.
+   * The value of a file of one line, such as an attribute of a device; undefined where there is no such file. One that
+   * cannot be parsed, or that is there and has no value, costs its own series: it is undefined too, and one of `takeErrors`.
+   * No value: the read fails (ENODATA, EINVAL, EIO, EAGAIN, EPERM, EOPNOTSUPP; ENODEV where the device has just gone),
+   * or gives nothing, or `<unknown>`.
    */
   value<T>(path: string, parse: (text: KernelText) => T): T | undefined {
+    const file = this.#fileOf(path);
+    const { text } = file;
     try {
-      const text = this.readIfThere(path);
-      if (text === undefined) return undefined;
+      const error = this.#update(file);
+      if (error !== undefined) {
+        return isNoFile(error) ? undefined : this.passOver(unreadable(text.path, error));
+      }
+      if (text.isEmpty) return this.passOver(new UnreadableError(text.path, { errno: 'empty', reason: ' is empty' }));
       text.firstLine();
+      if (text.saysUnknown()) return this.passOver(new UnreadableError(text.path, unknown));
       return parse(text);
     } catch (error) {
-      return this.#passOver(error);
+      return this.passOver(error);
     }
   }
 
@@ -107,19 +111,20 @@ export class Host {
       const text = this.readIfThere(path);
       return text === undefined ? undefined : parse(text.content(), text.path);
     } catch (error) {
-      return this.#passOver(error);
+      return this.passOver(error);
     }
   }
 
-  #passOver(error: unknown): undefined {
+  /** Makes an error of one line, attribute or device one of `takeErrors`. Throws what is no CollectError: a bug. */
+  passOver(error: unknown): undefined {
     if (!(error instanceof CollectError)) throw error;
-    this.#parseErrors.push(error);
+    this.#errors.push(error);
   }
 
-  /** What was skipped since the last call because it could not be read or parsed. */
-  takeParseErrors(): readonly CollectError[] {
-    if (this.#parseErrors.length === 0) return noErrors;
-    return this.#parseErrors.splice(0);
+  /** What was passed over since the last call, because it could not be read or parsed. */
+  takeErrors(): readonly CollectError[] {
+    if (this.#errors.length === 0) return noErrors;
+    return this.#errors.splice(0);
   }
 
   exists(path: string): boolean {
@@ -132,8 +137,28 @@ export class Host {
     try {
       return readdirSync(real).sort();
     } catch (error) {
-      if (isMissing(error)) throw new NoDataError(real, ' does not exist', { cause: error });
-      throw this.#unreadable(real, error);
+      if (isNoFile(error) || isGone(error)) throw new NoDataError(real, ' does not exist', { cause: error });
+      throw unreadable(real, error);
+    }
+  }
+
+  /**
+   * The devices in a folder: its names that match, sorted. Throws NoDataError where there is none, so that a host
+   * without such a device is looked at once a minute.
+   */
+  devices(path: string, pattern = anyName): string[] {
+    const names = this.list(path).filter((name) => pattern.test(name));
+    if (names.length === 0) throw new NoDataError(this.path(path), ' has no such device');
+    return names;
+  }
+
+  /** The same, but empty where there is none: for a part of what a collector looks for. */
+  devicesIfThere(path: string, pattern = anyName): string[] {
+    try {
+      return this.devices(path, pattern);
+    } catch (error) {
+      if (error instanceof NoDataError) return [];
+      throw error;
     }
   }
 
@@ -155,12 +180,30 @@ export class Host {
     let file = this.#files.get(path);
     if (file === undefined) {
       const root = path.slice(0, path.indexOf('/'));
-      const text = new KernelText(this.path(path), this.#words, this.#parseErrors);
+      const text = new KernelText(this.path(path), this.#words, this.#errors);
       const comesWhole = root === 'sys' || wholeFiles.has(path) || path.startsWith('proc/sys/');
       file = { text, root, comesWhole, fd: undefined, instantRead: never, instantAsked: never };
       this.#files.set(path, file);
     }
     return file;
+  }
+
+  /** Reads the file where it was not read at this instant. Returns the system call's error, if there is one. */
+  #update(file: KernelFile): unknown {
+    file.instantAsked = this.#instant;
+    if (file.instantRead === this.#instant) {
+      file.text.rewind();
+      return undefined;
+    }
+    try {
+      this.#readFile(file);
+      file.instantRead = this.#instant;
+      return undefined;
+    } catch (error) {
+      // A driver that has no value at present may have one at the next instant, by the same descriptor.
+      if (!hasNoValueNow(error)) this.#close(file);
+      return error;
+    }
   }
 
   #readFile(file: KernelFile): void {
@@ -178,23 +221,26 @@ export class Host {
     const fd = openSync(file.text.path, 'r');
     file.fd = fd;
     this.#openCount++;
-    this.#readOpen(fd, file);
-    const isKept = (file.root === 'proc' || file.root === 'sys') && this.#openCount <= filesKeptMax;
-    if (!isKept) this.#close(file);
+    try {
+      this.#readOpen(fd, file);
+    } finally {
+      const isKept = (file.root === 'proc' || file.root === 'sys') && this.#openCount <= filesKeptMax;
+      if (!isKept) this.#close(file);
+    }
   }
 
-  #readOpen(fd: number, { text, comesWhole }: KernelFile): void {
+  #readOpen(fd: number, { text, root, comesWhole }: KernelFile): void {
     // Usually a file is about as long as the last time.
     const { room } = text;
     let length = readInto(room, fd, { from: 0, comesWhole });
-    if (length < room.length) return text.filled(length);
+    if (length < room.length) return text.filled(length, { comesWhole: root === 'sys' });
     length = readInto(this.#buffer, fd, { from: 0, comesWhole });
     while (length === this.#buffer.length) {
       if (length > fileBytesMax) throw new Error(`it is longer than ${fileBytesMax} bytes`);
       this.#grow();
       length = readInto(this.#buffer, fd, { from: length, comesWhole });
     }
-    text.fill(this.#buffer, length);
+    text.fill(this.#buffer, length, { comesWhole: root === 'sys' });
   }
 
   #grow(): void {
@@ -221,10 +267,6 @@ export class Host {
     } catch {
       // It was open for reading only: nothing can be lost, and the descriptor is gone whatever close says.
     }
-  }
-
-  #unreadable(path: string, error: unknown): UnreadableError {
-    return new UnreadableError(path, ` cannot be read: ${reasonOf(error)}`, { cause: error });
   }
 }
 
@@ -263,10 +305,33 @@ const fileBytesMax = 32 * 1024 * 1024;
 // opened for each read.
 const filesKeptMax = 2048;
 
-/** ENODEV and ENXIO: the device went away between the listing and the read. */
-function isMissing(error: unknown): boolean {
+const anyName = /^/;
+const unknown = { errno: 'unknown', reason: ' has no value: the kernel says that it is unknown' };
+
+function isNoFile(error: unknown): boolean {
   const code = codeOf(error);
-  return code === 'ENOENT' || code === 'ENOTDIR' || code === 'ENODEV' || code === 'ENXIO';
+  return code === 'ENOENT' || code === 'ENOTDIR';
+}
+
+/**
+ * ENODEV and ENXIO: the device went away between the listing and the read; ESRCH: the process. EOPNOTSUPP: the kernel has
+ * this and it is switched off, as the files of /proc/pressure say with `psi=0`.
+ */
+const goneCodes: ReadonlySet<string> = new Set(['ENODEV', 'ENXIO', 'ESRCH', 'EOPNOTSUPP', 'ENOTSUP']);
+
+function isGone(error: unknown): boolean {
+  const code = codeOf(error);
+  return goneCodes.has(code ?? '');
+}
+
+function hasNoValueNow(error: unknown): boolean {
+  const code = codeOf(error);
+  return code === 'EINVAL' || code === 'ENODATA' || code === 'EAGAIN' || code === 'EBUSY';
+}
+
+function unreadable(path: string, error: unknown): UnreadableError {
+  const errno = codeOf(error) ?? 'other';
+  return new UnreadableError(path, { errno, reason: ` cannot be read: ${reasonOf(error)}`, cause: error });
 }
 
 function codeOf(error: unknown): string | undefined {

@@ -5,6 +5,8 @@ const space = 0x20;
 const tab = 0x09;
 const zero = 0x30;
 const colon = 0x3a;
+const minus = 0x2d;
+const lessThan = 0x3c;
 
 /**
  * The bytes of one kernel file, with a position that goes over them once: lines, and in a line words and numbers. A
@@ -44,18 +46,31 @@ export class KernelText {
     return this.#bytes;
   }
 
-  /** The first bytes of `room` are the content. */
-  filled(length: number): void {
+  /**
+   * The first bytes of `room` are the content; there is room for one more. An attribute of sysfs comes whole, by one
+   * read: where a driver ends it without a newline, it is ended here, and not taken for one that was cut.
+   */
+  filled(length: number, { comesWhole }: { readonly comesWhole: boolean } = anyFile): void {
     this.#length = length;
-    this.#text = this.#bytes.toString('latin1', 0, length);
+    if (comesWhole && length > 0 && this.#bytes[length - 1] !== newline) this.#bytes[this.#length++] = newline;
+    this.#text = this.#bytes.toString('latin1', 0, this.#length);
     this.rewind();
   }
 
   /** Takes a copy, and makes room for it and a little more. */
-  fill(bytes: Uint8Array, length: number): void {
+  fill(bytes: Uint8Array, length: number, options = anyFile): void {
     if (length >= this.#bytes.length) this.#bytes = Buffer.allocUnsafeSlow(roomFor(length));
     this.#bytes.set(bytes.subarray(0, length));
-    this.filled(length);
+    this.filled(length, options);
+  }
+
+  get isEmpty(): boolean {
+    return this.#length === 0;
+  }
+
+  /** Whether the line is the kernel's word for a value that it does not have. */
+  saysUnknown(): boolean {
+    return this.#bytes[this.#at] === lessThan && (this.skip('<unknown>') || this.skip('<unsupported>'));
   }
 
   rewind(): void {
@@ -185,6 +200,50 @@ export class KernelText {
     return value;
   }
 
+  /** The same with a minus sign, from -(2^63) on. */
+  signed(what: string): number {
+    this.more();
+    const at = this.#at;
+    const digit = this.#bytes[at + 1]! ^ zero;
+    if (this.#bytes[at] !== minus || digit > 9) return this.unsigned(what);
+    this.#at = at + 1;
+    return 0 - this.unsigned(what);
+  }
+
+  /**
+   * The whole number in hexadecimal digits, without `0x`, up to the next space, colon or end of the line. Above 2^53 it is
+   * the nearest double.
+   */
+  hexadecimal(what: string): number {
+    const bytes = this.#bytes;
+    let at = this.#at;
+    let byte = bytes[at]!;
+    while (byte === space || byte === tab) byte = bytes[++at]!;
+    const start = at;
+    let value = 0;
+    for (let digit = hexadecimalDigits[byte]!; digit < 16; digit = hexadecimalDigits[byte]!) {
+      value = value * 16 + digit;
+      byte = bytes[++at]!;
+    }
+    const isEnded = byte === space || byte === newline || byte === tab || byte === colon;
+    if (at === start || at - start > 16 || !isEnded) {
+      if (!this.more()) throw this.error(`${what} is missing`);
+      throw this.error(`${what} is ${this.#shown(this.#at, this.#wordEnd())}, expected a hexadecimal number`);
+    }
+    this.#at = at;
+    return value;
+  }
+
+  /** As `unsigneds`, in hexadecimal digits. */
+  hexadecimals(into: number[], whats: readonly string[]): number {
+    let count = 0;
+    while (count < whats.length && this.more()) {
+      into[count] = this.hexadecimal(whats[count]!);
+      count++;
+    }
+    return count;
+  }
+
   /**
    * The whole numbers that follow, one for each of `whats` as far as there are as many. Returns how many there were.
    * Each is read as by `unsigned`, in one loop, because most numbers are in rows.
@@ -257,17 +316,23 @@ export class KernelText {
 
   /** A number with two digits behind its point, as the kernel prints load averages, in hundredths: `0.12` is 12. */
   hundredths(what: string): number {
+    return this.decimal(what, 2);
+  }
+
+  /** A number with so many digits behind its point, as a whole number of that place: with 3, `2445.406` is 2445406. */
+  decimal(what: string, places: number): number {
     if (!this.more()) throw this.error(`${what} is missing`);
     const bytes = this.#bytes;
     const start = this.#at;
     const end = this.#wordEnd();
-    const point = end - 3;
+    const point = end - places - 1;
     let value = 0;
     for (let at = start; at < end; at++) {
       const digit = bytes[at]! - zero;
       const isDigit = digit >= 0 && digit <= 9;
       if (point <= start || end - start > exactDigits || (at === point ? bytes[at] !== 0x2e : !isDigit)) {
-        throw this.error(`${what} is ${this.#shown(start, end)}, expected a number with two digits behind its point`);
+        const expected = `expected a number with ${places === 2 ? 'two' : places} digits behind its point`;
+        throw this.error(`${what} is ${this.#shown(start, end)}, ${expected}`);
       }
       if (at !== point) value = value * 10 + digit;
     }
@@ -329,6 +394,15 @@ export class Words {
     }
     return word;
   }
+}
+
+const anyFile: { readonly comesWhole: boolean } = { comesWhole: false };
+/** By byte; what is no digit is 255. */
+const hexadecimalDigits = new Uint8Array(256).fill(255);
+for (let digit = 0; digit < 16; digit++) {
+  const text = digit.toString(16);
+  hexadecimalDigits[text.charCodeAt(0)] = digit;
+  hexadecimalDigits[text.toUpperCase().charCodeAt(0)] = digit;
 }
 
 // 999 999 999 999 999 is below 2^53.

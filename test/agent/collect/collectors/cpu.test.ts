@@ -132,7 +132,7 @@ test('a list of isolated CPUs that makes no sense is refused before it fills the
       { 'proc/stat': stat([0, 1, 1, 1]), 'sys/devices/system/cpu/isolated': `${list}\n` },
       (_, collect, { host }) => {
         assert.equal(collect().size, 10);
-        const [error] = host.takeParseErrors();
+        const [error] = host.takeErrors();
         assert.match(
           error!.message,
           /sys\/devices\/system\/cpu\/isolated', line 1: ".*" should be a CPU, or a range like 2-5/,

@@ -34,7 +34,7 @@ function collectTwice(name: string, fixture: FixtureHost): void {
   try {
     const first = expositionOf(one.collect(host));
     assert.equal(expositionOf(one.collect(host)), first);
-    assert.deepEqual(host.takeParseErrors(), []);
+    assert.deepEqual(host.takeErrors(), []);
   } finally {
     host.close();
     tree.remove();

@@ -25,9 +25,9 @@ test('lines that move, come, go, or cannot be parsed are seen at the next collec
     });
     assert.deepEqual(collect('pgfault 5\npgpgin 6\n'), { 'node_vmstat_pgpgin{}': 6, 'node_vmstat_pgfault{}': 5 });
     assert.deepEqual(collect('pgfault 7\n'), { 'node_vmstat_pgfault{}': 7 });
-    assert.deepEqual(host.takeParseErrors(), []);
+    assert.deepEqual(host.takeErrors(), []);
     assert.deepEqual(collect('pgfault x\npgpgin 8\n'), { 'node_vmstat_pgpgin{}': 8 });
-    assert.equal(host.takeParseErrors().length, 1);
+    assert.equal(host.takeErrors().length, 1);
     assert.throws(() => collect('nr_free_pages 9\n'), /has no line of a field/);
     assert.deepEqual(collect('pgfault 10\npgpgin 18446744073709551615\n'), {
       'node_vmstat_pgfault{}': 10,

@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { chmodSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { NoDataError, UnreadableError } from '../../../../src/agent/collect/proc/errors.ts';
@@ -119,17 +121,17 @@ test('a value that cannot be read or parsed costs itself alone, and is one of th
     const value = (path: string) => host.value(path, (text) => text.unsigned('the count'));
     assert.equal(value('sys/good'), 7);
     assert.equal(value('sys/missing'), undefined);
-    assert.deepEqual(host.takeParseErrors(), [], 'what is missing is no error');
+    assert.deepEqual(host.takeErrors(), [], 'what is missing is no error');
     assert.deepEqual([value('sys/bad'), value('sys/empty'), value('sys/folder')], [undefined, undefined, undefined]);
     assert.deepEqual(
-      host.takeParseErrors().map(({ code, path }) => [code, path]),
+      host.takeErrors().map(({ code, path }) => [code, path]),
       [
         ['format', tree.path('sys/bad')],
-        ['format', tree.path('sys/empty')],
+        ['unreadable', tree.path('sys/empty')],
         ['unreadable', tree.path('sys/folder')],
       ],
     );
-    assert.deepEqual(host.takeParseErrors(), [], 'they are taken once');
+    assert.deepEqual(host.takeErrors(), [], 'they are taken once');
     assert.equal(
       host.binary('sys/good', (bytes) => bytes.length),
       2,
@@ -141,6 +143,91 @@ test('a value that cannot be read or parsed costs itself alone, and is one of th
     assert.throws(() => host.value('sys/good', () => assert.fail('a bug')), /a bug/);
     assert.deepEqual([host.exists('sys/good'), host.exists('sys/missing')], [true, false]);
   });
+});
+
+test('a value that the kernel does not know, and one that is not ended, are values of sysfs', () => {
+  const files = { 'sys/a': '<unknown>\n', 'sys/b': '<unsupported>\n', 'sys/c': '<b>\n', 'sys/d': '12', 'proc/d': '12' };
+  withTree(files, (tree, host) => {
+    const value = (path: string) => host.value(path, (text) => text.rest());
+    for (let instant = 0; instant < 2; instant++) {
+      host.beginInstant();
+      assert.deepEqual(Object.keys(files).map(value), [undefined, undefined, '<b>', '12', undefined]);
+      assert.deepEqual(
+        host.takeErrors().map((error) => [error.path, error instanceof UnreadableError ? error.errno : error.code]),
+        [
+          [tree.path('sys/a'), 'unknown'],
+          [tree.path('sys/b'), 'unknown'],
+          [tree.path('proc/d'), 'format'],
+        ],
+      );
+    }
+  });
+});
+
+test('devices come and go', () => {
+  withTree({ 'sys/class/x/st1/a': '1\n', 'sys/class/x/st0/a': '0\n', 'sys/class/x/nst0/a': '2\n' }, (tree, host) => {
+    const names = () => host.devices('sys/class/x', /^st\d+$/);
+    assert.deepEqual(names(), ['st0', 'st1']);
+    assert.deepEqual(host.devices('sys/class/x'), ['nst0', 'st0', 'st1']);
+    const values = () => {
+      host.beginInstant();
+      return ['st0', 'st1'].map((name) => host.value(`sys/class/x/${name}/a`, (text) => text.unsigned('a')));
+    };
+    assert.deepEqual(values(), [0, 1]);
+    tree.delete('sys/class/x/st0');
+    tree.delete('sys/class/x/st1');
+    host.close();
+    assert.deepEqual(values(), [undefined, undefined]);
+    assert.throws(
+      () => names(),
+      (error) => error instanceof NoDataError && error.message === `'${tree.path('sys/class/x')}' has no such device`,
+    );
+    assert.deepEqual(host.devicesIfThere('sys/class/x', /^st\d+$/), []);
+    assert.deepEqual(host.devicesIfThere('sys/class/none'), []);
+    tree.write('sys/class/x/st1/a', '9\n');
+    assert.deepEqual(values(), [undefined, 9]);
+    assert.deepEqual(host.takeErrors(), [], 'what is missing is no error');
+  });
+});
+
+// The loopback has no speed, nothing is mapped at 0, and a process that has ended is gone as a device may be.
+test('what the kernel answers instead of a value', { skip: process.platform !== 'linux' && 'not Linux' }, async () => {
+  const child = spawn('/bin/sleep', ['60'], { stdio: 'ignore' });
+  const exited = once(child, 'exit');
+  const host = new Host();
+  const paths = ['sys/class/net/lo/speed', 'proc/self/mem', `proc/${child.pid}/comm`];
+  const answers = () => {
+    host.beginInstant();
+    const values = paths.map((path) => host.value(path, (text) => text.rest()));
+    const errors = host.takeErrors().map((error) => error instanceof UnreadableError && [error.errno, error.isUsual]);
+    return { values, errors };
+  };
+  const alive = {
+    values: [undefined, undefined, 'sleep'],
+    errors: [
+      ['EINVAL', true],
+      ['EIO', false],
+    ],
+  };
+  try {
+    assert.deepEqual(answers(), alive);
+    const before = openFiles();
+    assert.deepEqual(answers(), alive);
+    // The descriptors are kept, but for that of the one that is broken.
+    assert.equal(openFiles(), before);
+    child.kill();
+    await exited;
+    assert.deepEqual(answers(), {
+      values: [undefined, undefined, undefined],
+      errors: [...alive.errors, ['ESRCH', true]],
+    });
+    assert.equal(openFiles(), before - 1);
+    assert.deepEqual(answers().errors, alive.errors, 'what is gone is missing');
+    assert.equal(host.readIfThere(paths[2]!), undefined);
+  } finally {
+    host.close();
+    child.kill();
+  }
 });
 
 test('a file that was replaced is seen in the trees where files are replaced', () => {

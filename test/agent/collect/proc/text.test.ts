@@ -211,6 +211,58 @@ test('a row of numbers is read as far as there is room', () => {
   refused((text) => text.unsigneds(into, ['a', 'b', 'c']), '1 -2 3\n', /line 1: b is "-2", expected a whole number/);
 });
 
+test('numbers with a sign', () => {
+  for (const [text, value] of [
+    ['-1 x', -1],
+    ['\t 7', 7],
+    ['-0', 0],
+    ['-9223372036854775808', -(2 ** 63)],
+  ] as const) {
+    assert.equal(firstLine(`${text}\n`).signed('n'), value);
+  }
+  for (const text of ['', '-', '- 1', '--1', '-x', '-1x', '+1']) {
+    refused((line) => line.signed('n'), `${text}\n`, /n is (missing|"[^"]+", expected a whole number)/);
+  }
+});
+
+test('hexadecimal numbers, and rows of them', () => {
+  for (const [text, value] of [
+    ['0', 0],
+    ['002b0974 1', 0x2b0974],
+    ['\tDEADbeef', 0xdeadbeef],
+    ['0000001A:0000002B', 26],
+    ['ffffffffffffffff', 2 ** 64],
+  ] as const) {
+    assert.equal(firstLine(`${text}\n`).hexadecimal('n'), value);
+  }
+  for (const text of ['', '-1', 'g', '1g', '0x1', '00000000000000000']) {
+    refused((line) => line.hexadecimal('n'), `${text}\n`, /n is (missing|"[^"]+", expected a hexadecimal number)/);
+  }
+  const pair = firstLine('0000001A:0000002B 00\n');
+  assert.deepEqual([pair.hexadecimal('a'), pair.skip(':'), pair.hexadecimal('b')], [26, true, 43]);
+  const into: number[] = [];
+  assert.equal(firstLine('a  b\n').hexadecimals(into, ['x', 'y', 'z']), 2);
+  assert.equal(firstLine('1 2 3 4\n').hexadecimals(into, ['x', 'y', 'z']), 3);
+  assert.deepEqual(into, [1, 2, 3]);
+  refused((text) => text.hexadecimals(into, ['x', 'y']), '1 -2\n', /line 1: y is "-2", expected a hexadecimal/);
+});
+
+test('numbers with some digits behind their point', () => {
+  assert.equal(firstLine('2445.406 x\n').decimal('MHz', 3), 2445406);
+  refused((line) => line.decimal('MHz', 3), '2445.40\n', /MHz is "2445.40", expected a number with 3 digits behind/);
+});
+
+test('an attribute of sysfs need not end with a newline', () => {
+  const text = new KernelText('/sys/x');
+  text.fill(Buffer.from('12'), 2, { comesWhole: true });
+  text.firstLine();
+  assert.equal(text.unsigned('n'), 12);
+  assert.equal(text.nextLine(), false);
+  text.fill(Buffer.alloc(0), 0, { comesWhole: true });
+  assert.ok(text.isEmpty);
+  assert.throws(() => text.firstLine(), /is empty/);
+});
+
 test('what was in the file before is not seen again', () => {
   const text = textOf('123456\n7\n');
   const shorter = Buffer.from('1\n');
