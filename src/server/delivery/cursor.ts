@@ -9,7 +9,7 @@ import type { Positions, ScrapeConnection } from './scraper.ts';
  *
  *     being sent ──sent──▶ unconfirmed ──asked again, half-closed, closed at rest──▶ confirmed: the position moves
  *         │                     │
- *         └──────aborted────────┴──reset, closed at once, restart──▶ lost: it is given again
+ *         └──────aborted────────┴──reset, timed out, closed at once, restart──▶ lost: it is given again
  *
  * New data always flow: what was given and never confirmed is given again, and when that is not confirmed either, it is
  * assumed to have been read, counted, and the position moves on behind it.
@@ -57,8 +57,10 @@ export const answerEvents = [
   'closed at rest',
   /** The client has closed the connection and its kernel has not acknowledged every byte: it has gone before they came. */
   'closed too early',
-  /** The connection has ended after a second of rest: an idle time-out on the way, or that of the scrape. */
+  /** The connection has ended after a second of rest: an idle time-out on the way, or that of a scrape behind a proxy. */
   'ended at rest',
+  /** It was reset as the scrape's time-out ended: the scraper has given up and left bytes unread, for it closes otherwise. */
+  'timed out',
   /** The client has closed the connection within a second of the answer's end, its kernel having acknowledged every byte. */
   'closed at once',
   /** The connection has ended in another way within that second. */
@@ -99,6 +101,7 @@ const byConnection: Table = {
     'closed at rest': ['confirmed', 'advance', 'widen'],
     'closed too early': ['cut', 'count'],
     'ended at rest': ['at rest', 'count'],
+    'timed out': ['cut', 'count', 'halve'],
     'closed at once': ['at once', 'count', 'halve'],
     'reset at once': ['cut', 'count', 'halve'],
     restarted: ['restart', 'count'],

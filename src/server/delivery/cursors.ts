@@ -813,13 +813,17 @@ const missingAgain = (receipts: ReceiptsComing): ReceiptsComing => ({
 function answerEvent(event: ConnectionEvent, answer: Answer, nowMs: number): AnswerEvent {
   if (event.kind === 'half-closed') return 'half-closed';
   const restedMs = nowMs - answer.sentAtMs;
-  if (event.kind === 'reset') return restedMs >= restMs ? 'ended at rest' : 'reset at once';
+  const [fromMs, toMs] = answer.givesUpMs;
+  const isTimeOut = fromMs <= nowMs && nowMs <= toMs;
+  if (event.kind === 'reset') {
+    if (restedMs < restMs) return 'reset at once';
+    return isTimeOut ? 'timed out' : 'ended at rest';
+  }
   if (!event.isAcknowledged) return 'closed too early';
   // One that is killed while it stores an answer closes its connection as well.
   if (restedMs < restMsOf(answer)) return 'closed at once';
   // A proxy may have read an answer for which its client no longer waits.
-  const [fromMs, toMs] = answer.givesUpMs;
-  return fromMs <= nowMs && nowMs <= toMs ? 'ended at rest' : 'closed at rest';
+  return isTimeOut ? 'ended at rest' : 'closed at rest';
 }
 
 const beforeRestart = {

@@ -36,6 +36,7 @@ const byConnection: Rows = [
   [unconfirmed, 'closed at rest', confirmed, 'advance', 'widen'],
   [unconfirmed, 'closed too early', lost('cut'), 'count'],
   [unconfirmed, 'ended at rest', lost('at rest'), 'count'],
+  [unconfirmed, 'timed out', lost('cut'), 'count', 'halve'],
   [unconfirmed, 'closed at once', lost('at once'), 'count', 'halve'],
   [unconfirmed, 'reset at once', lost('cut'), 'count', 'halve'],
   [unconfirmed, 'restarted', lost('restart'), 'count'],
@@ -134,14 +135,16 @@ test('what was given and had no time to be read is given four times', () => {
   }
 });
 
-test('what was cut off is given many times', () => {
-  const world = new CursorHarness();
-  for (let ms = 1; ms < 16; ms++) {
-    world.answer(ms, 'reset at once');
-    assert.equal(world.moveOn(), undefined, `${ms}`);
+test('what was cut off, or not read before its scraper gave up, is given many times', () => {
+  for (const event of ['reset at once', 'timed out', 'closed too early'] as const) {
+    const world = new CursorHarness();
+    for (let ms = 1; ms < 16; ms++) {
+      world.answer(ms, event);
+      assert.equal(world.moveOn(), undefined, `${event} ${ms}`);
+    }
+    world.answer(16, event);
+    assert.equal(world.moveOn(), 1, event);
   }
-  world.answer(16, 'reset at once');
-  assert.equal(world.moveOn(), 1);
 });
 
 test('what was not sent whole, or with times of another clock, was not given', () => {
