@@ -1,6 +1,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { Agent, get } from 'node:http';
 import { join } from 'node:path';
+import { pipeline } from 'node:stream/promises';
 import { createGunzip } from 'node:zlib';
 import { askControl } from '../../src/runtime/control.ts';
 import type { AgentStatus, ServerStatus } from '../../src/server/status.ts';
@@ -51,7 +52,7 @@ export class Server {
     return server;
   }
 
-  /** A scrape as Prometheus does it: every report that this name has not had, compressed. */
+  /** A scrape as Prometheus does it: every report that this name has not had, compressed. Rejects when it is cut off or too late. */
   scrape(
     options: { readonly timeoutSeconds?: number; readonly onText?: (text: string) => void } = {},
   ): Promise<Scrape> {
@@ -63,20 +64,24 @@ export class Server {
         'X-Prometheus-Scrape-Timeout-Seconds': String(timeoutSeconds),
         'User-Agent': 'Prometheus/3.5.0',
       };
-      const request = get({ port: this.webPort, path: '/metrics', agent: this.#agent, headers }, (response) => {
+      const signal = AbortSignal.timeout(timeoutSeconds * 1000);
+      const options = { port: this.webPort, path: '/metrics', agent: this.#agent, headers, signal };
+      const request = get(options, (response) => {
         let bytes = 0;
         response.on('data', (chunk: Buffer) => {
           bytes += chunk.length;
         });
         const tail = new Tail();
-        const text = response.pipe(createGunzip());
+        const text = createGunzip();
         text.setEncoding('utf8');
         text.on('data', (piece: string) => {
           tail.push(piece);
           onText?.(piece);
         });
-        text.on('error', reject);
-        text.on('end', () => resolve({ wallMs: performance.now() - startMs, bytes, own: tail.metrics() }));
+        pipeline(response, text).then(
+          () => resolve({ wallMs: performance.now() - startMs, bytes, own: tail.metrics() }),
+          reject,
+        );
       });
       request.on('error', reject);
     });
