@@ -4,6 +4,7 @@ import { askControl, ControlError } from '../runtime/control.ts';
 import type { Log } from '../runtime/log.ts';
 import { memoryLimitBytes } from '../runtime/memory-limit.ts';
 import { optionHelp } from '../runtime/option-help.ts';
+import type { Out } from '../runtime/standard-output.ts';
 import { version } from '../runtime/version.ts';
 import { printable } from '../runtime/words.ts';
 import type { CollectorRow } from './collect/collectors/collector.ts';
@@ -16,6 +17,7 @@ import { probe } from './join/probe.ts';
 import { SystemdUnit } from './join/unit.ts';
 import type { AgentOptions } from './options.ts';
 import { newAgentCounters } from './own-metrics.ts';
+import type { ReloadReply } from './run.ts';
 import { isListOnly, joinSettings, readSettings, statusSettings } from './settings.ts';
 import { checkSpoolAccess } from './spool/folder.ts';
 import { spoolMemoryWarning } from './spool/spool.ts';
@@ -24,8 +26,6 @@ import { knownHostId } from './uplink/host-id.ts';
 import { newSampler } from './wire-up.ts';
 
 // The commands beside `run`: each prints to `out` and returns the exit code.
-
-export type Out = (text: string) => void;
 
 /** One collection as Prometheus would read it; with --list the collectors and their options. */
 export async function collect(options: AgentOptions, parts: { clock: Clock; log: Log; out: Out }): Promise<number> {
@@ -66,6 +66,13 @@ export async function check(
     out(`collector '${name}' fails${extent === 'part' ? ' in part' : ''}: ${reason}\n`);
   }
   for (const { name, reason } of sampler.absent) out(`no data on this host for collector '${name}': ${reason}\n`);
+  return 0;
+}
+
+/** Has the running agent reload its files. A ControlError has the reason where it refuses them. */
+export async function reload(options: AgentOptions, out: Out): Promise<number> {
+  const { text, notices } = (await askControl(statusSettings(options).controlSocket, 'POST reload')) as ReloadReply;
+  for (const line of [text, ...notices]) out(`${printable(line)}\n`);
   return 0;
 }
 

@@ -8,7 +8,7 @@ import { helpOrVersion } from '../runtime/option-help.ts';
 import { readOptions, UsageError } from '../runtime/options.ts';
 import { standardOutput } from '../runtime/standard-output.ts';
 import { version } from '../runtime/version.ts';
-import { check, collect, join, status } from './commands.ts';
+import { check, collect, join, reload, status } from './commands.ts';
 import { JoinError } from './join/error.ts';
 import { program } from './options.ts';
 import { run } from './run.ts';
@@ -24,7 +24,8 @@ async function main(): Promise<number> {
     out(help);
     return 0;
   }
-  const options = readOptions(program, { argv, env: process.env, readFile: (path) => readFileSync(path, 'utf8') });
+  const read = () => readOptions(program, { argv, env: process.env, readFile: (path) => readFileSync(path, 'utf8') });
+  const options = read();
   const log = stderrLog({ level: logLevelOf(options), journal: stderrIsJournal(process.env), name: program.name });
   const clock = realClock;
   switch (options.command) {
@@ -32,6 +33,8 @@ async function main(): Promise<number> {
       return collect(options, { clock, log, out });
     case 'check':
       return check(options, { clock, hostName: hostname(), out });
+    case 'reload':
+      return reload(options, out);
     case 'status':
       return status(options, { clock, hostName: hostname(), out });
     case 'join': {
@@ -39,7 +42,7 @@ async function main(): Promise<number> {
       return join(options, { clock, hostName: hostname(), out, warn });
     }
     default:
-      await run(options, { clock, log, lifecycle: systemdLifecycle({ clock, log }) });
+      await run(options, { clock, log, lifecycle: systemdLifecycle({ clock, log }), reread: read });
       return 0;
   }
 }

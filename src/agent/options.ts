@@ -161,7 +161,7 @@ const rows = {
     parse: path,
     default: '/run/sysmon-agent/control.sock',
     help: "Unix socket on which the running agent answers 'status'. Not created where its folder does not exist.",
-    commands: ['run', 'check', 'status', 'join'],
+    commands: ['run', 'check', 'status', 'reload', 'join'],
   }),
   joinFile: optional({
     name: 'join-file',
@@ -224,7 +224,13 @@ export const program = {
   commands: [
     {
       name: 'run',
-      help: 'Collect and send until SIGTERM. SIGHUP reloads the key file and reopens the files of /proc and /sys.',
+      help: "Collect and send until SIGTERM. SIGHUP does what 'reload' does.",
+    },
+    {
+      name: 'reload',
+      help:
+        'Have the running agent read the key file again, and reopen the files of /proc and /sys. Fails, and changes nothing, ' +
+        'where the key or an option is wrong.',
     },
     { name: 'collect', help: "Collect once and print the samples in Prometheus's text format." },
     {

@@ -6,7 +6,7 @@ import { dial, dialLastGood } from '../runtime/dial.ts';
 import type { Lifecycle } from '../runtime/lifecycle.ts';
 import type { Log } from '../runtime/log.ts';
 import { memoryLimitBytes } from '../runtime/memory-limit.ts';
-import { isLoopback } from '../runtime/options.ts';
+import { changedOptions, isLoopback } from '../runtime/options.ts';
 import { version } from '../runtime/version.ts';
 import { durationText, plural } from '../runtime/words.ts';
 import type { AgentOptions } from './options.ts';
@@ -20,7 +20,13 @@ import { Agent, newSampler } from './wire-up.ts';
 /** Collects and sends until the signal; everything is closed in reverse order. Throws what makes it stop otherwise. */
 export async function run(
   options: AgentOptions,
-  parts: { clock: Clock; log: Log; lifecycle: Lifecycle },
+  parts: {
+    clock: Clock;
+    log: Log;
+    lifecycle: Lifecycle;
+    /** The options as they would be at a start. */
+    reread: () => AgentOptions;
+  },
 ): Promise<void> {
   const { clock, log, lifecycle } = parts;
   const settings = await readSettings(options, hostname());
@@ -41,13 +47,26 @@ export async function run(
     },
   });
   const { failed } = await agent.start();
-  const control = await serveControl(settings.controlSocket, { 'GET status': () => ({ agent: agent.status() }) }, log);
-
-  lifecycle.onReload(() => {
+  const reload = async (): Promise<ReloadReply> => {
+    const next = parts.reread();
+    await readSettings(next, hostname());
     key = keyOfSameAgent(settings);
     agent.refresh();
-    log.info('reloaded the key; other options take effect at a restart');
-  });
+    const text = `reloaded${key === undefined ? '' : `: the key is '${key.identity}'`}`;
+    const notices = changedOptions(options.changed, next.changed).map(
+      (name) => `${name} has changed since the start: a restart applies it ('systemctl restart sysmon-agent')`,
+    );
+    log.info(text);
+    for (const notice of notices) log.warn(notice);
+    return { text, notices };
+  };
+  lifecycle.onReload(async () => void (await reload()));
+  const control = await serveControl(
+    settings.controlSocket,
+    { 'GET status': () => ({ agent: agent.status() }), 'POST reload': reload },
+    log,
+  );
+
   const waiting = agent.spool.waitingCount;
   log.info(startLine(settings, options.changed, { series: agent.series, waiting }));
   if (settings.key === undefined && !isLoopback(server.host)) {
@@ -71,6 +90,12 @@ export async function run(
       `the disk is ${diskState?.kind} and lacks ${plural(unwrittenReports, 'report')}: lost, unless the server has them`,
     );
   }
+}
+
+/** What `POST reload` answers. */
+export interface ReloadReply {
+  readonly text: string;
+  readonly notices: readonly string[];
 }
 
 /** Undefined where the disk does not answer: the agent runs without it. */

@@ -2,6 +2,8 @@ import {
   closeSync,
   constants,
   fchmodSync,
+  fchownSync,
+  fstatSync,
   fsyncSync,
   openSync,
   readFileSync,
@@ -28,7 +30,11 @@ export function readIfThere(path: string): string | undefined {
  * In a folder that another user could change, root becomes that user for good: a link that lies there leads no further
  * than that user can go. Throws as node:fs does.
  */
-export function replaceFile(path: string, text: string, { mode }: { readonly mode: number }): void {
+export function replaceFile(
+  path: string,
+  text: string,
+  { mode, gid }: { readonly mode: number /** That of the writer where it is not given. */; readonly gid?: number },
+): void {
   const folder = dirname(resolve(path));
   becomeOwner(folder);
   const part = `${path}.new`;
@@ -36,6 +42,7 @@ export function replaceFile(path: string, text: string, { mode }: { readonly mod
   const { O_WRONLY, O_CREAT, O_EXCL, O_NOFOLLOW } = constants;
   const file = openSync(part, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, mode);
   try {
+    if (gid !== undefined && fstatSync(file).gid !== gid) fchownSync(file, -1, gid);
     fchmodSync(file, mode); // whatever the umask
     writeFileSync(file, text);
     fsyncSync(file);

@@ -10,7 +10,7 @@ export interface Lifecycle {
   /** Resolves when the signal aborts. */
   readonly stopped: Promise<void>;
   /** What SIGHUP does. An error that it throws is logged, and the service goes on with what it had. */
-  onReload(callback: () => void): void;
+  onReload(callback: () => void | Promise<void>): void;
   /** The service works: `systemctl start` returns now. */
   ready(): void;
   /** The line that `systemctl status` shows; sent when it has changed, and not more often than every five seconds. */
@@ -45,7 +45,7 @@ export function systemdLifecycle(options: LifecycleOptions): Lifecycle {
   const notify = (assignments: readonly string[]) => queue.add(assignments);
   const controller = new AbortController();
   const { signal } = controller;
-  let reload: (() => void) | undefined;
+  let reload: (() => void | Promise<void>) | undefined;
   const stopped = new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
 
   const afterIfAlive = options.afterIfAlive ?? ((ms, callback) => void setTimeout(callback, ms).unref());
@@ -72,12 +72,15 @@ export function systemdLifecycle(options: LifecycleOptions): Lifecycle {
     if (reload === undefined || signal.aborted) return;
     // systemd compares this time with that of its own request: https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html
     notify(['RELOADING=1', `MONOTONIC_USEC=${host.hrtime.bigint() / 1000n}`]);
+    const failed = (error: unknown) => log.error(`reload failed, nothing is changed: ${reasonOf(error)}`);
+    const done = () => notify(['READY=1']);
     try {
-      reload();
+      const reloading = reload();
+      if (reloading !== undefined) return void reloading.catch(failed).then(done);
     } catch (error) {
-      log.error(`reload failed, keeping the present keys: ${reasonOf(error)}`);
+      failed(error);
     }
-    notify(['READY=1']);
+    done();
   });
 
   return {

@@ -272,6 +272,15 @@ function refuseForeign<R extends OptionRows>(
   );
 }
 
+/** The variables of the options that differ between two readings of the same sources, by what each of them has changed. */
+export function changedOptions(before: readonly string[], after: readonly string[]): string[] {
+  const differing = [
+    ...before.filter((each) => !after.includes(each)),
+    ...after.filter((each) => !before.includes(each)),
+  ];
+  return [...new Set(differing.map((each) => environmentName(each.slice(0, each.indexOf('=')))))];
+}
+
 /** `spool.max-bytes` → `SYSMON_SPOOL_MAX_BYTES`. */
 export function environmentName(name: string): string {
   return `SYSMON_${name.toUpperCase().replace(/[.-]/g, '_')}`;

@@ -1,5 +1,6 @@
 import { hostname } from 'node:os';
 import { askControl, ControlError } from '../runtime/control.ts';
+import type { Out } from '../runtime/standard-output.ts';
 import { plural, printable } from '../runtime/words.ts';
 import { fleetKeysText } from './ingest/keys.ts';
 import {
@@ -31,8 +32,6 @@ import { webConfigText } from './web/web-config-file.ts';
 import type { ForgottenScraper } from './wire-up.ts';
 
 // The commands beside `run`: each prints to `out` and returns the exit code.
-
-export type Out = (text: string) => void;
 
 /**
  * Refuses an agent's present key: at once where the server runs, else from its next start on. The file is written here, by

@@ -3,8 +3,8 @@ import { basename, dirname } from 'node:path';
 import type { AgentId } from '../model/agent-id.ts';
 import { askControl, ControlError } from '../runtime/control.ts';
 import { UsageError } from '../runtime/options.ts';
+import type { Out } from '../runtime/standard-output.ts';
 import { plural } from '../runtime/words.ts';
-import type { Out } from './commands.ts';
 import { fetchCommand, installBase, likeliest, sshCommand } from './host-command.ts';
 import { KeyRing } from './ingest/key-ring.ts';
 import {

@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
+import { createInterface } from 'node:readline';
 import { isMainThread } from 'node:worker_threads';
 import { realClock } from '../runtime/clock.ts';
 import { ControlError } from '../runtime/control.ts';
@@ -15,6 +16,8 @@ import { enroll } from './enroll.ts';
 import { RevocationsError } from './ingest/revocations.ts';
 import { program } from './options.ts';
 import { realNetwork } from './reach.ts';
+import { reload } from './reload.ts';
+import { RotateError, rotateKey } from './rotate-key.ts';
 import { run } from './run.ts';
 import { logLevelOf } from './settings.ts';
 
@@ -27,7 +30,8 @@ async function main(): Promise<number> {
     out(help);
     return 0;
   }
-  const options = readOptions(program, { argv, env: process.env, readFile: (path) => readFileSync(path, 'utf8') });
+  const read = () => readOptions(program, { argv, env: process.env, readFile: (path) => readFileSync(path, 'utf8') });
+  const options = read();
   switch (options.command) {
     case 'enroll':
       return enroll(options, {
@@ -39,6 +43,10 @@ async function main(): Promise<number> {
       });
     case 'revoke':
       return revoke(options, out);
+    case 'rotate-key':
+      return rotateKey(options, { out, ask: process.stdin.isTTY ? askPerson : undefined });
+    case 'reload':
+      return reload(options, out);
     case 'forget-scraper':
       return forgetScraper(options, out);
     case 'agents':
@@ -53,9 +61,23 @@ async function main(): Promise<number> {
         journal: stderrIsJournal(process.env),
         name: program.name,
       });
-      await run(options, { clock: realClock, log, lifecycle: systemdLifecycle({ clock: realClock, log }) });
+      const lifecycle = systemdLifecycle({ clock: realClock, log });
+      await run(options, { clock: realClock, log, lifecycle, reread: read });
       return 0;
     }
+  }
+}
+
+/** A line from the terminal; "" where it ends instead. */
+async function askPerson(question: string): Promise<string> {
+  const terminal = createInterface({ input: process.stdin, output: process.stderr });
+  try {
+    return await new Promise((resolve) => {
+      terminal.once('close', () => resolve(''));
+      terminal.question(question, resolve);
+    });
+  } finally {
+    terminal.close();
   }
 }
 
@@ -69,7 +91,11 @@ if (isMainThread) {
       const isUsage = error instanceof UsageError;
       // One line for what a person can correct; anything else is a bug, and needs its stack.
       const isExpected =
-        isUsage || error instanceof ListenError || error instanceof ControlError || error instanceof RevocationsError;
+        isUsage ||
+        error instanceof ListenError ||
+        error instanceof ControlError ||
+        error instanceof RevocationsError ||
+        error instanceof RotateError;
       const text = isExpected ? error.message : String((error as Error).stack);
       process.stderr.write(lastWords(program.name, text, { journal: stderrIsJournal(process.env) }));
       process.exit(isUsage ? 2 : 1);

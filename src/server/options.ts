@@ -117,7 +117,7 @@ const rows = {
     help:
       'File with the fleet key, a line of 64 hex digits, from which the keys of all agents are derived. A second line is ' +
       'a key that is being retired. With a fleet key, agents connect by TLS with their keys only.',
-    commands: ['run', 'check', 'enroll', 'revoke'],
+    commands: ['run', 'check', 'enroll', 'revoke', 'rotate-key'],
   }),
   revocationsFile: optional({
     name: 'revocations-file',
@@ -264,9 +264,19 @@ const rows = {
     parse: path,
     default: '/run/sysmon-server/control.sock',
     help:
-      "Unix socket on which the running server answers 'status', 'agents', 'revoke' and 'forget-scraper'. Not created where its folder does " +
-      'not exist.',
-    commands: ['run', 'check', 'status', 'agents', 'forget-scraper', 'enroll', 'revoke'],
+      "Unix socket on which the running server answers 'status' and 'agents', and does what the other commands ask for. Not " +
+      'created where its folder does not exist.',
+    commands: ['run', 'check', 'status', 'agents', 'reload', 'forget-scraper', 'enroll', 'revoke', 'rotate-key'],
+  }),
+  finish: flagOption({
+    name: 'finish',
+    help: 'Retire the old fleet key: say which agents still have a key of it, and ask.',
+    commands: ['rotate-key'],
+  }),
+  yes: flagOption({
+    name: 'yes',
+    help: 'Do not ask.',
+    commands: ['rotate-key'],
   }),
   json: flagOption({
     name: 'json',
@@ -306,7 +316,13 @@ export const program = {
   commands: [
     {
       name: 'run',
-      help: 'Serve until SIGTERM. SIGHUP reloads the fleet key file, the revocations, --web.config.file and the files of --prometheus.',
+      help: "Serve until SIGTERM. SIGHUP does what 'reload' does.",
+    },
+    {
+      name: 'reload',
+      help:
+        'Have the running server read the fleet key file, the revocations, --web.config.file and the files of --prometheus ' +
+        'again. Fails, and changes nothing, where one of them or an option is wrong.',
     },
     {
       name: 'enroll',
@@ -319,6 +335,10 @@ export const program = {
       name: 'revoke',
       arguments: ['NAME'],
       help: "Refuse an agent's present key from now on. 'enroll' then makes a new one.",
+    },
+    {
+      name: 'rotate-key',
+      help: 'Make a new fleet key. Keys of the old one stay valid until all agents have joined again, and --finish retires it.',
     },
     {
       name: 'forget-scraper',

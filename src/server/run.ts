@@ -8,14 +8,15 @@ import { listen } from '../runtime/listen.ts';
 import type { Log } from '../runtime/log.ts';
 import { addressText } from '../runtime/options.ts';
 import { version } from '../runtime/version.ts';
-import { bytesText, durationText, plural } from '../runtime/words.ts';
+import { bytesText, durationText } from '../runtime/words.ts';
 import { everyDay } from './daily.ts';
 import { cursorsDisk } from './delivery/state-disk.ts';
 import { fleetKeysText } from './ingest/keys.ts';
-import { encodeRevocations, isGeneration, noRevocations, readRevocations } from './ingest/revocations.ts';
+import { encodeRevocations, isGeneration } from './ingest/revocations.ts';
 import type { ServerOptions } from './options.ts';
 import { QueryApi } from './prometheus/query-api.ts';
-import { prometheusAccess, readFleetKeys, readSettings, revocationsMissing, type Settings } from './settings.ts';
+import { type ReloadReply, reloadAll } from './reload.ts';
+import { prometheusAccess, readSettings, revocationsMissing, type Settings } from './settings.ts';
 import { openWeb } from './web/listener.ts';
 import { WebConfigFile, webConfigText } from './web/web-config-file.ts';
 import { type EventLoop, type Revoked, Server } from './wire-up.ts';
@@ -23,7 +24,12 @@ import { type EventLoop, type Revoked, Server } from './wire-up.ts';
 /** Serves until the signal; everything is closed in reverse order. Throws what makes it stop otherwise. */
 export async function run(
   options: ServerOptions,
-  parts: { clock: Clock; log: Log; lifecycle: Lifecycle },
+  parts: {
+    clock: Clock;
+    log: Log;
+    lifecycle: Lifecycle /** The options as they would be at a start. */;
+    reread: () => ServerOptions;
+  },
 ): Promise<void> {
   const { clock, log, lifecycle } = parts;
   const settings = readSettings(options);
@@ -43,18 +49,15 @@ export async function run(
   });
   server.metrics.addProcess();
   const ports = await server.start();
-  const control = await serveControl(settings.controlSocket, controlHandlers(server), log);
+  const reload = () => reloadAll({ ...{ options, settings, server, watched, databases, log }, reread: parts.reread });
+  const control = await serveControl(settings.controlSocket, controlHandlers(server, reload), log);
   const showStatus = () => lifecycle.status(statusLine(server));
   const showing = runEvery(clock, statusEveryMs, showStatus);
   const warn = () => {
     for (const warning of standingWarnings(settings)) log.warn(warning);
   };
   const daily = everyDay(warn);
-  lifecycle.onReload(() => {
-    watched?.reload();
-    reload(server, settings, log);
-    for (const each of settings.prometheus) databases.get(each.scraper)!.access = prometheusAccess(each);
-  });
+  lifecycle.onReload(() => void reload());
 
   log.info(startLine(settings, options.changed, ports));
   for (const notice of settings.webConfig.notices) log.info(`'${webConfigFile}': ${notice}`);
@@ -93,8 +96,9 @@ const nodeLoop: EventLoop = {
   next: (callback) => void setImmediate(callback),
 };
 
-function controlHandlers(server: Server): ControlHandlers {
+function controlHandlers(server: Server, reload: () => ReloadReply): ControlHandlers {
   return {
+    'POST reload': reload,
     'GET status': () => ({ server: server.status() }),
     'GET agents': () => ({ server: server.status(), agents: server.agents() }),
     'GET revocations': () => revocationsReply(server),
@@ -137,20 +141,6 @@ function revoke(server: Server, name: string, generation: string): RevokeReply {
   }
   const revoked = server.revoke(id, generationMin);
   return { ...revoked, file: encodeRevocations(server.revoked) };
-}
-
-/** SIGHUP: the keys as they are on disk now, and the revocations that are new there. */
-function reload(server: Server, { fleetKeyFile, revocationsFile }: Settings, log: Log): void {
-  const keys = readFleetKeys(fleetKeyFile);
-  const revoked = revocationsFile === undefined ? undefined : readRevocations(revocationsFile);
-  const { ended } = server.reloadKeys(keys, revoked ?? noRevocations);
-  const count = server.revoked.size;
-  log.info(`reloaded: ${fleetKeysText(keys)}, ${plural(count, 'revocation')}; ${plural(ended, 'connection')} ended`);
-  if (revocationsFile === undefined || revoked !== undefined) return;
-  log.warn(
-    `'${revocationsFile}' is missing: keeping the ${plural(count, 'revocation')} in memory; ` +
-      "restore it from a backup, or 'sysmon-server enroll' writes them again",
-  );
 }
 
 function startLine(

@@ -55,6 +55,13 @@ export function commandSettings({ values }: ServerOptions): CommandSettings {
   return { controlSocket, json, filter, fleetKeyFile, revocationsFile: revocationsFileOf(values) };
 }
 
+/** The settings of `rotate-key`. */
+export function rotateSettings(
+  options: ServerOptions,
+): CommandSettings & { readonly finish: boolean; readonly yes: boolean } {
+  return { ...commandSettings(options), finish: options.values.finish, yes: options.values.yes };
+}
+
 /** The agent's name that follows the command. */
 export function nameArgument(options: ServerOptions): AgentId {
   const [name = ''] = options.arguments;

@@ -372,8 +372,8 @@ async function brokenReload(world: World): Promise<void> {
   world.secrets.add(broken.trim());
   const peer = (await statusOf(server, 'honest'))?.peer;
   for (const [text, mode, says] of [
-    [broken, 0o440, /reload failed, keeping the present keys: .*expected one or two lines of 64 hex digits/],
-    [right, 0o444, /reload failed, keeping the present keys: .*its mode is 0444.*run 'chmod 0440 /],
+    [broken, 0o440, /reload failed, nothing is changed: .*expected one or two lines of 64 hex digits/],
+    [right, 0o444, /reload failed, nothing is changed: .*its mode is 0444.*run 'chmod 0440 /],
   ] as const) {
     rewriteSecret(fleetKeyFile, text);
     chmodSync(fleetKeyFile, mode);
@@ -387,7 +387,7 @@ async function brokenReload(world: World): Promise<void> {
   assert.equal((await statusOf(server, 'honest'))?.peer, peer, 'on the connection that it had');
 }
 
-/** As the README says under "Keys". */
+/** By hand, as `rotate-key` does it. */
 async function rotation(world: World): Promise<void> {
   const { server, fleetKeyFile, honest } = world;
   const late = await world.startAgent('late');

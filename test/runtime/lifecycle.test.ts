@@ -149,7 +149,7 @@ test('a reload is told to systemd before and after; one that fails changes nothi
     sent.map((line) => line.replace(/=\d{6,}$/, '=…')),
     ['RELOADING=1 MONOTONIC_USEC=…', 'READY=1', 'RELOADING=1 MONOTONIC_USEC=…', 'READY=1'],
   );
-  assert.deepEqual(log.lines, ['error: reload failed, keeping the present keys: no such file']);
+  assert.deepEqual(log.lines, ['error: reload failed, nothing is changed: no such file']);
   host.send('SIGTERM');
   host.send('SIGHUP');
   assert.equal(reloads, 2);

@@ -9,7 +9,7 @@ export class FakeLifecycle implements Lifecycle {
   });
   /** Lines that `systemctl status` would show. */
   readonly lines: string[] = [];
-  reload: () => void = () => {};
+  reload: () => void | Promise<void> = () => {};
   isAlive: () => boolean = () => true;
   ready!: () => void;
   readonly readied = new Promise<void>((resolve) => {
@@ -21,7 +21,7 @@ export class FakeLifecycle implements Lifecycle {
     this.#controller.abort();
   }
 
-  onReload(callback: () => void): void {
+  onReload(callback: () => void | Promise<void>): void {
     this.reload = callback;
   }
 

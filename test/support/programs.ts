@@ -367,6 +367,10 @@ export class AgentProgram extends Restartable {
     return command('agent', 'status', '--control-socket', this.#controlSocket, ...argv);
   }
 
+  reload(): Promise<string> {
+    return command('agent', 'reload', '--control-socket', this.#controlSocket);
+  }
+
   /** The time of the newest report, on the agent's own clock. */
   async lastReportMs(): Promise<number> {
     const text = await this.status('--json');
