@@ -135,7 +135,7 @@ test('run: samples without a server, answers status, and ends with 0 at SIGTERM;
   assert.equal(status.name, 'web-1');
   assert.equal(status.spool.folder, spool);
   assert.ok(status.spool.reports > 0);
-  assert.match(text.stdout, /^agent +'web-1'/);
+  assert.match(text.stdout, /^agent +'web-1'/m);
   assert.equal(second.code, 1);
   assert.match(second.stderr, /in use by another sysmon-agent/);
 
