@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import type { HostRoots } from '../../src/agent/collect/proc/host.ts';
 
@@ -9,6 +9,13 @@ export const nodeExporterSkip =
   !existsSync(nodeExporterPath) &&
   process.env.CI !== 'true' &&
   `no ${nodeExporterPath}: apt-get install prometheus-node-exporter`;
+
+/** Its collectors, and their options: `netdev.device-exclude`. */
+export function nodeExporterNames(): ReadonlySet<string> {
+  const { stdout, stderr } = spawnSync(nodeExporterPath, ['--help'], { encoding: 'utf8' });
+  const found = `${stdout}${stderr}`.matchAll(/--(?:\[no-\])?collector\.([\w.-]+)/g);
+  return new Set([...found].map(([, name]) => name!));
+}
 
 // Debian leaves lo out by default.
 const exclude = '--collector.netdev.device-exclude';
@@ -95,7 +102,9 @@ export function parseMetrics(text: string): ParsedMetrics {
     if (line === '' || line.startsWith('#')) continue;
     const end = line.lastIndexOf(' ');
     const match = /^([^{]+)(?:\{(.*)\})?$/.exec(line.slice(0, end))!;
-    const labels = match[2] === undefined ? [] : match[2].split(/,(?=[A-Za-z_]+=")/).sort();
+    const all = match[2] === undefined ? [] : match[2].split(/,(?=[A-Za-z_]+=")/).sort();
+    // An empty label is none.
+    const labels = all.filter((label) => !label.endsWith('=""'));
     values.set(`${match[1]}{${labels.join(',')}}`, Number(line.slice(end + 1)));
   }
   return { types, values };

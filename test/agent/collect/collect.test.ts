@@ -70,7 +70,7 @@ for (const kernel of ['Linux 4.14', 'Linux 5.15', 'Linux 6.12']) {
       const warnings: string[] = [];
       const sampler = new Sampler({
         host,
-        collectors: createCollectors(selectCollectors({ enable: [], disable: [] }), contextOf()),
+        collectors: createCollectors(collectorRows, contextOf()),
         self: { collect() {} },
         clock: new VirtualClock(),
         counters: newAgentCounters(),

@@ -1,16 +1,47 @@
 import { choice, type OptionRows, type Parser } from '../../../runtime/options.ts';
+import { buddyinfo } from './buddyinfo.ts';
+import { cgroups } from './cgroups.ts';
 import type { Collector, CollectorContext, CollectorRow } from './collector.ts';
 import { cpu } from './cpu.ts';
+import { interrupts } from './interrupts.ts';
 import { loadavg } from './loadavg.ts';
 import { meminfo } from './meminfo.ts';
+import { mountstats } from './mountstats.ts';
 import { netdev } from './netdev.ts';
+import { nfs } from './nfs.ts';
+import { nfsd } from './nfsd.ts';
+import { slabinfo } from './slabinfo.ts';
+import { softirqs } from './softirqs.ts';
 import { stat } from './stat.ts';
+import { swap } from './swap.ts';
 import { time } from './time.ts';
 import { uname } from './uname.ts';
 import { vmstat } from './vmstat.ts';
+import { xfrm } from './xfrm.ts';
+import { zoneinfo } from './zoneinfo.ts';
 
 /** Every collector there is, by name. */
-export const collectorRows: readonly CollectorRow[] = [cpu, loadavg, meminfo, netdev, stat, time, uname, vmstat];
+export const collectorRows: readonly CollectorRow[] = [
+  buddyinfo,
+  cgroups,
+  cpu,
+  interrupts,
+  loadavg,
+  meminfo,
+  mountstats,
+  netdev,
+  nfs,
+  nfsd,
+  slabinfo,
+  softirqs,
+  stat,
+  swap,
+  time,
+  uname,
+  vmstat,
+  xfrm,
+  zoneinfo,
+];
 
 export interface NamedCollector {
   readonly name: string;

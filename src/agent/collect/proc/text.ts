@@ -7,6 +7,9 @@ const zero = 0x30;
 const colon = 0x3a;
 const minus = 0x2d;
 const lessThan = 0x3c;
+const comma = 0x2c;
+const open = 0x28;
+const close = 0x29;
 
 /**
  * The bytes of one kernel file, with a position that goes over them once: lines, and in a line words and numbers. A
@@ -272,6 +275,28 @@ export class KernelText {
     return count;
   }
 
+  /** `(0, 2946, 3922)`, and nothing behind it: whole numbers. Returns how many there were. */
+  unsignedsInParentheses(into: number[], what: string): number {
+    this.more();
+    const bytes = this.#bytes;
+    const start = this.#at;
+    const end = this.#trimmedEnd();
+    let at = start;
+    for (let count = 0; bytes[at] === (count === 0 ? open : comma) && at < end; ) {
+      at++;
+      while (bytes[at] === space) at++;
+      const first = at;
+      let value = 0;
+      for (let digit = bytes[at]! ^ zero; digit <= 9; digit = bytes[++at]! ^ zero) value = value * 10 + digit;
+      if (at === first || at - first > exactDigits) break;
+      into[count++] = value;
+      if (bytes[at] !== close || at + 1 !== end) continue;
+      this.#at = end;
+      return count;
+    }
+    throw this.error(`${what} is ${this.#shown(start, end)}, expected whole numbers in parentheses`);
+  }
+
   /**
    * The whole number behind each of these starts of lines, which come in this order: for the few lines that are wanted
    * of a long file, once they are known. False where one is missing, or its number is none: the file has to be read
@@ -343,8 +368,7 @@ export class KernelText {
   /** What is left of the line, without spaces around it. */
   rest(): string {
     this.more();
-    let end = this.#lineEnd;
-    while (end > this.#at && (this.#bytes[end - 1] === space || this.#bytes[end - 1] === tab)) end--;
+    const end = this.#trimmedEnd();
     const text = this.#words.of(this.#bytes, this.#at, end);
     this.#at = this.#lineEnd;
     return text;
@@ -358,6 +382,13 @@ export class KernelText {
   /** A FormatError that names the file and the line. */
   error(what: string): FormatError {
     return new FormatError(this.path, `, line ${this.#lineNumber}: ${what}`);
+  }
+
+  /** Where the rest of the line ends, without spaces behind it. */
+  #trimmedEnd(): number {
+    let end = this.#lineEnd;
+    while (end > this.#at && (this.#bytes[end - 1] === space || this.#bytes[end - 1] === tab)) end--;
+    return end;
   }
 
   #wordEnd(): number {

@@ -17,6 +17,8 @@ const placesMax = 10;
 const bytesRandom = 50;
 /** Whose labels may differ: what uname(2) says stands in for a file that cannot be read. */
 const withSubstitutes = ['uname'];
+/** Whose numbers may be negative: a minus sign does no damage. */
+const withNegatives = ['swap'];
 
 interface Outcome {
   /** Empty where the collector failed. */
@@ -137,6 +139,10 @@ class Patient {
     this.isAttribute = file.startsWith('sys/');
   }
 
+  get hasNegatives(): boolean {
+    return withNegatives.includes(this.#name);
+  }
+
   with(content: string | Uint8Array): Outcome {
     return this.#bed.with(this.#file, content);
   }
@@ -215,7 +221,7 @@ function checkNumbers(patient: Patient, random: Random): void {
   const { text } = patient;
   const numbers = [...text.matchAll(/(?<=[\s:]|^)\d/g)].map(({ index }) => index);
   for (const at of some(numbers, random)) {
-    const sign = random.pick(['-', 'x']);
+    const sign = random.pick(patient.hasNegatives ? ['x'] : ['-', 'x']);
     patient.check(patient.with(`${text.slice(0, at)}${sign}${text.slice(at)}`), `'${sign}' at ${at}`, 'labels');
   }
 }
@@ -227,7 +233,7 @@ function checkBytes(patient: Patient, random: Random): void {
     bytes[at] = random.whole(0, 255);
     for (const line of patient.with(bytes).lines) {
       const value = Number(line.slice(line.lastIndexOf(' ') + 1));
-      assert.ok(value >= 0, `byte ${at} is ${bytes[at]}: ${line}`);
+      assert.ok(value >= 0 || patient.hasNegatives, `byte ${at} is ${bytes[at]}: ${line}`);
     }
   }
 }
