@@ -55,7 +55,7 @@ export function systemdLifecycle(options: LifecycleOptions): Lifecycle {
       host.exit(1);
       return;
     }
-    log.info(`${name}: stopping`);
+    log.debug(`${name}: stopping`);
     notify(['STOPPING=1']);
     afterIfAlive(notifyStopMsMax, () => queue.giveUp());
     afterIfAlive(stopMsMax, () => {

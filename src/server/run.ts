@@ -8,7 +8,7 @@ import { listen } from '../runtime/listen.ts';
 import type { Log } from '../runtime/log.ts';
 import { addressText } from '../runtime/options.ts';
 import { version } from '../runtime/version.ts';
-import { bytesText, durationText } from '../runtime/words.ts';
+import { bytesText, durationText, plural } from '../runtime/words.ts';
 import { everyDay } from './daily.ts';
 import { cursorsDisk } from './delivery/state-disk.ts';
 import { fleetKeysText } from './ingest/keys.ts';
@@ -73,8 +73,8 @@ export async function run(
   await daily.stop();
   showing.stop();
   await control?.close();
-  await server.stop();
-  log.info('stopped');
+  const { ended } = await server.stop();
+  log.info(`stopped; ${plural(ended, 'connection')} of agents ended`);
 }
 
 const uptimeMs = (): number => uptime() * 1000;

@@ -143,9 +143,14 @@ export class Server {
     }
   }
 
-  /** Ends every connection, then writes the cursors, which the ends of connections may still move. */
-  async stop(): Promise<void> {
+  /**
+   * Ends every connection, then writes the cursors, which the ends of connections may still move. Returns how many of agents
+   * that ended.
+   */
+  async stop(): Promise<{ readonly ended: number }> {
+    const ended = this.#admission.count;
     for (const close of this.#closing.splice(0).reverse()) await close();
+    return { ended };
   }
 
   /** Forgets a scraper at once. Throws if there is none of this name, with the names that there are. */

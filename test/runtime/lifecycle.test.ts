@@ -94,7 +94,7 @@ test('a stop that hangs: systemd is given up first, then what is left is ended b
   notify![1]();
   await settle();
   assert.deepEqual(sent, ['STATUS=one'], 'what waited is not sent any more');
-  assert.deepEqual(log.lines, ['info: SIGTERM: stopping'], 'nor is that a failure');
+  assert.deepEqual(log.lines, ['debug: SIGTERM: stopping'], 'nor is that a failure');
   assert.deepEqual(host.kills, []);
   end![1]();
   assert.deepEqual(host.kills, [[42, 'SIGTERM']]);

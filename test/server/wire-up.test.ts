@@ -40,7 +40,7 @@ test('the ports open, then it is ready; a stop closes them and writes what their
   assert.deepEqual(await server.start(), { agentsPort: 1, webPorts: [2] });
   assert.deepEqual(events, ['web open', 'not ready', 'agents open']);
   events.length = 0;
-  await server.stop();
+  assert.deepEqual(await server.stop(), { ended: 0 });
   assert.deepEqual(events, ['agents closed', 'web closed', 'ready', 'written']);
   assert.equal(clock.timers, 0);
 });

@@ -18,6 +18,8 @@ interface World extends Surroundings {
 
 export interface AgentPlan {
   readonly name: string;
+  /** Of its host, where that is not called as its agent: of two hosts that were made from one image. */
+  readonly hostName?: string;
   readonly intervalMs: number;
   readonly labels: readonly (readonly [string, string])[];
   readonly hasDisk: boolean;
@@ -102,12 +104,13 @@ export class AgentNode {
   constructor(world: World, plan: AgentPlan) {
     this.#world = world;
     this.plan = plan;
-    this.host = new Host(plan.name, plan);
-    this.line = new Line(`${plan.name}—server`, world.timeline, world.random(`line ${plan.name}`));
-    this.#deadLine = new Line(`${plan.name}—nowhere`, world.timeline, world.random(`dead line ${plan.name}`));
+    const { hostName = plan.name } = plan;
+    this.host = new Host(hostName, plan);
+    this.line = new Line(`${hostName}—server`, world.timeline, world.random(`line ${hostName}`));
+    this.#deadLine = new Line(`${hostName}—nowhere`, world.timeline, world.random(`dead line ${hostName}`));
     this.#deadLine.cut();
     this.#usedAddress = plan.addresses[0]!;
-    this.#synthetic = new SyntheticHost(world.random(`values ${plan.name}`));
+    this.#synthetic = new SyntheticHost(world.random(`values ${hostName}`));
     this.#names = new SeriesNames(plan.name, plan.labels);
   }
 
@@ -155,11 +158,13 @@ export class AgentNode {
     if (this.isRunning || !this.host.isUp) return;
     const world = this.#world;
     const { name, intervalMs, labels, bounds, hasDisk } = this.plan;
-    const process = new Process(`${name}.${++this.#runs}`, this.host, world.timeline, world.random(`${name} inbox`));
+    const { host } = this;
+    const inbox = world.random(`${host.name} inbox`);
+    const process = new Process(`${host.name}.${++this.#runs}`, host, world.timeline, inbox);
     const { clock } = process;
     const log = world.logOf(process);
     log.info('starts');
-    const random = world.random(`${name} jitter ${this.#runs}`);
+    const random = world.random(`${host.name} jitter ${this.#runs}`);
     const schedule = new EndingSchedule(intervalMs);
     const sample = this.#synthetic.sampler();
     let instant: Instant = new Map();

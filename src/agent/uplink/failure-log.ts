@@ -2,14 +2,17 @@ import type { Clock } from '../../runtime/clock.ts';
 import type { Log } from '../../runtime/log.ts';
 
 /**
- * Failures of a connection can come every few seconds, for days: the first of an outage is logged, then one after 10
- * min, then one an hour, each with the number of those that were not. One with another reason is logged after a minute.
- * A person who asks for a try gets its answer at once.
+ * Failures of a connection can come every few seconds, for days, and for reasons that take turns: of an outage, the first
+ * for a reason is logged, then one after 10 min, then one an hour, each with the number of those that were not; at most one
+ * a minute for all reasons. A person who asks for a try gets its answer at once.
  */
 export class FailureLog {
   readonly #log: Pick<Log, 'warn'>;
   readonly #clock: Pick<Clock, 'monotonicMs'>;
-  #state: State = { kind: 'well', loggedAtMs: -Infinity };
+  /** Of the present outage, by reason. */
+  readonly #lines = new Map<string, Lines>();
+  #loggedAtMs = -Infinity;
+  #isAsked = false;
   #omitted = 0;
 
   constructor(options: { readonly log: Pick<Log, 'warn'>; readonly clock: Pick<Clock, 'monotonicMs'> }) {
@@ -19,42 +22,47 @@ export class FailureLog {
 
   /** The last line in the log is a failure. */
   get isFailureLogged(): boolean {
-    return this.#state.kind === 'failing';
+    return this.#lines.size > 0;
   }
 
   failed(reason: string, text: string): void {
     const nowMs = this.#clock.monotonicMs();
-    const state = this.#state;
-    if (nowMs - state.loggedAtMs < quietMs(state, reason)) {
+    const { count, lastMs } = this.#lines.get(reason) ?? noLines;
+    const isQuiet = nowMs - this.#loggedAtMs < minuteMs || nowMs - lastMs < quietMs(count);
+    if (isQuiet && !this.#isAsked) {
       this.#omitted++;
       return;
     }
-    const { length } = state.kind === 'failing' && state.reason === reason ? state : { length: 0 };
     this.#log.warn(this.#omitted === 0 ? text : `${text} (${this.#omitted} more since the last line)`);
+    this.#isAsked = false;
     this.#omitted = 0;
-    this.#state = { kind: 'failing', reason, length: length + 1, loggedAtMs: nowMs };
+    this.#loggedAtMs = nowMs;
+    this.#lines.set(reason, { count: count + 1, lastMs: nowMs });
   }
 
   /** A person wants to know what comes of the next try: if it fails, that is logged. */
   asked(): void {
-    this.#state = { ...this.#state, loggedAtMs: -Infinity };
+    this.#isAsked = true;
   }
 
   /** The connection works again: the next failure is the first of another outage. */
   succeeded(): void {
-    this.#state = { kind: 'well', loggedAtMs: this.#state.loggedAtMs };
+    this.#lines.clear();
+    this.#isAsked = false;
   }
 }
 
-type State =
-  | { readonly kind: 'well'; readonly loggedAtMs: number }
-  /** `length`: lines with this reason so far. */
-  | { readonly kind: 'failing'; readonly reason: string; readonly length: number; readonly loggedAtMs: number };
+/** How many there were, and when the last was. */
+interface Lines {
+  readonly count: number;
+  readonly lastMs: number;
+}
 
-/** How long after the last line the next one may come. */
-function quietMs(state: State, reason: string): number {
-  if (state.kind === 'well' || state.reason !== reason) return minuteMs;
-  return state.length === 1 ? 10 * minuteMs : 60 * minuteMs;
+const noLines: Lines = { count: 0, lastMs: -Infinity };
+
+/** How long after the last line for a reason the next one may come. */
+function quietMs(count: number): number {
+  return count < 2 ? 10 * minuteMs : 60 * minuteMs;
 }
 
 const minuteMs = 60_000;

@@ -15,6 +15,11 @@ export class Admission {
     this.#options = options;
   }
 
+  /** How many agents are connected. */
+  get count(): number {
+    return this.#live.size;
+  }
+
   /** Admits an agent, in place of an older connection of the same host, or throws the ProtocolError to send. */
   admit(hello: Hello, admitted: Admitted, connection: Connection): Admittance {
     const id = agentId(hello.agentName);

@@ -1,6 +1,6 @@
 import type { Schema } from '../../model/schema.ts';
 import { decodeAgentMessage, encodeMessage } from '../../protocol/codec.ts';
-import { FrameError, ProtocolError, wireCode } from '../../protocol/errors.ts';
+import { FrameError, ProtocolError, permanent, wireCode } from '../../protocol/errors.ts';
 import { encodeFrame, FrameDecoder } from '../../protocol/frame.ts';
 import { limits } from '../../protocol/limits.ts';
 import type { AgentMessage, EpochSeq, Handlers, Hello, ReportMessage, ServerMessage } from '../../protocol/messages.ts';
@@ -272,8 +272,9 @@ export class AgentConnection {
 
   #sendRefused(agent: AgentRecord): void {
     if (this.#ending) return;
-    for (const drop of agent.drops.takeRefused()) {
-      this.#send({ kind: 'refused', ...drop, text: refusedText(drop.reason, this.#options.delivery.windowMs) });
+    for (const { reason, count, firstMs, lastMs } of agent.drops.takeRefused()) {
+      const text = refusedText(reason, this.#options.delivery.windowMs);
+      this.#send({ kind: 'refused', reason, count, firstMs, lastMs, text });
     }
   }
 
@@ -330,11 +331,13 @@ export class AgentConnection {
     if (budget !== undefined) this.#agent?.excesses.count(budget, refusal.message, this.#options.clock.nowMs());
     // A line that was lost shows twice: here by a newer connection, or by silence, and as an agent that is down.
     if (code === 'replaced' || code === 'silent') this.#log('ended', line);
-    // Two hosts behind two addresses: one line for both.
-    else if (code === 'name-taken') this.#options.warn(`${code} ${this.#claimedName}`, line);
+    // It tries once a minute until a person has changed something. Two hosts behind two addresses: one line for both.
+    else if (code === 'name-taken') this.#options.warn(`${code} ${this.#claimedName}`, line, permanentLoggedEveryMs);
     // A bug and a step of the clock have been logged with their size.
-    else if (code !== 'internal' && code !== 'clock')
-      this.#options.warn(`${code} ${this.#agent?.id ?? countedAddress(this.#connection.peerAddress)}`, line);
+    else if (code !== 'internal' && code !== 'clock') {
+      const everyMs = permanent(code) ? permanentLoggedEveryMs : undefined;
+      this.#options.warn(`${code} ${this.#agent?.id ?? countedAddress(this.#connection.peerAddress)}`, line, everyMs);
+    }
     this.#halfClosed = this.#connection.end();
     // The name is free at once, not when the peer has read the error.
     this.#leave();
@@ -427,7 +430,7 @@ export interface AgentConnectionOptions {
   readonly scheduler: FrameScheduler;
   readonly labelBounds: LabelBounds;
   /** Each logs a line at most once a minute for each key. */
-  warn(key: string, line: string): void;
+  warn(key: string, line: string, everyMs?: number): void;
   info(key: string, line: string): void;
   /** The server has ended the connection: an error code of the protocol, or `slow`. */
   onEnd(reason: string): void;
@@ -440,4 +443,5 @@ export interface AgentConnectionOptions {
 }
 
 const unsentBytesMax = 64 * 1024;
+const permanentLoggedEveryMs = 3_600_000;
 const refusedEveryMs = 1000;

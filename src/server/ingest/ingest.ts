@@ -3,7 +3,6 @@ import type { Connection } from '../../runtime/connection.ts';
 import type { Listener, ListenOptions, RefusedReason } from '../../runtime/listen.ts';
 import type { SeldomLog } from '../../runtime/log.ts';
 import { countedAddress } from '../../runtime/places.ts';
-import { plural } from '../../runtime/words.ts';
 import { AgentConnection, type AgentConnectionOptions } from './connection.ts';
 
 export interface IngestOptions extends Omit<AgentConnectionOptions, 'warn' | 'info' | 'onEnd' | 'onUnknown' | 'onBug'> {
@@ -66,7 +65,6 @@ export async function openIngest(options: IngestOptions): Promise<Listener> {
     },
     async close() {
       isClosing = true;
-      options.log.info(`ending ${plural(running.size, 'connection')} of agents`);
       await listener.close();
       await Promise.all(running);
     },

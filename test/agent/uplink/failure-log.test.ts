@@ -59,3 +59,19 @@ test('a try that a person asks for is logged if it fails, whatever was logged be
   assert.equal(failures.isFailureLogged, true);
   assert.deepEqual(await fail(20, 'tls'), [0.5, 10.5]);
 });
+
+test('reasons that take turns: each once, and after 10 min and an hour, at most one a minute', async () => {
+  const { clock, log, failures } = world();
+  const logged: string[] = [];
+  for (let tries = 0; tries < 75 * 6; tries++) {
+    const reason = ['refused', 'timeout', 'resolve'][tries % 3]!;
+    const before = log.lines.length;
+    failures.failed(reason, reason);
+    if (log.lines.length > before) logged.push(`${reason} ${Math.floor(clock.monotonicMs() / minuteMs)}`);
+    await clock.advance(10_000);
+  }
+  assert.deepEqual(logged, [
+    ...['refused 0', 'timeout 1', 'resolve 2', 'refused 10', 'timeout 11', 'resolve 12'],
+    ...['refused 70', 'timeout 71', 'resolve 72'],
+  ]);
+});
