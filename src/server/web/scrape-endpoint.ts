@@ -185,13 +185,13 @@ export class ScrapeEndpoint {
       // No faster than it is read, and each slice is reused once it was sent: new ones cost as much as the rendering.
       for (const slice of exposition.render(batches, { timestamps })) {
         if (sink.isLost) return false;
-        if (slice.length === 0 || sink.write(slice, () => exposition.release(slice))) {
-          await this.#options.turn();
-          continue;
+        if (slice.length > 0 && !sink.write(slice, () => exposition.release(slice))) {
+          watch.isWaitedFor = true;
+          await sink.drained();
+          watch.isWaitedFor = false;
         }
-        watch.isWaitedFor = true;
-        await sink.drained();
-        watch.isWaitedFor = false;
+        // Also after a wait: the kernel may have taken the slice at once, and whoever reads fast would keep all others waiting.
+        await this.#options.turn();
       }
       const own = answerText(scrape, request.agents) + (await this.#ownText(agents, scrape?.withheld));
       await scrape?.mayEnd;

@@ -433,12 +433,30 @@ class TestSink implements AnswerSink {
   }
 }
 
+/** Of a reader as fast as the kernel of the same host: a slice is always more than fits, and is taken before the loop turns. */
+class FastSink extends TestSink {
+  slices = 0;
+
+  override write(slice: Uint8Array, onFree: () => void): boolean {
+    this.slices++;
+    super.write(slice, onFree);
+    return false;
+  }
+
+  override drained(): Promise<void> {
+    return Promise.resolve();
+  }
+}
+
 /** The endpoint without HTTP. */
-function endpointOf(world: HttpHarness) {
+function endpointOf(world: HttpHarness, onTurn: () => void = () => {}) {
   const { clock, seldom, delivery, exposition, metrics, scrapers } = world;
   const endpoint = new ScrapeEndpoint({
     ...{ clock, seldom, delivery, exposition, metrics, scrapers },
-    turn: () => new Promise((resolve) => setImmediate(resolve)),
+    turn: async () => {
+      onTurn();
+      await settle();
+    },
   });
   return (address: string, query = '', sink = new TestSink()) => {
     const headers = { 'x-prometheus-scrape-timeout-seconds': '3600', 'user-agent': 'Prometheus/3.5.0' };
@@ -470,6 +488,16 @@ test('three answers are made at a time, two of an address; a reader that is slow
   for (const { sink } of asked) sink.cut();
   await Promise.all(asked.map(({ ended }) => ended));
   assert.equal(world.clock.timers, 0);
+});
+
+test('a reader that takes each slice at once keeps nobody else waiting: the event loop turns after each', async () => {
+  const world = new HttpHarness();
+  bigAgent(world, 1);
+  const sink = new FastSink();
+  let turns = 0;
+  await endpointOf(world, () => turns++)('192.0.2.1', '', sink).ended;
+  assert.ok(sink.slices > 1, `${sink.slices} slices`);
+  assert.ok(turns >= sink.slices, `${turns} turns for ${sink.slices} slices`);
 });
 
 test('a reader that takes nothing is cut off after 15 s, and nobody has longer than 120 s', async () => {
