@@ -400,6 +400,8 @@ configure() {
       say "made the user sysmon-$1"
     }
     [ -d "/var/lib/sysmon-$1" ] || install -d -o "sysmon-$1" -g "sysmon-$1" -m 0750 "/var/lib/sysmon-$1"
+    # Root's, so that its timers write there. Not install -d, which would follow a link.
+    [ "$1" != agent ] || [ -e /var/lib/sysmon-agent/textfile ] || mkdir -m 0755 /var/lib/sysmon-agent/textfile
     case $1 in
       agent) take_over "$etc/agent.key" sysmon-agent 440 ;;
       server)

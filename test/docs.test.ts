@@ -83,6 +83,10 @@ test('metrics', async () => {
   const metrics = new ServerMetrics(new Registry(), { version: '', gauges: () => gauges });
   metrics.addProcess();
   for (const [, name] of (await metrics.text([])).matchAll(/^# TYPE (\S+)/gm)) names.add(name!);
+  // Those of collectors are in their fixtures.
+  for (const path of below('test/fixtures/collectors', /\.txt$/)) {
+    for (const [, name] of read(path).matchAll(/^# TYPE (sysmon_\S+)/gm)) names.add(name!);
+  }
   for (const { name, where } of found(/\b(sysmon_(?:agent|server)_[a-z_]*[a-z])\b(?!_?\*)/g)) {
     assert.ok(names.has(name), where);
   }

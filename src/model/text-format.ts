@@ -1,4 +1,4 @@
-// Prometheus's text format, as both sides write it.
+// Prometheus's text format, as both sides write it; text-parser.ts reads it.
 // https://prometheus.io/docs/instrumenting/exposition_formats/#text-format-details
 
 export function escapeLabelValue(value: string): string {

@@ -1,4 +1,4 @@
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { Host, type HostRoots } from '../../src/agent/collect/proc/host.ts';
@@ -109,6 +109,9 @@ export interface FixtureTree {
   remove(): void;
 }
 
+/** When the files of a fixture were last written. */
+const writtenAtSeconds = Date.UTC(2024, 6, 1, 11, 30) / 1000;
+
 /** The files in a new folder, as `--procfs`, `--sysfs`, `--rootfs` and `--udev` take them. */
 export function makeTree(files: Iterable<readonly [string, string | Uint8Array]>): FixtureTree {
   const folder = mkdtempSync(join(tmpdir(), 'sysmon-fixture-'));
@@ -126,6 +129,7 @@ export function makeTree(files: Iterable<readonly [string, string | Uint8Array]>
     write(file, content) {
       mkdirSync(dirname(join(folder, file)), { recursive: true });
       writeFileSync(join(folder, file), content);
+      utimesSync(join(folder, file), writtenAtSeconds, writtenAtSeconds);
     },
     delete: (file) => rmSync(join(folder, file), { recursive: true }),
     remove: () => rmSync(folder, { recursive: true, force: true }),

@@ -1,14 +1,20 @@
 import { type Family, metricTypes } from '../../model/family.ts';
+import { suffixesOf } from '../../model/series.ts';
 import { limits } from '../../protocol/limits.ts';
 import { isLabelName, isMetricName, isReservedMetricName } from '../../protocol/names.ts';
 import type { SampledFamily } from './collectors/collector.ts';
 
 /** Why a server would refuse the family, and with it the connection; undefined if it would not. */
-export function problemOf({ name, type, divisor, labelNames }: SampledFamily): string | undefined {
-  if (!isMetricName(name) || name.length > limits.nameBytesMax) return 'not a name for a metric';
-  if (isReservedMetricName(name)) return 'the name is reserved';
+export function problemOf({ name, suffix = '', type, divisor, labelNames }: SampledFamily): string | undefined {
+  if (!isMetricName(name) || name.length + suffix.length > limits.nameBytesMax) return 'not a name for a metric';
+  if (isReservedMetricName(name) || isReservedMetricName(name + suffix)) return 'the name is reserved';
   if (!metricTypes.includes(type)) return `its type is '${type}', expected ${metricTypes.join(', ')}`;
-  if (type === 'histogram' || type === 'summary') return `a ${type} has series of several names`;
+  const known = suffixesOf(type);
+  if (!known.some((each) => each.suffix === suffix)) return `a ${type} has no series named '${name}${suffix}'`;
+  for (const { suffix: each, ownLabel } of known) {
+    if (ownLabel === undefined || labelNames.includes(ownLabel) === (each === suffix)) continue;
+    return `'${name}${suffix}' of a ${type} ${each === suffix ? 'lacks' : 'has'} the label '${ownLabel}'`;
+  }
   if (!Number.isInteger(divisor) || divisor < 1 || divisor > limits.divisorMax) return `its divisor is ${divisor}`;
   if (labelNames.length > limits.labelNamesMax) return `it has more than ${limits.labelNamesMax} labels`;
   for (const label of labelNames) {

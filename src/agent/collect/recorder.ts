@@ -56,7 +56,10 @@ export class Recorder implements Samples {
   #schemaCost = noCost;
   /** By id. */
   #series: Series[] = [];
+  /** By name, suffix and label names: a family of a text file may have series with other labels. */
   readonly #families = new Map<string, FamilySeries>();
+  /** By the name that stands before the labels: to whom it belongs. */
+  readonly #names = new Map<string, Family>();
   /** By the object that collectors pass: a faster key than the name. */
   readonly #familiesByObject = new Map<SampledFamily, FamilySeries | undefined>();
 
@@ -125,7 +128,7 @@ export class Recorder implements Samples {
       this.#present[id] = 0;
       this.#sums[id] = 0;
     }
-    for (const series of part.added) this.#families.get(series.family.name)!.series.delete(textsKey(series.labels));
+    for (const series of part.added) series.home.series.delete(textsKey(series.labels));
     // Series that have a place stay in the plan: usually the same samples come the next time.
     if (part.added.length > 0) part.plan = part.plan.filter((series) => series.id !== pending);
     part.added = [];
@@ -213,7 +216,7 @@ export class Recorder implements Samples {
       if (!part.isOwn) this.#budget.checkCount(part.cursor + 1);
       const textBytes = this.#budget.textBytesOf(source, labels);
       if (textBytes > limits.lineBytesMax) return this.#refuseLong(source);
-      series = new Series(source, given, { labels, textBytes });
+      series = new Series(source, given, { home: family, labels, textBytes });
       family.series.set(key, series);
       part.added.push(series);
     }
@@ -249,15 +252,31 @@ export class Recorder implements Samples {
 
   #familyNamed(source: SampledFamily): FamilySeries | undefined {
     const family = new FamilySeries(source);
-    const known = this.#families.get(source.name);
-    const problem = known === undefined || sameDeclaration(known, family) ? problemOf(source) : otherDeclaration;
+    const problem = this.#isTaken(family) ? otherDeclaration : problemOf(source);
     if (problem !== undefined) {
       this.#warnOnce(`refused ${source.name}`, `leaving out '${source.name}': ${problem}`);
       return undefined;
     }
+    const key = textsKey([source.name, family.suffix, ...source.labelNames]);
+    const known = this.#families.get(key);
     if (known !== undefined) return known;
-    this.#families.set(source.name, family);
+    this.#families.set(key, family);
+    for (const name of family.names) this.#names.set(name, family.declared);
     return family;
+  }
+
+  /** Whether one of its names is that of another family, or of this one with another type or help. */
+  #isTaken({ names, declared }: FamilySeries): boolean {
+    return names.some((name) => {
+      const owner = this.#names.get(name);
+      return owner !== undefined && !sameFamily(owner, declared);
+    });
+  }
+
+  #nameAnew(): void {
+    this.#names.clear();
+    for (const { names, declared } of this.#families.values())
+      for (const name of names) this.#names.set(name, declared);
   }
 
   #cutLabels(family: SampledFamily, given: readonly string[]): readonly string[] {
@@ -278,10 +297,10 @@ export class Recorder implements Samples {
 
   /** Gives new series their places, each family's together. */
   #place(added: readonly Series[]): void {
-    for (const [family, group] of byFamily(added)) this.#append(this.#families.get(family)!, group);
+    for (const [family, group] of byFamily(added)) this.#append(family, group);
   }
 
-  #append({ declared, labelNames }: FamilySeries, group: readonly Series[]): void {
+  #append({ declared, suffix, labelNames }: FamilySeries, group: readonly Series[]): void {
     const labelValues: string[] = [];
     this.#makeRoomFor(this.#schema.seriesCount + group.length);
     let id = this.#schema.seriesCount;
@@ -293,7 +312,7 @@ export class Recorder implements Samples {
       series.isGiven = false;
       series.id = id++;
     }
-    this.#schema.add({ family: declared, suffix: '', labelNames, seriesCount: group.length, labelValues });
+    this.#schema.add({ family: declared, suffix, labelNames, seriesCount: group.length, labelValues });
     this.#schemaCost = addCost(this.#schemaCost, costOf(group));
   }
 
@@ -306,7 +325,7 @@ export class Recorder implements Samples {
         series.isGiven = this.#present[series.id] === 1;
         series.sum = this.#sums[series.id]!;
       } else {
-        this.#families.get(series.family.name)!.series.delete(textsKey(series.labels));
+        series.home.series.delete(textsKey(series.labels));
         series.id = gone;
       }
     }
@@ -314,7 +333,8 @@ export class Recorder implements Samples {
       part.plan = part.plan.filter((series) => series.id !== gone);
       part.cost = undefined;
     }
-    for (const [name, family] of this.#families) if (family.series.size === 0) this.#families.delete(name);
+    for (const [key, family] of this.#families) if (family.series.size === 0) this.#families.delete(key);
+    this.#nameAnew();
     this.#familiesByObject.clear();
     this.#schema = new Schema();
     this.#schemaCost = noCost;
@@ -375,6 +395,7 @@ const gone = -2;
 
 class Series implements CostedSeries {
   readonly family: SampledFamily;
+  readonly home: FamilySeries;
   /** The label values as the collector passed them, to compare the next sample with. */
   readonly given: readonly string[];
   /** The first two, undefined where there are none, or more than two. */
@@ -393,9 +414,10 @@ class Series implements CostedSeries {
   constructor(
     family: SampledFamily,
     given: readonly string[],
-    { labels, textBytes }: { readonly labels: readonly string[]; readonly textBytes: number },
+    { home, labels, textBytes }: { home: FamilySeries; labels: readonly string[]; textBytes: number },
   ) {
     this.family = family;
+    this.home = home;
     this.given = given;
     this.label1 = given.length <= 2 ? given[0] : undefined;
     this.label2 = given.length <= 2 ? given[1] : undefined;
@@ -405,23 +427,27 @@ class Series implements CostedSeries {
   }
 }
 
-/** A family and its series, by `textsKey` of their labels. */
+/** The series of a family that have one suffix and the same label names, by `textsKey` of their labels. */
 class FamilySeries {
   readonly declared: Family;
+  readonly suffix: string;
   readonly labelNames: readonly string[];
   readonly series = new Map<string, Series>();
 
   constructor(family: SampledFamily) {
     this.declared = declaredFamily(family);
+    this.suffix = family.suffix ?? '';
     this.labelNames = family.labelNames;
+  }
+
+  /** What belongs to the family alone: its own name, and that of these series. */
+  get names(): readonly string[] {
+    const { name } = this.declared;
+    return this.suffix === '' ? [name] : [name, name + this.suffix];
   }
 }
 
-function sameDeclaration(a: FamilySeries, b: FamilySeries): boolean {
-  return sameFamily(a.declared, b.declared) && sameTexts(a.labelNames, b.labelNames);
-}
-
-const otherDeclaration = 'another collector gives it a different type, help or labels';
+const otherDeclaration = 'another collector gives it a different type or help, or has series of this name';
 
 class PartState implements Part {
   readonly name: string;
@@ -449,11 +475,11 @@ const familyObjectsMax = 8192;
 const warnedMax = 1000;
 
 /** Families in the order of their first series. */
-function byFamily(series: readonly Series[]): Map<string, Series[]> {
-  const groups = new Map<string, Series[]>();
+function byFamily(series: readonly Series[]): Map<FamilySeries, Series[]> {
+  const groups = new Map<FamilySeries, Series[]>();
   for (const one of series) {
-    const group = groups.get(one.family.name);
-    if (group === undefined) groups.set(one.family.name, [one]);
+    const group = groups.get(one.home);
+    if (group === undefined) groups.set(one.home, [one]);
     else group.push(one);
   }
   return groups;

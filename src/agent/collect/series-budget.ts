@@ -80,8 +80,8 @@ export class SeriesBudget {
   }
 
   /** Bytes of a series as a line of text. */
-  textBytesOf({ name, labelNames }: SampledFamily, labels: readonly string[]): number {
-    let bytes = this.#lineBytes + name.length;
+  textBytesOf({ name, suffix = '', labelNames }: SampledFamily, labels: readonly string[]): number {
+    let bytes = this.#lineBytes + name.length + suffix.length;
     for (let at = 0; at < labels.length; at++) {
       bytes += labelOverheadBytes + labelNames[at]!.length + escapedBytes(labels[at]!);
     }
@@ -154,6 +154,6 @@ export function labelBytesOf(labels: readonly string[]): number {
 }
 
 /** With its one group: the suffix, the label names, how many series. */
-function familyBytesOf({ name, type, help, labelNames }: SampledFamily): number {
-  return 2 * numberBytes + 4 * headerBytes + labelBytesOf([name, type, help, '', ...labelNames]);
+function familyBytesOf({ name, suffix = '', type, help, labelNames }: SampledFamily): number {
+  return 2 * numberBytes + 4 * headerBytes + labelBytesOf([name, type, help, suffix, ...labelNames]);
 }

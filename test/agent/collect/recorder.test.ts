@@ -189,6 +189,17 @@ for (const { family, problem } of [
   { family: gauge('x', '', { labels: ['a', 'a'] }), problem: /two of its labels/ },
   { family: gauge('x', '', { divisor: 0.5 }), problem: /its divisor is 0.5/ },
   { family: gauge('one_total', 'Not a counter.', { labels: ['a'] }), problem: /another collector/ },
+  { family: { ...one, name: 'h', type: 'histogram' as const }, problem: /a histogram has no series named 'h'/ },
+  { family: { ...one, suffix: '_sum' }, problem: /a counter has no series named 'one_total_sum'/ },
+  { family: { ...one, name: 'h', type: 'histogram' as const, suffix: '_bucket' }, problem: /lacks the label 'le'/ },
+  {
+    family: { ...one, name: 'h', type: 'histogram' as const, suffix: '_sum', labelNames: ['le'] },
+    problem: /has the label/,
+  },
+  {
+    family: { ...one, name: 's', type: 'summary' as const, suffix: '_x' },
+    problem: /no series named 's_x'/,
+  },
 ]) {
   test(`a family that a server would refuse costs itself alone: ${family.name} ${problem.source}`, () => {
     const bench = new Bench();
@@ -205,6 +216,37 @@ for (const { family, problem } of [
     assert.match(bench.warnings[0]!, problem);
   });
 }
+
+test('series of one family with other labels and suffixes are groups that a server takes; no name is of two families', () => {
+  const bench = new Bench();
+  const histogram = { name: 'h', type: 'histogram', help: 'H.', divisor: 1 } as const;
+  const bucket = { ...histogram, suffix: '_bucket', labelNames: ['le'] };
+  const [sum, count] = [
+    { ...histogram, suffix: '_sum', labelNames: [] },
+    { ...histogram, suffix: '_count', labelNames: [] },
+  ];
+  const { schema } = bench.record([
+    [sampleOf(bucket, 1, '1'), sampleOf(bucket, 2, '+Inf'), sampleOf(sum, 3), sampleOf(count, 2)],
+    [
+      sampleOf(gauge('h_sum', 'Another.'), 9),
+      sampleOf(gauge('two', 'Two.', { labels: ['c'] }), 5, 'x'),
+      sampleOf(two, 6, 'x', 'y'),
+    ],
+  ]);
+  assert.deepEqual(
+    schema.groups.map(({ family, suffix, labelNames, seriesCount }) => [family.name + suffix, labelNames, seriesCount]),
+    [
+      ['h_bucket', ['le'], 2],
+      ['h_sum', [], 1],
+      ['h_count', [], 1],
+      ['two', ['c'], 1],
+      ['two', ['a', 'b'], 1],
+      ['bare', [], 1],
+    ],
+  );
+  assert.equal(bench.counters.samplesRefused, 1);
+  assert.match(bench.warnings[0]!, /leaving out 'h_sum': another collector/);
+});
 
 test('a HELP that is too long is cut', () => {
   const bench = new Bench();

@@ -36,9 +36,14 @@ export interface CollectorContext {
   option<T>(row: OptionRow<T>): T;
 }
 
-/** A family of a collector: its series all have the same labels, and no suffix. */
+/**
+ * Series of a family that have the same label names. The kernel's families have no suffix; a histogram of a text file is
+ * three of these, and so is a summary.
+ */
 export interface SampledFamily extends Family {
   readonly labelNames: readonly string[];
+  /** Behind the name: one of `suffixesOf` the type. */
+  readonly suffix?: string;
 }
 
 /** A row of the table in `index.ts`. */

@@ -14,6 +14,7 @@ import { slabinfo } from './slabinfo.ts';
 import { softirqs } from './softirqs.ts';
 import { stat } from './stat.ts';
 import { swap } from './swap.ts';
+import { textfile } from './textfile.ts';
 import { time } from './time.ts';
 import { uname } from './uname.ts';
 import { vmstat } from './vmstat.ts';
@@ -36,6 +37,7 @@ export const collectorRows: readonly CollectorRow[] = [
   softirqs,
   stat,
   swap,
+  textfile,
   time,
   uname,
   vmstat,
@@ -66,7 +68,9 @@ export function selectCollectors(choice: {
   return collectorRows.filter((row) => isOn(row) && !choice.disable.includes(row.name));
 }
 
-/** Makes the collectors of these rows. */
+/** Makes the collectors of these rows. Text files come last: of two series with one name the first is kept. */
 export function createCollectors(rows: readonly CollectorRow[], context: CollectorContext): NamedCollector[] {
-  return rows.map((row) => ({ ...row, collector: row.create(context) }));
+  const last = rows.filter((row) => row === textfile);
+  const ordered = [...rows.filter((row) => row !== textfile), ...last];
+  return ordered.map((row) => ({ ...row, collector: row.create(context) }));
 }

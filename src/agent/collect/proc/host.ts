@@ -1,4 +1,4 @@
-import { closeSync, existsSync, openSync, readdirSync, readSync } from 'node:fs';
+import { closeSync, constants, existsSync, fstatSync, openSync, readdirSync, readSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { CollectError, NoDataError, UnreadableError } from './errors.ts';
 import { type HostSystem, nodeSystem } from './system.ts';
@@ -13,6 +13,14 @@ export interface HostRoots {
 }
 
 export const hostRoots: HostRoots = { procfs: '/proc', sysfs: '/sys', rootfs: '/', udev: '/run/udev/data' };
+
+/** Milliseconds since 1970, bytes, and which file it is. */
+export interface FileStat {
+  readonly mtimeMs: number;
+  readonly ctimeMs: number;
+  readonly size: number;
+  readonly ino: number;
+}
 
 interface KernelFile {
   readonly text: KernelText;
@@ -125,6 +133,38 @@ export class Host {
   takeErrors(): readonly CollectError[] {
     if (this.#errors.length === 0) return noErrors;
     return this.#errors.splice(0);
+  }
+
+  /** What stat(2) says of a file or a folder, undefined where it is missing. Throws UnreadableError. */
+  stat(path: string): FileStat | undefined {
+    try {
+      return statSync(this.path(path), { throwIfNoEntry: false });
+    } catch (error) {
+      if (isNoFile(error) || isGone(error)) return undefined;
+      throw unreadable(this.path(path), error);
+    }
+  }
+
+  /**
+   * A file that somebody else writes, read whole and closed; undefined where it is missing. Throws an UnreadableError
+   * where it is no regular file (a FIFO would never end) or longer than `bytesMax`.
+   */
+  readForeign(path: string, bytesMax: number): Uint8Array | undefined {
+    const real = this.path(path);
+    let fd: number | undefined;
+    try {
+      fd = openSync(real, constants.O_RDONLY | constants.O_NONBLOCK);
+      const stat = fstatSync(fd);
+      if (!stat.isFile()) throw new Error('it is no regular file');
+      if (stat.size > bytesMax) throw new Error(`it has ${stat.size} bytes, more than ${bytesMax}`);
+      const bytes = new Uint8Array(stat.size);
+      return bytes.subarray(0, readInto(bytes, fd, { from: 0, comesWhole: false }));
+    } catch (error) {
+      if (isNoFile(error) || isGone(error)) return undefined;
+      throw unreadable(real, error);
+    } finally {
+      if (fd !== undefined) closeSync(fd);
+    }
   }
 
   exists(path: string): boolean {
