@@ -118,10 +118,17 @@ function addUnit(tree, { name, role }) {
 
 function addDocumentation(tree, { name, role, version, debianVersion, seconds }) {
   const doc = `usr/share/doc/${name}`;
-  for (const file of ['README.md', 'SECURITY.md', 'docs/operating.md', 'docs/scrapers.md']) {
+  for (const file of ['README.md', 'SECURITY.md', 'docs/operating.md', 'docs/runbooks.md', 'docs/scrapers.md']) {
     tree.copy(file, `${doc}/${file.replace(/^docs\//, '')}`);
   }
   tree.copy(role === 'server' ? 'prometheus' : 'examples', `${doc}/examples`);
+  if (role === 'server') {
+    const alerts = readFileSync(join(root, 'prometheus/rules/alerts.yml'), 'utf8');
+    tree.text(
+      `${doc}/examples/rules/alerts.yml`,
+      edited(alerts, '/usr/local/share/doc/sysmon/', `/usr/share/doc/${name}/`),
+    );
+  }
   tree.compressed(`${doc}/changelog`, changelogText({ name, debianVersion, seconds }));
   tree.compressed(`${doc}/NEWS`, readFileSync(join(root, 'CHANGELOG.md'), 'utf8'));
   // With the program, which addRuntime puts beside its licence.

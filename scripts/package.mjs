@@ -31,6 +31,7 @@ const files = [
   'CHANGELOG.md',
   'SECURITY.md',
   'docs/operating.md',
+  'docs/runbooks.md',
   'docs/scrapers.md',
   'examples',
   'prometheus',

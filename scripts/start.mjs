@@ -108,7 +108,7 @@ function whereToLook() {
     metrics         http://${webAddress}/metrics
     JSON            http://${webAddress}/api/v1/agents
 
-  To connect a Prometheus, start one with the configuration of this folder:
+  To connect a Prometheus, start one with the configuration, rules and alerts of this folder:
 
     prometheus --config.file=prometheus/prometheus.yml --storage.tsdb.path=var/prometheus
 

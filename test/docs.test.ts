@@ -42,8 +42,9 @@ function* found(pattern: RegExp): Generator<{ readonly name: string; readonly wh
 test('options', () => {
   const others = [
     ...['install.sh', ...below('scripts', /\.mjs$/), 'test/fuzz/main.ts'].map(read),
-    // Of node, prometheus, systemctl, sha256sum.
-    '--no-opt --always-sparkplug --no-flush-bytecode --max-semi-space-size --disallow-code-generation-from-strings --storage.tsdb.path --now --help --version --ignore-missing --quiet --strict',
+    // Of node, prometheus, systemctl, sha256sum; of what runbooks look at: du, journalctl, mdadm, apt.
+    '--errors --max-depth --inodes --sort --vacuum-size --grep --detail --remove --add --upgradable ' +
+      '--no-opt --always-sparkplug --no-flush-bytecode --max-semi-space-size --disallow-code-generation-from-strings --storage.tsdb.path --now --help --version --ignore-missing --quiet --strict',
   ].join(' ');
   for (const { name, where } of found(/(?<![\w-])--([a-z][a-z-]*(?:\.[a-z-]+)*)/g)) {
     assert.ok(options.has(name) || others.includes(`--${name}`) || others.includes(` ${name}: {`), where);
@@ -96,6 +97,7 @@ const gauges = {
   agentsUp: 0,
   agentsDown: 0,
   agentsConnected: 0,
+  agentsRetiringKey: 0,
   windowBytes: 0,
   windowBytesMax: 0,
   windowReports: 0,

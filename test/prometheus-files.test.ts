@@ -36,14 +36,19 @@ test('promtool takes prometheus.yml', { skip: prometheusSkip }, () => {
   taken(prometheusPath.replace(/metheus$/, 'mtool'), ['check', 'config', rootFile('prometheus/prometheus.yml')]);
 });
 
-for (const file of ['prometheus/vmagent.yml', 'prometheus/prometheus.yml']) {
+for (const [file, ...flags] of [
+  ['prometheus/vmagent.yml'],
+  // It has rules, which only vmalert evaluates.
+  ['prometheus/prometheus.yml', '-promscrape.config.strictParse=false'],
+] as const) {
   test(`vmagent takes ${file}`, { skip: skipWithout(vmagent) }, () => {
-    taken(vmagent, ['-dryRun', '-remoteWrite.url=http://127.0.0.1:1', `-promscrape.config=${rootFile(file)}`]);
+    const argv = ['-dryRun', '-remoteWrite.url=http://127.0.0.1:1', `-promscrape.config=${rootFile(file)}`];
+    taken(vmagent, [...argv, ...flags]);
   });
 
   test(`VictoriaMetrics takes ${file}`, { skip: skipWithout(victoriaMetrics) }, (context) => {
     const data = join(temporaryFolder(context), 'data');
-    taken(victoriaMetrics, ['-dryRun', `-promscrape.config=${rootFile(file)}`, `-storageDataPath=${data}`]);
+    taken(victoriaMetrics, ['-dryRun', `-promscrape.config=${rootFile(file)}`, `-storageDataPath=${data}`, ...flags]);
   });
 }
 

@@ -151,6 +151,10 @@ export class ServerMetrics implements WebMetrics {
 
     const agents = gauge('agents', 'Agents known, by whether they are up.', 'state');
     const connected = gauge('agents_connected', 'Agents with an open connection.');
+    const retiringKey = gauge(
+      'agents_retiring_key',
+      'Agents whose last connection was by a key of a fleet key that is being rotated out: they are refused as soon as it is removed. Enrol them again.',
+    );
     const windowBytes = gauge('window_bytes', 'Memory of the windows. At --memory-max the oldest reports are evicted.');
     const windowBytesMax = gauge('window_max_bytes', 'The option --memory-max.');
     const windowReports = gauge('window_reports', 'Reports in all windows.');
@@ -177,6 +181,7 @@ export class ServerMetrics implements WebMetrics {
         agents.set({ state: 'up' }, now.agentsUp);
         agents.set({ state: 'down' }, now.agentsDown);
         connected.set(now.agentsConnected);
+        retiringKey.set(now.agentsRetiringKey);
         windowBytes.set(now.windowBytes);
         windowBytesMax.set(now.windowBytesMax);
         windowReports.set(now.windowReports);
@@ -322,6 +327,8 @@ export interface ServerGauges {
   readonly agentsUp: number;
   readonly agentsDown: number;
   readonly agentsConnected: number;
+  /** Those whose key is of a fleet key that is not the present one. */
+  readonly agentsRetiringKey: number;
   readonly windowBytes: number;
   readonly windowBytesMax: number;
   readonly windowReports: number;

@@ -7,6 +7,7 @@ import type { Scraper } from './delivery/cursors.ts';
 import type { Delivery } from './delivery/delivery.ts';
 import type { DropReason } from './delivery/drops.ts';
 import { scraperText } from './delivery/scraper.ts';
+import type { KeyRing } from './ingest/key-ring.ts';
 import type { ServerGauges } from './own-metrics.ts';
 import type { ServerClockStatus } from './server-clock.ts';
 import type { KnownScraper, KnownScrapers } from './web/known-scrapers.ts';
@@ -128,6 +129,10 @@ export interface StatusSources {
   readonly scrapers: Pick<KnownScrapers, 'all'>;
 }
 
+export interface GaugeSources extends StatusSources {
+  readonly keys: Pick<KeyRing, 'isRetiring'>;
+}
+
 export function agentsStatus({ clock, delivery }: StatusSources): AgentStatus[] {
   const monotonicMs = clock.monotonicMs();
   return [...delivery.store.agents.values()]
@@ -212,12 +217,15 @@ export function serverStatus(sources: StatusSources): ServerStatus {
 }
 
 /** The same in numbers, for the server's own metrics. */
-export function serverGauges(sources: StatusSources): ServerGauges {
+export function serverGauges(sources: GaugeSources): ServerGauges {
   const { agents, windowBytes, windowBytesMax, windowReports } = serverStatus(sources);
   return {
     agentsUp: agents.up,
     agentsDown: agents.known - agents.up,
     agentsConnected: agents.connected,
+    agentsRetiringKey: [...sources.delivery.store.agents.values()].filter(
+      ({ identity }) => identity !== undefined && sources.keys.isRetiring(identity),
+    ).length,
     windowBytes,
     windowBytesMax,
     windowReports,

@@ -24,8 +24,8 @@ import type { Settings } from './settings.ts';
 import {
   type AgentStatus,
   agentsStatus,
+  type GaugeSources,
   type ServerStatus,
-  type StatusSources,
   serverGauges,
   serverStatus,
 } from './status.ts';
@@ -73,7 +73,7 @@ export class Server {
   readonly #seldom: SeldomLog;
   readonly #keyRing: KeyRing;
   readonly #admission: Admission;
-  readonly #sources: StatusSources;
+  readonly #sources: GaugeSources;
   readonly #scrapers: KnownScrapers;
   readonly #serverClock: ServerClock;
   readonly #agentsLog: AgentsLog;
@@ -109,6 +109,7 @@ export class Server {
       ...{ clock, delivery: this.delivery, version, startedAtMs, windowMs, memoryBytesMax },
       serverClock: this.#serverClock,
       scrapers: this.#scrapers,
+      keys: this.#keyRing,
     };
     this.#admission = new Admission({
       clock,

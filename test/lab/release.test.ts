@@ -80,6 +80,7 @@ describe('releases', () => {
         'README.md',
         'VERSION',
         'docs/operating.md',
+        'docs/runbooks.md',
         'docs/scrapers.md',
         'dist/THIRD-PARTY.txt',
         'examples/ansible/sysmon.yml',

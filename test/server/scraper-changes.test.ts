@@ -20,7 +20,7 @@ function harness() {
   const log = new MemoryLog();
   const clock = new VirtualClock();
   const gauges = {
-    ...{ agentsUp: 0, agentsDown: 0, agentsConnected: 0 },
+    ...{ agentsUp: 0, agentsDown: 0, agentsConnected: 0, agentsRetiringKey: 0 },
     ...{ windowBytes: 0, windowBytesMax: 0, windowReports: 0, clockSteps: 0, drops: [], excesses: [] },
   };
   const metrics = new ServerMetrics(new Registry(), { version: '1', gauges: () => gauges });

@@ -9,6 +9,7 @@ const packages = {
   '/usr/bin/promtool': 'prometheus',
   '/usr/bin/victoria-metrics': 'victoria-metrics',
   '/usr/bin/vmagent': 'victoria-metrics',
+  '/usr/bin/vmalert': 'victoria-metrics',
 } as const;
 
 export type InstalledProgram = keyof typeof packages;

@@ -38,6 +38,12 @@ export class KeyRing {
     return key === undefined ? undefined : agentKey(key, identity);
   }
 
+  /** Whether the identity is valid only until a rotation is finished: its fleet key is in the file, and is not the first. */
+  isRetiring(identity: string): boolean {
+    const fleetKeyId = parseIdentity(identity)?.fleetKeyId;
+    return this.#keys.slice(1).some(({ id }) => id === fleetKeyId);
+  }
+
   /** Why the identity is refused, undefined if it is valid. */
   refusal(identity: string): string | undefined {
     const parsed = parseIdentity(identity);

@@ -43,7 +43,12 @@ test('two fleet keys are valid at once; taking one out refuses what was enrolled
   assert.equal(keyRing.refusal(old), undefined);
   assert.notEqual(keyRing.keyOf(old), undefined);
   assert.equal(keyRing.enroll(web)!.identity, `web-1:1:${present.id}`);
+  assert.deepEqual(
+    [old, `web-1:1:${present.id}`, 'web-1'].map((identity) => keyRing.isRetiring(identity)),
+    [true, false, false],
+  );
   keyRing.replaceKeys([present]);
+  assert.equal(keyRing.isRetiring(old), false);
   assert.equal(keyRing.refusal(old), `the fleet key ${retired.id} is retired; enrol the agent again`);
   assert.equal(keyRing.keyOf(old), undefined);
 });

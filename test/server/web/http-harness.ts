@@ -24,7 +24,7 @@ export class HttpHarness extends DeliveryHarness {
   readonly exposition = new Exposition({ onDisagreement: () => this.metrics.disagreement() });
   readonly metrics = new ServerMetrics(new Registry(), {
     version: '1.2.3',
-    gauges: () => serverGauges(this.status),
+    gauges: () => serverGauges({ ...this.status, keys: { isRetiring: () => false } }),
   });
   readonly scrapers = new KnownScrapers(this);
   isReady = true;
