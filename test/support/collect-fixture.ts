@@ -120,6 +120,11 @@ export function wholeHost(kernel: string): FixtureTree {
   return makeTree([...files].map(([path, { content }]) => [path, content]));
 }
 
+/** Whether a whole host with this kernel has files for the collector. */
+export function isOnWholeHost(name: string, kernel: string): boolean {
+  return hostBefore(name, kernel) !== undefined;
+}
+
 function hostBefore(name: string, kernel: string): FixtureHost | undefined {
   const wanted = versionOf(kernel)!;
   const hosts = fixtureHosts(name)

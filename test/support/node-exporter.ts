@@ -46,7 +46,14 @@ export async function startNodeExporter(options: {
       ...filters,
       options.netlink ? '--collector.netdev.netlink' : '--no-collector.netdev.netlink',
       ...options.collectors.map((name) => `--collector.${name}`),
-      ...(roots === undefined ? [] : [`--path.procfs=${roots.procfs}`, `--path.sysfs=${roots.sysfs}`]),
+      ...(roots === undefined
+        ? []
+        : [
+            `--path.procfs=${roots.procfs}`,
+            `--path.sysfs=${roots.sysfs}`,
+            `--path.rootfs=${roots.rootfs}`,
+            `--path.udev.data=${roots.udev}`,
+          ]),
       ...flags,
     ],
     { stdio: ['ignore', 'ignore', 'pipe'] },

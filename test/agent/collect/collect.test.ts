@@ -7,7 +7,7 @@ import { Host } from '../../../src/agent/collect/proc/host.ts';
 import { Sampler } from '../../../src/agent/collect/sampler.ts';
 import { newAgentCounters } from '../../../src/agent/own-metrics.ts';
 import { Schema } from '../../../src/model/schema.ts';
-import { contextOf, wholeHost } from '../../support/collect-fixture.ts';
+import { contextOf, isOnWholeHost, wholeHost } from '../../support/collect-fixture.ts';
 import { addGroup, type LabelledFamily } from '../../support/groups.ts';
 import { parseMetrics } from '../../support/node-exporter.ts';
 import { VirtualClock } from '../../support/virtual-clock.ts';
@@ -77,9 +77,17 @@ for (const kernel of ['Linux 4.14', 'Linux 5.15', 'Linux 6.12']) {
         log: { info: (text) => warnings.push(text), warn: (text) => warnings.push(text), debug() {} },
       });
       const { types, values } = parseMetrics(expositionOf(await sampler.sample()));
-      assert.deepEqual(warnings, []);
-      for (const { name } of collectorRows) {
-        assert.equal(values.get(`node_scrape_collector_success{collector="${name}"}`), 1, name);
+      assert.deepEqual(sampler.failures, []);
+      // What the kernel got later is absent, and nothing else.
+      const rows = selectCollectors({ enable: [], disable: [] });
+      const absent = rows.filter(({ name }) => !isOnWholeHost(name, kernel));
+      assert.deepEqual(
+        sampler.absent.map(({ name }) => name),
+        absent.map(({ name }) => name),
+      );
+      assert.equal(warnings.length, absent.length === 0 ? 0 : 1);
+      for (const row of rows.filter((each) => !absent.includes(each))) {
+        assert.equal(values.get(`node_scrape_collector_success{collector="${row.name}"}`), 1, row.name);
       }
       assert.equal(types.get('node_cpu_seconds_total'), 'counter');
       assert.ok(values.has('node_network_receive_bytes_total{device="lo"}'));

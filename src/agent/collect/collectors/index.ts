@@ -1,21 +1,33 @@
 import { choice, type OptionRows, type Parser } from '../../../runtime/options.ts';
+import { arp } from './arp.ts';
 import { buddyinfo } from './buddyinfo.ts';
 import { cgroups } from './cgroups.ts';
 import type { Collector, CollectorContext, CollectorRow } from './collector.ts';
+import { conntrack } from './conntrack.ts';
 import { cpu } from './cpu.ts';
+import { diskstats } from './diskstats.ts';
+import { entropy } from './entropy.ts';
+import { filefd } from './filefd.ts';
 import { interrupts } from './interrupts.ts';
+import { kernel_hung } from './kernel_hung.ts';
 import { loadavg } from './loadavg.ts';
 import { meminfo } from './meminfo.ts';
 import { mountstats } from './mountstats.ts';
 import { netdev } from './netdev.ts';
+import { netstat } from './netstat.ts';
 import { nfs } from './nfs.ts';
 import { nfsd } from './nfsd.ts';
+import { pressure } from './pressure.ts';
+import { schedstat } from './schedstat.ts';
 import { slabinfo } from './slabinfo.ts';
+import { sockstat } from './sockstat.ts';
 import { softirqs } from './softirqs.ts';
+import { softnet } from './softnet.ts';
 import { stat } from './stat.ts';
 import { swap } from './swap.ts';
 import { textfile } from './textfile.ts';
 import { time } from './time.ts';
+import { udp_queues } from './udp_queues.ts';
 import { uname } from './uname.ts';
 import { vmstat } from './vmstat.ts';
 import { xfrm } from './xfrm.ts';
@@ -23,22 +35,34 @@ import { zoneinfo } from './zoneinfo.ts';
 
 /** Every collector there is, by name. */
 export const collectorRows: readonly CollectorRow[] = [
+  arp,
   buddyinfo,
   cgroups,
+  conntrack,
   cpu,
+  diskstats,
+  entropy,
+  filefd,
   interrupts,
+  kernel_hung,
   loadavg,
   meminfo,
   mountstats,
   netdev,
+  netstat,
   nfs,
   nfsd,
+  pressure,
+  schedstat,
   slabinfo,
+  sockstat,
   softirqs,
+  softnet,
   stat,
   swap,
   textfile,
   time,
+  udp_queues,
   uname,
   vmstat,
   xfrm,

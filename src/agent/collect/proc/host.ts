@@ -123,6 +123,39 @@ export class Host {
     }
   }
 
+  /**
+   * Reads those of these files that there are, in this order; one that cannot be read or parsed costs its own series.
+   * Throws NoDataError where there is none of them, and the first error where all that there are failed.
+   */
+  readEach(paths: readonly string[], read: (text: KernelText, at: number) => void): void {
+    let errors = noErrors;
+    let found = 0;
+    for (let at = 0; at < paths.length; at++) {
+      try {
+        const text = this.readIfThere(paths[at]!);
+        if (text === undefined) continue;
+        found++;
+        read(text, at);
+      } catch (error) {
+        if (!(error instanceof CollectError)) throw error;
+        errors = [...errors, error];
+      }
+    }
+    if (errors.length > 0 && errors.length >= found) throw errors[0];
+    this.#errors.push(...errors);
+    if (found === 0) throw new NoDataError(this.path(paths[0]!), ' does not exist, or is switched off');
+  }
+
+  /** Reads a file that is only a part of a collector, if there is one. If it cannot be read or parsed, its own series go. */
+  part(path: string, read: (text: KernelText) => void): void {
+    try {
+      const text = this.readIfThere(path);
+      if (text !== undefined) read(text);
+    } catch (error) {
+      this.passOver(error);
+    }
+  }
+
   /** Makes an error of one line, attribute or device one of `takeErrors`. Throws what is no CollectError: a bug. */
   passOver(error: unknown): undefined {
     if (!(error instanceof CollectError)) throw error;

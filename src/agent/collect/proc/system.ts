@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { hostname, machine, release, type, version } from 'node:os';
 
 /** What is in no file of the host, and uname(2) for sandboxes that lack its files. */
@@ -9,6 +10,28 @@ export interface HostSystem {
   version(): string;
   machine(): string;
   hostname(): string;
+  /** Bytes of a page of memory. */
+  pageSize(): number;
 }
 
-export const nodeSystem: HostSystem = { timeZone: () => process.env['TZ'], type, release, version, machine, hostname };
+export const nodeSystem: HostSystem = {
+  timeZone: () => process.env['TZ'],
+  ...{ type, release, version, machine, hostname, pageSize },
+};
+
+/**
+ * From what the kernel hands to every program: pairs of numbers of the machine's width and byte order, of which number 6
+ * is AT_PAGESZ. https://man7.org/linux/man-pages/man3/getauxval.3.html
+ */
+function pageSize(): number {
+  try {
+    const auxiliary = readFileSync('/proc/self/auxv');
+    const pairs = new BigUint64Array(
+      auxiliary.buffer.slice(auxiliary.byteOffset, auxiliary.byteOffset + auxiliary.length),
+    );
+    for (let at = 0; at + 1 < pairs.length; at += 2) if (pairs[at] === 6n) return Number(pairs[at + 1]);
+  } catch {
+    // A sandbox without the file has pages as nearly every host.
+  }
+  return 4096;
+}

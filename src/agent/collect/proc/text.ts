@@ -134,6 +134,39 @@ export class KernelText {
     return true;
   }
 
+  /** Goes behind the next place in the line where this text is; false where there is none. */
+  skipPast(text: string): boolean {
+    const found = this.#text.indexOf(text, this.#at);
+    if (found < 0 || found >= this.#lineEnd) return false;
+    this.#at = found + text.length;
+    return true;
+  }
+
+  /** Goes behind the next word; false where the line has no more. */
+  skipWord(): boolean {
+    if (!this.more()) return false;
+    this.#at = this.#wordEnd();
+    return true;
+  }
+
+  /** How many words are left of the line. */
+  wordCount(): number {
+    const at = this.#at;
+    let count = 0;
+    while (this.skipWord()) count++;
+    this.#at = at;
+    return count;
+  }
+
+  /** Whether the next byte is a digit. */
+  isAtDigit(): boolean {
+    return (this.#bytes[this.#at]! ^ zero) <= 9;
+  }
+
+  isAtHexadecimal(): boolean {
+    return hexadecimalDigits[this.#bytes[this.#at]!]! < 16;
+  }
+
   /** Goes to the next byte that is neither space nor tab; false where the line has no more. */
   more(): boolean {
     const bytes = this.#bytes;
@@ -151,6 +184,23 @@ export class KernelText {
     const end = this.#wordEnd();
     this.#at = end;
     return this.#words.of(this.#bytes, start, end);
+  }
+
+  /** The line's last word. */
+  lastWord(what: string): string {
+    let end = this.#lineEnd;
+    const bytes = this.#bytes;
+    while (end > this.#at && (bytes[end - 1] === space || bytes[end - 1] === tab)) end--;
+    const start = Math.max(this.#at, this.#text.lastIndexOf(' ', end - 1) + 1);
+    if (start >= end) throw this.error(`${what} is missing`);
+    this.#at = this.#lineEnd;
+    return this.#words.of(bytes, start, end);
+  }
+
+  /** As `key`; undefined, and nothing is skipped, where the line has no colon. */
+  keyIfThere(): string | undefined {
+    const end = this.#text.indexOf(':', this.#at);
+    return end < 0 || end >= this.#lineEnd ? undefined : this.key('the key');
   }
 
   /** The characters before the next colon, which is skipped. */
@@ -224,6 +274,11 @@ export class KernelText {
     while (byte === space || byte === tab) byte = bytes[++at]!;
     const start = at;
     let value = 0;
+    // Most numbers of the kernel's tables are zero.
+    if (byte === zero && this.#text.startsWith('00000000', at)) {
+      at += 8;
+      byte = bytes[at]!;
+    }
     for (let digit = hexadecimalDigits[byte]!; digit < 16; digit = hexadecimalDigits[byte]!) {
       value = value * 16 + digit;
       byte = bytes[++at]!;
@@ -295,6 +350,21 @@ export class KernelText {
       return count;
     }
     throw this.error(`${what} is ${this.#shown(start, end)}, expected whole numbers in parentheses`);
+  }
+
+  /**
+   * Of what is left of the line, the whole numbers in these columns, which ascend from 0. The other columns are passed
+   * over. Returns how many there were.
+   */
+  columns(into: number[], columns: readonly number[], whats: readonly string[], sign: 'signed' | 'unsigned'): number {
+    let column = 0;
+    for (let index = 0; index < columns.length; index++) {
+      for (; column < columns[index]!; column++) if (!this.skipWord()) return index;
+      if (!this.more()) return index;
+      into[index] = this[sign](whats[index]!);
+      column++;
+    }
+    return columns.length;
   }
 
   /**

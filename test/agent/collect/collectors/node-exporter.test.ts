@@ -33,6 +33,47 @@ const differences: readonly Difference[] = [
     theirs: /^node_memory_(KReclaimable|SecPageTables|FileHugePages|FilePmdMapped|Hugetlb|Unaccepted|Balloon)_bytes\b/,
   },
   {
+    collector: 'diskstats',
+    reason: '1.5 has no label rotational, takes ID_SERIAL_SHORT alone for the serial, and leaves out no zram',
+    theirs: /^node_disk_info\b|device="zram\d+"/,
+    ours: /^node_disk_info\b/,
+  },
+  {
+    collector: 'netstat',
+    reason: 'the default of --collector.netstat.fields has two fields more since 1.6',
+    ours: /^node_netstat_TcpExt_(TCPOFOQueue|TCPRcvQDrop)\b/,
+  },
+  {
+    collector: 'pressure',
+    reason: 'it has irq since 1.9',
+    ours: /^node_pressure_irq_/,
+  },
+  {
+    collector: 'pressure',
+    reason: '1.5 fails where a line is missing',
+    ours: /^node_pressure_memory_/,
+    title: /memory file without full/,
+  },
+  {
+    collector: 'sockstat',
+    reason: 'it asks this machine for the size of its pages',
+    theirs: /_mem_bytes\b/,
+    ours: /_mem_bytes\b/,
+    title: /pages of 64 KiB/,
+  },
+  {
+    collector: 'softnet',
+    reason: '1.5 takes the number of the row for that of the CPU',
+    theirs: /cpu="1"/,
+    ours: /cpu="2"/,
+    title: /the backlog and the CPU/,
+  },
+  {
+    collector: 'softnet',
+    reason: '1.5 has three columns',
+    ours: /^node_softnet_(cpu_collision_total|received_rps_total|flow_limit_count_total|backlog_len)\b/,
+  },
+  {
     collector: 'cpu',
     reason: '1.5 gives CPUs that are offline zeros, 1.12 leaves them out',
     theirs: /^node_cpu_(guest_)?seconds_total\{cpu="[1346]",/,
@@ -85,6 +126,7 @@ const newer: ReadonlySet<string> = new Set([
   'interrupts.include-zeros',
   'interrupts.name-exclude',
   'interrupts.name-include',
+  'kernel_hung',
   'slabinfo.slabs-exclude',
   'slabinfo.slabs-include',
   'softirqs',
@@ -112,7 +154,11 @@ function comparable(metrics: ParsedMetrics, without: readonly RegExp[]): unknown
   const isKept = (name: string) =>
     name.startsWith('node_') && !/^node_(scrape|exporter)_/.test(name) && !without.some((only) => only.test(name));
   const types = [...metrics.types].filter(([name]) => isKept(name)).sort();
-  const values = [...metrics.values].filter(([name]) => isKept(name)).sort();
+  // It multiplies by 0.001 where we divide by 1000: the last digit may differ.
+  const values = [...metrics.values]
+    .filter(([name]) => isKept(name))
+    .map(([name, value]) => [name, Number(value.toPrecision(15))] as const)
+    .sort();
   return { types: Object.fromEntries(types), values: Object.fromEntries(values) };
 }
 
@@ -139,7 +185,7 @@ for (const { name } of collectorRows.filter((row) => withoutFixtures[row.name] =
           comparable(ours, leftOut('ours', [name], fixture.title)),
           comparable(theirs, leftOut('theirs', [name], fixture.title)),
         );
-        assert.ok(ours.values.size > 0);
+        assert.equal(ours.values.size > 0, !fixture.title.endsWith(': no neighbour'));
       } finally {
         host.close();
         await exporter.stop();
