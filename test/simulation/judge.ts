@@ -258,7 +258,10 @@ function explain(
   if (report.lostWith !== undefined) return report.lostWith;
   // Also one that this Prometheus had after it: it refuses what is older, or is never given it.
   if (isPassedByWrong(world, report)) return "an agent's times that go back";
-  if (isTight(agent) && agent.droppedReports > 0 && world.serverEnds.some((ms) => ms > atMs)) return 'a small spool';
+  // What a server forgets when it ends, or when its clock is set, is in no spool any more that dropped it.
+  const isForgotten =
+    world.serverEnds.some((ms) => ms > atMs) || server.host.wallAheadBetween(atMs, world.timeline.nowMs).length > 1;
+  if (isTight(agent) && agent.droppedReports > 0 && isForgotten) return 'a small spool';
   return undefined;
 }
 
