@@ -17,8 +17,13 @@ const kind = flags.includes('--lab') ? 'lab' : flags.includes('--long') ? 'long'
 // A test that hangs must end the run, and say which it was. The whole of `npm test` has five minutes.
 const timeoutMs = { usual: 240_000, long: 1_200_000, lab: 1_200_000 }[kind];
 
+// Two files at a time keep two cores busy, but those that wait for real programs hardly use one: a third beside them.
+const atOnce = kind === 'usual' ? 3 : 2;
 // Those that take longest begin first, for nothing should be left running alone at the end. The rest by name.
-const longest = ['test/simulation/histories', 'test/simulation/', 'test/fuzz/', 'test/e2e/'];
+const longest = ['test/simulation/histories', 'test/simulation/', 'test/fuzz/'];
+const longestWaiting = ['slow-disk', 'server-clock', 'stop', 'web-config', 'whole-way'].map(
+  (name) => `test/e2e/${name}`,
+);
 
 const files = testFiles();
 if (files.length === 0) {
@@ -32,23 +37,35 @@ else check();
 await bundle();
 const { status, signal } = spawnSync(
   process.execPath,
-  ['--enable-source-maps', 'scripts/run-tests.mjs', `${timeoutMs}`, ...files],
+  ['--enable-source-maps', 'scripts/run-tests.mjs', `${timeoutMs}`, `${atOnce}`, ...files],
   { cwd: root, stdio: 'inherit' },
 );
 if (signal) fail(`the tests were ended by ${signal}`);
 process.exit(status);
 
 function testFiles() {
-  return filesBelow('test', (file) => file.endsWith('.test.ts'))
+  const all = filesBelow('test', (file) => file.endsWith('.test.ts'))
     .filter((file) => kindOf(file) === kind)
-    .filter((file) => filters.length === 0 || filters.some((filter) => file.includes(filter)))
-    .sort((a, b) => placeOf(a) - placeOf(b))
-    .map((file) => `build/${file.replace(/\.ts$/, '.js')}`);
+    .filter((file) => filters.length === 0 || filters.some((filter) => file.includes(filter)));
+  const waiting = inOrder(
+    all.filter((file) => file.startsWith('test/e2e/')),
+    longestWaiting,
+  );
+  const busy = inOrder(
+    all.filter((file) => !file.startsWith('test/e2e/')),
+    longest,
+  );
+  // In turns, so that both kinds are under way as long as there are any.
+  const mixed = busy.flatMap((file, at) => waiting.slice(at, at + 1).concat(file));
+  return [...mixed, ...waiting.slice(busy.length)].map((file) => `build/${file.replace(/\.ts$/, '.js')}`);
 }
 
-function placeOf(file) {
-  const at = longest.findIndex((path) => file.startsWith(path));
-  return at === -1 ? longest.length : at;
+function inOrder(files, first) {
+  const placeOf = (file) => {
+    const at = first.findIndex((path) => file.startsWith(path));
+    return at === -1 ? first.length : at;
+  };
+  return files.sort((a, b) => placeOf(a) - placeOf(b));
 }
 
 function kindOf(file) {
