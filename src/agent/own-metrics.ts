@@ -104,14 +104,18 @@ const residentEveryMs = 59_000;
 export class SelfMetrics {
   readonly #counters: AgentCounters;
   readonly #facts: ProcessFacts;
+  readonly #nodeExporterLabels: readonly string[];
 
   constructor(counters: AgentCounters, facts: ProcessFacts) {
     this.#counters = counters;
     this.#facts = facts;
+    const architecture = goArchitectures[process.arch] ?? process.arch;
+    this.#nodeExporterLabels = [nodeExporterVersion, facts.version, 'sysmon-agent', process.platform, architecture];
   }
 
   collect(out: Samples): void {
     out.sample(buildInfo, 1, this.#facts.version, this.#facts.nodeVersion);
+    out.sampleLabels(nodeExporterBuildInfo, 1, this.#nodeExporterLabels);
     out.sample(startTime, this.#facts.startTimeMs);
     out.sample(cpu, this.#facts.cpuMicroseconds());
     out.sample(residentMemory, this.#facts.residentBytes());
@@ -129,6 +133,14 @@ const dropReasons = ['full', 'age', 'disk'] as const;
 const buildInfo = gauge('sysmon_agent_build_info', 'Version of the agent and of its Node.js, as labels; always 1.', {
   labels: ['version', 'nodejs'],
 });
+// Variables of dashboards for node_exporter ask for it. It has no Go to speak of.
+const nodeExporterBuildInfo = gauge(
+  'node_exporter_build_info',
+  'Version of the node_exporter whose families this agent gives, as a label; always 1.',
+  { labels: ['version', 'revision', 'branch', 'goos', 'goarch'] },
+);
+const nodeExporterVersion = '1.12.1';
+const goArchitectures: Readonly<Record<string, string>> = { x64: 'amd64', ia32: '386', ppc64: 'ppc64le' };
 const startTime = gauge('sysmon_agent_start_time_seconds', 'Time at which the agent started, in seconds since 1970.', {
   divisor: 1000,
 });

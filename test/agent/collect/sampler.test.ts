@@ -386,6 +386,11 @@ test('what the agent says about itself', async () => {
   ]) {
     assert.ok(lines.includes(line), line);
   }
+  const [buildInfo] = await bench.lines(/^node_exporter_build_info/);
+  assert.match(
+    buildInfo!,
+    /^node_exporter_build_info\{version="1\.\d+\.\d+",revision="1\.2\.3",branch="sysmon-agent",goos="\w+",goarch="\w+"\} 1$/,
+  );
 });
 
 test('every counter is shown', async () => {

@@ -6,6 +6,7 @@ import type { Collector, CollectorContext, CollectorRow } from './collector.ts';
 import { conntrack } from './conntrack.ts';
 import { cpu } from './cpu.ts';
 import { diskstats } from './diskstats.ts';
+import { dmi } from './dmi.ts';
 import { entropy } from './entropy.ts';
 import { filefd } from './filefd.ts';
 import { interrupts } from './interrupts.ts';
@@ -17,14 +18,17 @@ import { netdev } from './netdev.ts';
 import { netstat } from './netstat.ts';
 import { nfs } from './nfs.ts';
 import { nfsd } from './nfsd.ts';
+import { os } from './os.ts';
 import { pressure } from './pressure.ts';
 import { schedstat } from './schedstat.ts';
+import { selinux } from './selinux.ts';
 import { slabinfo } from './slabinfo.ts';
 import { sockstat } from './sockstat.ts';
 import { softirqs } from './softirqs.ts';
 import { softnet } from './softnet.ts';
 import { stat } from './stat.ts';
 import { swap } from './swap.ts';
+import { tapestats } from './tapestats.ts';
 import { textfile } from './textfile.ts';
 import { time } from './time.ts';
 import { udp_queues } from './udp_queues.ts';
@@ -41,6 +45,7 @@ export const collectorRows: readonly CollectorRow[] = [
   conntrack,
   cpu,
   diskstats,
+  dmi,
   entropy,
   filefd,
   interrupts,
@@ -52,14 +57,17 @@ export const collectorRows: readonly CollectorRow[] = [
   netstat,
   nfs,
   nfsd,
+  os,
   pressure,
   schedstat,
+  selinux,
   slabinfo,
   sockstat,
   softirqs,
   softnet,
   stat,
   swap,
+  tapestats,
   textfile,
   time,
   udp_queues,

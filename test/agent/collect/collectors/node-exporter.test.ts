@@ -44,6 +44,11 @@ const differences: readonly Difference[] = [
     ours: /^node_netstat_TcpExt_(TCPOFOQueue|TCPRcvQDrop)\b/,
   },
   {
+    collector: 'os',
+    reason: 'it has the end of support since 1.6',
+    ours: /^node_os_support_end_timestamp_seconds\b/,
+  },
+  {
     collector: 'pressure',
     reason: 'it has irq since 1.9',
     ours: /^node_pressure_irq_/,
@@ -138,6 +143,7 @@ const known = skip ? new Set<string>() : nodeExporterNames();
 /** Those whose fixtures node_exporter does not read: they are compared on this machine alone. */
 const withoutFixtures: Readonly<Record<string, string>> = {
   textfile: 'it is asked with a folder of its own in textfile.test.ts',
+  selinux: 'it asks the kernel of this machine, whatever --path.sysfs says',
   time: 'it asks the clock of this machine and its zone',
   mountstats: 'it finds its own process by a link in the fixture, and reads two files of it',
   uname: 'it asks uname(2)',
