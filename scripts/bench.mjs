@@ -19,7 +19,7 @@ async function main(filters) {
   );
   if (files.length === 0) fail(`no file of bench/ has '${filters.join("' or '")}' in its name`);
   setup();
-  compile();
+  await compile();
   await bundle();
   const rows = [];
   for (const file of files) {

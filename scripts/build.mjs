@@ -6,7 +6,7 @@ import { setup } from './setup.mjs';
 
 setup();
 if (!process.argv.includes('--bundle')) {
-  compile();
+  await compile();
   await writeEnvFiles();
 }
 await bundle();

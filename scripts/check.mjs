@@ -6,8 +6,8 @@ import { compile } from './compile.mjs';
 import { ci, fail, filesBelow, isMain, root, run, tool } from './lib.mjs';
 import { setup } from './setup.mjs';
 
-export function check() {
-  compile();
+export async function check() {
+  await compile();
   // biome takes the word ci for a terminal with colours.
   const colours = process.stdout.isTTY ? [] : ['--colors=off'];
   run(tool('biome'), ['ci', '--error-on-warnings', ...colours, '.']);
@@ -25,5 +25,5 @@ function checkShell() {
 
 if (isMain(import.meta)) {
   setup();
-  check();
+  await check();
 }

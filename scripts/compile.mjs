@@ -1,14 +1,37 @@
 // src/ → build/ (what the tests run, file by file) and dist/ (one file per program, which needs no node_modules).
 import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { filesBelow, nodeMin, root, run, tool } from './lib.mjs';
 
 const programs = ['agent', 'server'];
 
 /** Type check and emit; tsc itself skips what is up to date. */
-export function compile() {
+export async function compile() {
   run(tool('tsc'), ['-b']);
   removeStale();
+  const { text } = await assets();
+  writeIfChanged('build/src/server/web/page/assets.json', JSON.stringify(text), 0o644);
+}
+
+/** What the server's pages load, by name; and the packages inside it. */
+async function assets() {
+  const esbuild = await import('esbuild'); // not at the top: setup() may still have to install it
+  const { outputFiles, metafile } = await esbuild.build({
+    absWorkingDir: root,
+    entryPoints: ['src/server/web/page/browser/fleet.ts', 'src/server/web/page/browser/agent.ts'],
+    bundle: true,
+    write: false,
+    metafile: true,
+    minify: true,
+    format: 'iife',
+    target: 'es2022',
+    outdir: 'assets',
+    logLevel: 'warning',
+  });
+  await esbuild.stop();
+  const text = Object.fromEntries(outputFiles.map(({ path, text }) => [basename(path), text]));
+  text['uPlot.css'] = readFileSync(join(root, 'node_modules/uplot/dist/uPlot.min.css'), 'utf8');
+  return { text, inputs: Object.keys(metafile.inputs) };
 }
 
 /** tsc leaves behind what it made of a source that is gone: an import of it would still work here, and nowhere else. */
@@ -25,9 +48,11 @@ export async function bundle() {
   const { version } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
   mkdirSync(join(root, 'dist'), { recursive: true });
   const packages = new Set();
+  const { text, inputs } = await assets();
+  for (const input of inputs) packages.add(packageOf(input));
   for (const program of programs) {
     const { outputFiles, metafile } = await esbuild.build({
-      ...options(version),
+      ...options(version, program === 'server' ? text : {}),
       entryPoints: [`src/${program}/main.ts`],
     });
     writeIfChanged(`dist/sysmon-${program}.cjs`, outputFiles[0].text, 0o755);
@@ -40,7 +65,7 @@ export async function bundle() {
   return names;
 }
 
-function options(version) {
+function options(version, assets) {
   return {
     absWorkingDir: root,
     bundle: true,
@@ -57,6 +82,7 @@ function options(version) {
     define: {
       'import.meta.url': 'importMetaUrl',
       SYSMON_VERSION: JSON.stringify(version),
+      SYSMON_ASSETS: JSON.stringify(assets),
       // Set here, so that the bundle can load no native addon from wherever it happens to lie.
       'process.env.MSGPACKR_NATIVE_ACCELERATION_DISABLED': '"true"',
     },

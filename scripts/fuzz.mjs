@@ -4,5 +4,5 @@ import { root, run } from './lib.mjs';
 import { setup } from './setup.mjs';
 
 setup();
-compile();
+await compile();
 run(process.execPath, ['--enable-source-maps', `${root}build/test/fuzz/main.js`, ...process.argv.slice(2)]);

@@ -20,7 +20,7 @@ const count = wholeNumber('seeds', values.seeds ?? '1000');
 const first = wholeNumber('from', values.from ?? process.env.SEED ?? '1');
 
 setup();
-compile();
+await compile();
 const workers = Math.min(availableParallelism(), count);
 const codes = await Promise.all(Array.from({ length: workers }, (_, at) => run(at)));
 process.exit(Math.max(...codes));

@@ -32,8 +32,8 @@ if (files.length === 0) {
   );
 }
 setup();
-if (flags.includes('--only')) compile();
-else check();
+if (flags.includes('--only')) await compile();
+else await check();
 await bundle();
 const { status, signal } = spawnSync(
   process.execPath,

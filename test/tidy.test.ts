@@ -55,6 +55,7 @@ for (const [library, importers] of [
   ['prom-client', ['src/server/own-metrics.ts']],
   ['bcryptjs', ['src/server/web/password-worker.ts']],
   ['yaml', ['src/server/web/web-config.ts']],
+  ['uplot', ['src/server/web/page/browser/agent.ts']],
   ['node-cron', ['src/agent/collect/schedule.ts', 'src/server/daily.ts']],
 ] as const) {
   test(`${library} is imported by ${importers.join(' and ')} alone`, () => {
@@ -70,7 +71,7 @@ for (const [library, importers] of [
 }
 
 test('no other library is used', () => {
-  const known = /^(node:|src\/|msgpackr(\/pack)?$|prom-client$|node-cron$|bcryptjs$|yaml$)/;
+  const known = /^(node:|src\/|msgpackr(\/pack)?$|prom-client$|node-cron$|bcryptjs$|yaml$|uplot$)/;
   for (const { path, imports } of sources) {
     for (const name of imports) assert.match(name, known, `${path} imports '${name}'`);
   }

@@ -1,14 +1,22 @@
 import { ageText, plural } from '../runtime/words.ts';
 import type { DropReason } from './delivery/drops.ts';
 import type { AgentStatus, ServerStatus } from './status.ts';
+import type { ProblemsView } from './web/api.ts';
 
-// What a person should act on, in words: for `agents` and `status`.
+// What a person should act on, in words: for `agents` and `status`, and for the pages.
 
 export interface Present {
   readonly nowMs: number;
   /** When the server was started. */
   readonly startedAtMs: number;
 }
+
+/** For the pages. */
+export const problemsView = (present: () => Present): ProblemsView => ({
+  stateOf: (agent) => agentState(agent, present()),
+  ofAgent: (agent) => agentProblems(agent, present()),
+  ofServer: (server) => serverProblems(server, present()),
+});
 
 /** How an agent is, in a word or two. */
 export function agentState(agent: AgentStatus, present: Present): string {

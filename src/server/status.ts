@@ -102,6 +102,8 @@ export interface ScraperStatus {
   readonly lagSeconds: number;
   /** By more than what it was given last, which its next scrape confirms. */
   readonly behind: boolean;
+  /** The last that was sent whole since the server's start. `samples` is missing for the newest values. */
+  readonly lastAnswer?: { readonly samples?: number; readonly bytes: number; readonly seconds: number };
   /** What is wrong with it, a sentence each, with what to do. */
   readonly problems: readonly string[];
 }
@@ -271,6 +273,7 @@ function scrapersStatus(sources: StatusSources): ScraperStatus[] {
         behind: nowMs - oldestMs > 2 * (last.intervalMs ?? intervalMsUnknown) + confirmingMs,
         lastScrapeAt: isoTime(nowMs - (monotonicMs - seenAtMs)),
         known: getsReports && cursors.some(({ isKnown }) => isKnown),
+        ...lastAnswerOf(known),
         problems: scraperProblems(sources, scraper, { last, known }),
       });
     }
@@ -290,10 +293,17 @@ function scrapersStatus(sources: StatusSources): ScraperStatus[] {
       },
       ...{ connections: 0, conflicts: 0, backlogReports: 0, lagSeconds: 0, behind: false, known: false },
       lastScrapeAt: isoTime(nowMs - (monotonicMs - seenAtMs)),
+      ...lastAnswerOf(known),
       problems: [`it gets the newest values only: ${newestWhy}`],
     });
   }
   return statuses;
+}
+
+function lastAnswerOf(known: KnownScraper | undefined): Pick<ScraperStatus, 'lastAnswer'> {
+  if (known?.lastAnswer === undefined) return {};
+  const { samples, bytes, ms } = known.lastAnswer;
+  return { lastAnswer: { ...(samples === undefined ? {} : { samples }), bytes, seconds: ms / 1000 } };
 }
 
 /** What a person should act on, of one cursor of a scraper. */

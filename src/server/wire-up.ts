@@ -18,6 +18,7 @@ import { type FleetKey, parseIdentity } from './ingest/keys.ts';
 import { noRevocations, type Revocations } from './ingest/revocations.ts';
 import { FrameScheduler } from './ingest/scheduler.ts';
 import { Registry, ServerMetrics } from './own-metrics.ts';
+import { problemsView } from './problems.ts';
 import { receiptQuestion, scraperChanged } from './scraper-changes.ts';
 import { ServerClock } from './server-clock.ts';
 import type { Settings } from './settings.ts';
@@ -242,7 +243,11 @@ export class Server {
     });
     const options: WebOptions = {
       ...{ clock, seldom, delivery, exposition, metrics, scrapers: this.#scrapers },
-      status: { server: () => this.status(), agents: () => this.agents() },
+      status: {
+        server: () => this.status(),
+        agents: () => this.agents(),
+        problems: problemsView(() => ({ nowMs: clock.nowMs(), startedAtMs: this.#sources.startedAtMs })),
+      },
       ...{ plaintext: settings.plaintext, hostNames: settings.webHosts, config: this.#parts.webConfig },
       joining: settings.fleetKeys.length > 0 ? { kind: 'by-key' } : { kind: 'without-key', port: settings.listen.port },
       archives: settings.archives,

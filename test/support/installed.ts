@@ -10,6 +10,7 @@ const packages = {
   '/usr/bin/victoria-metrics': 'victoria-metrics',
   '/usr/bin/vmagent': 'victoria-metrics',
   '/usr/bin/vmalert': 'victoria-metrics',
+  '/usr/bin/chromium': 'chromium',
 } as const;
 
 export type InstalledProgram = keyof typeof packages;

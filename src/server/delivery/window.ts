@@ -161,6 +161,23 @@ export class Window {
     return undefined;
   }
 
+  /** The few newest reports, oldest first, as they are kept: to be read at once, and not to be held or changed. */
+  get recent(): readonly StampedReport[] {
+    return this.#newest;
+  }
+
+  /** A report of each chunk, oldest first, at the cost of one decoded report each: what the last hour was like. */
+  *sparse(): Generator<StampedReport> {
+    for (const chunk of this.#chunks) {
+      if (chunk.first === 0) yield { ...chunk.decode(0, 1)[0]!, schema: chunk.schema };
+    }
+  }
+
+  /** When {@link sparse} last got one more: the time of its newest. */
+  get newestChunkMs(): number | undefined {
+    return this.#chunks.at(-1)?.timesMs[0];
+  }
+
   /** Size of the newest report; undefined if there is none. */
   get newestSize(): WindowSize | undefined {
     const chunk = this.#chunks.at(-1);
@@ -344,8 +361,12 @@ export interface AppendedAs {
   readonly payload: Uint8Array;
 }
 
-interface HeldReport extends Report {
+/** A report with the schema that says what its sums are. */
+export interface StampedReport extends Report {
   readonly schema: Schema;
+}
+
+interface HeldReport extends StampedReport {
   readonly labels: Labels;
 }
 

@@ -6,6 +6,14 @@ export interface StatusView {
   server(): ServerStatus;
   /** In the order of their names. */
   agents(): readonly AgentStatus[];
+  readonly problems: ProblemsView;
+}
+
+/** How they are at present, in words; of several problems, the worst first. */
+export interface ProblemsView {
+  stateOf(agent: AgentStatus): string;
+  ofAgent(agent: AgentStatus): readonly string[];
+  ofServer(server: ServerStatus): readonly string[];
 }
 
 /** `/api/v1/agents`: the server, its scrapers and its agents. */
@@ -16,5 +24,7 @@ export function agentsReply(status: StatusView): Reply {
 /** `/api/v1/agents/NAME` */
 export function agentReply(status: StatusView, name: string): Reply {
   const agent = status.agents().find((each) => each.name === name);
-  return agent === undefined ? text(404, `no agent named '${name.slice(0, 128)}' is known\n`) : json(agent);
+  return agent === undefined ? noSuchAgent(name) : json(agent);
 }
+
+export const noSuchAgent = (name: string): Reply => text(404, `no agent named '${name.slice(0, 128)}' is known\n`);

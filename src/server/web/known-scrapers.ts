@@ -32,6 +32,18 @@ export interface KnownScraper {
   readonly proxy: string | undefined;
   /** What was logged of it. */
   readonly line: string;
+  /** The last that was sent whole. */
+  readonly lastAnswer: SentAnswer | undefined;
+}
+
+/** An answer that was sent whole. */
+export interface SentAnswer {
+  /** Undefined for the newest values. */
+  readonly samples: number | undefined;
+  /** As they were sent, compressed where the scraper takes that. */
+  readonly bytes: number;
+  /** From the request to the last byte. */
+  readonly ms: number;
 }
 
 type ScraperInfos = Pick<WebMetrics, 'scraperInfo' | 'forgetScraperInfo'>;
@@ -82,6 +94,7 @@ export class KnownScrapers {
     this.#known.set(scraper, {
       ...{ program, address, confirmedBy, line, proxy, seenAtMs: this.#clock.monotonicMs() },
       newestWhy: confirmedBy === 'none' ? newestWhy(request, to.gives) : undefined,
+      lastAnswer: before?.lastAnswer,
     });
     this.#metrics.scraperInfo({
       scraper,
@@ -91,6 +104,13 @@ export class KnownScrapers {
       confirmed_by: confirmedBy,
     });
     if (this.#known.size > scrapersMax) this.forget(this.#known.keys().next().value!);
+  }
+
+  /** An answer was sent whole. */
+  sent({ scraper: name }: Pick<Identified, 'scraper'>, lastAnswer: SentAnswer): void {
+    const scraper = scraperText(name);
+    const known = this.#known.get(scraper);
+    if (known !== undefined) this.#known.set(scraper, { ...known, lastAnswer });
   }
 
   forget(scraper: string): void {

@@ -2,6 +2,8 @@ import { existsSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
 import { dirname } from 'node:path';
+import { constants, gzipSync } from 'node:zlib';
+import { runEvery } from '../../runtime/clock.ts';
 import { ListenError, listenErrorOf } from '../../runtime/listen.ts';
 import { countedAddress } from '../../runtime/places.ts';
 import { plainAddress } from '../../runtime/socket.ts';
@@ -11,6 +13,8 @@ import { type Archive, ArchiveSender } from './archives.ts';
 import { Connections, type Crowd } from './connections.ts';
 import { HttpSink, sendText, writeMetricsHead } from './http-sink.ts';
 import { acceptsGzip, identify, type RequestFacts, withRequest } from './identify.ts';
+import type { Joining } from './page/fleet.ts';
+import { LiveFleet } from './page/live.ts';
 import { startPasswordWorker } from './password-worker.ts';
 import { Passwords, type PasswordWorker } from './passwords.ts';
 import { type Reply, text } from './reply.ts';
@@ -30,7 +34,11 @@ import { TcpQueues } from './tcp-queue.ts';
 import type { WebConfig } from './web-config-file.ts';
 import type { WebConnection } from './web-connection.ts';
 
-export interface WebOptions extends ScrapeEndpointOptions, RoutesOptions {
+export interface WebOptions extends ScrapeEndpointOptions, Omit<RoutesOptions, 'agents' | 'fleet'> {
+  /** Agents connect without keys on an address that is not loopback: the page warns of it. */
+  readonly plaintext: boolean;
+  /** How a host becomes an agent, for the page. */
+  readonly joining: Joining;
   /** Names that a Host header may have, besides addresses and localhost. In lower case. */
   readonly hostNames: ReadonlySet<string>;
   /** How long a connection may be idle between two requests: 310 s for one that has scraped, 15 s for others. */
@@ -61,9 +69,11 @@ export interface WebServer {
 export async function openWeb(options: WebOptions, addresses: readonly WebAddress[]): Promise<WebServer> {
   const { clock } = options;
   const passwords = new Passwords({ clock, startWorker: options.startPasswordWorker ?? startPasswordWorker });
+  const { agents } = options.delivery.store;
+  const fleet = new LiveFleet({ ...options, records: agents });
   const web: Web = {
-    ...{ ...options, passwords },
-    routes: routesOf(options),
+    ...{ ...options, passwords, fleet },
+    routes: routesOf({ ...options, agents, fleet }),
     endpoint: new ScrapeEndpoint(options),
     archiveSender: new ArchiveSender(options.archives, clock),
   };
@@ -71,6 +81,7 @@ export async function openWeb(options: WebOptions, addresses: readonly WebAddres
   const servers: Server[] = [];
   const close = async () => {
     passwords.close();
+    fleet.stop();
     const closed = servers.map((server) => new Promise<void>((resolve) => server.close(() => resolve())));
     for (const server of servers) server.closeAllConnections();
     await Promise.all(closed);
@@ -208,6 +219,7 @@ interface Web extends WebOptions {
   readonly endpoint: ScrapeEndpoint;
   readonly passwords: Passwords;
   readonly archiveSender: ArchiveSender;
+  readonly fleet: LiveFleet;
 }
 
 interface Exchange {
@@ -226,9 +238,10 @@ async function respond(web: Web, exchange: Exchange): Promise<void> {
   request.resume();
   const user = refusedHost(web, exchange) ?? (await userOf(web, exchange));
   const answer: Routed =
-    'code' in user ? { route: 'other', kind: 'reply', reply: user } : routed(web.routes, { method, path });
+    'code' in user ? { route: 'other', kind: 'reply', reply: user } : routed(web.routes, { method, path, query });
   response.once('close', () => web.metrics.request(answer.route, response.statusCode));
-  if (answer.kind === 'reply') sendReply(response, answer.reply);
+  if (answer.kind === 'reply') sendReply(response, answer.reply, { gzip: takesGzip(request) });
+  else if (answer.kind === 'events') sendEvents(web, exchange, answer.revision);
   else if (answer.kind === 'archive') await archive(web, exchange, answer.file);
   else await metrics(web, exchange, { query, user: 'code' in user ? undefined : user.name });
 }
@@ -305,7 +318,7 @@ async function metrics(
   };
   const identified = identify(facts);
   if ('wrong' in identified) return sendText(response, 400, `${identified.wrong}\n`);
-  const gzip = acceptsGzip(String(headers['accept-encoding'] ?? ''));
+  const gzip = takesGzip(request);
   if (request.method === 'HEAD') {
     writeMetricsHead(response, { gzip });
     return void response.end();
@@ -319,11 +332,53 @@ async function metrics(
   await web.endpoint.answer(identified, from, new HttpSink(response, request.socket, { gzip }));
 }
 
-function sendReply(response: ServerResponse, { code, type, body, headers }: Reply): void {
+const takesGzip = ({ headers }: IncomingMessage): boolean => acceptsGzip(String(headers['accept-encoding'] ?? ''));
+
+function sendReply(
+  response: ServerResponse,
+  { code, type, body, headers }: Reply,
+  { gzip = false }: { readonly gzip?: boolean } = {},
+): void {
   for (const [name, value] of Object.entries(headers ?? {})) response.setHeader(name, value);
-  sendText(response, code, body, type);
+  if (!gzip || body.length < gzipCharactersMin) return sendText(response, code, body, type);
+  const compressed = gzipSync(body, { level: constants.Z_BEST_SPEED });
+  response.writeHead(code, {
+    ...{ 'Content-Type': `${type}; charset=utf-8`, 'Content-Encoding': 'gzip', Vary: 'Accept-Encoding' },
+    'Content-Length': compressed.length,
+  });
+  response.end(compressed);
 }
 
+/** What changes on the fleet's page, until its browser leaves. */
+function sendEvents({ fleet, clock }: Web, { request, response }: Exchange, revision: number): void {
+  if (!fleet.hasRoom) return sendReply(response, text(503, 'too many pages are open\n'));
+  response.writeHead(200, {
+    ...{ 'Content-Type': 'text/event-stream; charset=utf-8', 'Cache-Control': 'no-store', 'X-Accel-Buffering': 'no' },
+  });
+  response.flushHeaders();
+  if (request.method === 'HEAD') return void response.end();
+  const close = fleet.open(
+    {
+      send(event) {
+        if (response.writableLength > eventBytesMax) response.destroy();
+        else response.write(event);
+        return !response.destroyed;
+      },
+    },
+    revision,
+  );
+  // So that the browser, and whatever is in between, sees that the connection is alive.
+  const beat = runEvery(clock, beatMs, () => void response.write(': \n\n'));
+  response.once('close', () => {
+    beat.stop();
+    close();
+  });
+}
+
+// A page that does not read its events is cut off.
+const eventBytesMax = 1024 * 1024;
+const beatMs = 15_000;
+const gzipCharactersMin = 2000;
 const keepAliveMs = 310_000;
 // A browser, curl, a probe: what they keep is one of the connections of all.
 const keepAliveOthersMs = 15_000;

@@ -1,38 +1,52 @@
 import { isIP } from 'node:net';
 import type { Clock } from '../../runtime/clock.ts';
-import { agentReply, agentsReply, type StatusView } from './api.ts';
-import { type Joining, pageReply } from './page/page.ts';
-import { type Reply, text } from './reply.ts';
+import type { AgentRecord } from '../delivery/agent-record.ts';
+import { agentReply, agentsReply, noSuchAgent, type StatusView } from './api.ts';
+import { agentPage } from './page/agent.ts';
+import { assetReply } from './page/assets.ts';
+import { chartsJson } from './page/charts.ts';
+import type { LiveFleet } from './page/live.ts';
+import { scrapersPage } from './page/scrapers.ts';
+import { json, type Reply, text } from './reply.ts';
 
 /** A request as a route sees it. */
 export interface RouteRequest {
   /** What follows the prefix; empty for an exact path. */
   readonly rest: string;
+  /** What follows the question mark. */
+  readonly query: string;
 }
 
-/** A path, or a prefix with a `*` at its end. Metrics and archives are streamed, everything else is a {@link Reply}. */
+/**
+ * A path, or a prefix with a `*` at its end. Metrics, archives and the changes of a page are streamed, everything else is a
+ * {@link Reply}.
+ */
 export interface Route {
   readonly path: string;
-  readonly answer: ((request: RouteRequest) => Reply) | 'metrics' | 'archive';
+  readonly answer: ((request: RouteRequest) => Reply) | 'metrics' | 'archive' | 'events';
 }
 
 export interface RoutesOptions {
   readonly clock: Clock;
   readonly status: StatusView;
-  /** Agents connect without keys on an address that is not loopback: the page warns of it. */
-  readonly plaintext: boolean;
-  /** How a host becomes an agent, for the page. */
-  readonly joining: Joining;
+  /** By their names. */
+  readonly agents: ReadonlyMap<string, AgentRecord>;
+  readonly fleet: Pick<LiveFleet, 'page'>;
   /** Ready: the ports are open and the state is read. */
   isReady(): boolean;
 }
 
 /** Every path of this server. */
-export const routesOf = ({ clock, status, plaintext, joining, isReady }: RoutesOptions): readonly Route[] => [
-  { path: '/', answer: () => pageReply(status, { plaintext, joining, nowMs: clock.nowMs() }) },
+export const routesOf = ({ clock, status, agents, fleet, isReady }: RoutesOptions): readonly Route[] => [
+  { path: '/', answer: ({ query }) => fleet.page(query) },
+  { path: '/events', answer: 'events' },
+  { path: '/agents/*', answer: (request) => agentPageReply({ clock, status, agents }, request) },
+  { path: '/scrapers', answer: () => scrapersPage(status.server(), clock.nowMs()) },
+  { path: '/assets/*', answer: ({ rest }) => assetReply(rest) },
   { path: '/metrics', answer: 'metrics' },
   { path: '/api/v1/agents', answer: () => agentsReply(status) },
   { path: '/api/v1/agents/*', answer: ({ rest }) => agentReply(status, rest) },
+  { path: '/api/v1/charts/*', answer: ({ rest }) => chartsReply(agents, rest) },
   { path: '/install/*', answer: 'archive' },
   { path: '/-/healthy', answer: () => text(200, 'healthy\n') },
   { path: '/-/ready', answer: () => (isReady() ? text(200, 'ready\n') : text(503, 'not ready yet\n')) },
@@ -43,17 +57,41 @@ export type Routed = { readonly route: string } & (
   | { readonly kind: 'reply'; readonly reply: Reply }
   | { readonly kind: 'metrics' }
   | { readonly kind: 'archive'; readonly file: string }
+  /** The changes of the fleet's page since a revision. */
+  | { readonly kind: 'events'; readonly revision: number }
 );
 
+function agentPageReply(
+  { clock, status, agents }: Pick<RoutesOptions, 'clock' | 'status' | 'agents'>,
+  { rest: name, query }: RouteRequest,
+): Reply {
+  const agent = status.agents().find((each) => each.name === name);
+  const record = agents.get(name);
+  if (agent === undefined || record === undefined) return noSuchAgent(name);
+  const search = (new URLSearchParams(query).get('series') ?? '').slice(0, 200);
+  return agentPage({ agent, record, words: status.problems, search, nowMs: clock.nowMs() });
+}
+
+function chartsReply(agents: ReadonlyMap<string, AgentRecord>, name: string): Reply {
+  const record = agents.get(name);
+  return record === undefined ? noSuchAgent(name) : json(chartsJson(record.host.window));
+}
+
 /** The first route that matches answers. All are read-only. */
-export function routed(routes: readonly Route[], { method, path }: { method: string; path: string }): Routed {
+export function routed(
+  routes: readonly Route[],
+  { method, path, query = '' }: { readonly method: string; readonly path: string; readonly query?: string },
+): Routed {
   for (const route of routes) {
     const rest = restOf(route.path, path);
     if (rest === undefined) continue;
     if (method !== 'GET' && method !== 'HEAD') return { route: route.path, kind: 'reply', reply: notAllowed(method) };
     if (route.answer === 'metrics') return { route: route.path, kind: 'metrics' };
     if (route.answer === 'archive') return { route: route.path, kind: 'archive', file: rest };
-    return { route: route.path, kind: 'reply', reply: route.answer({ rest }) };
+    if (route.answer === 'events') {
+      return { route: route.path, kind: 'events', revision: Number(new URLSearchParams(query).get('revision')) };
+    }
+    return { route: route.path, kind: 'reply', reply: route.answer({ rest, query }) };
   }
   return { route: 'other', kind: 'reply', reply: noSuchPage(path) };
 }

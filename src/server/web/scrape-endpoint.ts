@@ -66,6 +66,7 @@ export class ScrapeEndpoint {
     if (agents === undefined) return;
     const waitMs = request.timeoutMs === undefined ? statelessMs : request.timeoutMs + lateMs;
     const deadlineMs = Math.min(waitMs, deadlineMsMax);
+    const startedMs = this.#options.clock.monotonicMs();
     let why = 'its client closed the connection';
     const cut = (reason: string) => {
       why = reason;
@@ -77,7 +78,7 @@ export class ScrapeEndpoint {
     const turn = await this.#queue.enter({ owner: from.owner, bytes }, sink.ended);
     try {
       const isSent =
-        turn !== undefined && !sink.isLost && (await this.#give({ request, from, agents, sink, turn, cut }));
+        turn !== undefined && !sink.isLost && (await this.#give({ request, from, agents, sink, turn, cut, startedMs }));
       if (!isSent) this.#notSent(request, from, turn === undefined ? `${why} while others were answered` : why);
     } finally {
       turn?.end();
@@ -100,11 +101,18 @@ export class ScrapeEndpoint {
     const scrape = await this.#open(job);
     const { connection, owner, proxy } = job.from;
     const { address } = connection;
+    const { scrapers, clock } = this.#options;
     const isNewest = scrape === undefined || scrape.gives === 'newest';
     const confirmedBy = isNewest ? 'none' : scrape.number === undefined ? 'connection' : 'receipt';
-    this.#options.scrapers.answered(job.request, { address, owner, proxy, confirmedBy, gives: scrape?.gives });
-    if (scrape !== undefined) return this.#giveReports(job, scrape);
-    return this.#send(job, takeNewest(this.#options, streamsOf(job.agents)), { timestamps: false });
+    scrapers.answered(job.request, { address, owner, proxy, confirmedBy, gives: scrape?.gives });
+    const isSent =
+      scrape === undefined
+        ? await this.#send(job, takeNewest(this.#options, streamsOf(job.agents)), { timestamps: false })
+        : await this.#giveReports(job, scrape);
+    const ms = clock.monotonicMs() - job.startedMs;
+    if (isSent)
+      scrapers.sent(job.request, { samples: isNewest ? undefined : scrape.samples, bytes: job.sink.sentBytes, ms });
+    return isSent;
   }
 
   /** Undefined for a scraper that gets the newest values. */
@@ -266,6 +274,8 @@ interface Job {
   readonly turn: Turn;
   /** Aborts the answer. */
   readonly cut: (why: string) => void;
+  /** On the monotonic clock. */
+  readonly startedMs: number;
 }
 
 /** The number by which the scraper's database is asked for this answer. */

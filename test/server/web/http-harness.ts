@@ -5,12 +5,14 @@ import { onceAMinute } from '../../../src/runtime/log.ts';
 import type { CursorChange } from '../../../src/server/delivery/cursors.ts';
 import { Exposition } from '../../../src/server/exposition/exposition.ts';
 import { Registry, ServerMetrics } from '../../../src/server/own-metrics.ts';
+import { problemsView } from '../../../src/server/problems.ts';
 import { scraperChanged } from '../../../src/server/scraper-changes.ts';
 import { agentsStatus, serverGauges, serverStatus } from '../../../src/server/status.ts';
+import type { StatusView } from '../../../src/server/web/api.ts';
 import type { Archive } from '../../../src/server/web/archives.ts';
 import { KnownScrapers } from '../../../src/server/web/known-scrapers.ts';
 import { openWeb, type WebAddress, type WebServer } from '../../../src/server/web/listener.ts';
-import type { Joining } from '../../../src/server/web/page/page.ts';
+import type { Joining } from '../../../src/server/web/page/fleet.ts';
 import { noWebConfig, type WebConfig } from '../../../src/server/web/web-config-file.ts';
 import { MemoryLog } from '../../support/memory-log.ts';
 import { timeoutMs, windowMs } from '../delivery/cursors-harness.ts';
@@ -46,6 +48,16 @@ export class HttpHarness extends DeliveryHarness {
     return { clock, delivery, scrapers, version: '1.2.3', startedAtMs, windowMs, memoryBytesMax, serverClock };
   }
 
+  /** What the pages are given. */
+  get view(): StatusView {
+    const { status, clock } = this;
+    return {
+      server: () => serverStatus(status),
+      agents: () => agentsStatus(status),
+      problems: problemsView(() => ({ nowMs: clock.nowMs(), startedAtMs: status.startedAtMs })),
+    };
+  }
+
   get warnings(): string[] {
     return this.log.lines.filter((line) => line.startsWith('warn: ')).map((line) => line.slice('warn: '.length));
   }
@@ -61,12 +73,12 @@ export class HttpHarness extends DeliveryHarness {
 
   /** A server of its own, which the caller closes. */
   openAt(addresses: readonly WebAddress[]): Promise<WebServer> {
-    const { clock, delivery, exposition, metrics, status, plaintext, joining, archives } = this;
+    const { clock, delivery, exposition, metrics, plaintext, joining, archives } = this;
     const { keepAliveMs, keepAliveOthersMs, seldom, scrapers } = this;
     const options = {
       ...{ clock, seldom, delivery, exposition, metrics, plaintext, joining, archives, scrapers },
       ...{ keepAliveMs, keepAliveOthersMs },
-      status: { server: () => serverStatus(status), agents: () => agentsStatus(status) },
+      status: this.view,
       hostNames: new Set(['sysmon.example']),
       turn: () => new Promise<void>((resolve) => setImmediate(resolve)),
       isReady: () => this.isReady,

@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { isOurHost, type Route, routed, targetOf } from '../../../src/server/web/routes.ts';
+import { until } from '../../support/sockets.ts';
 import { readAll, withHttp } from './http-harness.ts';
+import { schemaOf } from './page/host-reports.ts';
 
 const textType = 'text/plain; charset=utf-8';
 const expositionType = 'text/plain; version=0.0.4; charset=utf-8';
@@ -88,19 +90,85 @@ test('the page of a server without agents says how a host joins', async () => {
   }
 });
 
-test('the page: a policy that allows nothing, and nothing that a peer said is markup', () =>
+test('pages: a policy that allows nothing from elsewhere, and nothing that a peer said is markup', () =>
   withHttp(async (world) => {
-    world.connect('web-1').report();
+    const agent = world.connect('web-1');
+    agent.record.host.labels = [['<b>', '<i>']];
+    agent.report();
     await world.scrapeAll({ name: `<script>"'&` });
-    const { headers, text } = await world.client().get('/');
-    assert.match(headers['content-security-policy'] as string, /^default-src 'none'; style-src 'sha256-[^']+'; frame/);
-    assert.equal(headers['x-frame-options'], 'DENY');
-    assert.equal(headers['referrer-policy'], 'no-referrer');
-    assert.equal(headers['cache-control'], 'no-store');
-    assert.ok(text.includes('<td>web-1</td><td class="up">up</td>'));
-    assert.ok(text.includes('<td>&lt;script&gt;&quot;&#39;&amp;</td>'));
-    assert.doesNotMatch(text, /<script/);
-    assert.doesNotMatch(text, /class="note"/);
+    for (const path of [
+      '/',
+      '/scrapers',
+      '/agents/web-1',
+      '/agents/web-1?series=%3Cb%3E',
+      '/?q=%3Cb%3E&label=%22%3E%3Cb%3E',
+    ]) {
+      const { headers, text } = await world.client().get(path);
+      const policy = headers['content-security-policy'] as string;
+      assert.match(
+        policy,
+        /^default-src 'none'; style-src 'sha256-[^']+' 'self'; script-src 'self'; connect-src 'self'; /,
+        path,
+      );
+      assert.equal(headers['x-frame-options'], 'DENY');
+      assert.equal(headers['referrer-policy'], 'no-referrer');
+      assert.equal(headers['cache-control'], 'no-store');
+      assert.doesNotMatch(text.replaceAll(/<script src="\/assets\/\w+\.js" defer>/g, ''), /<script|<b>|<i>/, path);
+    }
+    assert.match((await world.client().get('/')).text, /<tr data-host="web-1">/);
+    assert.match((await world.client().get('/scrapers')).text, /<td>&lt;script&gt;&quot;&#39;&amp;/);
+  }));
+
+test('a page of a host that nobody knows, and an asset that there is none of', () =>
+  withHttp(async (world) => {
+    for (const path of ['/agents/nobody', '/api/v1/charts/nobody', '/agents/', '/assets/none.js', '/assets/toString']) {
+      assert.equal((await world.client().get(path)).code, 404, path);
+    }
+  }));
+
+test('assets have their types, and are compressed', () =>
+  withHttp(async (world) => {
+    for (const [name, type] of [
+      ['fleet.js', 'text/javascript'],
+      ['agent.js', 'text/javascript'],
+      ['uPlot.css', 'text/css'],
+    ] as const) {
+      const { code, headers } = await world.client().get(`/assets/${name}`, { 'Accept-Encoding': 'gzip' });
+      assert.deepEqual([code, headers['content-type']], [200, `${type}; charset=utf-8`], name);
+      if (name === 'agent.js') assert.equal(headers['content-encoding'], 'gzip');
+    }
+  }));
+
+test('charts as JSON: what is not known is null, and a chart of nothing is left out', () =>
+  withHttp(async (world) => {
+    const agent = world.connect('a');
+    const metrics = { node_memory_MemTotal_bytes: 100, node_memory_MemAvailable_bytes: 25 };
+    agent.maker.schema = schemaOf(metrics);
+    for (const ms of [0, 1000, 2000]) {
+      const report = agent.maker.make(world.clock.nowMs() + ms - 2000, Object.values(metrics), { key: true });
+      world.delivery.store.receive(agent.record.host, { ...report, follows: false });
+    }
+    const { times, values } = JSON.parse((await world.client().get('/api/v1/charts/a')).text);
+    assert.equal(times.length, 2);
+    assert.deepEqual(values, { memory: [0.75, 0.75] });
+    const page = (await world.client().get('/agents/a?series=memtotal')).text;
+    assert.match(page, /node_memory_MemTotal_bytes\{agent=&quot;a&quot;\}<\/code><td class=n>100/);
+    assert.match(page, /1 series found/);
+    assert.match(page, /aria-label="Memory in use: 75 %"/);
+  }));
+
+test('the changes of the page are a stream of events', () =>
+  withHttp(async (world) => {
+    world.connect('a').report();
+    const { text } = await world.client().get('/');
+    const revision = /data-revision=(\d+)/.exec(text)![1];
+    const socket = world.raw(`GET /events?revision=${revision} HTTP/1.1\r\nHost: localhost\r\n\r\n`);
+    let received = '';
+    socket.on('data', (data) => (received += data));
+    await until(() => received.includes('text/event-stream'));
+    await world.clock.advance(15_000);
+    await until(() => received.includes('event: changes') && received.includes(': \n'));
+    socket.destroy();
   }));
 
 test('the agents as JSON', () =>
@@ -142,7 +210,7 @@ test('an exact path, or a prefix and what is behind it', () => {
   const answered = (path: string, method = 'GET') => {
     const answer = routed(routes, { method, path });
     if (answer.kind === 'archive') return [answer.route, `archive ${answer.file}`];
-    return [answer.route, answer.kind === 'metrics' ? 'metrics' : answer.reply.body];
+    return [answer.route, answer.kind === 'reply' ? answer.reply.body : answer.kind];
   };
   assert.deepEqual(answered('/a'), ['/a', 'a']);
   assert.deepEqual(answered('/a/'), ['/a/*', 'behind a: ']);

@@ -1,0 +1,323 @@
+import { ageText, plural } from '../../../runtime/words.ts';
+import type { AgentStatus, ServerStatus } from '../../status.ts';
+import type { Reply } from '../reply.ts';
+import { ageOf, fleetProblems, type HostView } from './hosts.ts';
+import { escapeHtml, percentText, rateText } from './html.ts';
+import { page } from './layout.ts';
+import { lineSvg, type Point, rangeText } from './spark.ts';
+
+/** How a host becomes an agent: with a key, or with the port of agents alone. */
+export type Joining = { readonly kind: 'by-key' } | { readonly kind: 'without-key'; readonly port: number };
+
+/** A host with what its line needs beside. */
+export interface FleetHost extends HostView {
+  readonly trend: readonly Point[];
+}
+
+/** What the URL of the page chooses. */
+export interface FleetQuery {
+  /** Text in the name or a label. */
+  readonly text: string;
+  readonly state: (typeof states)[number];
+  readonly label: string;
+  readonly sort: ColumnId;
+  readonly order: 'asc' | 'desc';
+}
+
+const states = ['all', 'up', 'down', 'problems'] as const;
+
+interface FleetColumn {
+  readonly id: string;
+  readonly title: string;
+  readonly isNumber: boolean;
+  /** HTML. */
+  cell(host: FleetHost, nowMs: number): string;
+  /** By what its rows are sorted; undefined comes last. */
+  key(host: FleetHost): number | string | undefined;
+}
+
+const optional = (text: string | undefined): string => text ?? '<span class=soft>–</span>';
+const share = (value: number | undefined): string => optional(value === undefined ? undefined : percentText(value));
+
+/** One for each thing that is shown of a host, in their order. */
+const columns = [
+  {
+    id: 'host',
+    title: 'Host',
+    isNumber: false,
+    cell: ({ agent: { name, labels } }) =>
+      `<a href="/agents/${name}">${escapeHtml(name)}</a>${Object.entries(labels)
+        .map(([label, value]) => ` <span class=soft>${escapeHtml(`${label}=${value}`)}</span>`)
+        .join('')}`,
+    key: ({ agent }) => agent.name,
+  },
+  {
+    id: 'state',
+    title: 'State',
+    isNumber: false,
+    cell({ state, agent, problems }, nowMs) {
+      if (state === 'up' && problems.length === 0) return '<span class=up>up</span>';
+      if (state === 'up') return `<span class=warn>up, ${plural(problems.length, 'problem')}</span>`;
+      const since = agent.lastReportAt === undefined ? '' : ` for ${ageText(nowMs - Date.parse(agent.lastReportAt))}`;
+      return state === 'down' ? `<span class=down>down${since}</span>` : escapeHtml(state);
+    },
+    key: ({ state, problems }) => (state === 'down' ? 0 : problems.length > 0 ? 1 : state === 'up' ? 3 : 2),
+  },
+  {
+    id: 'newest',
+    title: 'Newest report',
+    isNumber: true,
+    // Of one that keeps up it would change with every report, and say nothing.
+    cell: ({ agent, state }, nowMs) =>
+      state === 'up' && isFresh(agent, nowMs)
+        ? 'now'
+        : agent.newestAt === undefined
+          ? 'none'
+          : `${ageOf(agent, nowMs)} ago`,
+    key: ({ agent }) => (agent.newestAt === undefined ? undefined : -Date.parse(agent.newestAt)),
+  },
+  {
+    id: 'cpu',
+    title: 'CPU',
+    isNumber: true,
+    cell: ({ vitals, trend }) =>
+      `${share(vitals?.cpu)}${lineSvg(trend, { width: 60, height: 16, most: 1, className: 's', label: `CPU over the window: ${rangeText(trend, percentText)}` })}`,
+    key: ({ vitals }) => vitals?.cpu,
+  },
+  {
+    id: 'memory',
+    title: 'Memory',
+    isNumber: true,
+    cell: ({ vitals }) => share(vitals?.memory),
+    key: ({ vitals }) => vitals?.memory,
+  },
+  {
+    id: 'disk',
+    title: 'Fullest disk',
+    isNumber: true,
+    cell: ({ vitals }) =>
+      optional(vitals?.disk && `${escapeHtml(vitals.disk.mountpoint)} ${percentText(vitals.disk.used)}`),
+    key: ({ vitals }) => vitals?.disk?.used,
+  },
+  {
+    id: 'io',
+    title: 'Disk I/O',
+    isNumber: true,
+    cell: ({ vitals }) => optional(sumText(vitals?.readBytes, vitals?.writtenBytes)),
+    key: ({ vitals }) => sumOf(vitals?.readBytes, vitals?.writtenBytes),
+  },
+  {
+    id: 'network',
+    title: 'Network',
+    isNumber: true,
+    cell: ({ vitals }) => optional(sumText(vitals?.receivedBytes, vitals?.sentBytes)),
+    key: ({ vitals }) => sumOf(vitals?.receivedBytes, vitals?.sentBytes),
+  },
+  {
+    id: 'load',
+    title: 'Load by core',
+    isNumber: true,
+    cell: ({ vitals }) => optional(vitals?.load?.toFixed(2)),
+    key: ({ vitals }) => vitals?.load,
+  },
+  {
+    id: 'pressure',
+    title: 'Pressure',
+    isNumber: true,
+    cell: ({ vitals }) =>
+      optional(vitals?.pressure && `${vitals.pressure.resource} ${percentText(vitals.pressure.share)}`),
+    key: ({ vitals }) => vitals?.pressure?.share,
+  },
+  {
+    id: 'celsius',
+    title: 'Hottest',
+    isNumber: true,
+    cell: ({ vitals }) => optional(vitals?.celsius === undefined ? undefined : `${Math.round(vitals.celsius)} °C`),
+    key: ({ vitals }) => vitals?.celsius,
+  },
+  {
+    id: 'failed',
+    title: 'Failed services',
+    isNumber: true,
+    cell: ({ vitals }) => optional(vitals?.failedUnits && String(vitals.failedUnits.length)),
+    key: ({ vitals }) => vitals?.failedUnits?.length,
+  },
+  {
+    id: 'uptime',
+    title: 'Uptime',
+    isNumber: true,
+    cell: ({ vitals }) =>
+      optional(vitals?.uptimeSeconds === undefined ? undefined : ageText(vitals.uptimeSeconds * 1000)),
+    key: ({ vitals }) => vitals?.uptimeSeconds,
+  },
+  {
+    id: 'version',
+    title: 'Version',
+    isNumber: false,
+    cell: ({ agent }) => escapeHtml(versionOf(agent)),
+    key: ({ agent }) => versionOf(agent),
+  },
+  {
+    id: 'spool',
+    title: 'Waits in spool',
+    isNumber: true,
+    cell: ({ agent }) => String(agent.spoolReports ?? 0),
+    key: ({ agent }) => agent.spoolReports ?? 0,
+  },
+  {
+    id: 'unscraped',
+    title: 'Waits for scrapes',
+    isNumber: true,
+    // What was made since the last scrapes is no backlog.
+    cell: ({ agent }) => (agent.unscrapedReports === null ? optional(undefined) : waitingText(agent.unscrapedReports)),
+    key: ({ agent }) => agent.unscrapedReports ?? undefined,
+  },
+] as const satisfies readonly FleetColumn[];
+
+type ColumnId = (typeof columns)[number]['id'];
+
+const isFresh = ({ newestAt, intervalSeconds }: AgentStatus, nowMs: number): boolean =>
+  newestAt !== undefined && nowMs - Date.parse(newestAt) < 3000 * intervalSeconds + 5000;
+const sumOf = (a: number | undefined, b: number | undefined): number | undefined =>
+  a === undefined && b === undefined ? undefined : (a ?? 0) + (b ?? 0);
+const sumText = (a: number | undefined, b: number | undefined): string | undefined => {
+  const sum = sumOf(a, b);
+  return sum === undefined ? undefined : rateText(sum);
+};
+/** `sysmon-agent 0.1.0` → `0.1.0` */
+const versionOf = ({ software }: AgentStatus): string => software?.replace(/^sysmon-agent /, '') ?? 'unknown';
+const waitingText = (reports: number): string => (reports < waitingReportsMin ? '0' : String(reports));
+const waitingReportsMin = 10;
+
+/** From the query of a URL. What is not known counts as not said. */
+export function parseFleetQuery(query: string): FleetQuery {
+  const parameters = new URLSearchParams(query);
+  const sort = columns.find(({ id }) => id === parameters.get('sort'))?.id ?? 'host';
+  const isText = sort === 'host' || sort === 'version' || sort === 'state';
+  const order = parameters.get('order');
+  return {
+    text: (parameters.get('q') ?? '').slice(0, 100),
+    state: states.find((each) => each === parameters.get('state')) ?? 'all',
+    label: (parameters.get('label') ?? '').slice(0, 200),
+    sort,
+    order: order === 'asc' || order === 'desc' ? order : isText ? 'asc' : 'desc',
+  };
+}
+
+function urlOf({ text, state, label, sort, order }: FleetQuery): string {
+  const parameters = new URLSearchParams();
+  if (text !== '') parameters.set('q', text);
+  if (state !== 'all') parameters.set('state', state);
+  if (label !== '') parameters.set('label', label);
+  parameters.set('sort', sort);
+  parameters.set('order', order);
+  return `/?${parameters}`;
+}
+
+/** Those that the query chooses, in its order. */
+export function chosen(hosts: readonly FleetHost[], query: FleetQuery): FleetHost[] {
+  const text = query.text.toLowerCase();
+  const [labelName = '', ...labelValue] = query.label.split('=');
+  const kept = hosts.filter(({ agent, state, problems }) => {
+    const labels = Object.entries(agent.labels).map(([name, value]) => `${name}=${value}`);
+    if (text !== '' && ![agent.name, ...labels].some((each) => each.toLowerCase().includes(text))) return false;
+    if (query.label !== '' && (agent.labels[labelName] ?? '') !== labelValue.join('=')) return false;
+    if (query.state === 'up') return state === 'up';
+    if (query.state === 'down') return state === 'down';
+    return query.state === 'all' || problems.length > 0;
+  });
+  const { key } = columns.find(({ id }) => id === query.sort)!;
+  const sign = query.order === 'asc' ? 1 : -1;
+  const keys = new Map(kept.map((host) => [host, key(host)]));
+  return kept.sort((a, b) => {
+    const [left, right] = [keys.get(a), keys.get(b)];
+    if (left === right) return a.agent.name < b.agent.name ? -1 : 1;
+    if (left === undefined) return 1;
+    if (right === undefined) return -1;
+    return (left < right ? -1 : 1) * sign;
+  });
+}
+
+/** The cells of a host's line. */
+export const cellsOf = (host: FleetHost, nowMs: number): string[] => columns.map(({ cell }) => cell(host, nowMs));
+
+export interface FleetPageOptions {
+  readonly server: ServerStatus;
+  /** All of them, with their cells. */
+  readonly hosts: readonly FleetHost[];
+  readonly cells: ReadonlyMap<string, readonly string[]>;
+  readonly query: FleetQuery;
+  readonly joining: Joining;
+  readonly problems: string;
+  /** Which changes it has already. */
+  readonly revision: number;
+  readonly nowMs: number;
+}
+
+/** The page at `/`: whole without script. */
+export function fleetPage(options: FleetPageOptions): Reply {
+  const { server, hosts, query, joining, problems, revision, nowMs } = options;
+  const list = chosen(hosts, query);
+  const main = `<h1>sysmon: ${headline(server)}</h1>
+<p class=soft>Version ${escapeHtml(server.version)}, up for ${ageText(nowMs - Date.parse(server.startedAt))}. <span id=live role=status></span></p>
+<div id=problems>${problems}</div>
+<section id=hosts data-revision=${revision} aria-label=Hosts>
+${hosts.length === 0 ? `<p>No agent has reported yet. ${joiningHtml(joining)}</p>` : `${formHtml(query)}${hostsTable(list, options)}`}
+</section>
+`;
+  return page({ title: `sysmon: ${headline(server)}`, path: '/', main, scripts: ['fleet.js'] });
+}
+
+const headline = ({ agents: { up, known } }: ServerStatus): string =>
+  known === 0 ? 'no agents yet' : `${up} of ${plural(known, 'agent')} up`;
+
+/** What is wrong and what to do. */
+export function problemsHtml(...problems: Parameters<typeof fleetProblems>): string {
+  const all = fleetProblems(...problems);
+  if (all.length === 0) return '<p class=calm>Nothing is wrong.</p>';
+  const items = all.slice(0, problemsShown).map(({ agent, text }) => {
+    const who = agent === undefined ? '' : `<a href="/agents/${agent}">${escapeHtml(agent)}</a>: `;
+    return `<li>${who}${escapeHtml(text)}`;
+  });
+  const rest = all.length - items.length;
+  const more = rest === 0 ? '' : `<li>and ${rest} more: <a href="/?state=problems">all hosts with problems</a>`;
+  return `<div class=wrong><h2>${plural(all.length, 'thing is', 'things are')} wrong</h2><ul>${items.join('')}${more}</ul></div>`;
+}
+
+function formHtml({ text, state, label, sort, order }: FleetQuery): string {
+  const options = states.map((each) => `<option${each === state ? ' selected' : ''}>${each}`).join('');
+  return `<form action="/" role=search><label>Name or label has<input name=q value="${escapeHtml(text)}"></label>
+<label>State<select name=state>${options}</select></label>
+<label>Label<input name=label placeholder="site=north" value="${escapeHtml(label)}"></label>
+<input type=hidden name=sort value=${sort}><input type=hidden name=order value=${order}><button>Filter</button></form>
+`;
+}
+
+function hostsTable(list: readonly FleetHost[], { hosts, cells, query }: FleetPageOptions): string {
+  if (list.length === 0)
+    return `<p>None of ${plural(hosts.length, 'host')} is like that. <a href="/">All hosts</a></p>`;
+  const head = columns.map(({ id, title, isNumber }) => {
+    const isSorted = query.sort === id;
+    const order = isSorted ? (query.order === 'desc' ? 'asc' : 'desc') : isNumber ? 'desc' : 'asc';
+    const sorted = isSorted ? ` aria-sort=${query.order === 'asc' ? 'ascending' : 'descending'}` : '';
+    return `<th scope=col${isNumber ? ' class=n' : ''}${sorted}><a href="${escapeHtml(urlOf({ ...query, sort: id, order }))}">${title}</a>`;
+  });
+  const rows = list.map(({ agent: { name } }) => {
+    const [first, ...others] = cells.get(name)!;
+    const tds = others.map((cell, at) => `<td${columns[at + 1]!.isNumber ? ' class=n' : ''}>${cell}`);
+    return `<tr data-host="${name}"><th scope=row>${first}${tds.join('')}\n`;
+  });
+  return `<div class=wide role=region aria-label="Table of hosts" tabindex=0><table><thead><tr>${head.join('')}<tbody>
+${rows.join('')}</table></div>`;
+}
+
+function joiningHtml(joining: Joining): string {
+  switch (joining.kind) {
+    case 'by-key':
+      return 'Run <code>sudo sysmon-server enroll NAME</code> on this host: it prints how the host NAME joins.';
+    case 'without-key':
+      return `Run <code>sysmon-agent --server HOST:${joining.port}</code> on a host, where HOST is the name of this one.`;
+  }
+}
+
+const problemsShown = 30;

@@ -1,0 +1,250 @@
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { type TestContext, test } from 'node:test';
+import { type Browser, type BrowserContextOptions, chromium, type Page } from 'playwright-core';
+import { HttpHarness } from '../server/web/http-harness.ts';
+import { type Metrics, schemaOf } from '../server/web/page/host-reports.ts';
+import { skipWithout } from '../support/installed.ts';
+
+// The pages in a real browser, over a server whose clock and agents are the test's.
+
+const skip = skipWithout('/usr/bin/chromium');
+const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
+
+/** A server, and a browser; what its pages say on the console, and ask of others, is an error. */
+class BrowserWorld extends HttpHarness {
+  readonly faults: string[] = [];
+  readonly #browser: Browser;
+
+  private constructor(browser: Browser) {
+    super();
+    this.#browser = browser;
+  }
+
+  static async start(context: TestContext): Promise<BrowserWorld> {
+    const args = process.getuid?.() === 0 ? ['--no-sandbox'] : [];
+    const browser = await chromium.launch({ executablePath: '/usr/bin/chromium', args });
+    const world = new BrowserWorld(browser);
+    await world.listen();
+    context.after(async () => {
+      await browser.close();
+      await world.close();
+    });
+    return world;
+  }
+
+  async visit(path: string, options: BrowserContextOptions = {}): Promise<Page> {
+    const page = await (await this.#browser.newContext(options)).newPage();
+    page.on('console', (message) => {
+      if (message.type() === 'error') this.faults.push(message.text());
+    });
+    page.on('pageerror', (error) => this.faults.push(error.message));
+    page.on('request', (request) => {
+      if (!request.url().startsWith(`http://127.0.0.1:${this.port}/`)) this.faults.push(request.url());
+    });
+    await page.goto(`http://127.0.0.1:${this.port}${path}`);
+    return page;
+  }
+
+  /** An agent that is connected and has made two reports. */
+  host(name: string, labels: readonly (readonly [string, string])[] = [], metrics: Metrics = {}): () => void {
+    const agent = this.connect(name);
+    agent.record.peer = '192.0.2.1:1';
+    agent.record.software = 'sysmon-agent 1.2.3';
+    agent.record.host.labels = labels;
+    let count = 0;
+    const all = {
+      'node_cpu_seconds_total{cpu="0",mode="idle"}': 0,
+      'node_cpu_seconds_total{cpu="0",mode="user"}': 0,
+      ...metrics,
+    };
+    agent.maker.schema = schemaOf(all);
+    const report = () => {
+      const values = Object.values(all).map((value, at) => (at < 2 ? ++count * 5 : value));
+      const made = agent.maker.make(this.clock.nowMs() + count, values, { key: true });
+      this.delivery.store.receive(agent.record.host, { ...made, follows: false });
+    };
+    report();
+    report();
+    return report;
+  }
+}
+
+async function eventually(holds: () => Promise<unknown>): Promise<void> {
+  for (let attempt = 0; ; attempt++) {
+    try {
+      return void (await holds());
+    } catch (error) {
+      if (attempt >= 100) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+  }
+}
+
+async function assertAccessible(page: Page): Promise<void> {
+  await page.evaluate(axe);
+  const found = await page.evaluate<string[]>(
+    '(async () => (await axe.run()).violations.flatMap(({ id, nodes }) => nodes.map(({ html }) => id + ": " + html.slice(0, 200))))()',
+  );
+  assert.deepEqual(found, []);
+}
+
+const rowsOf = (page: Page) =>
+  page.locator('tr[data-host]').evaluateAll((rows) => rows.map((row) => row.getAttribute('data-host')));
+
+test('the page without agents says how a host joins', { skip }, async (context) => {
+  const world = await BrowserWorld.start(context);
+  for (const colorScheme of ['light', 'dark'] as const) {
+    const page = await world.visit('/', { colorScheme });
+    assert.match((await page.textContent('main'))!, /sysmon-agent --server HOST:9732/);
+    await assertAccessible(page);
+  }
+  assert.deepEqual(world.faults, []);
+});
+
+test('hosts that go down and come back, live; filters, sorting and the way back', { skip }, async (context) => {
+  const world = await BrowserWorld.start(context);
+  const evil = `<img src=//192.0.2.1/x onerror="alert('1')">`;
+  const reports = [
+    world.host('web-1', [['site', evil]]),
+    world.host('web-2', [['site', 'north']], {
+      'node_filesystem_size_bytes{device="/dev/sda1",mountpoint="/",fstype="ext4"}': 100,
+      'node_filesystem_avail_bytes{device="/dev/sda1",mountpoint="/",fstype="ext4"}': 5,
+    }),
+    world.host('db-1', [['site', 'north']]),
+  ];
+  const page = await world.visit('/');
+  await eventually(async () => assert.equal(await page.textContent('#live'), 'Live.'));
+  assert.deepEqual(await rowsOf(page), ['db-1', 'web-1', 'web-2']);
+  assert.ok((await page.textContent('tr[data-host=web-1]'))!.includes(`site=${evil}`), 'text stays text');
+  assert.match((await page.textContent('#problems'))!, /web-2: file system \/ is 95 % full, 5 B are left/);
+  await assertAccessible(page);
+
+  await world.clock.advance(60_000);
+  reports[1]!();
+  reports[2]!();
+  await world.clock.advance(5000);
+  await eventually(async () => assert.match((await page.textContent('tr[data-host=web-1]'))!, /down for 65 s/));
+  assert.match((await page.textContent('#problems'))!, /web-1: down/);
+  reports[0]!();
+  await world.clock.advance(5000);
+  await eventually(async () => assert.match((await page.textContent('tr[data-host=web-1]'))!, /site=.*up/));
+
+  await page.fill('input[name=q]', 'north');
+  await eventually(async () => assert.deepEqual(await rowsOf(page), ['db-1', 'web-2']));
+  assert.match(page.url(), /q=north/);
+  assert.equal(await page.inputValue('input[name=q]'), 'north', 'whoever types goes on typing');
+  await page.click('thead a:text("Host")');
+  await eventually(async () => assert.deepEqual(await rowsOf(page), ['web-2', 'db-1']));
+  await page.goBack();
+  await eventually(async () => assert.deepEqual(await rowsOf(page), ['db-1', 'web-2']));
+  await page.selectOption('select[name=state]', 'problems');
+  await eventually(async () => assert.deepEqual(await rowsOf(page), ['web-2']));
+  world.host('web-9', [['site', 'north']]);
+  await page.selectOption('select[name=state]', 'all');
+  await world.clock.advance(5000);
+  await eventually(async () => assert.deepEqual(await rowsOf(page), ['db-1', 'web-2', 'web-9']));
+
+  await page.click('tr[data-host=web-2] a');
+  await page.waitForURL('**/agents/web-2');
+  await page.goBack();
+  await eventually(async () => assert.deepEqual(await rowsOf(page), ['db-1', 'web-2', 'web-9']));
+  assert.deepEqual(world.faults, []);
+});
+
+test("a host's page: charts, tables, and a search of its series", { skip }, async (context) => {
+  const world = await BrowserWorld.start(context);
+  const report = world.host('web-1', [], {
+    'node_filesystem_size_bytes{device="/dev/sda1",mountpoint="/",fstype="ext4"}': 100,
+    'node_filesystem_avail_bytes{device="/dev/sda1",mountpoint="/",fstype="ext4"}': 50,
+    node_memory_MemTotal_bytes: 100,
+    node_memory_MemAvailable_bytes: 25,
+  });
+  for (let count = 0; count < 5; count++) {
+    await world.clock.advance(5000);
+    report();
+  }
+  for (const colorScheme of ['light', 'dark'] as const) {
+    const page = await world.visit('/agents/web-1', { colorScheme, viewport: { width: 320, height: 600 } });
+    await eventually(async () => assert.equal(await page.locator('figure canvas').count(), 2, 'CPU and memory'));
+    assert.equal(await page.locator('figure > svg').count(), 0);
+    await assertAccessible(page);
+    const wide = await page.evaluate('document.documentElement.scrollWidth');
+    assert.ok(Number(wide) <= 320, `only tables scroll sideways: ${wide}`);
+    await page.fill('input[name=series]', 'memtotal');
+    await page.press('input[name=series]', 'Enter');
+    await page.waitForURL('**/agents/web-1?series=memtotal*');
+    assert.match((await page.textContent('main'))!, /1 series found/);
+  }
+  assert.deepEqual(world.faults, []);
+});
+
+test('without script everything is there, and filters and links work', { skip }, async (context) => {
+  const world = await BrowserWorld.start(context);
+  const report = world.host('web-1');
+  report();
+  world.host('db-1');
+  await world.scrapeAll();
+  const page = await world.visit('/', { javaScriptEnabled: false });
+  await page.fill('input[name=q]', 'web');
+  await page.click('button:text("Filter")');
+  assert.deepEqual(await rowsOf(page), ['web-1']);
+  await page.click('thead a:text("CPU")');
+  assert.match(page.url(), /sort=cpu/);
+  await page.click('tr[data-host=web-1] a');
+  assert.ok((await page.locator('figure svg').count()) > 0, 'lines that the server has drawn');
+  await page.click('nav a:text("Scrapers")');
+  assert.match((await page.textContent('main'))!, /all agents/);
+  assert.deepEqual(world.faults, []);
+});
+
+test('a page that is cut off says so, and comes back by itself', { skip }, async (context) => {
+  const world = await BrowserWorld.start(context);
+  const report = world.host('web-1');
+  const page = await world.visit('/');
+  await eventually(async () => assert.equal(await page.textContent('#live'), 'Live.'));
+  const { port } = world;
+  await world.stop(2000);
+  await eventually(async () => assert.match((await page.textContent('#live'))!, /^Cut off from the server since/));
+  world.host('web-2');
+  report();
+  await world.listen(port);
+  await eventually(async () => assert.equal(await page.textContent('#live'), 'Live.'));
+  assert.deepEqual(await rowsOf(page), ['web-1', 'web-2'], 'what came meanwhile is there');
+  assert.ok(
+    world.faults.every((fault) => /ERR_CONNECTION_REFUSED|ERR_INCOMPLETE|Failed to fetch/.test(fault)),
+    world.faults.join(),
+  );
+});
+
+test('a thousand hosts, twenty pages of them open, and all of them go down at once', { skip }, async (context) => {
+  const world = await BrowserWorld.start(context);
+  const reports = Array.from({ length: 1000 }, (_, at) =>
+    world.host(`web-${at}`, [['site', at % 2 === 0 ? 'north' : 'south']]),
+  );
+  const sizes: number[] = [];
+  const pages: Page[] = [];
+  for (let count = 0; count < 20; count++) {
+    const page = await world.visit('/?state=all');
+    if (count === 0) {
+      const [navigation] = await page.evaluate<{ encodedBodySize: number }[]>(
+        "performance.getEntriesByType('navigation').map((each) => each.toJSON())",
+      );
+      sizes.push(navigation!.encodedBodySize);
+    }
+    pages.push(page);
+  }
+  assert.ok(sizes[0]! < 400_000, `${sizes[0]} bytes`);
+  await eventually(async () => {
+    for (const page of pages) assert.equal(await page.textContent('#live'), 'Live.');
+  });
+  await world.clock.advance(95_000);
+  for (const report of reports.slice(0, 500)) report();
+  await world.clock.advance(5000);
+  for (const page of pages) {
+    await eventually(async () => assert.match((await page.textContent('tr[data-host=web-999]'))!, /down/));
+    await eventually(async () => assert.match((await page.textContent('tr[data-host=web-0]'))!, /site=north.*up/));
+  }
+  assert.deepEqual(world.faults, []);
+});
