@@ -223,28 +223,24 @@ test('a thousand hosts, twenty pages of them open, and all of them go down at on
   const reports = Array.from({ length: 1000 }, (_, at) =>
     world.host(`web-${at}`, [['site', at % 2 === 0 ? 'north' : 'south']]),
   );
-  const sizes: number[] = [];
+  const whole = await world.visit('/');
+  const [navigation] = await whole.evaluate<{ encodedBodySize: number }[]>(
+    "performance.getEntriesByType('navigation').map((each) => each.toJSON())",
+  );
+  assert.ok(navigation!.encodedBodySize < 400_000, `${navigation!.encodedBodySize} bytes`);
+  assert.equal((await rowsOf(whole)).length, 1000);
+  await whole.close();
   const pages: Page[] = [];
-  for (let count = 0; count < 20; count++) {
-    const page = await world.visit('/?state=all');
-    if (count === 0) {
-      const [navigation] = await page.evaluate<{ encodedBodySize: number }[]>(
-        "performance.getEntriesByType('navigation').map((each) => each.toJSON())",
-      );
-      sizes.push(navigation!.encodedBodySize);
-    }
-    pages.push(page);
-  }
-  assert.ok(sizes[0]! < 400_000, `${sizes[0]} bytes`);
+  for (let count = 0; count < 20; count++) pages.push(await world.visit('/?q=web-99'));
   await eventually(async () => {
     for (const page of pages) assert.equal(await page.textContent('#live'), 'Live.');
   });
   await world.clock.advance(95_000);
-  for (const report of reports.slice(0, 500)) report();
+  for (const [at, report] of reports.entries()) if (at % 2 === 0) report();
   await world.clock.advance(5000);
   for (const page of pages) {
     await eventually(async () => assert.match((await page.textContent('tr[data-host=web-999]'))!, /down/));
-    await eventually(async () => assert.match((await page.textContent('tr[data-host=web-0]'))!, /site=north.*up/));
+    await eventually(async () => assert.match((await page.textContent('tr[data-host=web-998]'))!, /site=north.*up/));
   }
   assert.deepEqual(world.faults, []);
 });
