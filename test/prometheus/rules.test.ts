@@ -3,36 +3,24 @@ import { spawnSync } from 'node:child_process';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { parse } from 'yaml';
 import { rootFile } from '../support/files.ts';
 import { skipWithout } from '../support/installed.ts';
 import { temporaryFolder } from '../support/programs.ts';
 import { type AlertCase, alertCases, type Series } from './alert-cases.ts';
+import { ruleFiles, rulesOf } from './queries.ts';
 
 // The recording rules and alerts of prometheus/rules, by promtool: each alert with series that fire it and series that must not.
 
 const promtool = '/usr/bin/promtool';
-const files = ['prometheus/rules/host.yml', 'prometheus/rules/alerts.yml'].map(rootFile);
-
-interface Rule {
-  readonly record?: string;
-  readonly alert?: string;
-  readonly expr: string;
-  readonly labels?: { readonly severity: string };
-  readonly annotations?: Readonly<Record<string, string>>;
-}
-
-const rulesOf = (file: string): Rule[] =>
-  (parse(readFileSync(file, 'utf8')) as { groups: { rules: Rule[] }[] }).groups.flatMap(({ rules }) => rules);
-const alerts = rulesOf(files[1]!);
+const alerts = rulesOf(ruleFiles[1]!);
 const keyOf = (alert: string, severity: string) => `${alert}, ${severity}`;
 
 test('promtool takes the rules', { skip: skipWithout(promtool) }, () => {
-  run(['check', 'rules', ...files]);
+  run(['check', 'rules', ...ruleFiles]);
 });
 
 test('vmalert takes them', { skip: skipWithout('/usr/bin/vmalert') }, () => {
-  run(['-dryRun', ...files.map((file) => `-rule=${file}`)], '/usr/bin/vmalert');
+  run(['-dryRun', ...ruleFiles.map((file) => `-rule=${file}`)], '/usr/bin/vmalert');
 });
 
 test('each alert has a summary, a description, a severity, and a section of the runbooks', () => {
@@ -196,7 +184,7 @@ test('promtool: what is recorded', { skip: skipWithout(promtool) }, (context) =>
       ];
     }),
   ];
-  const recorded = rulesOf(files[0]!).map(({ record }) => record);
+  const recorded = rulesOf(ruleFiles[0]!).map(({ record }) => record);
   assert.deepEqual([...new Set(rows.map(([record]) => record))].sort(), recorded.sort());
   testRules(
     context,
@@ -237,7 +225,7 @@ test('promtool: a rate over reports that are late', { skip: skipWithout(promtool
   }));
   writeFileSync(file, JSON.stringify({ evaluation_interval: '1m', tests }));
   run(['test', 'rules', file]);
-  for (const rule of [...alerts, ...rulesOf(files[0]!)]) {
+  for (const rule of [...alerts, ...rulesOf(ruleFiles[0]!)]) {
     for (const [, range] of rule.expr.matchAll(/\[(\d+[smhd])\]/g)) {
       assert.ok(['5m', '15m', '1h', '6h', '1d'].includes(range!), `${rule.expr}: [${range}]`);
     }
@@ -273,7 +261,7 @@ function testRules(context: TestContext, every: string, expectations: readonly E
   const file = join(temporaryFolder(context), 'test.yml');
   const tests = [{ interval: every, input_series, promql_expr_test }];
   // JSON is YAML.
-  writeFileSync(file, JSON.stringify({ rule_files: files, evaluation_interval: every, tests }));
+  writeFileSync(file, JSON.stringify({ rule_files: ruleFiles, evaluation_interval: every, tests }));
   run(['test', 'rules', file]);
 }
 
