@@ -28,6 +28,7 @@ import { softirqs } from './softirqs.ts';
 import { softnet } from './softnet.ts';
 import { stat } from './stat.ts';
 import { swap } from './swap.ts';
+import { systemdUnit } from './systemd-unit.ts';
 import { tapestats } from './tapestats.ts';
 import { textfile } from './textfile.ts';
 import { time } from './time.ts';
@@ -67,6 +68,7 @@ export const collectorRows: readonly CollectorRow[] = [
   softnet,
   stat,
   swap,
+  systemdUnit,
   tapestats,
   textfile,
   time,

@@ -128,6 +128,8 @@ const differences: readonly Difference[] = [
 
 /** Collectors and options that Debian's 1.5 does not have: they are compared where a newer version is installed. */
 const newer: ReadonlySet<string> = new Set([
+  // Of no version: node_exporter leaves these to other exporters.
+  ...['systemd-unit', 'systemd-unit.exclude', 'systemd-unit.include', 'systemd-unit.max'],
   'interrupts.include-zeros',
   'interrupts.name-exclude',
   'interrupts.name-include',
