@@ -107,7 +107,7 @@ export class Connections {
     // Our own close, which is Node's next step, would hide what the client does.
     socket.end = () => socket;
     const look = () => {
-      const how = queues.peerClose(ports);
+      const how = connection.hasScraped ? queues.peerClose(ports) : 'fin';
       if (how === 'not-yet' && ++looks < looksMax) return void clock.after(lookEveryMs, look);
       open.isClosing = false;
       Reflect.deleteProperty(socket, 'end');

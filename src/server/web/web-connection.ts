@@ -105,7 +105,8 @@ export class WebConnection {
 
   /** The client has closed its end: after ours, or by itself. */
   clientClosed(): void {
-    const isAcknowledged = this.#transport.isAcknowledged();
+    // The kernel takes milliseconds to say it. Anyone may open and close connections, and without a scrape it matters to nobody.
+    const isAcknowledged = !this.hasScraped || this.#transport.isAcknowledged();
     if (this.#state.kind !== 'half-closed') this.#ended({ kind: 'fin', isAcknowledged });
     else this.#ended(isAcknowledged ? { kind: 'half-closed' } : { kind: 'reset' });
   }

@@ -8,6 +8,7 @@ class Bench {
   readonly clock = new VirtualClock();
   readonly events: string[] = [];
   isAcknowledged = true;
+  looks = 0;
   readonly connection = new WebConnection(
     {
       end: () => this.events.push('end'),
@@ -15,7 +16,10 @@ class Bench {
         this.events.push('destroy');
         this.connection.closed();
       },
-      isAcknowledged: () => this.isAcknowledged,
+      isAcknowledged: () => {
+        this.looks++;
+        return this.isAcknowledged;
+      },
     },
     {
       clock: this.clock,
@@ -24,6 +28,10 @@ class Bench {
       onEnd: (_, how) => this.events.push(how.kind === 'fin' ? `fin ${how.isAcknowledged}` : how.kind),
     },
   );
+
+  constructor({ hasScraped = true } = {}) {
+    this.connection.hasScraped = hasScraped;
+  }
 
   /** A request, and what ends its answer. */
   request(name: string): () => Promise<void> {
@@ -49,6 +57,20 @@ test('a client that closes by itself: said with whether it had acknowledged all,
     connection.closed();
     assert.deepEqual(events, [`fin ${isAcknowledged}`]);
   }
+});
+
+test('of a connection that has never scraped the kernel is not asked', async () => {
+  const closed = new Bench({ hasScraped: false });
+  closed.connection.clientClosed();
+  const halfClosed = new Bench({ hasScraped: false });
+  void halfClosed.connection.halfClose();
+  halfClosed.connection.clientClosed();
+  await settle();
+  assert.deepEqual([closed.events, closed.looks], [['fin true'], 0]);
+  assert.deepEqual([halfClosed.events, halfClosed.looks], [['end', 'half-closed'], 0]);
+  const scraped = new Bench();
+  scraped.connection.clientClosed();
+  assert.equal(scraped.looks, 1);
 });
 
 test('a connection that only breaks off is a reset', () => {
