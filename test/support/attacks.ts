@@ -196,6 +196,36 @@ export const attacks: readonly Attack[] = [
       await attacker.report([0, report], { timeMs: fromMs + report });
     }
   }),
+  {
+    ...{ what: 'connections of an agent that end as soon as they are welcome', agent: undefined, budget: undefined },
+    async run(target) {
+      for (;;) {
+        const attacker = new Attacker(target, 'evil-redials');
+        await attacker.begin();
+        attacker.end();
+        await sleep(1);
+      }
+    },
+  },
+  httpAttack('scrapes over a new connection each, under a name that two have', (target) => {
+    const scrape = () => request(target, '/metrics?scraper=shared', 'X-Prometheus-Scrape-Timeout-Seconds: 5\r\n');
+    for (const socket of [scrape(), scrape()]) {
+      socket.resume();
+      setInterval(() => socket.write(requestText('/metrics?scraper=shared')), 500);
+    }
+    setInterval(() => {
+      const socket = scrape().resume();
+      setTimeout(() => socket.destroy(), 100);
+    }, 20);
+  }),
+  httpAttack('connections that ask for /-/healthy, close, and come again', (target) => {
+    const again = () => {
+      const socket = request(target, '/-/healthy');
+      socket.once('data', () => socket.end());
+      socket.once('close', () => setTimeout(again, 5));
+    };
+    for (let client = 0; client < 8; client++) again();
+  }),
   httpAttack('40 large answers that nobody reads', (target) => {
     for (const i of counted(40)) {
       const query = `scraper=unread-${i}&max=10000000`;
