@@ -90,6 +90,7 @@ export function systemOf(pairs: ReadonlyMap<string, string> = new Map()): HostSy
     version: saysOf('version', '#1'),
     machine: saysOf('machine', 'x86_64'),
     hostname: saysOf('hostname', 'fixture'),
+    networkInterfaces: () => JSON.parse(pairs.get('addresses') ?? '{}'),
     pageSize: () => Number(pairs.get('page-size') ?? 4096),
   };
 }

@@ -58,6 +58,11 @@ export interface CollectorRow {
    * those that succeed in node_exporter then.
    */
   readonly successWithoutData?: 1;
+  /**
+   * Families of node_exporter's collector that this one does not give, with the reason, for docs/collectors.md. A name may
+   * end with `*`.
+   */
+  readonly missing?: readonly { readonly families: readonly string[]; readonly reason: string }[];
   create(context: CollectorContext): Collector;
 }
 

@@ -10,23 +10,31 @@ import type { Host } from '../proc/host.ts';
 import type { KernelText } from '../proc/text.ts';
 import {
   type Collector,
+  type CollectorContext,
   type CollectorRow,
   counter,
+  gauge,
   NameFilter,
   patternOption,
   type SampledFamily,
   type Samples,
+  switchOption,
 } from './collector.ts';
 
 const include = patternOption('netdev.device-include', '', 'Network devices to collect. Empty: all.');
 const exclude = patternOption('netdev.device-exclude', '', 'Network devices to leave out. Empty: none.');
 
+const addressInfo = switchOption('netdev.address-info', 'false', 'Collect the addresses of devices that are up.');
+
 export const netdev: CollectorRow = {
   name: 'netdev',
   enabled: 'by default',
   description: 'bytes, packets, errors and drops of network devices, from /proc/net/dev',
-  options: [include, exclude],
-  create: (context) => new Netdev(new NameFilter(context.option(include), context.option(exclude))),
+  options: [include, exclude, addressInfo],
+  create: (context) => {
+    const filter = new NameFilter(context.option(include), context.option(exclude));
+    return new Netdev(filter, context.option(addressInfo) ? new Addresses(filter, context.clock) : undefined);
+  },
 };
 
 // By the heading of the half (receive, transmit) and of the column.
@@ -54,6 +62,47 @@ function perDevice(name: string, help: string): [name: string, SampledFamily] {
   return [name, counter(`node_network_${name}_total`, help, { labels: ['device'] })];
 }
 
+const addresses = gauge('node_network_address_info', 'Always 1, for each address of a device that is up.', {
+  labels: ['device', 'address', 'netmask', 'scope'],
+});
+// A change of addresses is seen soon enough, and asking for them costs as much as all the rest.
+const addressesAgainMs = 15_000;
+
+class Addresses {
+  readonly #filter: NameFilter;
+  readonly #clock: CollectorContext['clock'];
+  #labels: readonly (readonly string[])[] = [];
+  #lookedMs = Number.NEGATIVE_INFINITY;
+
+  constructor(filter: NameFilter, clock: CollectorContext['clock']) {
+    this.#filter = filter;
+    this.#clock = clock;
+  }
+
+  collect(host: Host, out: Samples): void {
+    const nowMs = this.#clock.monotonicMs();
+    if (nowMs - this.#lookedMs >= addressesAgainMs) {
+      this.#lookedMs = nowMs;
+      this.#labels = this.#look(host);
+    }
+    for (const labels of this.#labels) out.sampleLabels(addresses, 1, labels);
+  }
+
+  #look(host: Host): string[][] {
+    const interfaces = Object.entries(host.system.networkInterfaces());
+    return interfaces.flatMap(([device, all = []]) =>
+      this.#filter.keeps(device)
+        ? all.map(({ address, cidr }) => [device, address, cidr?.split('/')[1] ?? '', scopeOf(address)])
+        : [],
+    );
+  }
+}
+
+/** As node_exporter has it: the loopback is `link-local` too. */
+function scopeOf(address: string): string {
+  return /^(127\.|169\.254\.|::1$|fe[89ab][0-9a-f]:)/i.test(address) ? 'link-local' : 'global';
+}
+
 interface Device {
   readonly name: string;
   readonly isKept: boolean;
@@ -64,12 +113,14 @@ interface Device {
 
 class Netdev implements Collector {
   readonly #filter: NameFilter;
+  readonly #addresses: Addresses | undefined;
   readonly #devices = new Map<string, Device>();
   #columns: Columns | undefined;
   #collection = 0;
 
-  constructor(filter: NameFilter) {
+  constructor(filter: NameFilter, addressesOfHost: Addresses | undefined) {
     this.#filter = filter;
+    this.#addresses = addressesOfHost;
   }
 
   collect(host: Host, out: Samples): void {
@@ -87,6 +138,7 @@ class Netdev implements Collector {
       return true;
     });
     if (count < this.#devices.size) this.#forgetTheGone();
+    this.#addresses?.collect(host, out);
   }
 
   /** Which column is which. Undefined for the line above, which says only `Receive` and `Transmit`. */

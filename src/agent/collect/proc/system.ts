@@ -1,5 +1,11 @@
 import { readFileSync } from 'node:fs';
-import { hostname, machine, release, type, version } from 'node:os';
+import { hostname, machine, networkInterfaces, release, type, version } from 'node:os';
+
+export interface NetworkAddress {
+  readonly address: string;
+  /** `192.0.2.7/24`; null where the netmask has gaps. */
+  readonly cidr: string | null;
+}
 
 /** What is in no file of the host, and uname(2) for sandboxes that lack its files. */
 export interface HostSystem {
@@ -10,13 +16,15 @@ export interface HostSystem {
   version(): string;
   machine(): string;
   hostname(): string;
+  /** The addresses of the network's devices that are up. */
+  networkInterfaces(): NodeJS.Dict<readonly NetworkAddress[]>;
   /** Bytes of a page of memory. */
   pageSize(): number;
 }
 
 export const nodeSystem: HostSystem = {
   timeZone: () => process.env['TZ'],
-  ...{ type, release, version, machine, hostname, pageSize },
+  ...{ type, release, version, machine, hostname, networkInterfaces, pageSize },
 };
 
 /**

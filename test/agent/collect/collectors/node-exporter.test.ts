@@ -33,6 +33,23 @@ const differences: readonly Difference[] = [
     theirs: /^node_memory_(KReclaimable|SecPageTables|FileHugePages|FilePmdMapped|Hugetlb|Unaccepted|Balloon)_bytes\b/,
   },
   {
+    collector: 'cpu',
+    reason: 'it has cpu_online since 1.9',
+    ours: /^node_cpu_online\b/,
+  },
+  {
+    collector: 'cpu',
+    reason: 'it gives the frequency only while cpufreq is on too, and 0 where none is known',
+    theirs: /^node_cpu_frequency_hertz\b/,
+    ours: /^node_cpu_frequency_hertz\b/,
+  },
+  {
+    collector: 'cpu',
+    reason: 'it reads /proc/cpuinfo by rules of the architecture that it was built for',
+    ours: /^node_cpu_flag_info\b/,
+    title: /an ARM machine/,
+  },
+  {
     collector: 'diskstats',
     reason: '1.5 has no label rotational, takes ID_SERIAL_SHORT alone for the serial, and leaves out no zram',
     theirs: /^node_disk_info\b|device="zram\d+"/,
