@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { sampleCount } from '../support/agents-record.ts';
 import { skipWithout } from '../support/installed.ts';
 import { eventually, freePort, ServerProgram } from '../support/programs.ts';
-import { Prometheus } from '../support/prometheus.ts';
+import { Prometheus, prometheusPrograms } from '../support/prometheus.ts';
 import { SimulatedAgent } from '../support/simulated-agent.ts';
 import { Tap } from '../support/tap.ts';
 import { VictoriaMetrics, Vmagent } from '../support/victoria-metrics.ts';
@@ -103,6 +103,37 @@ describe('VictoriaMetrics and vmagent', { concurrency: 12, skip: victoriaSkip, t
     });
   }
 });
+
+for (const { name, path, skip } of prometheusPrograms) {
+  test(`${name} in agent mode, which writes to VictoriaMetrics: what it is given is stored`, {
+    skip: skip || victoriaSkip,
+    timeout: 240_000,
+  }, async (context) => {
+    const victoria = await VictoriaMetrics.start(context);
+    const world = await ScrapeWorld.start(context, { agents, scrapeSeconds, showsAfterSeconds: 5 });
+    const prometheus = await Prometheus.start(context, {
+      ...{ path, target: world.server.webPort, scrapeInterval, agentTo: `${victoria.url}/api/v1/write` },
+    });
+    const startedMs = Date.now();
+    await world.begin(victoria);
+    await sleep(5000);
+    await world.disturb(async () => {
+      prometheus.freeze();
+      await sleep(20_000);
+      prometheus.thaw();
+    });
+    await world.cutAgents(8);
+    await world.killServer();
+    await sleep(5000);
+    const { missingMs } = await world.settle(victoria);
+    // It sends nothing that is older than its own start.
+    const others = missingMs.filter((ms) => ms >= startedMs);
+    assert.deepEqual(others, [], `${missingMs.length} samples are missing`);
+    const outOfOrder = await prometheus.metric('prometheus_target_scrapes_sample_out_of_order_total');
+    const { repeated } = await victoria.stored();
+    world.note(`${outOfOrder} samples out of order, ${repeated} stored twice`);
+  });
+}
 
 test('what an outage leaves comes in answers below the 16 MiB that VictoriaMetrics takes', {
   skip: victoriaSkip,

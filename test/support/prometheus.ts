@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Samples, seriesKey } from './agents-record.ts';
@@ -38,6 +39,8 @@ export interface PrometheusOptions {
   readonly scrapeInterval?: string;
   readonly scrapeTimeout?: string;
   readonly outOfOrder?: string;
+  /** Where it writes what it scrapes, in agent mode: it has no database of its own. */
+  readonly agentTo?: string;
 }
 
 /** A real Prometheus on a free port, with its data in a temporary folder. It can be stopped, and started again on both. */
@@ -68,12 +71,12 @@ export class Prometheus {
     const file = join(folder, 'prometheus.yml');
     writeFileSync(file, configuration(options));
     const port = options.port ?? (await freePort());
-    const argv = [
-      `--config.file=${file}`,
-      `--storage.tsdb.path=${join(folder, 'data')}`,
-      `--web.listen-address=127.0.0.1:${port}`,
-    ];
-    const prometheus = new Prometheus(scope, { port, path: options.path ?? prometheusPath, file, argv });
+    const { path = prometheusPath, agentTo } = options;
+    const data = join(folder, 'data');
+    const storage =
+      agentTo === undefined ? [`--storage.tsdb.path=${data}`] : [agentFlag(path), `--storage.agent.path=${data}`];
+    const argv = [`--config.file=${file}`, ...storage, `--web.listen-address=127.0.0.1:${port}`];
+    const prometheus = new Prometheus(scope, { port, path, file, argv });
     await prometheus.start();
     return prometheus;
   }
@@ -202,6 +205,12 @@ function numberOf(text: string): number {
   return text === '+Inf' ? Infinity : text === '-Inf' ? -Infinity : Number(text);
 }
 
+/** Since 3.0 it is no feature that has to be enabled. */
+function agentFlag(path: string): string {
+  const { stdout, stderr } = spawnSync(path, ['--version'], { encoding: 'utf8' });
+  return /version 2\./.test(stdout + stderr) ? '--enable-feature=agent' : '--agent';
+}
+
 /** The configuration that is shipped, for this server and these intervals. */
 function configuration(options: PrometheusOptions): string {
   const {
@@ -212,6 +221,7 @@ function configuration(options: PrometheusOptions): string {
     scrapeInterval = '5s',
     scrapeTimeout = scrapeInterval,
     outOfOrder,
+    agentTo,
   } = options;
   let text = readFileSync(rootFile('prometheus/prometheus.yml'), 'utf8');
   const replace = (from: string, to: string) => {
@@ -230,5 +240,10 @@ function configuration(options: PrometheusOptions): string {
   if (scraper === '') replace('    params:\n      scraper: [prometheus]\n', '');
   else if (scraper !== undefined) replace('scraper: [prometheus]', `scraper: [${scraper}]`);
   replace('    static_configs:', `${job}    static_configs:`);
+  if (agentTo !== undefined) {
+    // It evaluates nothing, and refuses a file with rules.
+    replace('rule_files:\n  - rules/*.yml\n', '');
+    return `${text}\nremote_write: [{url: "${agentTo}"}]\n`;
+  }
   return outOfOrder === undefined ? text : `${text}\nstorage: {tsdb: {out_of_order_time_window: ${outOfOrder}}}\n`;
 }
