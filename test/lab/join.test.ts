@@ -5,20 +5,10 @@ import { after, before, describe, test } from 'node:test';
 import { eventually, Lab } from './lab.ts';
 import { listing } from './listing.ts';
 import { Prometheus } from './prometheus.ts';
-import { makeArchive, unpack } from './release.ts';
+import { makeArchive, unpack, wgetScript } from './release.ts';
 
 const installer = '/root/release/install.sh';
 const prompt = 'prints on the server (it is not shown): ';
-
-// As much of wget as the printed command takes, for a host that has none: HTTP by bash alone.
-const wget = `#!/bin/bash
-url=\${@: -1} rest=\${url#http://}
-exec 3<>"/dev/tcp/\${rest%%:*}/$(echo "$rest" | sed 's,^[^:]*:,,;s,/.*,,')"
-printf 'GET /%s HTTP/1.0\\r\\nHost: %s\\r\\n\\r\\n' "\${rest#*/}" "\${rest%%/*}" >&3
-head=
-while IFS= read -r line <&3 && [ "$line" != $'\\r' ]; do head=$head$line; done
-case $head in HTTP/1.?' 200 '*) cat <&3 >"\${rest##*/}" ;; *) exit 8 ;; esac
-`;
 
 describe('hosts join', () => {
   const lab = new Lab();
@@ -57,7 +47,7 @@ describe('hosts join', () => {
   });
 
   test('a bare Debian, from the printed command to samples in Prometheus', async () => {
-    await lab.sh('b1', 'cat >/usr/local/bin/wget && chmod 755 /usr/local/bin/wget', wget);
+    await lab.sh('b1', 'cat >/usr/local/bin/wget && chmod 755 /usr/local/bin/wget', wgetScript);
     const { shown } = await lab.atTerminal('s1', 'sysmon-server enroll b1');
     const [joinLine = ''] = /^sysmon-join-v1 .*$/m.exec(shown) ?? [];
     const command = indented(shown, /\/install\//);

@@ -32,9 +32,14 @@ export class Lab {
     }
   }
 
-  /** `bare`: a Debian with systemd and nothing else. */
-  async boot(name: string, { bare = false } = {}): Promise<void> {
-    await this.#host(['start', name], { env: bare ? { LAB_BARE: '1' } : {} });
+  /**
+   * `bare`: a Debian with systemd and nothing else. `suite`: `trixie` is Debian 13. `nat`: behind a router that hides its
+   * address, and lets nothing out but connections to the server's ports.
+   */
+  async boot(name: string, { bare = false, nat = false, suite = 'bookworm' } = {}): Promise<void> {
+    const env = { LAB_SUITE: suite, ...(bare ? { LAB_BARE: '1' } : {}), ...(nat ? { LAB_NAT: '1' } : {}) };
+    // Debian 13's systemd knows version 2 of control groups alone.
+    await this.#host(['start', name], { env: suite === 'bookworm' ? env : { ...env, LAB_CGROUP: 'v2' } });
   }
 
   /** `cut` the cable and `mend` it; `drop` all packets and `undrop`; `stop` a host, or `kill` it as a power cut does. */

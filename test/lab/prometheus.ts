@@ -5,15 +5,17 @@ import { rootFile } from '../support/files.ts';
 import { eventually, type Lab } from './lab.ts';
 import { type Stored, seriesName } from './record.ts';
 
-const url = 'http://10.77.0.1:9090';
-
 /** A Prometheus in the hosts' network, with the project's own configuration at one scrape a second. */
 export class Prometheus {
   readonly #lab: Lab;
   readonly #child: ChildProcess;
+  readonly #url: string;
+  readonly #file: string;
   #log = '';
 
-  private constructor(lab: Lab, child: ChildProcess) {
+  private constructor(lab: Lab, child: ChildProcess, { url, file }: { readonly url: string; readonly file: string }) {
+    this.#url = url;
+    this.#file = file;
     this.#lab = lab;
     this.#child = child;
     child.stderr?.on('data', (chunk: Buffer) => {
@@ -21,11 +23,14 @@ export class Prometheus {
     });
   }
 
-  static async start(lab: Lab, server: string): Promise<Prometheus> {
-    const folder = join(lab.folder, 'prometheus-data');
+  /** `scraper`: its name at the server. */
+  static async start(lab: Lab, server: string, { scraper = 'prometheus', port = 9090 } = {}): Promise<Prometheus> {
+    const url = `http://10.77.0.1:${port}`;
+    const folder = join(lab.folder, `${scraper}-data`);
     mkdirSync(folder);
     const config = readFileSync(rootFile('prometheus/prometheus.yml'), 'utf8')
       .replaceAll('127.0.0.1:9733', `${server}:9733`)
+      .replace('scraper: [prometheus]', `scraper: [${scraper}]`)
       .replace('scrape_interval: 5s', 'scrape_interval: 1s')
       .replace('scrape_timeout: 5s', 'scrape_timeout: 1s');
     const file = join(folder, 'prometheus.yml');
@@ -35,9 +40,19 @@ export class Prometheus {
       `--storage.tsdb.path=${folder}/data`,
       `--web.listen-address=${url.slice('http://'.length)}`,
     ]);
-    const prometheus = new Prometheus(lab, child);
+    const prometheus = new Prometheus(lab, child, { url, file });
     await eventually('Prometheus is ready', () => lab.get(`${url}/-/ready`));
     return prometheus;
+  }
+
+  /** It scrapes another server from now on. */
+  moveTo(server: string): void {
+    writeFileSync(this.#file, readFileSync(this.#file, 'utf8').replaceAll(/[\d.]+:9733/g, `${server}:9733`));
+    this.#child.kill('SIGHUP');
+  }
+
+  stop(): void {
+    this.#child.kill('SIGTERM');
   }
 
   /** Nothing is scraped until `resume`. */
@@ -80,7 +95,9 @@ export class Prometheus {
   }
 
   async #query(expression: string): Promise<unknown[]> {
-    const answer = JSON.parse(await this.#lab.get(`${url}/api/v1/query?query=${encodeURIComponent(expression)}`)) as {
+    const answer = JSON.parse(
+      await this.#lab.get(`${this.#url}/api/v1/query?query=${encodeURIComponent(expression)}`),
+    ) as {
       data: { result: unknown[] };
     };
     return answer.data.result;
