@@ -12,6 +12,7 @@ import { filefd } from './filefd.ts';
 import { interrupts } from './interrupts.ts';
 import { kernel_hung } from './kernel_hung.ts';
 import { loadavg } from './loadavg.ts';
+import { mdadm } from './mdadm.ts';
 import { meminfo } from './meminfo.ts';
 import { mountstats } from './mountstats.ts';
 import { netdev } from './netdev.ts';
@@ -52,6 +53,7 @@ export const collectorRows: readonly CollectorRow[] = [
   interrupts,
   kernel_hung,
   loadavg,
+  mdadm,
   meminfo,
   mountstats,
   netdev,

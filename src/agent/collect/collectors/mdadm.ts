@@ -1,0 +1,168 @@
+// /proc/mdstat: of each array a line with its state and disks, one with its size, and where it is at work one with how far it is:
+//     md6 : active raid1 sdb2[2](F) sdc[1](S) sda2[0]
+//           195310144 blocks [2/1] [U_]
+//           [=>...................]  recovery =  8.5% (16775552/195310144) finish=17.0min speed=259783K/sec
+// `unused devices: <none>` ends the file. A block is 1 KiB; [disks wanted/disks that work].
+// /sys/block/mdN/md/{raid_disks,degraded}: a number each; degraded where the level has redundancy.
+// https://www.kernel.org/doc/html/latest/admin-guide/md.html
+import type { FormatError } from '../proc/errors.ts';
+import type { Host } from '../proc/host.ts';
+import type { KernelText } from '../proc/text.ts';
+import { type Collector, type CollectorRow, gauge, type Samples } from './collector.ts';
+
+export const mdadm: CollectorRow = {
+  name: 'mdadm',
+  enabled: 'by default',
+  description: 'arrays of disks (software RAID), from /proc/mdstat and /sys/block',
+  options: [],
+  create: () => new Mdadm(),
+};
+
+const perDevice = { labels: ['device'] };
+const perState = { labels: ['device', 'state'] };
+const state = gauge('node_md_state', 'The state of the array: 1 for the present one, 0 for the others.', perState);
+const disks = gauge('node_md_disks', 'Disks of the array that are active, failed, or spare.', perState);
+const disksRequired = gauge('node_md_disks_required', 'Disks that the array needs to be whole.', perDevice);
+const blocks = gauge('node_md_blocks', 'Size of the array in blocks of 1 KiB.', perDevice);
+const blocksSynced = gauge(
+  'node_md_blocks_synced',
+  'Blocks of the array that are in sync: as many as it has, unless it is at work.',
+  perDevice,
+);
+const degraded = gauge('node_md_degraded', 'Disks that the array lacks to be whole.', perDevice);
+const raidDisks = gauge('node_md_raid_disks', 'Disks that the array is made for.', perDevice);
+
+// `reshaping` is none of them, as in node_exporter.
+const states = ['active', 'inactive', 'recovering', 'resync', 'check'] as const;
+
+interface MdArray {
+  readonly name: string;
+  /** `raid1`, empty for one that is inactive. */
+  readonly level: string;
+  state: (typeof states)[number] | 'reshaping';
+  readonly failed: number;
+  readonly spare: number;
+  active: number;
+  required: number;
+  /** Undefined until the line with the size was read. */
+  blocks: number | undefined;
+  /** Undefined where all are. */
+  synced: number | undefined;
+  /** Why nothing can be said of it. */
+  problem: FormatError | undefined;
+}
+
+/** The files of an array in sysfs; undefined where there are none. */
+interface Attributes {
+  readonly raidDisks: string;
+  /** Undefined where the level has no redundancy, and so lacks no disk. */
+  readonly degraded: string | undefined;
+}
+
+class Mdadm implements Collector {
+  /** By name and level, which can be changed. */
+  readonly #attributes = new Map<string, Attributes | undefined>();
+
+  collect(host: Host, out: Samples): void {
+    for (const array of parseMdstat(host.read('proc/mdstat'))) {
+      if (array.problem !== undefined) host.passOver(array.problem);
+      else this.#collectArray(host, out, array);
+    }
+  }
+
+  #collectArray(host: Host, out: Samples, array: MdArray): void {
+    const { name, blocks: size = 0 } = array;
+    for (const each of states) out.sample(state, array.state === each ? 1 : 0, name, each);
+    out.sample(disks, array.active, name, 'active');
+    out.sample(disks, array.failed, name, 'failed');
+    out.sample(disks, array.spare, name, 'spare');
+    out.sample(disksRequired, array.required, name);
+    out.sample(blocks, size, name);
+    out.sample(blocksSynced, array.synced ?? size, name);
+    const attributes = this.#attributesOf(host, array);
+    if (attributes === undefined) return;
+    const made = host.value(attributes.raidDisks, parseCount);
+    if (made !== undefined) out.sample(raidDisks, made, name);
+    const lacking = attributes.degraded === undefined ? 0 : host.value(attributes.degraded, parseCount);
+    if (lacking !== undefined) out.sample(degraded, lacking, name);
+  }
+
+  #attributesOf(host: Host, { name, level }: MdArray): Attributes | undefined {
+    const key = `${name} ${level}`;
+    if (this.#attributes.has(key)) return this.#attributes.get(key);
+    const folder = `sys/block/${name}/md`;
+    const hasRedundancy = /^raid(?:1|4|5|6|10)$/.test(level);
+    const attributes = host.exists(folder)
+      ? { raidDisks: `${folder}/raid_disks`, degraded: hasRedundancy ? `${folder}/degraded` : undefined }
+      : undefined;
+    // Arrays come and go by hand; a host that makes them without end must not fill the memory.
+    if (this.#attributes.size > 1000) this.#attributes.clear();
+    this.#attributes.set(key, attributes);
+    return attributes;
+  }
+}
+
+function parseCount(text: KernelText): number {
+  return text.unsigned('the number of disks');
+}
+
+function parseMdstat(text: KernelText): MdArray[] {
+  const arrays: MdArray[] = [];
+  let isWhole = false;
+  text.eachLine('an array, or of unused devices', (line) => {
+    const entry = line.rest();
+    if (entry.startsWith('unused devices:')) isWhole = true;
+    else if (!readArray(entry, arrays)) {
+      const array = arrays.at(-1);
+      if (array === undefined || isWhole) return false;
+      readSize(entry, array, line);
+      readWork(entry, array, line);
+      return false;
+    }
+    return true;
+  });
+  for (const array of arrays) {
+    if (array.blocks === undefined) array.problem ??= text.error(`the size of '${array.name}' is missing`);
+  }
+  const last = arrays.at(-1);
+  if (!isWhole && last !== undefined) last.problem ??= text.error(`the file ends before '${last.name}' is complete`);
+  return arrays;
+}
+
+/** `md3 : active raid6 sda1[8] sdb1[7](F)`; false where the line is none of this kind. */
+function readArray(entry: string, arrays: MdArray[]): boolean {
+  const [, name, activity, rest] = /^(\S+) : (active|inactive)(?: \([a-z-]+\))?( .*|)$/.exec(entry) ?? [];
+  if (name === undefined || rest === undefined) return false;
+  const level = /^ ([a-z]+\d*)(?= |$)/.exec(rest)?.[1] ?? '';
+  const count = (mark: string) => rest.split(mark).length - 1;
+  const isWithoutRedundancy = level === 'raid0' || level === 'linear';
+  const members = isWithoutRedundancy ? count('[') : 0;
+  arrays.push({
+    ...{ name, level, state: activity === 'active' ? 'active' : 'inactive', failed: count('(F)'), spare: count('(S)') },
+    ...{ active: members, required: members, blocks: undefined, synced: undefined, problem: undefined },
+  });
+  return true;
+}
+
+/** `195310144 blocks super 1.2 [2/1] [U_]` */
+function readSize(entry: string, array: MdArray, line: KernelText): void {
+  const size = /^(\d{1,15}) blocks\b/.exec(entry)?.[1];
+  if (size === undefined) return;
+  array.blocks = Number(size);
+  if (array.state === 'inactive' || array.level === 'raid0' || array.level === 'linear') return;
+  const [, required, active] = /\[(\d{1,9})\/(\d{1,9})\] \[[U_]+\]/.exec(entry) ?? [];
+  if (required === undefined) array.problem ??= line.error(`how many disks '${array.name}' has is missing`);
+  array.required = Number(required);
+  array.active = Number(active);
+}
+
+/** `[=>...]  recovery =  8.5% (16775552/195310144) finish=17.0min`, or `resync=DELAYED` */
+function readWork(entry: string, array: MdArray, line: KernelText): void {
+  const [, work, rest = ''] = /(?:^|\s)(recovery|resync|check|reshape)\s*=(.*)$/.exec(entry) ?? [];
+  if (work === undefined) return;
+  array.state = work === 'recovery' ? 'recovering' : work === 'reshape' ? 'reshaping' : (work as 'resync' | 'check');
+  const done = /\((\d{1,15})\/\d+\)/.exec(rest)?.[1];
+  if (done !== undefined) array.synced = Number(done);
+  else if (/^[A-Z]+$/.test(rest.trim())) array.synced = 0;
+  else array.problem ??= line.error(`how far '${array.name}' is with its ${work} is missing`);
+}
