@@ -164,6 +164,40 @@ test('a value that the kernel does not know, and one that is not ended, are valu
   });
 });
 
+test('several files of one collector: each that cannot be read costs itself', () => {
+  withTree({ 'proc/a': '1\n', 'proc/b': 'x\n', 'proc/c': '3\n' }, (tree, host) => {
+    const read = (...paths: string[]) => {
+      host.beginInstant();
+      const found: [number, number][] = [];
+      host.readEach(paths, (text, at) => {
+        text.firstLine();
+        found.push([at, text.unsigned('n')]);
+      });
+      return found;
+    };
+    assert.deepEqual(read('proc/a', 'proc/b', 'proc/none', 'proc/c'), [
+      [0, 1],
+      [3, 3],
+    ]);
+    assert.deepEqual(
+      host.takeErrors().map(({ path }) => path),
+      [tree.path('proc/b')],
+    );
+    assert.throws(() => read('proc/none', 'proc/b'), /proc\/b', line 1: n is "x"/);
+    assert.throws(
+      () => read('proc/none', 'proc/nothing'),
+      (error) => error instanceof NoDataError && error.message.includes(tree.path('proc/none')),
+    );
+    assert.throws(() => host.readEach(['proc/a'], () => assert.fail('a bug')), /a bug/);
+    host.part('proc/none', () => assert.fail('there is nothing'));
+    host.part('proc/b', (text) => {
+      text.firstLine();
+      text.unsigned('n');
+    });
+    assert.equal(host.takeErrors().length, 1);
+  });
+});
+
 test('devices come and go', () => {
   withTree({ 'sys/class/x/st1/a': '1\n', 'sys/class/x/st0/a': '0\n', 'sys/class/x/nst0/a': '2\n' }, (tree, host) => {
     const names = () => host.devices('sys/class/x', /^st\d+$/);

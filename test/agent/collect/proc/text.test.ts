@@ -247,6 +247,33 @@ test('hexadecimal numbers, and rows of them', () => {
   refused((text) => text.hexadecimals(into, ['x', 'y']), '1 -2\n', /line 1: y is "-2", expected a hexadecimal/);
 });
 
+test('places in a line, its words and its columns', () => {
+  const line = () => firstLine('some avg10=0.00  total=7 eth0 \n9\n');
+  const past = line();
+  assert.ok(past.skipPast('total='));
+  assert.equal(past.unsigned('n'), 7);
+  assert.equal(past.skipPast('9'), false, 'not in the next line');
+  assert.equal(past.wordCount(), 1);
+  assert.ok(past.skipWord());
+  assert.equal(past.skipWord(), false);
+  assert.equal(line().lastWord('w'), 'eth0');
+  assert.equal(line().wordCount(), 4);
+  refused((text) => text.lastWord('the device'), ' \n', /the device is missing/);
+  assert.equal(firstLine('one\n').lastWord('w'), 'one');
+  assert.equal(firstLine('Tcp: 1\n').keyIfThere(), 'Tcp');
+  assert.equal(firstLine('Tcp 1\nUdp: 2\n').keyIfThere(), undefined);
+  assert.deepEqual(
+    [firstLine('7\n').isAtDigit(), firstLine('a\n').isAtDigit(), firstLine('a\n').isAtHexadecimal()],
+    [true, false, true],
+  );
+  const into: number[] = [];
+  assert.equal(firstLine('1 2 -3  4\n').columns(into, [0, 2, 3], ['a', 'c', 'd'], 'signed'), 3);
+  assert.deepEqual(into, [1, -3, 4]);
+  assert.equal(firstLine('1 2\n').columns(into, [1, 2], ['b', 'c'], 'unsigned'), 1);
+  assert.equal(firstLine('1\n').columns(into, [3], ['d'], 'unsigned'), 0);
+  refused((text) => text.columns(into, [1], ['b'], 'unsigned'), '1 -2\n', /b is "-2", expected a whole number/);
+});
+
 test('numbers with some digits behind their point', () => {
   assert.equal(firstLine('2445.406 x\n').decimal('MHz', 3), 2445406);
   refused((line) => line.decimal('MHz', 3), '2445.40\n', /MHz is "2445.40", expected a number with 3 digits behind/);
