@@ -198,29 +198,37 @@ function sum(numbers: readonly number[]): number {
 }
 
 export function serverStatus(sources: StatusSources): ServerStatus {
-  const { clock, delivery, version, startedAtMs, windowMs, memoryBytesMax } = sources;
-  const agents = [...delivery.store.agents.values()];
-  const monotonicMs = clock.monotonicMs();
+  const { version, startedAtMs, windowMs, memoryBytesMax } = sources;
   return {
     version,
     startedAt: isoTime(startedAtMs),
-    agents: {
-      known: agents.length,
-      up: agents.filter(({ host }) => host.up(monotonicMs)).length,
-      connected: agents.filter((agent) => agent.peer !== undefined).length,
-    },
-    windowBytes: delivery.store.windowBytes,
+    ...fleetStatus(sources),
     windowBytesMax: memoryBytesMax,
-    windowReports: sum(agents.flatMap(({ streams }) => [...streams]).map(({ window }) => window.reportCount)),
     windowSeconds: windowMs / 1000,
     clock: sources.serverClock.status,
     scrapers: scrapersStatus(sources),
   };
 }
 
-/** The same in numbers, for the server's own metrics. */
+function fleetStatus({
+  clock,
+  delivery: { store },
+}: Pick<StatusSources, 'clock' | 'delivery'>): Pick<ServerStatus, 'agents' | 'windowBytes' | 'windowReports'> {
+  const monotonicMs = clock.monotonicMs();
+  let up = 0;
+  let connected = 0;
+  let windowReports = 0;
+  for (const { host, peer, streams } of store.agents.values()) {
+    if (host.up(monotonicMs)) up++;
+    if (peer !== undefined) connected++;
+    for (const { window } of streams) windowReports += window.reportCount;
+  }
+  return { agents: { known: store.agents.size, up, connected }, windowBytes: store.windowBytes, windowReports };
+}
+
+/** For the server's own metrics, at each scrape. */
 export function serverGauges(sources: GaugeSources): ServerGauges {
-  const { agents, windowBytes, windowBytesMax, windowReports } = serverStatus(sources);
+  const { agents, windowBytes, windowReports } = fleetStatus(sources);
   return {
     agentsUp: agents.up,
     agentsDown: agents.known - agents.up,
@@ -229,7 +237,7 @@ export function serverGauges(sources: GaugeSources): ServerGauges {
       ({ identity }) => identity !== undefined && sources.keys.isRetiring(identity),
     ).length,
     windowBytes,
-    windowBytesMax,
+    windowBytesMax: sources.memoryBytesMax,
     windowReports,
     drops: [...sources.delivery.store.agents.values()].flatMap(({ id, drops }) =>
       drops.all.map(({ reason, count }) => ({ agent: id, reason, count })),
