@@ -1,4 +1,4 @@
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -159,7 +159,10 @@ async function startNodeExporter(workshop: Workshop): Promise<{ pid: number; add
   }
   const address = `127.0.0.1:${await freePort()}`;
   const flags = [`--web.listen-address=${address}`, '--log.level=error', '--collector.disable-defaults'];
-  const pid = workshop.start(nodeExporterPath, [...flags, ...collectors.map((name) => `--collector.${name}`)]);
+  // Debian's version does not have all of them.
+  const help = spawnSync(nodeExporterPath, ['--help'], { encoding: 'utf8' });
+  const known = collectors.filter((name) => new RegExp(`collector\\.${name}\\s`).test(help.stdout + help.stderr));
+  const pid = workshop.start(nodeExporterPath, [...flags, ...known.map((name) => `--collector.${name}`)]);
   await until('what was started', async () => (await fetch(`http://${address}/`)).ok);
   return { pid, address };
 }

@@ -2,8 +2,14 @@ import assert from 'node:assert/strict';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { collectorRows } from '../src/agent/collect/collectors/index.ts';
-import { collectorsDocument, familiesOf, isMissingKnown, nodeExporterFamilies } from './support/collectors-doc.ts';
-import { rootFile } from './support/files.ts';
+import {
+  collectorsDocument,
+  collectorsLeftOut,
+  familiesOf,
+  isMissingKnown,
+  nodeExporterFamilies,
+} from './support/collectors-doc.ts';
+import { fixtureFile, rootFile } from './support/files.ts';
 
 const path = rootFile('docs/collectors.md');
 
@@ -35,3 +41,43 @@ test("a collector gives every family of node_exporter's, or its row says why not
   }
   assert.deepEqual(unexplained, []);
 });
+
+test('a collector that is left out with a reason is not here', () => {
+  const names = collectorRows.map(({ name }) => name);
+  for (const collector of Object.keys(collectorsLeftOut)) assert.ok(!names.includes(collector), collector);
+});
+
+/** What dashboards and alerts for node_exporter ask for and no file of a Linux host says, with the reason. */
+const notFromFiles: readonly (readonly [families: RegExp, reason: string])[] = [
+  [/^process_/, 'of the process of node_exporter; this agent has sysmon_agent_cpu_seconds_total and its like'],
+  [/^node_memory_(available|compressed|internal|purgeable|total|wired)_bytes$/, 'of macOS and the BSDs'],
+  [/^node_kernel_hung_tasks$/, 'a name without its end: the family is node_kernel_hung_tasks_total'],
+  [/^node_exporter_build_info$/, "the agent's own (own-metrics.ts)"],
+  [/^node_scrape_collector_(duration_seconds|success)$/, "the sampler's (sampler.ts)"],
+  [
+    /^node_timex_(frequency_adjustment_ratio|loop_time_constant|pps_.*|tai_offset_seconds|tick_seconds)$/,
+    'need the system call adjtimex, which only native code can make',
+  ],
+];
+
+for (const list of ['dashboard-1860', 'node-mixin', 'awesome-alerts']) {
+  test(`every metric of ${list} is given by a fixture of its collector, or no file says it`, () => {
+    const rows = new Set(collectorRows.map(({ name }) => name));
+    const given = new Set([...rows].flatMap((name) => [...familiesOf(name).keys()]));
+    const collectors = new Map(
+      [...nodeExporterFamilies()].flatMap(([collector, all]) => all.map((family) => [family, collector] as const)),
+    );
+    const families = readFileSync(fixtureFile(`node-exporter/${list}.txt`), 'utf8')
+      .trim()
+      .split('\n');
+    assert.ok(families.length > 40);
+    for (const family of families) {
+      // Of these two node_exporter's families are as many as there are units and sensors.
+      const openEnded = /^node_(systemd|hwmon)_/.exec(family)?.[1];
+      const collector = openEnded ?? collectors.get(family);
+      const isExcused = notFromFiles.some(([pattern]) => pattern.test(family));
+      const hasCollector = collector === undefined || rows.has(collector);
+      assert.equal(given.has(family), !isExcused && hasCollector, family);
+    }
+  });
+}
