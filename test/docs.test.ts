@@ -46,7 +46,7 @@ test('options', () => {
     '--errors --max-depth --inodes --sort --vacuum-size --grep --detail --remove --add --upgradable ' +
       '--no-opt --always-sparkplug --no-flush-bytecode --max-semi-space-size --disallow-code-generation-from-strings --storage.tsdb.path --now --help --version --ignore-missing --quiet --strict',
   ].join(' ');
-  for (const { name, where } of found(/(?<![\w-])--([a-z][a-z-]*(?:\.[a-z-]+)*)/g)) {
+  for (const { name, where } of found(/(?<![\w-])--([a-z][a-z-]*(?:\.[a-zA-Z-]+)*)/g)) {
     assert.ok(options.has(name) || others.includes(`--${name}`) || others.includes(` ${name}: {`), where);
   }
 });

@@ -19,7 +19,7 @@ export function contextOf(options: ReadonlyMap<string, string> = new Map()): Col
     clock: { nowMs: () => fixtureNowMs, monotonicMs: () => 0 },
     option(row) {
       const text = options.get(row.name) ?? row.default;
-      return row.toValue(text === undefined ? [] : [text]);
+      return row.toValue(text === undefined ? [] : row.repeatable ? text.split('\n') : [text]);
     },
   };
 }

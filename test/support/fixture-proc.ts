@@ -59,9 +59,15 @@ function parseHost(part: string): FixtureHost {
   return { title: title.trim(), files, options, system, expected };
 }
 
+/** A name that comes again has another value: they are lines of one text. */
 function parsePairs(content: string): Map<string, string> {
-  const lines = content.split('\n').filter((line) => line !== '');
-  return new Map(lines.map((line) => [line.slice(0, line.indexOf('=')), line.slice(line.indexOf('=') + 1)]));
+  const pairs = new Map<string, string>();
+  for (const line of content.split('\n').filter((each) => each !== '')) {
+    const name = line.slice(0, line.indexOf('='));
+    const value = line.slice(line.indexOf('=') + 1);
+    pairs.set(name, pairs.has(name) ? `${pairs.get(name)}\n${value}` : value);
+  }
+  return pairs;
 }
 
 /** What `parseFixture` reads. */
@@ -77,7 +83,8 @@ function printHost({ title, options, system, files, expected }: FixtureHost): st
 
 function printPairs(section: string, pairs: ReadonlyMap<string, string>): string {
   if (pairs.size === 0) return '';
-  return `--- ${section}\n${[...pairs].map(([name, value]) => `${name}=${value}\n`).join('')}`;
+  const lines = [...pairs].flatMap(([name, values]) => values.split('\n').map((value) => `${name}=${value}\n`));
+  return `--- ${section}\n${lines.join('')}`;
 }
 
 /** What uname(2) and the environment say on a fixture's host. */

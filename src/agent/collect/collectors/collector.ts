@@ -113,6 +113,28 @@ export function switchOption(name: string, defaultText: 'true' | 'false', help: 
 }
 
 /**
+ * Lists of more than two label values, for `Samples.sampleLabels`: the same values are the same array at each collection,
+ * as long as something asks for them.
+ */
+export class LabelLists {
+  #before = new Map<string, readonly string[]>();
+  #now = new Map<string, readonly string[]>();
+
+  of(...labels: readonly string[]): readonly string[] {
+    const key = labels.join('\n');
+    const known = this.#now.get(key) ?? this.#before.get(key) ?? labels;
+    this.#now.set(key, known);
+    return known;
+  }
+
+  /** Ends a collection: what it did not ask for is forgotten. */
+  endCollection(): void {
+    this.#before = this.#now;
+    this.#now = new Map();
+  }
+}
+
+/**
  * node_exporter's filter: names that `exclude` matches are left out, and those that `include`, if set, does not match.
  */
 export class NameFilter {

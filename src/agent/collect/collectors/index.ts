@@ -1,26 +1,36 @@
 import { choice, type OptionRows, type Parser } from '../../../runtime/options.ts';
 import { arp } from './arp.ts';
+import { bcache } from './bcache.ts';
+import { btrfs } from './btrfs.ts';
 import { buddyinfo } from './buddyinfo.ts';
 import { cgroups } from './cgroups.ts';
 import type { Collector, CollectorContext, CollectorRow } from './collector.ts';
 import { conntrack } from './conntrack.ts';
 import { cpu } from './cpu.ts';
+import { cpu_vulnerabilities } from './cpu_vulnerabilities.ts';
 import { diskstats } from './diskstats.ts';
 import { dmi } from './dmi.ts';
+import { drbd } from './drbd.ts';
 import { entropy } from './entropy.ts';
 import { filefd } from './filefd.ts';
 import { interrupts } from './interrupts.ts';
+import { ipvs } from './ipvs.ts';
 import { kernel_hung } from './kernel_hung.ts';
+import { ksmd } from './ksmd.ts';
+import { lnstat } from './lnstat.ts';
 import { loadavg } from './loadavg.ts';
 import { mdadm } from './mdadm.ts';
 import { meminfo } from './meminfo.ts';
+import { meminfo_numa } from './meminfo_numa.ts';
 import { mountstats } from './mountstats.ts';
 import { netdev } from './netdev.ts';
 import { netstat } from './netstat.ts';
+import { network_route } from './network_route.ts';
 import { nfs } from './nfs.ts';
 import { nfsd } from './nfsd.ts';
 import { os } from './os.ts';
 import { pressure } from './pressure.ts';
+import { processes } from './processes.ts';
 import { schedstat } from './schedstat.ts';
 import { selinux } from './selinux.ts';
 import { slabinfo } from './slabinfo.ts';
@@ -29,39 +39,54 @@ import { softirqs } from './softirqs.ts';
 import { softnet } from './softnet.ts';
 import { stat } from './stat.ts';
 import { swap } from './swap.ts';
+import { sysctl } from './sysctl.ts';
 import { systemdUnit } from './systemd-unit.ts';
 import { tapestats } from './tapestats.ts';
+import { tcpstat } from './tcpstat.ts';
 import { textfile } from './textfile.ts';
 import { time } from './time.ts';
 import { udp_queues } from './udp_queues.ts';
 import { uname } from './uname.ts';
 import { vmstat } from './vmstat.ts';
+import { wifi } from './wifi.ts';
 import { xfrm } from './xfrm.ts';
+import { xfs } from './xfs.ts';
+import { zfs } from './zfs.ts';
 import { zoneinfo } from './zoneinfo.ts';
 
 /** Every collector there is, by name. */
 export const collectorRows: readonly CollectorRow[] = [
   arp,
+  bcache,
+  btrfs,
   buddyinfo,
   cgroups,
   conntrack,
   cpu,
+  cpu_vulnerabilities,
   diskstats,
   dmi,
+  drbd,
   entropy,
   filefd,
   interrupts,
+  ipvs,
   kernel_hung,
+  ksmd,
+  lnstat,
   loadavg,
   mdadm,
   meminfo,
+  meminfo_numa,
   mountstats,
   netdev,
   netstat,
+  network_route,
   nfs,
   nfsd,
   os,
   pressure,
+  processes,
   schedstat,
   selinux,
   slabinfo,
@@ -70,14 +95,19 @@ export const collectorRows: readonly CollectorRow[] = [
   softnet,
   stat,
   swap,
+  sysctl,
   systemdUnit,
   tapestats,
+  tcpstat,
   textfile,
   time,
   udp_queues,
   uname,
   vmstat,
+  wifi,
   xfrm,
+  xfs,
+  zfs,
   zoneinfo,
 ];
 

@@ -20,6 +20,7 @@ import {
   counter,
   type FamilyOptions,
   gauge,
+  LabelLists,
   type SampledFamily,
   type Samples,
 } from './collector.ts';
@@ -196,7 +197,7 @@ class Mountstats implements Collector {
       return true;
     });
     end();
-    this.#labels.forgetUnused();
+    this.#labels.endCollection();
   }
 
   #giveHead(out: Samples, mount: Mount, given: Set<string>): void {
@@ -206,7 +207,7 @@ class Mountstats implements Collector {
       const key = labels.join('\n');
       // Two mounts of one export share their counts; each has its mount point.
       const infoKey = `${key}\n${mount.mountPoint}`;
-      if (!given.has(infoKey)) out.sampleLabels(info, 1, this.#labels.with(labels, mount.mountPoint));
+      if (!given.has(infoKey)) out.sampleLabels(info, 1, this.#labels.of(...labels, mount.mountPoint));
       given.add(infoKey);
       if (given.has(key)) break;
       given.add(key);
@@ -224,7 +225,7 @@ class Mountstats implements Collector {
       if (family !== undefined) out.sampleLabels(family, mount.events[at]!, labels);
     }
     for (const [number, { protocol, counts }] of mount.transports.entries()) {
-      const transportLabelValues = this.#labels.with(labels, String(number));
+      const transportLabelValues = this.#labels.of(...labels, String(number));
       const columns = columnsOf.get(protocol)!;
       for (let at = 0; at < counts.length; at++) {
         const family = columns[at];
@@ -241,7 +242,7 @@ class Mountstats implements Collector {
       throw line.error(`'${name}' has ${found} columns, expected ${operationNames.length}`);
     }
     for (const protocol of mount.protocols) {
-      const labels = this.#labels.with(this.#labels.of(mount.export, protocol, mount.address), name);
+      const labels = this.#labels.of(mount.export, protocol, mount.address, name);
       for (let at = 0; at < found; at++) out.sampleLabels(operationFamilies[at]!, counts[at]!, labels);
     }
   }
@@ -304,30 +305,4 @@ function readAddresses(host: Host): Map<string, string> {
     return true;
   });
   return addresses;
-}
-
-/** The same labels are the same array at each collection. */
-class LabelLists {
-  #last = new Map<string, readonly string[]>();
-  #now = new Map<string, readonly string[]>();
-
-  of(...labels: readonly string[]): readonly string[] {
-    return this.#same(labels.join('\n'), () => labels);
-  }
-
-  with(labels: readonly string[], last: string): readonly string[] {
-    return this.#same(`${labels.join('\n')}\n\n${last}`, () => [...labels, last]);
-  }
-
-  /** Those that were not asked for since the last call. */
-  forgetUnused(): void {
-    this.#last = this.#now;
-    this.#now = new Map();
-  }
-
-  #same(key: string, make: () => readonly string[]): readonly string[] {
-    const known = this.#now.get(key) ?? this.#last.get(key) ?? make();
-    this.#now.set(key, known);
-    return known;
-  }
 }

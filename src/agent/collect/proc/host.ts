@@ -51,6 +51,7 @@ export class Host {
   readonly #files = new Map<string, KernelFile>();
   readonly #words = new Words();
   readonly #errors: CollectError[] = [];
+  readonly #passing = new KernelText('', this.#words, this.#errors);
   #openCount = 0;
   #instant = 0;
   // For what does not fit where the file was the last time. Each keeps its own text, so that a collector may hold two
@@ -235,6 +236,29 @@ export class Host {
     }
   }
 
+  /**
+   * The content of a file that is read now and not kept open: for the many files of processes, which come and go. Valid
+   * until the next call; undefined where `read` throws NoDataError.
+   */
+  passing(path: string): KernelText | undefined {
+    const text = this.#passing;
+    text.path = this.path(path);
+    try {
+      const fd = openSync(text.path, 'r');
+      try {
+        let length = readInto(this.#buffer, fd, { from: 0, comesWhole: false });
+        while (length === this.#buffer.length) length = this.#readOn(fd, length);
+        text.fill(this.#buffer, length);
+      } finally {
+        closeSync(fd);
+      }
+    } catch (error) {
+      if (isNoFile(error) || isGone(error)) return undefined;
+      throw unreadable(text.path, error);
+    }
+    return text;
+  }
+
   /** `proc/stat` for an error message: `/proc/stat`. */
   path(path: string): string {
     const slash = path.indexOf('/');
@@ -308,12 +332,15 @@ export class Host {
     let length = readInto(room, fd, { from: 0, comesWhole });
     if (length < room.length) return text.filled(length, { comesWhole: root === 'sys' });
     length = readInto(this.#buffer, fd, { from: 0, comesWhole });
-    while (length === this.#buffer.length) {
-      if (length > fileBytesMax) throw new Error(`it is longer than ${fileBytesMax} bytes`);
-      this.#grow();
-      length = readInto(this.#buffer, fd, { from: length, comesWhole });
-    }
+    while (length === this.#buffer.length) length = this.#readOn(fd, length, comesWhole);
     text.fill(this.#buffer, length, { comesWhole: root === 'sys' });
+  }
+
+  /** Reads on into a larger buffer. */
+  #readOn(fd: number, length: number, comesWhole = false): number {
+    if (length > fileBytesMax) throw new Error(`it is longer than ${fileBytesMax} bytes`);
+    this.#grow();
+    return readInto(this.#buffer, fd, { from: length, comesWhole });
   }
 
   #grow(): void {

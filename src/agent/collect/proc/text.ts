@@ -23,7 +23,7 @@ const close = 0x29;
  */
 export class KernelText {
   /** The path as error messages show it. */
-  readonly path: string;
+  path: string;
   readonly #words: Words;
   /** What was skipped because it could not be parsed, of all files of a host. */
   readonly #parseErrors: CollectError[];
@@ -86,9 +86,10 @@ export class KernelText {
    * Reads the file line by line, each from its first character that is no space; blank lines are skipped. `read`
    * returns whether the line is of the kind that it looks for. It parses all of a line before it delivers samples: a
    * line that it cannot parse costs only its own series, and its FormatError becomes one of the host's parse errors. A
-   * file without any line of this kind is a FormatError.
+   * file without any line of this kind is a FormatError. Returns how many lines could not be parsed: what is a sum over
+   * lines is wrong without one of them.
    */
-  eachLine(kind: string, read: (line: this) => boolean): void {
+  eachLine(kind: string, read: (line: this) => boolean): number {
     const errorsBefore = this.#parseErrors.length;
     let found = false;
     for (;;) {
@@ -102,7 +103,7 @@ export class KernelText {
         this.#parseErrors.push(error);
       }
     }
-    if (found) return;
+    if (found) return this.#parseErrors.length - errorsBefore;
     const [first] = this.#parseErrors.splice(errorsBefore);
     throw first ?? new FormatError(this.path, this.#length === 0 ? ' is empty' : ` has no line of ${kind}`);
   }
@@ -138,6 +139,14 @@ export class KernelText {
   skipPast(text: string): boolean {
     const found = this.#text.indexOf(text, this.#at);
     if (found < 0 || found >= this.#lineEnd) return false;
+    this.#at = found + text.length;
+    return true;
+  }
+
+  /** Goes behind the last place in the line where this text is; false where there is none. */
+  skipPastLast(text: string): boolean {
+    const found = this.#text.lastIndexOf(text, this.#lineEnd - text.length);
+    if (found < this.#at) return false;
     this.#at = found + text.length;
     return true;
   }
@@ -435,6 +444,29 @@ export class KernelText {
     return value;
   }
 
+  /** The whole number that this part of a word is, with or without a minus sign. */
+  wholeNumber(part: string, what: string): number {
+    if (!/^-?\d{1,20}$/.test(part)) throw this.error(`${what} is ${JSON.stringify(part)}, expected a whole number`);
+    return Number(part);
+  }
+
+  /**
+   * A size in a unit, as bcache and bcachefs print it, in bytes: `1.5k` is 1536, `-2M` is -2097152. `after`: what stands
+   * behind the unit. `fraction`: what a digit behind the point is worth.
+   */
+  humanSize(what: string, { after = '', fraction = decimal }: HumanSizeOptions = {}): number {
+    const start = this.more() ? this.#at : this.#lineEnd;
+    const word = this.word(what);
+    const size = word.endsWith(after) ? word.slice(0, word.length - after.length) : '';
+    const match = /^(-?)(\d{1,15})(?:\.(\d{1,4}))?([kKMGTPE]?)$/.exec(size);
+    if (match === null)
+      throw this.error(`${what} is ${this.#shown(start, this.#at)}, expected a size such as 1.5k${after}`);
+    const [, sign = '', whole = '', digits, unit = ''] = match;
+    const factor = unit === '' ? 1 : 1024 ** ('kMGTPE'.indexOf(unit === 'K' ? 'k' : unit) + 1);
+    const bytes = Math.trunc((Number(whole) + (digits === undefined ? 0 : fraction(digits))) * factor);
+    return sign === '' ? bytes : 0 - bytes;
+  }
+
   /** What is left of the line, without spaces around it. */
   rest(): string {
     this.more();
@@ -442,6 +474,11 @@ export class KernelText {
     const text = this.#words.of(this.#bytes, this.#at, end);
     this.#at = this.#lineEnd;
     return text;
+  }
+
+  /** What is left of the line; it is not skipped. */
+  peek(): string {
+    return this.#text.slice(this.#at, this.#lineEnd);
   }
 
   /** The content as it is, for what is not text. */
@@ -473,6 +510,15 @@ export class KernelText {
     const cut = Math.min(end, start + shownBytesMax);
     return `${JSON.stringify(decode(this.#bytes, start, cut))}${cut < end ? '…' : ''}`;
   }
+}
+
+export interface HumanSizeOptions {
+  readonly after?: string;
+  fraction?(digits: string): number;
+}
+
+function decimal(digits: string): number {
+  return Number(`0.${digits}`);
 }
 
 /**
