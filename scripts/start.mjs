@@ -3,36 +3,53 @@
 import { spawn } from 'node:child_process';
 import { mkdirSync } from 'node:fs';
 import { get } from 'node:http';
+import { createServer } from 'node:net';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { bundle } from './compile.mjs';
-import { root } from './lib.mjs';
+import { fail, root } from './lib.mjs';
 import { setup } from './setup.mjs';
 
 // The programs stop within 5 s.
 const stopMsMax = 10_000;
 const askEveryMs = 100;
 
+const flags = process.argv.slice(2);
+if (flags.length > 0) {
+  const [, name = '', inline] = /^--?([^=]+)(?:=(.*))?$/s.exec(flags[0]) ?? [];
+  const variable = name === '' ? 'SYSMON_…' : `SYSMON_${name.toUpperCase().replace(/[.-]/g, '_')}`;
+  console.error(
+    `sysmon: npm start takes no options: set them in the environment, '${variable}=${inline ?? flags[1] ?? '…'} npm start'`,
+  );
+  process.exit(2);
+}
 setup();
 await bundle();
-for (const folder of ['var/server', 'var/agent']) mkdirSync(join(root, folder), { recursive: true });
+
+const agentsAddress = process.env.SYSMON_LISTEN ?? '127.0.0.1:9732';
+const webAddress = process.env.SYSMON_WEB_LISTEN_ADDRESS ?? '127.0.0.1:9733';
+// Beside another one, also their state is their own.
+const state = agentsAddress === '127.0.0.1:9732' ? 'var' : `var/${agentsAddress.replace(/^.*:/, '')}`;
+await refuseTakenPorts();
+for (const folder of [`${state}/server`, `${state}/agent`]) mkdirSync(join(root, folder), { recursive: true });
 
 const serverEnv = {
   SYSMON_CONFIG_FILE: '/dev/null', // not the installed server's
-  SYSMON_LISTEN: '127.0.0.1:9732',
-  SYSMON_WEB_LISTEN_ADDRESS: '127.0.0.1:9733',
-  SYSMON_STATE_DIR: 'var/server',
-  SYSMON_CONTROL_SOCKET: 'var/server/control.sock', // from the root folder: a socket's path is at most 107 bytes
+  SYSMON_LISTEN: agentsAddress,
+  SYSMON_WEB_LISTEN_ADDRESS: webAddress,
+  SYSMON_STATE_DIR: `${state}/server`,
+  SYSMON_CONTROL_SOCKET: `${state}/server/control.sock`, // from the root folder: a socket's path is at most 107 bytes
+  SYSMON_STATUS_SOCKET: '',
   ...process.env,
 };
 const agentEnv = {
   SYSMON_CONFIG_FILE: '/dev/null',
-  SYSMON_SERVER: serverEnv.SYSMON_LISTEN,
-  SYSMON_SPOOL_DIR: 'var/agent',
-  SYSMON_CONTROL_SOCKET: 'var/agent/control.sock',
+  SYSMON_SERVER: agentsAddress,
+  SYSMON_SPOOL_DIR: `${state}/agent`,
+  SYSMON_CONTROL_SOCKET: `${state}/agent/control.sock`,
+  SYSMON_STATUS_SOCKET: '',
   ...process.env,
 };
-const webAddress = serverEnv.SYSMON_WEB_LISTEN_ADDRESS;
 
 let stopping = false;
 let exitCode = 0;
@@ -44,6 +61,46 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) process.on(signal, () => s
 if (await answers(`http://${webAddress}/-/healthy`)) {
   agent = start('agent', agentEnv);
   console.error(whereToLook());
+}
+
+/** Whoever answers on our ports would be taken for our own server. */
+async function refuseTakenPorts() {
+  const named = [
+    ['--listen', agentsAddress],
+    ['--web.listen-address', webAddress],
+  ];
+  const taken = [];
+  for (const [option, address] of named) if (!(await isFree(address))) taken.push(`${address} (${option})`);
+  if (taken.length === 0) return;
+  const who = (await isSysmon(`http://${webAddress}/api/v1/agents`))
+    ? `sysmon runs already at http://${webAddress}/`
+    : `another program uses ${taken.join(' and ')}`;
+  fail(
+    `${who}: stop it, or start this one beside it: 'SYSMON_LISTEN=127.0.0.1:9742 SYSMON_WEB_LISTEN_ADDRESS=127.0.0.1:9743 npm start'`,
+  );
+}
+
+/** Also where it cannot be known: the server itself says then what is wrong with an address. */
+function isFree(address) {
+  const [, host, port] = /^\[?(.*?)\]?:(\d+)$/.exec(address) ?? [];
+  if (port === undefined) return true;
+  return new Promise((resolve) => {
+    const server = createServer();
+    server.on('error', (error) => resolve(error.code !== 'EADDRINUSE'));
+    server.listen({ port: Number(port), host: host === '' ? undefined : host }, () =>
+      server.close(() => resolve(true)),
+    );
+  });
+}
+
+async function isSysmon(url) {
+  try {
+    const answer = await fetch(url, { signal: AbortSignal.timeout(2000), headers: { connection: 'close' } });
+    const { agents } = await answer.json();
+    return Array.isArray(agents);
+  } catch {
+    return false; // nobody, or another program
+  }
 }
 
 function start(name, env) {

@@ -1,6 +1,6 @@
 // npm start, as a person uses it: both programs work, Ctrl-C ends them, a port that is taken is named.
 import assert from 'node:assert/strict';
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -106,10 +106,39 @@ test('a port that is taken: named with its option, the rest ended, not 0', async
     const option = which === 'agents' ? '--listen' : '--web.listen-address';
     assert.match(
       text(),
-      new RegExp(`cannot listen on 127\\.0\\.0\\.1:${port}: another program .*${option.replace('.', '\\.')}`),
+      new RegExp(`another program uses 127\\.0\\.0\\.1:${port} \\(${option}\\): stop it, or start this one`),
     );
     assert.doesNotMatch(text(), /Ctrl-C/);
   }
+});
+
+test('beside another one: it names that and how to start beside it, and takes no health of it for its own', async (context) => {
+  const first = await start(context);
+  await until(() => first.text().includes('connected to') || first.child.exitCode !== null);
+  const web = Number(new URL(first.web).port);
+  const second = await start(context, { web });
+  assert.equal(await second.ended, 1);
+  assert.equal(
+    second.text(),
+    `sysmon: sysmon runs already at ${first.web}/: stop it, or start this one beside it: ` +
+      "'SYSMON_LISTEN=127.0.0.1:9742 SYSMON_WEB_LISTEN_ADDRESS=127.0.0.1:9743 npm start'\n",
+  );
+  assert.equal(first.child.exitCode, null, first.text());
+  first.child.kill('SIGTERM');
+  assert.equal(await first.ended, 0);
+});
+
+test('an option on the command line is refused with how to set it', () => {
+  const { status, stderr } = spawnSync(
+    process.execPath,
+    [join(root, 'scripts/start.mjs'), '--web.listen-address', '127.0.0.1:9743'],
+    { encoding: 'utf8' },
+  );
+  assert.equal(status, 2);
+  assert.equal(
+    stderr,
+    "sysmon: npm start takes no options: set them in the environment, 'SYSMON_WEB_LISTEN_ADDRESS=127.0.0.1:9743 npm start'\n",
+  );
 });
 
 test('one of the two dies: the other is ended, not 0', async (context) => {
