@@ -59,7 +59,7 @@ find_prefix() {
   if [ -z "$root" ]; then
     for folder in /etc/systemd/system /usr/local/lib/systemd/system /usr/lib/systemd/system; do
       for each in agent server; do
-        [ -n "$present" ] || present=$(sed -n 's|^ExecStart=\(.*\)/lib/sysmon/current/node .*|\1|p' "$folder/sysmon-$each.service" 2>/dev/null || :)
+        [ -n "$present" ] || present=$(sed -n 's|^ExecStart=/bin/sh \(.*\)/lib/sysmon/current/start .*|\1|p' "$folder/sysmon-$each.service" 2>/dev/null || :)
       done
     done
     case $here in */lib/sysmon/releases/*) present=${here%/lib/sysmon/releases/*} ;; esac
@@ -305,7 +305,7 @@ stage() {
   new=$lib/releases/.new
   rm -rf "$new"
   mkdir -p "$new/doc" "$new/systemd"
-  cp "$bundles/sysmon-agent.cjs" "$bundles/sysmon-server.cjs" "$here/install.sh" "$new/"
+  cp "$bundles/sysmon-agent.cjs" "$bundles/sysmon-server.cjs" "$here/install.sh" "$here/systemd/start" "$new/"
   for file in agent.env server.env sysmon-agent.conf sysmon-server.conf; do cp "$here/systemd/$file" "$new/systemd/"; done
   for each in agent server; do
     sed "s|/usr/local/|$prefix/|g" "$here/systemd/sysmon-$each.service" >"$new/systemd/sysmon-$each.service"
@@ -338,8 +338,7 @@ launcher() {
   cat <<END
 #!/bin/sh
 lib=$prefix/lib/sysmon/current
-[ -x "\$lib/node" ] || { echo "sysmon-$1: there is no Node.js at \$(readlink "\$lib/node"): install it again, or run install.sh of a release" >&2 && exit 2; }
-exec "\$lib/node" "\$lib/sysmon-$1.cjs" "\$@"
+exec /bin/sh "\$lib/start" "\$lib/sysmon-$1.cjs" "\$@"
 END
 }
 
@@ -394,7 +393,7 @@ configure() {
   put "$new/systemd/sysmon-$1.conf" "$sysusers/sysmon-$1.conf" 644
   mkdir -p "$etc"
   if [ -z "$root" ]; then
-    getent passwd "sysmon-$1" >/dev/null || {
+    { getent passwd "sysmon-$1" && getent group sysmon; } >/dev/null || {
       systemd-sysusers "$sysusers/sysmon-$1.conf" 2>"$work/sysusers.log" || die "the user sysmon-$1 cannot be made: $(cat "$work/sysusers.log")"
       changed=yes
       say "made the user sysmon-$1"
@@ -514,12 +513,16 @@ remember() {
 # As its own user, who must be able to read what the options name.
 check_options() {
   checked=0
-  as_unit "$1" "$new/node" "$new/sysmon-$1.cjs" check >"$work/check.log" 2>&1 || checked=$?
+  # Whether the server answers is seen when the agent is started.
+  offline=''
+  [ "$1" = server ] || offline=--offline
+  # shellcheck disable=SC2086 # no word at all where it is empty
+  as_unit "$1" "$new/node" "$new/sysmon-$1.cjs" check $offline >"$work/check.log" 2>&1 || checked=$?
   case $checked in
   0) ;;
   # A Prometheus that does not answer, or does not suit: the server starts all the same.
   3) warn "$(grep ': error: ' "$work/check.log")" ;;
-  *) die "the options of /etc/sysmon/$1.env are refused, nothing was changed in what runs: $(tail -n 1 "$work/check.log")" ;;
+  *) die "the options of /etc/sysmon/$1.env are refused, nothing was changed in what runs: $(sed "s/^sysmon-$1: //" "$work/check.log" | paste -s -d ';' | sed 's/;/; /g')" ;;
   esac
 }
 
@@ -645,9 +648,10 @@ summary() {
 
 server_summary() {
   systemctl -q is-active sysmon-server.service || return 0
-  say "$("$base/bin/sysmon-server" check)"
+  "$base/bin/sysmon-server" check >"$work/checked" || :
+  while read -r line; do say "$line"; done <"$work/checked"
   say "'sudo sysmon-server enroll NAME' prints the line with which a host joins; Prometheus scrapes http://$(uname -n):9733/metrics"
-  say 'ports to open in a firewall: 9732/tcp for agents, 9733/tcp for Prometheus alone (without SYSMON_WEB_CONFIG_FILE it has no TLS and no password)'
+  say 'ports to open in a firewall: 9732/tcp for agents, 9733/tcp for Prometheus alone'
   say 'where agents reach this host under another name or address than join lines say, set SYSMON_ADVERTISE=ADDRESS:9732 in /etc/sysmon/server.env'
   if command -v ufw >/dev/null && ufw status 2>/dev/null | grep -q '^Status: active'; then
     say "ufw is active on this host: 'ufw allow 9732/tcp', and 9733/tcp from the address of Prometheus"
@@ -748,6 +752,10 @@ purge() {
   userdel "$user"
   # Where userdel does not take the group of the same name along.
   ! getent group "$user" >/dev/null || groupdel "$user"
+  # Of those who may look at either program.
+  rm -rf "/run/sysmon/$1"
+  rmdir /run/sysmon 2>/dev/null || :
+  getent passwd sysmon-agent sysmon-server >/dev/null || ! getent group sysmon >/dev/null || groupdel sysmon
   removed=yes
 }
 

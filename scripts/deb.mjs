@@ -104,6 +104,13 @@ function addProgram(tree, { name, architecture }) {
 
 function addUnit(tree, { name, role }) {
   let unit = readFileSync(join(root, `systemd/${name}.service`), 'utf8');
+  // With a Node.js of its own, which is always there.
+  unit = edited(unit, '/bin/sh /usr/local/lib/sysmon/current/start ', `/usr/lib/${name}/node `);
+  unit = edited(
+    unit,
+    "# A shell that becomes Node, or ends with 2 and a line where the system's Node.js has been removed.\n",
+    '',
+  );
   unit = edited(unit, '/usr/local/lib/sysmon/current/', `/usr/lib/${name}/`);
   unit = edited(unit, '/usr/local/share/doc/sysmon/', `/usr/share/doc/${name}/`);
   tree.text(`usr/lib/systemd/system/${name}.service`, unit);

@@ -1,10 +1,12 @@
 import { accessSync, constants, existsSync } from 'node:fs';
 import type { Clock } from '../runtime/clock.ts';
-import { askControl, ControlError } from '../runtime/control.ts';
+import { askControl, askToLook, ControlError, type LookSockets } from '../runtime/control.ts';
 import type { Log } from '../runtime/log.ts';
 import { memoryLimitBytes } from '../runtime/memory-limit.ts';
 import { optionHelp } from '../runtime/option-help.ts';
+import { Problems, UsageError } from '../runtime/options.ts';
 import type { Out } from '../runtime/standard-output.ts';
+import type { UnitFacts } from '../runtime/unit.ts';
 import { version } from '../runtime/version.ts';
 import { printable } from '../runtime/words.ts';
 import type { CollectorRow } from './collect/collectors/collector.ts';
@@ -13,13 +15,13 @@ import { expositionOf } from './collect/exposition.ts';
 import { JoinError } from './join/error.ts';
 import { ask, isPipe, type JoinInput, readJoinFile, readPipe } from './join/input.ts';
 import { join as joinHost } from './join/join.ts';
-import { probe } from './join/probe.ts';
+import { probe, tryServer } from './join/probe.ts';
 import { SystemdUnit } from './join/unit.ts';
 import type { AgentOptions } from './options.ts';
 import { newAgentCounters } from './own-metrics.ts';
 import type { ReloadReply } from './run.ts';
-import { isListOnly, joinSettings, readSettings, statusSettings } from './settings.ts';
-import { checkSpoolAccess } from './spool/folder.ts';
+import { isListOnly, isOffline, joinSettings, readSettings, spoolSettings, statusSettings } from './settings.ts';
+import { checkSpoolAccess, SpoolFolderError } from './spool/folder.ts';
 import { spoolMemoryWarning } from './spool/spool.ts';
 import { type AgentStatus, connectedText, statusText } from './status.ts';
 import { knownHostId } from './uplink/host-id.ts';
@@ -44,14 +46,20 @@ function collectorText({ name, enabled, description, options }: CollectorRow): s
   return [...lines, ...options.flatMap((row) => optionHelp(row))].map((line) => `${line}\n`).join('');
 }
 
-/** Reports what a start would find wrong. Connects to nothing and writes nothing. */
+/**
+ * Reports all that a start would find wrong, and writes nothing. Returns 3 where the server does not answer, or does not take
+ * the key: the agent would start, and keep its reports.
+ */
 export async function check(
   options: AgentOptions,
-  parts: { clock: Clock; hostName: string; out: Out },
+  parts: { clock: Clock; hostName: string /** As whose user it looks. */; unit: UnitFacts | undefined; out: Out },
 ): Promise<number> {
-  const { clock, hostName, out } = parts;
-  const settings = await readSettings(options, hostName);
-  if (settings.spoolDir !== undefined) checkSpoolAccess(settings.spoolDir);
+  const { clock, hostName, unit, out } = parts;
+  const problems = new Problems();
+  const read = await problems.attemptAsync(() => readSettings(options, hostName));
+  problems.attempt(() => checkSpool(options));
+  problems.throwAny();
+  const settings = read!;
   const silent: Log = { error() {}, warn() {}, info() {}, debug() {} };
   const sampler = newSampler(options, { clock, log: silent, counters: newAgentCounters() });
   const { schema } = await sampler.sample();
@@ -60,13 +68,32 @@ export async function check(
     `the options are valid: agent '${settings.agentName}' to ${settings.address} ${settings.key ? 'by TLS with its key' : 'without a key'}, ` +
       `${schema.seriesCount} series, spool ${settings.spoolDir === undefined ? 'in memory' : `in '${settings.spoolDir}'`}\n`,
   );
-  const memoryWarning = spoolMemoryWarning(settings.bounds, memoryLimitBytes());
+  const memoryWarning = spoolMemoryWarning(settings.bounds, unit?.memoryBytesMax ?? memoryLimitBytes());
   if (memoryWarning !== undefined) out(`${memoryWarning}\n`);
   for (const { name, extent, reason } of sampler.failures) {
     out(`collector '${name}' fails${extent === 'part' ? ' in part' : ''}: ${reason}\n`);
   }
   for (const { name, reason } of sampler.absent) out(`no data on this host for collector '${name}': ${reason}\n`);
-  return 0;
+  if (isOffline(options)) return 0;
+  const error = await tryServer(settings);
+  out(
+    error === undefined
+      ? `the server answers at ${settings.address}\n`
+      : `server ${settings.address}: error: ${error}\n`,
+  );
+  return error === undefined ? 0 : 3;
+}
+
+/** Throws a UsageError where the folder of the spool cannot be used. */
+function checkSpool(options: AgentOptions): void {
+  const { spoolDir } = spoolSettings(options);
+  if (spoolDir === undefined) return;
+  try {
+    checkSpoolAccess(spoolDir);
+  } catch (error) {
+    if (!(error instanceof SpoolFolderError)) throw error;
+    throw new UsageError(error.message, { cause: error });
+  }
 }
 
 /** Has the running agent reload its files. A ControlError has the reason where it refuses them. */
@@ -81,13 +108,13 @@ export async function status(
   options: AgentOptions,
   parts: { clock: Clock; hostName: string; out: Out },
 ): Promise<number> {
-  const { controlSocket, json, wait } = statusSettings(options);
+  const { json, wait, ...sockets } = statusSettings(options);
   const { out } = parts;
   if (wait) {
-    out(await connected(controlSocket, parts));
+    out(await connected(sockets, parts));
     return 0;
   }
-  const agent = await askStatus(controlSocket);
+  const agent = await askStatus(sockets);
   out(json ? `${JSON.stringify(agent, undefined, 2)}\n` : statusText(agent, parts.clock.nowMs()));
   return 0;
 }
@@ -100,7 +127,7 @@ export async function join(
   const { hostName, out, warn } = parts;
   const { joinFile, mode, offline, envFile, keyFile, rootfs, spoolDir, isServerSet, isServersHost } =
     joinSettings(options);
-  const { controlSocket } = statusSettings(options);
+  const sockets = statusSettings(options);
   const mayBeNone = mode === 'check' && (existsSync(keyFile) || isServerSet || isServersHost);
   const hostId = knownHostId({ rootfs, spoolDir });
   await joinHost({
@@ -110,7 +137,7 @@ export async function join(
     canWrite,
     probe: offline ? undefined : (line) => probe(line, { hostName, hostId, software: `sysmon-agent ${version}` }),
     unit: new SystemdUnit(unitName),
-    connected: offline ? undefined : () => connected(controlSocket, parts),
+    connected: offline ? undefined : () => connected(sockets, parts),
   });
   return 0;
 }
@@ -146,8 +173,8 @@ function canWrite(path: string): boolean {
   }
 }
 
-async function askStatus(controlSocket: string): Promise<AgentStatus> {
-  const answer = (await askControl(controlSocket, 'GET status')) as { agent: AgentStatus };
+async function askStatus(sockets: LookSockets): Promise<AgentStatus> {
+  const answer = (await askToLook(sockets, 'GET status')) as { agent: AgentStatus };
   return answer.agent;
 }
 
@@ -156,14 +183,14 @@ async function askStatus(controlSocket: string): Promise<AgentStatus> {
  * it, or after as long as a server that restarts may need.
  */
 async function connected(
-  controlSocket: string,
+  sockets: LookSockets,
   { clock, hostName }: { readonly clock: Clock; readonly hostName: string },
 ): Promise<string> {
   const endMs = clock.monotonicMs() + connectedMsMax;
   let reason = 'there is no answer from it yet';
   for (;;) {
     try {
-      const agent = await askStatus(controlSocket);
+      const agent = await askStatus(sockets);
       const { link } = agent;
       if (link.state === 'connected') return connectedText(agent, hostName);
       // A try that is under way says nothing of the one before.

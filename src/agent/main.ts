@@ -7,6 +7,7 @@ import { lastWords, stderrIsJournal, stderrLog } from '../runtime/log.ts';
 import { helpOrVersion } from '../runtime/option-help.ts';
 import { readOptions, UsageError } from '../runtime/options.ts';
 import { standardOutput } from '../runtime/standard-output.ts';
+import { becomeUnitUser } from '../runtime/unit.ts';
 import { version } from '../runtime/version.ts';
 import { check, collect, join, reload, status } from './commands.ts';
 import { JoinError } from './join/error.ts';
@@ -31,8 +32,11 @@ async function main(): Promise<number> {
   switch (options.command) {
     case 'collect':
       return collect(options, { clock, log, out });
-    case 'check':
-      return check(options, { clock, hostName: hostname(), out });
+    case 'check': {
+      const unit = becomeUnitUser(program.name);
+      if (unit !== undefined) out(`looking as the user '${unit.user}', as whom the unit runs\n`);
+      return check(unit === undefined ? options : read(), { clock, hostName: hostname(), unit, out });
+    }
     case 'reload':
       return reload(options, out);
     case 'status':

@@ -160,8 +160,18 @@ const rows = {
     placeholder: 'PATH',
     parse: path,
     default: '/run/sysmon-agent/control.sock',
-    help: "Unix socket on which the running agent answers 'status'. Not created where its folder does not exist.",
+    help: "Unix socket on which the running agent answers 'status' and 'reload'. Not created where its folder does not exist.",
     commands: ['run', 'check', 'status', 'reload', 'join'],
+  }),
+  statusSocket: optional({
+    name: 'status-socket',
+    placeholder: 'PATH',
+    parse: path,
+    default: '/run/sysmon/agent/status.sock',
+    help:
+      "Unix socket that answers 'status' alone, for the members of a group that cannot read the key: that of its folder. Not " +
+      'created where its folder does not exist.',
+    commands: ['run', 'check', 'status'],
   }),
   joinFile: optional({
     name: 'join-file',
@@ -188,7 +198,7 @@ const rows = {
   offline: flagOption({
     name: 'offline',
     help: 'Do not connect to the server, for a host or an image that cannot reach it yet.',
-    commands: ['join'],
+    commands: ['join', 'check'],
   }),
   list: flagOption({
     name: 'list',
@@ -237,7 +247,12 @@ export const program = {
       name: 'join',
       help: "Make this host an agent, or one of another server: with the line that 'sysmon-server enroll' prints.",
     },
-    { name: 'check', help: 'Check options, files and permissions without starting anything.' },
+    {
+      name: 'check',
+      help:
+        "Check options, files and whether the server answers, without starting anything; as root with the rights of the unit's " +
+        'user.',
+    },
     { name: 'status', help: "Show the running agent's connection, spool and failing collectors." },
   ],
   options: rows,

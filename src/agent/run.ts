@@ -61,11 +61,10 @@ export async function run(
     return { text, notices };
   };
   lifecycle.onReload(async () => void (await reload()));
-  const control = await serveControl(
-    settings.controlSocket,
-    { 'GET status': () => ({ agent: agent.status() }), 'POST reload': reload },
-    log,
-  );
+  const looking = { 'GET status': () => ({ agent: agent.status() }) };
+  const control = await serveControl(settings.controlSocket, { ...looking, 'POST reload': reload }, log);
+  const { statusSocket } = settings;
+  const status = statusSocket === undefined ? undefined : await serveControl(statusSocket, looking, log);
 
   const waiting = agent.spool.waitingCount;
   log.info(startLine(settings, options.changed, { series: agent.series, waiting }));
@@ -79,7 +78,7 @@ export async function run(
   await Promise.race([lifecycle.stopped, failed]);
 
   const { unwrittenReports, isIdle } = await agent.stop();
-  await control?.close();
+  await Promise.all([control?.close(), status?.close()]);
   // What hangs there already would hang here too. Without the process nobody holds the folder.
   if (isIdle) await folder?.close();
   const { waitingCount } = agent.spool;

@@ -4,8 +4,9 @@ import { agentId } from '../model/agent-id.ts';
 import { hostSourceId, hostSourceName, type Labels, type Source } from '../model/source.ts';
 import { limits } from '../protocol/limits.ts';
 import type { Hello } from '../protocol/messages.ts';
+import type { LookSockets } from '../runtime/control.ts';
 import type { LogLevel } from '../runtime/log.ts';
-import { addressText, type HostPort, UsageError } from '../runtime/options.ts';
+import { addressText, type HostPort, Problems, UsageError } from '../runtime/options.ts';
 import { SecretFileError } from '../runtime/secret-file.ts';
 import { version } from '../runtime/version.ts';
 import { reasonOf } from '../runtime/words.ts';
@@ -31,16 +32,22 @@ export interface Settings {
   readonly rootfs: string;
   readonly spoolDir: string | undefined;
   readonly controlSocket: string;
+  /** For those who may only look; undefined: none. */
+  readonly statusSocket: string | undefined;
   readonly bounds: SpoolBounds;
 }
 
 /** What `status` needs: it reads no files. */
 export function statusSettings({ values }: AgentOptions): StatusSettings {
-  return { controlSocket: values.controlSocket, json: values.json, wait: values.wait };
+  return {
+    controlSocket: values.controlSocket,
+    statusSocket: values.statusSocket,
+    json: values.json,
+    wait: values.wait,
+  };
 }
 
-export interface StatusSettings {
-  readonly controlSocket: string;
+export interface StatusSettings extends LookSockets {
   readonly json: boolean;
   readonly wait: boolean;
 }
@@ -78,6 +85,16 @@ export interface JoinSettings {
   readonly isServerSet: boolean;
 }
 
+/** Where the spool is kept, whatever is wrong with other options. */
+export function spoolSettings({ values }: AgentOptions): Pick<Settings, 'spoolDir'> {
+  return { spoolDir: values.spoolDir };
+}
+
+/** Whether `check` leaves the server alone. */
+export function isOffline({ values }: AgentOptions): boolean {
+  return values.offline;
+}
+
 export function logLevelOf({ values }: AgentOptions): LogLevel {
   return values.logLevel;
 }
@@ -85,18 +102,24 @@ export function logLevelOf({ values }: AgentOptions): LogLevel {
 /** Reads the files that the options name. Throws a UsageError that names the option, and what was expected. */
 export async function readSettings(options: AgentOptions, hostName: string): Promise<Settings> {
   const { values } = options;
-  const key = readKey(values.keyFile);
+  const problems = new Problems();
+  const key = problems.attempt(() => readKey(values.keyFile));
+  const schedule = await problems.attemptAsync(() => readSchedule(options));
+  const agentName = problems.attempt(() => nameOf(options, key, hostName));
+  const labels = problems.attempt(() => labelsOf(options));
+  problems.throwAny();
   return {
     server: values.server,
     address: addressText(values.server.host, values.server.port),
     key,
-    schedule: await readSchedule(options),
-    agentName: nameOf(options, key, hostName),
-    labels: labelsOf(options),
+    schedule: schedule!,
+    agentName: agentName!,
+    labels: labels!,
     keyFile: values.keyFile,
     rootfs: values.rootfs,
     spoolDir: values.spoolDir,
     controlSocket: values.controlSocket,
+    statusSocket: values.statusSocket,
     bounds: { bytesMax: values.spoolBytesMax, ageMsMax: values.spoolAgeMax },
   };
 }

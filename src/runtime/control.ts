@@ -5,6 +5,7 @@
 import { statSync } from 'node:fs';
 import { createServer, type IncomingMessage, request, type ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
+import { userInfo } from 'node:os';
 import { dirname } from 'node:path';
 import { CodedError } from './coded-error.ts';
 import type { Log } from './log.ts';
@@ -150,6 +151,37 @@ export function askControl(
     asking.end();
   });
 }
+
+/** Asks at the control socket, or where this user may not use that, at the socket for those who may only look. */
+export async function askToLook(
+  { controlSocket, statusSocket }: LookSockets,
+  question: `GET ${string}`,
+): Promise<unknown> {
+  try {
+    return await askControl(controlSocket, question);
+  } catch (error) {
+    if (!(error instanceof ControlError) || error.code !== 'denied' || statusSocket === undefined) throw error;
+  }
+  try {
+    return await askControl(statusSocket, question);
+  } catch (error) {
+    if (!(error instanceof ControlError) || error.code !== 'denied') throw error;
+    const { username } = userInfo();
+    throw new ControlError(
+      'denied',
+      `only root and members of the group '${lookersGroup}' may ask: 'sudo usermod -aG ${lookersGroup} ${username}', and a new login`,
+      { cause: error },
+    );
+  }
+}
+
+export interface LookSockets {
+  readonly controlSocket: string;
+  readonly statusSocket: string | undefined;
+}
+
+/** Who may see `status`, and no key. */
+const lookersGroup = 'sysmon';
 
 async function readAnswer(response: IncomingMessage, path: string): Promise<unknown> {
   const chunks: Buffer[] = [];

@@ -88,6 +88,21 @@ function boundPort(server: Server): number {
   return bound.port;
 }
 
+/** Whether a server could listen there now: opens the port for a moment. The error names it. */
+export function tryPort({
+  address,
+  port,
+}: {
+  readonly address: string;
+  readonly port: number;
+}): Promise<ListenError | undefined> {
+  return new Promise((resolve) => {
+    const server = createPlainServer((socket) => socket.destroy());
+    server.once('error', (error) => resolve(listenErrorOf(error, address, port)));
+    server.listen({ port, host: address === '' ? undefined : address }, () => server.close(() => resolve(undefined)));
+  });
+}
+
 /** Why a server cannot listen, naming address and port. */
 export function listenErrorOf(error: Error, address: string, port: number): ListenError {
   const code = codeOf(error) || 'unknown';

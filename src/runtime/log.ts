@@ -61,7 +61,8 @@ export function oneLine(text: string): string {
 
 /** What a program that fails ends with: `name: text` for people; for journald without the name, as an error. */
 export function lastWords(name: string, text: string, options: { readonly journal: boolean }): string {
-  if (!options.journal) return `${name}: ${text}\n`;
+  // Each line of several, but not those of a stack.
+  if (!options.journal) return text.replace(/^(?=\S)/gm, `${name}: `).concat('\n');
   return text.replace(/^/gm, `<${priorities.error}>`).concat('\n');
 }
 

@@ -1,3 +1,4 @@
+import { deniedText } from './denied.ts';
 import { boolean, type Parser, path } from './option-parsers.ts';
 import { codeOf, reasonOf, withoutKeys } from './words.ts';
 
@@ -150,6 +151,40 @@ export class UsageError extends Error {
   readonly code = 'usage';
 }
 
+/** Gathers wrong uses, so that all of them are named at once. */
+export class Problems {
+  readonly #messages: string[] = [];
+
+  /** What the part returns; undefined where it is wrong use, and {@link throwAny} will throw. */
+  attempt<T>(part: () => T): T | undefined {
+    try {
+      return part();
+    } catch (error) {
+      this.#add(error);
+      return undefined;
+    }
+  }
+
+  async attemptAsync<T>(part: () => Promise<T>): Promise<T | undefined> {
+    try {
+      return await part();
+    } catch (error) {
+      this.#add(error);
+      return undefined;
+    }
+  }
+
+  /** Throws a UsageError with a line for each problem, if there is one. */
+  throwAny(): void {
+    if (this.#messages.length > 0) throw new UsageError(this.#messages.join('\n'));
+  }
+
+  #add(error: unknown): void {
+    if (!(error instanceof UsageError)) throw error;
+    this.#messages.push(error.message);
+  }
+}
+
 /** What an option was set to, and by what: `texts` is empty for a list of nothing. */
 interface Given {
   readonly texts: readonly string[];
@@ -164,16 +199,21 @@ export function readOptions<R extends OptionRows>(program: Program<R>, sources: 
   for (const name of flags.keys()) refuseForeign(rows.get(name), command, program);
 
   const environment = readEnvironment(rows, sources.env);
-  const file = readConfigFile(rows, flags.get(configFileName) ?? environment.get(configFileName), sources.readFile);
+  const problems = new Problems();
+  const file = readConfigFile(rows, flags.get(configFileName) ?? environment.get(configFileName), {
+    readFile: sources.readFile,
+    problems,
+  });
   const given = new Map([...file, ...environment, ...flags]);
 
   const values: Record<string, unknown> = {};
   const changed: string[] = [];
   for (const [key, row] of Object.entries(program.options)) {
-    values[key] = parsedValue(row, given.get(row.name));
+    values[key] = problems.attempt(() => parsedValue(row, given.get(row.name)));
     const texts = given.get(row.name)?.texts;
     if (texts !== undefined && !sameTexts(texts, defaultTexts(row))) changed.push(`${row.name}=${shown(texts)}`);
   }
+  problems.throwAny();
   return {
     command,
     arguments: words.slice(1),
@@ -309,7 +349,7 @@ function split(row: OptionRow<unknown>, text: string): string[] {
 function readConfigFile(
   rows: ReadonlyMap<string, OptionRow<unknown>>,
   given: Given | undefined,
-  readFile: Sources['readFile'],
+  { readFile, problems }: { readonly readFile: Sources['readFile']; readonly problems: Problems },
 ): Map<string, Given> {
   const row = rows.get(configFileName);
   const file = given ? given.texts[0] : row?.default;
@@ -319,16 +359,16 @@ function readConfigFile(
     text = readFile(file);
   } catch (error) {
     if (given === undefined && ['ENOENT', 'ENOTDIR'].includes(codeOf(error))) return new Map();
-    const expected = `expected a readable file: ${reasonOf(error)}`;
+    const expected = `expected a readable file: ${codeOf(error) === 'EACCES' ? deniedText(file, { mode: '0644' }) : reasonOf(error)}`;
     throw refusal(configFileName, given ?? { texts: [file], where: 'its default' }, expected);
   }
-  return parseConfigFile(rows, file, text);
+  return parseConfigFile(rows, { file, text }, problems);
 }
 
 function parseConfigFile(
   rows: ReadonlyMap<string, OptionRow<unknown>>,
-  file: string,
-  text: string,
+  { file, text }: { readonly file: string; readonly text: string },
+  problems: Problems,
 ): Map<string, Given> {
   const ofFile = [...rows.values()].filter(({ isOfCommandLine }) => !isOfCommandLine);
   const byVariable = new Map(ofFile.map((row) => [environmentName(row.name), row]));
@@ -337,23 +377,32 @@ function parseConfigFile(
   for (const [index, line] of text.split('\n').entries()) {
     const content = line.trim();
     if (content === '' || content.startsWith('#')) continue;
-    const where = `'${file}', line ${index + 1}`;
-    const [, variable, value] = /^([A-Za-z0-9_]+)\s*=\s*(.*)$/.exec(content) ?? [];
-    if (variable === undefined || value === undefined) {
-      throw new UsageError(`${where} is '${shorten(content)}': expected SYSMON_NAME=VALUE`);
-    }
-    const row = byVariable.get(variable);
-    if (row === undefined) {
-      const bare = (name: string) => name.replace(/^SYSMON_/, '');
-      const near = suggestion(
-        bare(variable),
-        [...byVariable.keys()].map((name) => [bare(name), name]),
-      );
-      throw new UsageError(`unknown option '${shorten(variable)}' in ${where}${near}`);
-    }
-    given.set(row.name, { texts: split(row, unquoted(value, where)), where: `${variable} in ${where}` });
+    problems.attempt(() => {
+      const { row, setting } = parseLine(byVariable, { content, where: `'${file}', line ${index + 1}` });
+      given.set(row.name, setting);
+    });
   }
   return given;
+}
+
+function parseLine(
+  byVariable: ReadonlyMap<string, OptionRow<unknown>>,
+  { content, where }: { readonly content: string; readonly where: string },
+): { readonly row: OptionRow<unknown>; readonly setting: Given } {
+  const [, variable, value] = /^([A-Za-z0-9_]+)\s*=\s*(.*)$/.exec(content) ?? [];
+  if (variable === undefined || value === undefined) {
+    throw new UsageError(`${where} is '${shorten(content)}': expected SYSMON_NAME=VALUE`);
+  }
+  const row = byVariable.get(variable);
+  if (row === undefined) {
+    const bare = (name: string) => name.replace(/^SYSMON_/, '');
+    const near = suggestion(
+      bare(variable),
+      [...byVariable.keys()].map((name) => [bare(name), name]),
+    );
+    throw new UsageError(`unknown option '${shorten(variable)}' in ${where}${near}`);
+  }
+  return { row, setting: { texts: split(row, unquoted(value, where)), where: `${variable} in ${where}` } };
 }
 
 /** A value keeps the spaces at its ends, or its emptiness, in quotes; nothing within is special. */

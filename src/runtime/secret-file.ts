@@ -1,6 +1,7 @@
 import { closeSync, fstatSync, openSync, readFileSync, type Stats } from 'node:fs';
 import { userInfo } from 'node:os';
 import { CodedError } from './coded-error.ts';
+import { deniedText } from './denied.ts';
 import { codeOf, reasonOf, withoutKeys } from './words.ts';
 
 /** A file of secrets that cannot be used; the message names it and the command that corrects it. */
@@ -67,7 +68,7 @@ function openReason(path: string, error: unknown): string {
     case 'ENOENT':
       return 'there is no such file';
     case 'EACCES':
-      return `the user '${userInfo().username}' may not read it; run '${giveToUs(path)}'`;
+      return deniedText(path, { mode: '0440', group: userInfo().username });
     default:
       return reasonOf(error);
   }

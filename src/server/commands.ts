@@ -1,8 +1,6 @@
-import { hostname } from 'node:os';
-import { askControl, ControlError } from '../runtime/control.ts';
+import { askControl, askToLook, ControlError } from '../runtime/control.ts';
 import type { Out } from '../runtime/standard-output.ts';
 import { plural, printable } from '../runtime/words.ts';
-import { fleetKeysText } from './ingest/keys.ts';
 import {
   checkWritable,
   mergeRevocations,
@@ -13,22 +11,10 @@ import {
   writeRevocations,
 } from './ingest/revocations.ts';
 import type { ServerOptions } from './options.ts';
-import { checkPrometheus } from './prometheus/check.ts';
-import { QueryApi } from './prometheus/query-api.ts';
-import { addressesText, reachOf, realNetwork } from './reach.ts';
 import type { RevokeReply } from './run.ts';
-import {
-  commandSettings,
-  nameArgument,
-  prometheusAccess,
-  reachSettings,
-  readSettings,
-  revocationsMissing,
-} from './settings.ts';
+import { commandSettings, nameArgument } from './settings.ts';
 import type { AgentStatus, ServerStatus } from './status.ts';
 import { agentsText, isSelected, statusText } from './status-text.ts';
-import type { WebAddress } from './web/listener.ts';
-import { webConfigText } from './web/web-config-file.ts';
 import type { ForgottenScraper } from './wire-up.ts';
 
 // The commands beside `run`: each prints to `out` and returns the exit code.
@@ -108,42 +94,5 @@ export async function status(options: ServerOptions, parts: { readonly nowMs: nu
 }
 
 async function askAgents(options: ServerOptions) {
-  const { controlSocket } = commandSettings(options);
-  return (await askControl(controlSocket, 'GET agents')) as { server: ServerStatus; agents: AgentStatus[] };
-}
-
-/**
- * Reports what a start would find wrong, and what the databases of scrapers say. Opens no port and writes nothing. Returns
- * 3 where one of them has to be corrected: the server would start, and hold what it scrapes.
- */
-export async function check(options: ServerOptions, out: Out): Promise<number> {
-  const settings = readSettings(options);
-  const { agents: addresses } = await reachOf(reachSettings(options), realNetwork(hostname()));
-  out(
-    `the options are valid: agents connect to port ${settings.listen.port} of ${settings.listen.address || 'all addresses'} ` +
-      `${settings.fleetKeys.length === 0 ? 'without keys' : `with keys of ${fleetKeysText(settings.fleetKeys)}, and their join lines say '${addressesText(addresses)}'`}, ` +
-      `Prometheus to ${settings.webListen.map(webAddressText).join(' and ')} ${webConfigText(settings.webConfig)}, ` +
-      `${settings.stateDir === undefined ? 'cursors in memory' : `cursors in '${settings.stateDir}'`}\n`,
-  );
-  for (const notice of settings.webConfig.notices) out(`'${settings.webConfigFile}': ${notice}\n`);
-  const missing = revocationsMissing(settings);
-  if (missing !== undefined) out(`${missing}\n`);
-  let hasErrors = false;
-  for (const each of settings.prometheus) {
-    const { scraper, url } = each;
-    const access = prometheusAccess(each);
-    const api = new QueryApi(url, access);
-    const sendsSecret = access.authorization !== undefined;
-    const { notes, errors } = await checkPrometheus(api, { scraper, windowMs: settings.windowMs, sendsSecret });
-    api.stop();
-    if (notes.length > 0) out(`Prometheus '${scraper}' at ${url}: ${notes.join('; ')}\n`);
-    for (const error of errors) out(`Prometheus '${scraper}' at ${url}: error: ${error}\n`);
-    hasErrors ||= errors.length > 0;
-  }
-  return hasErrors ? 3 : 0;
-}
-
-function webAddressText(address: WebAddress): string {
-  if (address.kind === 'unix') return `the socket '${address.path}'`;
-  return `port ${address.port} of ${address.address || 'all addresses'}`;
+  return (await askToLook(commandSettings(options), 'GET agents')) as { server: ServerStatus; agents: AgentStatus[] };
 }

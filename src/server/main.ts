@@ -10,8 +10,10 @@ import { lastWords, stderrIsJournal, stderrLog } from '../runtime/log.ts';
 import { helpOrVersion } from '../runtime/option-help.ts';
 import { readOptions, UsageError } from '../runtime/options.ts';
 import { standardOutput } from '../runtime/standard-output.ts';
+import { becomeUnitUser } from '../runtime/unit.ts';
 import { version } from '../runtime/version.ts';
-import { agents, check, forgetScraper, revoke, status } from './commands.ts';
+import { check } from './check.ts';
+import { agents, forgetScraper, revoke, status } from './commands.ts';
 import { enroll } from './enroll.ts';
 import { RevocationsError } from './ingest/revocations.ts';
 import { program } from './options.ts';
@@ -53,8 +55,13 @@ async function main(): Promise<number> {
       return agents(options, { nowMs: realClock.nowMs(), out });
     case 'status':
       return status(options, { nowMs: realClock.nowMs(), out });
-    case 'check':
-      return check(options, out);
+    case 'check': {
+      const unit = becomeUnitUser(program.name);
+      if (unit !== undefined)
+        out(`looking as the user '${unit.user}', as whom the unit runs
+`);
+      return check(unit === undefined ? options : read(), { network: realNetwork(hostname()), unit, out });
+    }
     default: {
       const log = stderrLog({
         level: logLevelOf(options),

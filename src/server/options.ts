@@ -268,15 +268,27 @@ const rows = {
       'created where its folder does not exist.',
     commands: ['run', 'check', 'status', 'agents', 'reload', 'forget-scraper', 'enroll', 'revoke', 'rotate-key'],
   }),
+  statusSocket: optional({
+    name: 'status-socket',
+    placeholder: 'PATH',
+    parse: path,
+    default: '/run/sysmon/server/status.sock',
+    help:
+      "Unix socket that answers 'status' and 'agents' alone, for the members of a group that cannot read the keys: that of its " +
+      'folder. Not created where its folder does not exist.',
+    commands: ['run', 'check', 'status', 'agents'],
+  }),
   finish: flagOption({
     name: 'finish',
     help: 'Retire the old fleet key: say which agents still have a key of it, and ask.',
     commands: ['rotate-key'],
+    isOfCommandLine: true,
   }),
   yes: flagOption({
     name: 'yes',
     help: 'Do not ask.',
     commands: ['rotate-key'],
+    isOfCommandLine: true,
   }),
   json: flagOption({
     name: 'json',
@@ -347,7 +359,12 @@ export const program = {
     },
     { name: 'agents', help: 'List the agents that the running server knows: first what is wrong with them.' },
     { name: 'status', help: 'Show whether the running server is well: its agents, windows, clock and scrapers.' },
-    { name: 'check', help: 'Check options, files and permissions without starting anything.' },
+    {
+      name: 'check',
+      help:
+        'Check options, files, ports and each --prometheus without starting anything; as root with the rights of the ' +
+        "unit's user.",
+    },
   ],
   options: rows,
 } as const satisfies Program<typeof rows>;

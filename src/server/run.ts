@@ -50,7 +50,14 @@ export async function run(
   server.metrics.addProcess();
   const ports = await server.start();
   const reload = () => reloadAll({ ...{ options, settings, server, watched, databases, log }, reread: parts.reread });
-  const control = await serveControl(settings.controlSocket, controlHandlers(server, reload), log);
+  const held: PortsReply = {
+    ports: [ports.agentsPort, ...ports.webPorts.filter((port) => port !== 0)],
+  };
+  const looking = lookHandlers(server);
+  const acting = { ...controlHandlers(server, reload), 'GET ports': () => held };
+  const control = await serveControl(settings.controlSocket, { ...looking, ...acting }, log);
+  const { statusSocket } = settings;
+  const status = statusSocket === undefined ? undefined : await serveControl(statusSocket, looking, log);
   const showStatus = () => lifecycle.status(statusLine(server));
   const showing = runEvery(clock, statusEveryMs, showStatus);
   const warn = () => {
@@ -72,7 +79,7 @@ export async function run(
   watched?.stop();
   await daily.stop();
   showing.stop();
-  await control?.close();
+  await Promise.all([control?.close(), status?.close()]);
   const { ended } = await server.stop();
   log.info(`stopped; ${plural(ended, 'connection')} of agents ended`);
 }
@@ -96,11 +103,22 @@ const nodeLoop: EventLoop = {
   next: (callback) => void setImmediate(callback),
 };
 
+/** For everybody who may look. */
+function lookHandlers(server: Server): ControlHandlers {
+  return {
+    'GET status': () => ({ server: server.status() }),
+    'GET agents': () => ({ server: server.status(), agents: server.agents() }),
+  };
+}
+
+/** What `GET ports` answers: where this server listens. */
+export interface PortsReply {
+  readonly ports: readonly number[];
+}
+
 function controlHandlers(server: Server, reload: () => ReloadReply): ControlHandlers {
   return {
     'POST reload': reload,
-    'GET status': () => ({ server: server.status() }),
-    'GET agents': () => ({ server: server.status(), agents: server.agents() }),
     'GET revocations': () => revocationsReply(server),
     'POST forget-scraper': {
       parameters: ['name'],

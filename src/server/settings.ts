@@ -3,7 +3,7 @@ import { dirname, join } from 'node:path';
 import { type AgentId, agentId, agentIdRule } from '../model/agent-id.ts';
 import { type LabelBounds, wireLabelBounds } from '../protocol/schema-table.ts';
 import type { LogLevel } from '../runtime/log.ts';
-import { type HostPort, isLoopback, type ListenAddress, UsageError } from '../runtime/options.ts';
+import { type HostPort, isLoopback, type ListenAddress, Problems, UsageError } from '../runtime/options.ts';
 import { readSecretFile, SecretFileError } from '../runtime/secret-file.ts';
 import { durationText, reasonOf } from '../runtime/words.ts';
 import { checkStateDir } from './delivery/state-disk.ts';
@@ -36,6 +36,8 @@ export interface Settings {
   readonly revoked: Revocations | undefined;
   readonly stateDir: string | undefined;
   readonly controlSocket: string;
+  /** For those who may only look; undefined: none. */
+  readonly statusSocket: string | undefined;
   readonly windowMs: number;
   readonly memoryBytesMax: number;
   /** What a scrape job allows, where that is less than the protocol. */
@@ -50,9 +52,9 @@ export interface Settings {
 
 /** The settings of the commands that ask the running server or make keys. */
 export function commandSettings({ values }: ServerOptions): CommandSettings {
-  const { controlSocket, json, fleetKeyFile, problems, label } = values;
+  const { controlSocket, statusSocket, json, fleetKeyFile, problems, label } = values;
   const filter = { onlyProblems: problems, labels: label };
-  return { controlSocket, json, filter, fleetKeyFile, revocationsFile: revocationsFileOf(values) };
+  return { controlSocket, statusSocket, json, filter, fleetKeyFile, revocationsFile: revocationsFileOf(values) };
 }
 
 /** The settings of `rotate-key`. */
@@ -72,6 +74,7 @@ export function nameArgument(options: ServerOptions): AgentId {
 
 export interface CommandSettings {
   readonly controlSocket: string;
+  readonly statusSocket: string | undefined;
   readonly json: boolean;
   readonly filter: AgentFilter;
   readonly fleetKeyFile: string | undefined;
@@ -104,45 +107,39 @@ export function logLevelOf({ values }: ServerOptions): LogLevel {
   return values.logLevel;
 }
 
-/** Reads the files that the options name. Throws a UsageError that names the option, and what was expected. */
+/** Reads the files that the options name. Throws a UsageError that names each wrong option, and what was expected. */
 export function readSettings(options: ServerOptions): Settings {
   const { values } = options;
-  const fleetKeys = readFleetKeys(values.fleetKeyFile);
-  const hasKey = fleetKeys.length > 0;
+  const problems = new Problems();
+  const fleetKeys = problems.attempt(() => readFleetKeys(values.fleetKeyFile));
+  const hasKey = values.fleetKeyFile !== undefined;
   const listen = values.listen ?? { address: hasKey ? '' : '127.0.0.1', port: defaultPort };
   const webListenUsual = { kind: 'tcp', address: hasKey ? '' : '127.0.0.1', port: defaultPort + 1 } as const;
   const plaintext = !hasKey && !isLoopback(listen.address);
-  if (plaintext && !values.allowPlaintext) {
-    throw options.refuse(
-      'listen',
-      'expected a loopback address, or --fleet-key-file so that agents prove who they are, or --allow-plaintext to do without',
-    );
-  }
-  const outOfOrderMs = values.prometheusOutOfOrder ?? 0;
-  if (values.window > windowMsWithoutOutOfOrder && outOfOrderMs < values.window + outOfOrderMarginMs) {
-    const leastMs = values.window + outOfOrderMarginMs;
-    throw options.refuse(
-      'window',
-      `expected at most ${durationText(windowMsWithoutOutOfOrder)}, or --prometheus-out-of-order of at least ${durationText(leastMs)}, ` +
-        'which is the window and 15 minutes: Prometheus refuses a whole scrape for one sample that is older than its ' +
-        'newest minus out_of_order_time_window, and its newest may be of another target, and up to 10 minutes ahead',
-    );
-  }
-  if (values.stateDir !== undefined) checkStateDir(values.stateDir);
+  problems.attempt(() => checkPlaintext(options, plaintext));
+  problems.attempt(() => checkWindow(options));
+  problems.attempt(() => values.stateDir !== undefined && checkStateDir(values.stateDir));
   const revocationsFile = revocationsFileOf(values);
+  const revoked = problems.attempt(() =>
+    revocationsFile === undefined ? undefined : readRevocations(revocationsFile),
+  );
+  const webConfig = problems.attempt(() => webConfigAt(values.webConfigFile));
+  const prometheus = problems.attempt(() => prometheusSettings(options));
+  problems.throwAny();
   return {
     listen,
     webListen: values.webListenAddress.length > 0 ? values.webListenAddress : [webListenUsual],
     webConfigFile: values.webConfigFile,
-    webConfig: webConfigAt(values.webConfigFile),
+    webConfig: webConfig!,
     webHosts: hostNames([...values.webHost, ...(values.advertise === undefined ? [] : [values.advertise.host])]),
     archives: values.webInstall ? archivesIn(archiveFolder) : [],
     fleetKeyFile: values.fleetKeyFile,
-    fleetKeys,
+    fleetKeys: fleetKeys!,
     revocationsFile,
-    revoked: revocationsFile === undefined ? undefined : readRevocations(revocationsFile),
+    revoked,
     stateDir: values.stateDir,
     controlSocket: values.controlSocket,
+    statusSocket: values.statusSocket,
     windowMs: values.window,
     memoryBytesMax: values.memoryMax,
     labelBounds: {
@@ -153,8 +150,28 @@ export function readSettings(options: ServerOptions): Settings {
     connectionsMax: values.connectionsMax,
     connectionsPerAddressMax: values.connectionsPerAddressMax,
     plaintext,
-    prometheus: prometheusSettings(options),
+    prometheus: prometheus!,
   };
+}
+
+function checkPlaintext(options: ServerOptions, plaintext: boolean): void {
+  if (!plaintext || options.values.allowPlaintext) return;
+  throw options.refuse(
+    'listen',
+    'expected a loopback address, or --fleet-key-file so that agents prove who they are, or --allow-plaintext to do without',
+  );
+}
+
+function checkWindow(options: ServerOptions): void {
+  const { window: windowMs, prometheusOutOfOrder: outOfOrderMs = 0 } = options.values;
+  const leastMs = windowMs + outOfOrderMarginMs;
+  if (windowMs <= windowMsWithoutOutOfOrder || outOfOrderMs >= leastMs) return;
+  throw options.refuse(
+    'window',
+    `expected at most ${durationText(windowMsWithoutOutOfOrder)}, or --prometheus-out-of-order of at least ${durationText(leastMs)}, ` +
+      'which is the window and 15 minutes: Prometheus refuses a whole scrape for one sample that is older than its ' +
+      'newest minus out_of_order_time_window, and its newest may be of another target, and up to 10 minutes ahead',
+  );
 }
 
 /** A row for each `--prometheus`, with the options of the same name. */

@@ -35,7 +35,10 @@ import type { WebAddress, WebOptions, WebServer } from './web/listener.ts';
 
 /** The parts of a server: real ones in `run`, virtual ones in the simulation. */
 export interface ServerParts {
-  readonly settings: Omit<Settings, 'fleetKeyFile' | 'revocationsFile' | 'controlSocket' | 'prometheus'>;
+  readonly settings: Omit<
+    Settings,
+    'fleetKeyFile' | 'revocationsFile' | 'controlSocket' | 'statusSocket' | 'prometheus'
+  >;
   readonly clock: Clock;
   readonly boot: BootClock;
   /** Undefined where the host does not tell one boot from another. */

@@ -92,7 +92,7 @@ test('help, version, collect and check print to stdout and end with 0', async ()
     agent('--version'),
     agent('collect', '--disable', 'cpu'),
     agent('collect', '--list'),
-    agent('check', '--spool-dir', join(root, 'not', 'made'), '--name', 'web-1'),
+    agent('check', '--offline', '--spool-dir', join(root, 'not', 'made'), '--name', 'web-1'),
   ]);
   for (const each of [help, version, collected, listed, checked]) assert.equal(each.code, 0, each.stderr);
   for (const name of ['--server HOST:PORT', '--spool.max-age', '--netdev.device-exclude'])

@@ -118,6 +118,20 @@ for (const side of ['agent', 'server'] as const) {
   });
 }
 
+test('a unit whose Node.js has been removed: one line, and 2, after which systemd does not start it again', (context) => {
+  const folder = mkdtempSync(join(tmpdir(), 'sysmon-start-'));
+  context.after(() => rmSync(folder, { recursive: true }));
+  cpSync(rootFile('systemd/start'), join(folder, 'start'));
+  const start = () => spawnSync('sh', [join(folder, 'start'), '-p', '6 * 7'], { encoding: 'utf8' });
+  symlinkSync(process.execPath, join(folder, 'node'));
+  assert.equal(start().stdout, '42\n');
+  rmSync(join(folder, 'node'));
+  symlinkSync('/usr/none/node', join(folder, 'node'));
+  const { status, stderr } = start();
+  assert.equal(status, 2);
+  assert.equal(stderr, 'there is no Node.js at /usr/none/node: install it again, or run install.sh of a release\n');
+});
+
 /** A release of what is built, which needs no build of its own. */
 function releaseFolder(): string {
   const folder = mkdtempSync(join(tmpdir(), 'sysmon-release-'));
@@ -160,14 +174,10 @@ describe('staged below a folder for packagers', () => {
         assert.ok(files.includes(file), file);
       }
       const unit = read(`usr/lib/systemd/system/sysmon-${role}.service`);
-      assert.match(unit, /^ExecStart=\/usr\/lib\/sysmon\/current\/node /m);
+      assert.match(unit, /^ExecStart=\/bin\/sh \/usr\/lib\/sysmon\/current\/start --/m);
       assert.doesNotMatch(unit, /\/usr\/local/);
       assert.match(read(`usr/bin/sysmon-${role}`), /^lib=\/usr\/lib\/sysmon\/current$/m);
       assert.equal(statSync(join(root, `usr/bin/sysmon-${role}`)).mode & 0o777, 0o755);
-      // Below another root there is no Node.js, as after its package was removed.
-      const started = spawnSync('sh', [join(root, `usr/bin/sysmon-${role}`), 'check'], { encoding: 'utf8' });
-      assert.equal(started.status, 2);
-      assert.match(started.stderr, new RegExp(`^sysmon-${role}: there is no Node\\.js at .*: install it again`));
     }
     assert.equal(readlinkSync(join(root, 'usr/lib/sysmon/current/node')), '/usr/bin/node');
     assert.match(read('etc/sysmon/server.env'), /^SYSMON_FLEET_KEY_FILE=\/etc\/sysmon\/fleet\.key$/m);
@@ -263,7 +273,7 @@ test('a prefix of its own: units where systemd reads them, and all of it gone ag
     const { code, err } = installFrom(release, ['agent', '--root', root, '--prefix', '/opt/sysmon']);
     assert.equal(code, 0, err);
     const unit = readFileSync(join(root, 'etc/systemd/system/sysmon-agent.service'), 'utf8');
-    assert.match(unit, /^ExecStart=\/opt\/sysmon\/lib\/sysmon\/current\/node /m);
+    assert.match(unit, /^ExecStart=\/bin\/sh \/opt\/sysmon\/lib\/sysmon\/current\/start --/m);
     assert.ok(existsSync(join(root, 'etc/sysusers.d/sysmon-agent.conf')));
     writeFileSync(join(root, 'data/agent.key'), 'a key\n');
     assert.equal(installFrom(release, ['uninstall', '--root', root, '--prefix', '/opt/sysmon', '--purge']).code, 0);

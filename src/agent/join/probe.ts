@@ -41,6 +41,32 @@ export async function probe({ servers, key }: JoinLine, options: ProbeOptions): 
   throw new JoinError('server', `${error.message}; ${remedyOf(error, key)}`, { cause: error });
 }
 
+/** Whether the server of an agent answers and knows its key; nothing is said there under its name. Undefined, or why not. */
+export async function tryServer({
+  server,
+  address,
+  key,
+  agentName,
+}: {
+  readonly server: HostPort;
+  readonly address: string;
+  readonly key: AgentKey | undefined;
+  readonly agentName: string;
+}): Promise<string | undefined> {
+  try {
+    const connection = await dial({
+      ...{ ...server, psk: key, timeoutMs: dialMsMax, addressTimeoutMs: addressMsMax },
+      resolve: (name) => addressesOf(name, address),
+      signal: new AbortController().signal,
+    });
+    await connection.end();
+    return undefined;
+  } catch (error) {
+    if (!(error instanceof ConnectionError)) throw error;
+    return `${error.message}; ${remedyOf(error, { agentName })}`;
+  }
+}
+
 /** What a person can do about a server that cannot be reached. */
 export function remedyOf({ code }: Pick<ConnectionError, 'code'>, { agentName }: Pick<AgentKey, 'agentName'>): string {
   const again = `run 'sudo sysmon-server enroll ${agentName}' there again`;

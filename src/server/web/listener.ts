@@ -1,4 +1,4 @@
-import { existsSync } from 'node:fs';
+import { accessSync, existsSync, constants as fsConstants, lstatSync } from 'node:fs';
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import type { AddressInfo, Socket } from 'node:net';
 import { dirname } from 'node:path';
@@ -165,6 +165,18 @@ async function listenAt(server: Server, address: WebAddress): Promise<void> {
   });
   server.removeAllListeners('error');
   server.on('error', () => {}); // of accept(): the next is accepted
+}
+
+/** Whether a server could listen at the path now; nothing is made there. */
+export async function tryUnixAddress(path: string): Promise<ListenError | undefined> {
+  const failed = (why: string) => new ListenError('EACCES', `cannot listen on unix:${path}: ${why}`);
+  try {
+    accessSync(dirname(path), fsConstants.W_OK | fsConstants.X_OK);
+  } catch (error) {
+    return failed(codeOf(error) === 'ENOENT' ? 'its folder does not exist' : 'this user may not write to its folder');
+  }
+  const found = lstatSync(path, { throwIfNoEntry: false });
+  return found === undefined || found.isSocket() ? undefined : failed('it is there and is no socket');
 }
 
 async function listenAtUnix(server: Server, path: string): Promise<void> {
