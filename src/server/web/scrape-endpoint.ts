@@ -55,6 +55,8 @@ export interface ScrapeEndpointOptions {
 export class ScrapeEndpoint {
   readonly #options: ScrapeEndpointOptions;
   readonly #queue = new AnswerQueue(queueLimits);
+  /** That had to wait for their readers, of all answers. */
+  #slices = 0;
 
   constructor(options: ScrapeEndpointOptions) {
     this.#options = options;
@@ -193,13 +195,15 @@ export class ScrapeEndpoint {
       // No faster than it is read, and each slice is reused once it was sent: new ones cost as much as the rendering.
       for (const slice of exposition.render(batches, { timestamps })) {
         if (sink.isLost) return false;
-        if (slice.length > 0 && !sink.write(slice, () => exposition.release(slice))) {
-          watch.isWaitedFor = true;
-          await sink.drained();
-          watch.isWaitedFor = false;
+        if (slice.length === 0 || sink.write(slice, () => exposition.release(slice))) {
+          await this.#options.turn();
+          continue;
         }
-        // Also after a wait: the kernel may have taken the slice at once, and whoever reads fast would keep all others waiting.
-        await this.#options.turn();
+        watch.isWaitedFor = true;
+        await sink.drained();
+        watch.isWaitedFor = false;
+        // The kernel may have taken it at once: whoever reads fast would keep all others waiting, request after request.
+        if (++this.#slices % slicesATurn === 0) await this.#options.turn();
       }
       const own = answerText(scrape, request.agents) + (await this.#ownText(agents, scrape?.withheld));
       await scrape?.mayEnd;
@@ -320,6 +324,8 @@ const lateMs = 2000;
 const deadlineMsMax = 120_000;
 // A decoded report: a number of 8 bytes and a mark of presence for each series.
 const sampleBytes = 9;
+// Half a MiB: some milliseconds, as the frames of agents have in a turn.
+const slicesATurn = 4;
 // Three answers keep a core busy while one of them waits for its reader, and two owners leave room for a third.
 const queueLimits = {
   turnsMax: 3,
