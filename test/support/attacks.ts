@@ -207,17 +207,6 @@ export const attacks: readonly Attack[] = [
       }
     },
   },
-  httpAttack('scrapes over a new connection each, under a name that two have', (target) => {
-    const scrape = () => request(target, '/metrics?scraper=shared', 'X-Prometheus-Scrape-Timeout-Seconds: 5\r\n');
-    for (const socket of [scrape(), scrape()]) {
-      socket.resume();
-      setInterval(() => socket.write(requestText('/metrics?scraper=shared')), 500);
-    }
-    setInterval(() => {
-      const socket = scrape().resume();
-      setTimeout(() => socket.destroy(), 100);
-    }, 20);
-  }),
   httpAttack('connections that ask for /-/healthy, close, and come again', (target) => {
     const again = () => {
       const socket = request(target, '/-/healthy');
