@@ -115,9 +115,9 @@ const differences: readonly Difference[] = [
   },
   {
     collector: 'interrupts',
-    reason: '1.5 needs a space behind the colon, 1.12 none',
-    theirs: /type="IPI\d/,
-    ours: /type="IPI/,
+    reason: '1.5 needs a space behind the colon, 1.12 none: it fails, behind as many series as came first in no order',
+    theirs: /^node_interrupts_total\b/,
+    ours: /^node_interrupts_total\b/,
     title: /no space behind the colon/,
   },
   {
