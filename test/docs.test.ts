@@ -5,6 +5,7 @@ import { test } from 'node:test';
 import { expositionOf } from '../src/agent/collect/exposition.ts';
 import { Host } from '../src/agent/collect/proc/host.ts';
 import { Sampler } from '../src/agent/collect/sampler.ts';
+import { readsLate } from '../src/agent/collect/slow-host.ts';
 import { program as agent } from '../src/agent/options.ts';
 import { newAgentCounters, SelfMetrics } from '../src/agent/own-metrics.ts';
 import { environmentName } from '../src/runtime/options.ts';
@@ -84,6 +85,7 @@ test('metrics', async () => {
   const metrics = new ServerMetrics(new Registry(), { version: '', gauges: () => gauges });
   metrics.addProcess();
   for (const [, name] of (await metrics.text([])).matchAll(/^# TYPE (\S+)/gm)) names.add(name!);
+  names.add(readsLate.name);
   // Those of collectors are in their fixtures.
   for (const path of below('test/fixtures/collectors', /\.txt$/)) {
     for (const [, name] of read(path).matchAll(/^# TYPE (sysmon_\S+)/gm)) names.add(name!);

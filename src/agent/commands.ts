@@ -20,25 +20,49 @@ import { SystemdUnit } from './join/unit.ts';
 import type { AgentOptions } from './options.ts';
 import { newAgentCounters } from './own-metrics.ts';
 import type { ReloadReply } from './run.ts';
-import { isListOnly, isOffline, joinSettings, readSettings, spoolSettings, statusSettings } from './settings.ts';
+import {
+  isListOnly,
+  isOffline,
+  joinSettings,
+  readSettings,
+  type Settings,
+  spoolSettings,
+  statusSettings,
+} from './settings.ts';
 import { checkSpoolAccess, SpoolFolderError } from './spool/folder.ts';
 import { spoolMemoryWarning } from './spool/spool.ts';
-import { type AgentStatus, connectedText, statusText } from './status.ts';
+import { type AgentStatus, connectedText, pendingText, statusText } from './status.ts';
 import { knownHostId } from './uplink/host-id.ts';
-import { newSampler } from './wire-up.ts';
+import { type HostSampler, newSampler } from './wire-up.ts';
 
 // The commands beside `run`: each prints to `out` and returns the exit code.
 
+/** Ends the process now, for this reason, though a system call hangs. */
+export type Leave = (reason: string) => void;
+
 /** One collection as Prometheus would read it; with --list the collectors and their options. */
-export async function collect(options: AgentOptions, parts: { clock: Clock; log: Log; out: Out }): Promise<number> {
+export async function collect(
+  options: AgentOptions,
+  parts: { clock: Clock; log: Log; out: Out; leave: Leave },
+): Promise<number> {
   if (isListOnly(options)) {
     parts.out(collectorRows.map(collectorText).join(''));
     return 0;
   }
   const sampler = newSampler(options, { ...parts, counters: newAgentCounters() });
   parts.out(expositionOf(await sampler.sample()));
-  sampler.close();
+  await end(sampler, parts);
   return 0;
+}
+
+/** Closes the sampler. Its reads that hang would keep the process for ever. */
+async function end(
+  sampler: HostSampler,
+  { clock, leave }: { readonly clock: Clock; readonly leave: Leave },
+): Promise<void> {
+  sampler.close();
+  if (sampler.pendingReads.length > 0) await clock.sleep(pendingMsMax);
+  if (sampler.pendingReads.length > 0) leave(pendingText(sampler.pendingReads));
 }
 
 function collectorText({ name, enabled, description, options }: CollectorRow): string {
@@ -52,7 +76,14 @@ function collectorText({ name, enabled, description, options }: CollectorRow): s
  */
 export async function check(
   options: AgentOptions,
-  parts: { clock: Clock; hostName: string /** As whose user it looks. */; unit: UnitFacts | undefined; out: Out },
+  parts: {
+    clock: Clock;
+    hostName: string;
+    /** As whose user it looks. */
+    unit: UnitFacts | undefined;
+    out: Out;
+    leave: Leave;
+  },
 ): Promise<number> {
   const { clock, hostName, unit, out } = parts;
   const problems = new Problems();
@@ -63,7 +94,6 @@ export async function check(
   const silent: Log = { error() {}, warn() {}, info() {}, debug() {} };
   const sampler = newSampler(options, { clock, log: silent, counters: newAgentCounters() });
   const { schema } = await sampler.sample();
-  sampler.close();
   out(
     `the options are valid: agent '${settings.agentName}' to ${settings.address} ${settings.key ? 'by TLS with its key' : 'without a key'}, ` +
       `${schema.seriesCount} series, spool ${settings.spoolDir === undefined ? 'in memory' : `in '${settings.spoolDir}'`}\n`,
@@ -74,7 +104,13 @@ export async function check(
     out(`collector '${name}' fails${extent === 'part' ? ' in part' : ''}: ${reason}\n`);
   }
   for (const { name, reason } of sampler.absent) out(`no data on this host for collector '${name}': ${reason}\n`);
-  if (isOffline(options)) return 0;
+  const code = isOffline(options) ? 0 : await checkServer(settings, out);
+  await end(sampler, parts);
+  return code;
+}
+
+/** 3 where the server does not answer, or does not take the key. */
+async function checkServer(settings: Settings, out: Out): Promise<0 | 3> {
   const error = await tryServer(settings);
   out(
     error === undefined
@@ -215,3 +251,5 @@ const unitName = 'sysmon-agent';
 const lineMsMax = 10_000;
 const connectedMsMax = 15_000;
 const askEveryMs = 200;
+// For reads that are slow and do not hang.
+const pendingMsMax = 1000;

@@ -2,13 +2,14 @@ import { readFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { realClock } from '../runtime/clock.ts';
 import { ControlError } from '../runtime/control.ts';
-import { systemdLifecycle } from '../runtime/lifecycle.ts';
+import { leaveProcess, systemdLifecycle } from '../runtime/lifecycle.ts';
 import { lastWords, stderrIsJournal, stderrLog } from '../runtime/log.ts';
 import { helpOrVersion } from '../runtime/option-help.ts';
 import { readOptions, UsageError } from '../runtime/options.ts';
 import { standardOutput } from '../runtime/standard-output.ts';
 import { becomeUnitUser } from '../runtime/unit.ts';
 import { version } from '../runtime/version.ts';
+import { poolThreads } from './collect/slow-lane.ts';
 import { check, collect, join, reload, status } from './commands.ts';
 import { JoinError } from './join/error.ts';
 import { program } from './options.ts';
@@ -29,28 +30,33 @@ async function main(): Promise<number> {
   const options = read();
   const log = stderrLog({ level: logLevelOf(options), journal: stderrIsJournal(process.env), name: program.name });
   const clock = realClock;
+  const warn = (text: string) => void process.stderr.write(`${program.name}: ${text}\n`);
+  const leave = (reason: string) => {
+    warn(reason);
+    leaveProcess();
+  };
   switch (options.command) {
     case 'collect':
-      return collect(options, { clock, log, out });
+      return collect(options, { clock, log, out, leave });
     case 'check': {
       const unit = becomeUnitUser(program.name);
       if (unit !== undefined) out(`looking as the user '${unit.user}', as whom the unit runs\n`);
-      return check(unit === undefined ? options : read(), { clock, hostName: hostname(), unit, out });
+      return check(unit === undefined ? options : read(), { clock, hostName: hostname(), unit, out, leave });
     }
     case 'reload':
       return reload(options, out);
     case 'status':
       return status(options, { clock, hostName: hostname(), out });
-    case 'join': {
-      const warn = (text: string) => void process.stderr.write(`${program.name}: ${text}\n`);
+    case 'join':
       return join(options, { clock, hostName: hostname(), out, warn });
-    }
     default:
       await run(options, { clock, log, lifecycle: systemdLifecycle({ clock, log }), reread: read });
       return 0;
   }
 }
 
+// Read when the first thread is needed, which is later.
+process.env['UV_THREADPOOL_SIZE'] = String(poolThreads);
 main().then(
   (code) => {
     process.exitCode = code;

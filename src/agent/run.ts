@@ -13,7 +13,7 @@ import type { AgentOptions } from './options.ts';
 import { readKey, readSettings, type Settings } from './settings.ts';
 import { openSpoolFolder, type SpoolFolder, SpoolFolderError } from './spool/folder.ts';
 import { spoolMemoryWarning } from './spool/spool.ts';
-import { linkLine } from './status.ts';
+import { linkLine, pendingText } from './status.ts';
 import { hostId } from './uplink/host-id.ts';
 import { Agent, newSampler } from './wire-up.ts';
 
@@ -89,6 +89,8 @@ export async function run(
       `the disk is ${diskState?.kind} and lacks ${plural(unwrittenReports, 'report')}: lost, unless the server has them`,
     );
   }
+  const { pendingReads } = agent;
+  if (pendingReads.length > 0) lifecycle.leave(pendingText(pendingReads));
 }
 
 /** What `POST reload` answers. */

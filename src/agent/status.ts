@@ -192,3 +192,9 @@ function linkText(link: LinkStatus, nowMs: number): string {
       return link.state;
   }
 }
+
+/** Why the process does not wait for these reads. */
+export function pendingText(paths: readonly string[]): string {
+  const others = paths.length > 1 ? ` and ${plural(paths.length - 1, 'other read')}` : '';
+  return `not waiting for '${paths[0]}'${others}, which ${paths.length > 1 ? 'do' : 'does'} not answer`;
+}

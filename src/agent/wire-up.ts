@@ -2,6 +2,7 @@ import type { Recording } from '../model/recording.ts';
 import type { BootClock, Clock } from '../runtime/clock.ts';
 import type { Connection } from '../runtime/connection.ts';
 import { type Log, onceAMinute, type SeldomLog } from '../runtime/log.ts';
+import type { OptionRow } from '../runtime/options.ts';
 import { version } from '../runtime/version.ts';
 import { isoTime } from '../runtime/words.ts';
 import { createCollectors } from './collect/collectors/index.ts';
@@ -10,6 +11,8 @@ import { Host } from './collect/proc/host.ts';
 import { type AbsentSubject, type CollectorFailure, Sampler } from './collect/sampler.ts';
 import { runSchedule } from './collect/schedule.ts';
 import { SeriesBudget } from './collect/series-budget.ts';
+import { inSlowLane } from './collect/slow-host.ts';
+import { SlowLane } from './collect/slow-lane.ts';
 import type { AgentOptions } from './options.ts';
 import { type AgentCounters, newAgentCounters, processFacts, SelfMetrics } from './own-metrics.ts';
 import { collectorOption, collectorsOf, helloOf, hostSourceOf, labelsOf, rootsOf, type Settings } from './settings.ts';
@@ -45,6 +48,8 @@ export interface HostSampler {
   readonly failures: readonly CollectorFailure[];
   /** The collectors of whose subject this host has nothing. */
   readonly absent: readonly AbsentSubject[];
+  /** The files and mounts whose reads have not returned: `process.exit()` waits for them. */
+  readonly pendingReads: readonly string[];
   /** Closes the kernel's files. The next sample reopens them. */
   close(): void;
 }
@@ -125,6 +130,11 @@ export class Agent {
     return closed;
   }
 
+  /** The files and mounts whose reads have not returned: `process.exit()` would wait for them. */
+  get pendingReads(): readonly string[] {
+    return this.#sampler.pendingReads;
+  }
+
   /** Reopens the files of the kernel, and connects now instead of after the backoff. */
   refresh(): void {
     this.#sampler.close();
@@ -200,11 +210,11 @@ export function newSampler(
   options: AgentOptions,
   { clock, log, counters }: { readonly clock: Clock; readonly log: Log; readonly counters: AgentCounters },
 ): HostSampler {
-  const host = new Host(rootsOf(options));
-  const collectors = createCollectors(collectorsOf(options), {
-    clock,
-    option: (row) => collectorOption(options, row.name),
-  });
+  const roots = rootsOf(options);
+  const host = new Host(roots);
+  const lane = new SlowLane({ clock, log });
+  const context = { clock, option: (row: OptionRow<unknown>) => collectorOption(options, row.name) };
+  const collectors = inSlowLane(createCollectors(collectorsOf(options), context), { lane, roots });
   const budget = new SeriesBudget({ labels: labelsOf(options) });
   const startTimeMs = clock.nowMs() - process.uptime() * 1000;
   const self = new SelfMetrics(counters, processFacts(version, Math.round(startTimeMs), clock));
@@ -217,7 +227,13 @@ export function newSampler(
     get absent() {
       return sampler.absent;
     },
-    close: () => host.close(),
+    get pendingReads() {
+      return lane.pending;
+    },
+    close() {
+      host.close();
+      for (const { collector } of collectors) collector.close?.();
+    },
   };
 }
 

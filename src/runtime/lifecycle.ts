@@ -15,6 +15,8 @@ export interface Lifecycle {
   ready(): void;
   /** The line that `systemctl status` shows; sent when it has changed, and not more often than every five seconds. */
   status(text: string): void;
+  /** Ends the process now, though a system call hangs; `reason` is logged. For systemd it is a success. */
+  leave(reason: string): void;
   /** Pings systemd's watchdog, where the unit has one, as long as `isAlive` says so. */
   watchdog(isAlive: () => boolean): void;
 }
@@ -49,6 +51,10 @@ export function systemdLifecycle(options: LifecycleOptions): Lifecycle {
   const stopped = new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }));
 
   const afterIfAlive = options.afterIfAlive ?? ((ms, callback) => void setTimeout(callback, ms).unref());
+  const leave = (reason: string) => {
+    log.warn(reason);
+    leaveProcess(host);
+  };
   const stop = (name: NodeJS.Signals) => {
     if (signal.aborted) {
       log.warn(`${name} while stopping: exiting at once`);
@@ -58,12 +64,9 @@ export function systemdLifecycle(options: LifecycleOptions): Lifecycle {
     log.debug(`${name}: stopping`);
     notify(['STOPPING=1']);
     afterIfAlive(notifyStopMsMax, () => queue.giveUp());
-    afterIfAlive(stopMsMax, () => {
-      log.warn(`shutdown blocked for ${stopMsMax / 1000} s by a pending system call; exiting without it`);
-      // process.exit() would wait for the thread of that call. For systemd an exit by this signal is a success.
-      host.removeAllListeners('SIGTERM');
-      host.kill(host.pid, 'SIGTERM');
-    });
+    afterIfAlive(stopMsMax, () =>
+      leave(`shutdown blocked for ${stopMsMax / 1000} s by a pending system call; exiting without it`),
+    );
     controller.abort();
   };
   host.on('SIGTERM', stop);
@@ -91,6 +94,7 @@ export function systemdLifecycle(options: LifecycleOptions): Lifecycle {
     },
     ready: () => notify(['READY=1']),
     status: statusLine(clock, notify, signal),
+    leave,
     watchdog(isAlive) {
       const everyMs = watchdogEveryMs(host.env, host.pid);
       if (everyMs === undefined) return;
@@ -104,6 +108,13 @@ export function systemdLifecycle(options: LifecycleOptions): Lifecycle {
       signal.addEventListener('abort', () => timer.cancel(), { once: true });
     },
   };
+}
+
+/** Ends the process now: process.exit() would wait for ever for a thread whose system call hangs. */
+export function leaveProcess(host: Pick<HostProcess, 'pid' | 'kill' | 'removeAllListeners'> = process): void {
+  // systemd.service(5): an end by this signal is a success, like exit code 0.
+  host.removeAllListeners('SIGTERM');
+  host.kill(host.pid, 'SIGTERM');
 }
 
 // A stop takes 5 s at most, whatever hangs; this leaves the process time to exit.

@@ -22,7 +22,13 @@ test('what ten minutes at 5 s cost: timers, calls of the disk, writes to the ser
       bounds: { bytesMax: 64 * 1024 * 1024, ageMsMax: 24 * 3600 * 1000 },
     },
     ...{ clock, disk, boot: { bootMs: () => clock.monotonicMs() }, dial: server.dial, hostId: 'host' },
-    newSampler: () => ({ sample: async () => maker.make([made++, made % 7, 5]), failures: [], absent: [], close() {} }),
+    newSampler: () => ({
+      sample: async () => maker.make([made++, made % 7, 5]),
+      failures: [],
+      absent: [],
+      pendingReads: [],
+      close() {},
+    }),
     ...{ log: new MemoryLog(), random: () => 0.5 },
   });
   await agent.start();

@@ -192,6 +192,7 @@ export class AgentNode {
         },
         failures: [],
         absent: [],
+        pendingReads: [],
         close() {},
       }),
     });

@@ -51,7 +51,13 @@ export class BacklogAgent {
         if (this.#isAway) throw new ConnectionError('refused', 'it is away');
         return dial({ host: '127.0.0.1', port, timeoutMs: 5000, signal });
       },
-      newSampler: () => ({ sample: samplerOf(clock, seriesCount), failures: [], absent: [], close() {} }),
+      newSampler: () => ({
+        sample: samplerOf(clock, seriesCount),
+        failures: [],
+        absent: [],
+        pendingReads: [],
+        close() {},
+      }),
     });
   }
 

@@ -29,6 +29,10 @@ export class FakeLifecycle implements Lifecycle {
     this.lines.push(text);
   }
 
+  leave(reason: string): void {
+    this.lines.push(reason);
+  }
+
   watchdog(isAlive: () => boolean): void {
     this.isAlive = isAlive;
   }

@@ -2,7 +2,7 @@ import { mkdirSync, mkdtempSync, rmSync, utimesSync, writeFileSync } from 'node:
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { Host, type HostRoots } from '../../src/agent/collect/proc/host.ts';
-import type { HostSystem } from '../../src/agent/collect/proc/system.ts';
+import type { FileSystemSize, HostSystem } from '../../src/agent/collect/proc/system.ts';
 
 /** One host of a fixture file: its kernel files, and what is made of them. */
 export interface FixtureHost {
@@ -99,7 +99,16 @@ export function systemOf(pairs: ReadonlyMap<string, string> = new Map()): HostSy
     hostname: saysOf('hostname', 'fixture'),
     networkInterfaces: () => JSON.parse(pairs.get('addresses') ?? '{}'),
     pageSize: () => Number(pairs.get('page-size') ?? 4096),
+    fileSystem: (path) => sizeOf(pairs, path),
   };
+}
+
+/** `statfs /home=4096 1000 500 400 64 32`: of 4096 bytes 1000 blocks, 500 free, 400 available; files. Or an error's code. */
+function sizeOf(pairs: ReadonlyMap<string, string>, path: string): FileSystemSize {
+  const answer = pairs.get(`statfs ${path.slice(path.indexOf('/root') + '/root'.length) || '/'}`) ?? 'ENOENT';
+  const [bsize = 0, blocks = 0, bfree = 0, bavail = 0, files = 0, ffree = 0] = answer.split(' ').map(Number);
+  if (Number.isNaN(bsize)) throw Object.assign(new Error(`${answer}: no size, statfs '${path}'`), { code: answer });
+  return { bsize, blocks, bfree, bavail, files, ffree };
 }
 
 /** A host over the tree of a fixture. */

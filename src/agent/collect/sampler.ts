@@ -46,7 +46,9 @@ export class Sampler {
   readonly #ownPart: Part;
   /** Those to ask at this instant: not those whose subject was absent less than a minute ago. */
   #asked: readonly Entry[] = [];
+  /** Of these, those that prepare, and the others. */
   #preparing: readonly Entry[] = [];
+  #reading: readonly Entry[] = [];
   /** When one of the others is to be asked again. */
   #lookMs = Number.NEGATIVE_INFINITY;
   #instantMs = 0;
@@ -66,6 +68,7 @@ export class Sampler {
       collector,
       successWithoutData: successWithoutData ?? 0,
       part: this.#recorder.part(name),
+      preparedMs: 0,
       durationMs: 0,
       state: works,
       logged: works,
@@ -95,8 +98,8 @@ export class Sampler {
   }
 
   /**
-   * A recording of this instant, valid until the next call, which must wait for this one. If no collector has to
-   * prepare, everything has been read when this returns its promise.
+   * A recording of this instant, valid until the next call, which must wait for this one. What is read at once has been
+   * read when this returns its promise, however long the others prepare.
    */
   async sample(): Promise<Recording> {
     this.#host.beginInstant();
@@ -106,10 +109,15 @@ export class Sampler {
       entry.state = works;
       entry.problem = undefined;
     }
-    if (this.#preparing.length > 0) await Promise.all(this.#preparing.map((entry) => this.#prepare(entry)));
+    const prepared = this.#preparing.map((entry) => this.#prepare(entry));
     this.#recorder.begin();
     let startMs = this.#clock.monotonicMs();
-    for (const entry of this.#asked) startMs = this.#collect(entry, startMs);
+    for (const entry of this.#reading) startMs = this.#collect(entry, startMs);
+    if (prepared.length > 0) {
+      await Promise.all(prepared);
+      startMs = this.#clock.monotonicMs();
+      for (const entry of this.#preparing) startMs = this.#collect(entry, startMs);
+    }
     this.#sampleSelf();
     this.#logChanges();
     if (this.#asked.some(({ state }) => state.kind === 'absent')) this.#chooseAsked();
@@ -120,16 +128,19 @@ export class Sampler {
     const lookMsOf = ({ state }: Entry) => (state.kind === 'absent' ? state.lookMs : Number.NEGATIVE_INFINITY);
     this.#asked = this.#entries.filter((entry) => lookMsOf(entry) <= this.#instantMs);
     this.#preparing = this.#asked.filter(({ collector }) => collector.prepare !== undefined);
+    this.#reading = this.#asked.filter(({ collector }) => collector.prepare === undefined);
     const waitingMs = this.#entries.map(lookMsOf).filter((lookMs) => lookMs > this.#instantMs);
     this.#lookMs = Math.min(Number.POSITIVE_INFINITY, ...waitingMs);
   }
 
   async #prepare(entry: Entry): Promise<void> {
+    const startMs = this.#clock.monotonicMs();
     try {
       await entry.collector.prepare!(this.#host);
     } catch (error) {
       entry.state = this.#stateAfter(error);
     }
+    entry.preparedMs = this.#clock.monotonicMs() - startMs;
   }
 
   /** Returns the time of its end, at which the next one starts. */
@@ -146,7 +157,7 @@ export class Sampler {
     if (entry.state.kind !== 'works') this.#recorder.abandon();
     for (const error of this.#host.takeErrors()) this.#countError(entry, error);
     const endMs = this.#clock.monotonicMs();
-    entry.durationMs = endMs - startMs;
+    entry.durationMs = endMs - startMs + entry.preparedMs;
     return endMs;
   }
 
@@ -217,6 +228,8 @@ interface Entry {
   readonly collector: NamedCollector['collector'];
   readonly successWithoutData: 0 | 1;
   readonly part: Part;
+  /** How long it prepared, others at the same time; and how long it took, with that. */
+  preparedMs: number;
   durationMs: number;
   state: State;
   /** The state that was logged last. */

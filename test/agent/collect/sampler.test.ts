@@ -303,7 +303,7 @@ test('a bug in a collector costs it alone too, and says where it is', async () =
   assert.match(bench.log[0]!, /^warn collector 'buggy' failed: a bug of this program.*x is not a function/s);
 });
 
-test('collectors that prepare do so together, before any collects; one that fails there does not collect', async () => {
+test('collectors that prepare do so together, while the others collect; one that fails there does not collect', async () => {
   const order: string[] = [];
   const preparing = (name: string, ms: number): Collector => ({
     async prepare() {
@@ -327,12 +327,12 @@ test('collectors that prepare do so together, before any collects; one that fail
     'a prepares',
     'b prepares',
     'c prepares',
+    'd collects',
     'c is ready',
     'b is ready',
     'a is ready',
     'a collects',
     'b collects',
-    'd collects',
   ]);
   assert.deepEqual(bench.sampler.absent, [{ name: 'c', reason: "'/c' is not there" }]);
 });

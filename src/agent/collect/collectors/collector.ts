@@ -24,10 +24,13 @@ export interface Samples {
 export interface Collector {
   collect(host: Host, out: Samples): void;
   /**
-   * Reads what can hang (a network file system) and so must not be read synchronously. Runs before `collect`, at the
-   * same time as the others' `prepare`, and must end within a deadline of its own.
+   * Reads what can hang (a device, a network file system, another program) and so must not be read synchronously. Runs
+   * before `collect`, at the same time as the others' `prepare`, and must end within a deadline of its own. Those that
+   * need not prepare collect meanwhile.
    */
   prepare?(host: Host): Promise<void>;
+  /** Closes what it keeps open; the next collection opens it again. */
+  close?(): void;
 }
 
 export interface CollectorContext {
@@ -63,6 +66,11 @@ export interface CollectorRow {
    * end with `*`.
    */
   readonly missing?: readonly { readonly families: readonly string[]; readonly reason: string }[];
+  /**
+   * slow: its files are attributes of devices or file systems, which can block. They are read off the main thread, in the
+   * slow lane (`SlowCollector` says what that asks of the collector).
+   */
+  readonly lane?: 'slow';
   create(context: CollectorContext): Collector;
 }
 

@@ -13,6 +13,7 @@ import { dmi } from './dmi.ts';
 import { drbd } from './drbd.ts';
 import { entropy } from './entropy.ts';
 import { filefd } from './filefd.ts';
+import { filesystem } from './filesystem.ts';
 import { interrupts } from './interrupts.ts';
 import { ipvs } from './ipvs.ts';
 import { kernel_hung } from './kernel_hung.ts';
@@ -44,6 +45,7 @@ import { systemdUnit } from './systemd-unit.ts';
 import { tapestats } from './tapestats.ts';
 import { tcpstat } from './tcpstat.ts';
 import { textfile } from './textfile.ts';
+import { thermal_zone } from './thermal_zone.ts';
 import { time } from './time.ts';
 import { udp_queues } from './udp_queues.ts';
 import { uname } from './uname.ts';
@@ -69,6 +71,7 @@ export const collectorRows: readonly CollectorRow[] = [
   drbd,
   entropy,
   filefd,
+  filesystem,
   interrupts,
   ipvs,
   kernel_hung,
@@ -100,6 +103,7 @@ export const collectorRows: readonly CollectorRow[] = [
   tapestats,
   tcpstat,
   textfile,
+  thermal_zone,
   time,
   udp_queues,
   uname,
@@ -115,6 +119,7 @@ export interface NamedCollector {
   readonly name: string;
   readonly collector: Collector;
   readonly successWithoutData?: 1;
+  readonly lane?: 'slow';
 }
 
 /** The value of `--enable` and `--disable`. */

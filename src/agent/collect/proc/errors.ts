@@ -21,7 +21,10 @@ export class NoDataError extends CollectError {
 export class UnreadableError extends CollectError {
   override readonly name = 'UnreadableError';
   readonly code = 'unreadable';
-  /** The name of the system call's error, such as `EINVAL`; `empty` and `unknown` where the kernel gave that. */
+  /**
+   * The name of the system call's error, such as `EINVAL`; `empty` and `unknown` where the kernel gave that; `late` where
+   * it does not answer.
+   */
   readonly errno: string;
 
   constructor(path: string, { errno, reason, cause }: { errno: string; reason: string; cause?: unknown }) {
@@ -39,7 +42,7 @@ export class UnreadableError extends CollectError {
 }
 
 const usualErrnos: ReadonlySet<string> = new Set([
-  ...['empty', 'unknown', 'ENODATA', 'EINVAL', 'EAGAIN', 'EBUSY', 'EOPNOTSUPP', 'ENOTSUP', 'ENODEV', 'ENXIO'],
+  ...['empty', 'unknown', 'late', 'ENODATA', 'EINVAL', 'EAGAIN', 'EBUSY', 'EOPNOTSUPP', 'ENOTSUP', 'ENODEV', 'ENXIO'],
   'ENOMEDIUM',
   'ESRCH',
 ]);

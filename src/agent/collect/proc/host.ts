@@ -1,7 +1,17 @@
-import { closeSync, constants, existsSync, fstatSync, openSync, readdirSync, readSync, statSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  existsSync,
+  fstatSync,
+  openSync,
+  readdirSync,
+  readSync,
+  realpathSync,
+  statSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { CollectError, NoDataError, UnreadableError } from './errors.ts';
-import { type HostSystem, nodeSystem } from './system.ts';
+import { type FileSystemSize, type HostSystem, nodeSystem } from './system.ts';
 import { KernelText, Words } from './text.ts';
 
 /** Where the four trees are: elsewhere in a container, and a fixture in tests. */
@@ -22,13 +32,21 @@ export interface FileStat {
   readonly ino: number;
 }
 
-interface KernelFile {
+/** What the last read of a file has come to. */
+export interface ReadFile {
+  /** Its content, where there is no error. */
   readonly text: KernelText;
+  /** Of the system call; undefined where there is none. */
+  readonly error: unknown;
+}
+
+interface KernelFile extends ReadFile {
   readonly root: string;
   /** Whether a read that does not fill the buffer has reached the end of the file. */
   readonly comesWhole: boolean;
   /** Undefined where the file is not open. */
   fd: number | undefined;
+  error: unknown;
   /** The instant at which `text` was read, and the one at which it was last asked for. */
   instantRead: number;
   instantAsked: number;
@@ -63,6 +81,11 @@ export class Host {
     this.#roots = { proc: roots.procfs, sys: roots.sysfs, root: roots.rootfs, udev: roots.udev };
   }
 
+  /** The number of the present instant. */
+  get instant(): number {
+    return this.#instant;
+  }
+
   /** Starts an instant: files are read again. Now and then closes those of devices that are gone. */
   beginInstant(): void {
     this.#instant++;
@@ -74,21 +97,19 @@ export class Host {
    * kernel has it switched off (EOPNOTSUPP); otherwise UnreadableError.
    */
   read(path: string): KernelText {
-    const file = this.#fileOf(path);
-    const error = this.#update(file);
-    if (error === undefined) return file.text;
+    const { text, error } = this.file(path);
+    if (error === undefined) return text;
     const what = isNoFile(error) ? ' does not exist' : ` is not there: ${reasonOf(error)}`;
-    if (isNoFile(error) || isGone(error)) throw new NoDataError(file.text.path, what, { cause: error });
-    throw unreadable(file.text.path, error);
+    if (isNoFile(error) || isGone(error)) throw new NoDataError(text.path, what, { cause: error });
+    throw unreadable(text.path, error);
   }
 
   /** The same, but undefined where `read` throws NoDataError. */
   readIfThere(path: string): KernelText | undefined {
-    const file = this.#fileOf(path);
-    const error = this.#update(file);
-    if (error === undefined) return file.text;
+    const { text, error } = this.file(path);
+    if (error === undefined) return text;
     if (isNoFile(error) || isGone(error)) return undefined;
-    throw unreadable(file.text.path, error);
+    throw unreadable(text.path, error);
   }
 
   /**
@@ -98,10 +119,8 @@ export class Host {
    * or gives nothing, or `<unknown>`.
    */
   value<T>(path: string, parse: (text: KernelText) => T): T | undefined {
-    const file = this.#fileOf(path);
-    const { text } = file;
+    const { text, error } = this.file(path);
     try {
-      const error = this.#update(file);
       if (error !== undefined) {
         return isNoFile(error) ? undefined : this.passOver(unreadable(text.path, error));
       }
@@ -114,7 +133,15 @@ export class Host {
     }
   }
 
-  /** The same for a file that is not text; `parse` gets its bytes. */
+  /**
+   * The same for what hardly ever changes, such as the name of a device: a collector in the slow lane has it read once a
+   * minute.
+   */
+  rareValue<T>(path: string, parse: (text: KernelText) => T): T | undefined {
+    return this.value(path, parse);
+  }
+
+  /** The same as `value` for a file that is not text; `parse` gets its bytes. */
   binary<T>(path: string, parse: (bytes: Uint8Array, path: string) => T): T | undefined {
     try {
       const text = this.readIfThere(path);
@@ -205,11 +232,32 @@ export class Host {
     return existsSync(this.path(path));
   }
 
+  /** Where it is when all symbolic links are followed, as a real path; undefined where there is nothing. */
+  realPath(path: string): string | undefined {
+    try {
+      return this.resolved(this.path(path));
+    } catch (error) {
+      if (isNoFile(error) || isGone(error)) return undefined;
+      return this.passOver(unreadable(this.path(path), error));
+    }
+  }
+
+  /** The size of the file system at this path; undefined where it is not known yet. Throws UnreadableError. */
+  fileSystem(path: string): FileSystemSize | undefined {
+    const real = this.path(path);
+    try {
+      return this.size(real);
+    } catch (error) {
+      if (codeOf(error) === notReadCode) return undefined;
+      throw unreadable(real, error);
+    }
+  }
+
   /** The names in a folder, sorted. Throws NoDataError where it is missing, or UnreadableError. */
   list(path: string): string[] {
     const real = this.path(path);
     try {
-      return readdirSync(real).sort();
+      return this.names(real);
     } catch (error) {
       if (isNoFile(error) || isGone(error)) throw new NoDataError(real, ' does not exist', { cause: error });
       throw unreadable(real, error);
@@ -273,13 +321,39 @@ export class Host {
     this.#files.clear();
   }
 
+  /** Reads the file where it was not read at this instant. */
+  protected file(path: string): ReadFile {
+    const file = this.#fileOf(path);
+    file.error = this.#update(file);
+    return file;
+  }
+
+  /** A text whose errors are among `takeErrors`. */
+  protected newText(path: string): KernelText {
+    return new KernelText(this.path(path), this.#words, this.#errors);
+  }
+
+  // The system calls behind `list`, `realPath` and `fileSystem`, on real paths. They throw as node:fs does.
+
+  protected names(path: string): string[] {
+    return readdirSync(path).sort();
+  }
+
+  protected resolved(path: string): string {
+    return realpathSync.native(path);
+  }
+
+  protected size(path: string): FileSystemSize {
+    return this.system.fileSystem(path);
+  }
+
   #fileOf(path: string): KernelFile {
     let file = this.#files.get(path);
     if (file === undefined) {
       const root = path.slice(0, path.indexOf('/'));
-      const text = new KernelText(this.path(path), this.#words, this.#errors);
+      const text = this.newText(path);
       const comesWhole = root === 'sys' || wholeFiles.has(path) || path.startsWith('proc/sys/');
-      file = { text, root, comesWhole, fd: undefined, instantRead: never, instantAsked: never };
+      file = { text, root, comesWhole, fd: undefined, error: undefined, instantRead: never, instantAsked: never };
       this.#files.set(path, file);
     }
     return file;
@@ -408,9 +482,12 @@ const filesKeptMax = 2048;
 const anyName = /^/;
 const unknown = { errno: 'unknown', reason: ' has no value: the kernel says that it is unknown' };
 
+/** The code of an error that says that a file was not read yet: in the slow lane, for a moment. */
+export const notReadCode = 'not-read';
+
 function isNoFile(error: unknown): boolean {
   const code = codeOf(error);
-  return code === 'ENOENT' || code === 'ENOTDIR';
+  return code === 'ENOENT' || code === 'ENOTDIR' || code === notReadCode;
 }
 
 /**
@@ -434,7 +511,7 @@ function unreadable(path: string, error: unknown): UnreadableError {
   return new UnreadableError(path, { errno, reason: ` cannot be read: ${reasonOf(error)}`, cause: error });
 }
 
-function codeOf(error: unknown): string | undefined {
+export function codeOf(error: unknown): string | undefined {
   return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined;
 }
 

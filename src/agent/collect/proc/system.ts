@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { readFileSync, type StatsFs, statfsSync } from 'node:fs';
 import { hostname, machine, networkInterfaces, release, type, version } from 'node:os';
 
 export interface NetworkAddress {
@@ -6,6 +6,9 @@ export interface NetworkAddress {
   /** `192.0.2.7/24`; null where the netmask has gaps. */
   readonly cidr: string | null;
 }
+
+/** In blocks of `bsize` bytes. https://man7.org/linux/man-pages/man2/statfs.2.html */
+export type FileSystemSize = Pick<StatsFs, 'bsize' | 'blocks' | 'bfree' | 'bavail' | 'files' | 'ffree'>;
 
 /** What is in no file of the host, and uname(2) for sandboxes that lack its files. */
 export interface HostSystem {
@@ -20,11 +23,14 @@ export interface HostSystem {
   networkInterfaces(): NodeJS.Dict<readonly NetworkAddress[]>;
   /** Bytes of a page of memory. */
   pageSize(): number;
+  /** By statfs(2). Throws its error. */
+  fileSystem(path: string): FileSystemSize;
 }
 
 export const nodeSystem: HostSystem = {
   timeZone: () => process.env['TZ'],
   ...{ type, release, version, machine, hostname, networkInterfaces, pageSize },
+  fileSystem: statfsSync,
 };
 
 /**

@@ -18,7 +18,7 @@ const bytesRandom = 50;
 /** Whose labels may differ, or those of one file: what a part of it says, or uname(2) says instead, is right, too. */
 const withSubstitutes = ['btrfs', 'cpu proc/cpuinfo', 'diskstats', 'dmi', 'os', 'uname'];
 /** Whose numbers may be negative: a minus sign does no damage. */
-const withNegatives = ['bcache', 'ksmd', 'netstat', 'swap', 'sysctl', 'wifi', 'zfs'];
+const withNegatives = ['bcache', 'ksmd', 'netstat', 'swap', 'sysctl', 'thermal_zone', 'wifi', 'zfs'];
 /** A file of theirs is refused whole, by design; each has a test of its own. */
 const refusedWhole = ['textfile'];
 /** Whose values are sums over rows: without one of them they are smaller; with one that cannot be read they are absent. */

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { arch } from 'node:os';
 import { test } from 'node:test';
+import { filesystem } from '../../../../src/agent/collect/collectors/filesystem.ts';
 import { collectorRows } from '../../../../src/agent/collect/collectors/index.ts';
 import { NoDataError } from '../../../../src/agent/collect/proc/errors.ts';
 import { Host } from '../../../../src/agent/collect/proc/host.ts';
@@ -106,6 +107,11 @@ const differences: readonly Difference[] = [
     reason: '1.5 gives CPUs that are offline zeros, 1.12 leaves them out',
     theirs: /^node_cpu_(guest_)?seconds_total\{cpu="[1346]",/,
     title: /four of eight CPUs offline/,
+  },
+  {
+    collector: 'filesystem',
+    reason: 'new since 1.10',
+    ours: /^node_filesystem_mount_info\b/,
   },
   {
     collector: 'netdev',
@@ -215,6 +221,8 @@ const newer: ReadonlySet<string> = new Set([
   // Of no version: node_exporter leaves these to other exporters.
   ...['systemd-unit', 'systemd-unit.exclude', 'systemd-unit.include', 'systemd-unit.max'],
   'cpu_vulnerabilities',
+  'filesystem.fs-types-include',
+  'filesystem.mount-points-include',
   'interrupts.include-zeros',
   'interrupts.name-exclude',
   'interrupts.name-include',
@@ -232,6 +240,7 @@ const known = skip ? new Set<string>() : nodeExporterNames();
 const withoutFixtures: Readonly<Record<string, string>> = {
   textfile: 'it is asked with a folder of its own in textfile.test.ts',
   selinux: 'it asks the kernel of this machine, whatever --path.sysfs says',
+  filesystem: 'it asks statfs(2)',
   time: 'it asks the clock of this machine and its zone',
   network_route: 'it asks netlink',
   tcpstat: 'it asks netlink',
@@ -324,7 +333,11 @@ test('what this node_exporter does not have is listed', { skip }, () => {
 
 test(`this machine: every collector gives node_exporter's families, types and labels`, { skip }, async () => {
   const collectors = collectorRows.map((row) => row.name).filter((name) => known.has(name));
-  const exporter = await startNodeExporter({ collectors, netlink: true });
+  // Debian leaves out more mount points by default.
+  const flags = filesystem.options
+    .filter((option) => option.name.endsWith('-exclude'))
+    .map((option) => `--collector.${option.name}=${option.default}`);
+  const exporter = await startNodeExporter({ collectors, netlink: true, flags });
   const host = new Host();
   try {
     const theirs = parseMetrics(await exporter.scrape());

@@ -1,0 +1,378 @@
+import { type Collector, gauge, type Samples } from './collectors/collector.ts';
+import type { NamedCollector } from './collectors/index.ts';
+import { codeOf, Host, type HostRoots, notReadCode, type ReadFile } from './proc/host.ts';
+import type { FileSystemSize } from './proc/system.ts';
+import type { KernelText } from './proc/text.ts';
+import { type Asker, bufferBytes, type Done, Question, type SlowCalls, type SlowLane } from './slow-lane.ts';
+
+export const readsLate = gauge(
+  'sysmon_agent_reads_late',
+  'Reads of a device or file system that have not returned by the deadline of a collection, at present. What they read ' +
+    'is absent; the log names what does not answer for 5 s.',
+  { labels: ['collector'] },
+);
+
+/** Puts those collectors into the slow lane whose rows say so. */
+export function inSlowLane(
+  collectors: readonly NamedCollector[],
+  slow: { readonly lane: SlowLane; readonly roots: HostRoots },
+): NamedCollector[] {
+  return collectors.map((each) =>
+    each.lane === 'slow' ? { ...each, collector: new SlowCollector(each.name, each.collector, slow) } : each,
+  );
+}
+
+/**
+ * A collector whose files are read in the slow lane. `prepare` has all read that the collector asked for the last time;
+ * where it asks for something else (at the start, or because a device is new), it is run without being recorded until
+ * nothing is missing. Then `collect` runs it on what was read. So such a collector is written like any other. But it may
+ * run more than once at an instant, and must not remember what it makes of files: what hardly ever changes it reads by
+ * `rareValue`, which is read once a minute.
+ */
+export class SlowCollector implements Collector {
+  readonly #collector: Collector;
+  readonly #host: SlowHost;
+  readonly #asker: Asker;
+
+  constructor(
+    name: string,
+    collector: Collector,
+    { lane, roots }: { readonly lane: SlowLane; readonly roots: HostRoots },
+  ) {
+    this.#collector = collector;
+    this.#asker = { collector: name, late: 0 };
+    this.#host = new SlowHost(roots, lane, this.#asker);
+  }
+
+  prepare(host: Host): Promise<void> {
+    return this.#host.prepare(host.instant, () => this.#try());
+  }
+
+  collect(host: Host, out: Samples): void {
+    this.#host.beginRun();
+    try {
+      this.#collector.collect(this.#host, out);
+    } finally {
+      for (const error of this.#host.takeErrors()) host.passOver(error);
+    }
+    out.sample(readsLate, this.#asker.late, this.#asker.collector);
+  }
+
+  /** Closes its files; the next collection opens them again. */
+  close(): void {
+    this.#host.close();
+  }
+
+  #try(): void {
+    try {
+      this.#collector.collect(this.#host, nowhere);
+    } catch {
+      // Whatever it is, `collect` finds it again, and says it.
+    }
+    this.#host.takeErrors();
+  }
+}
+
+const nowhere: Samples = { sample() {}, sampleLabels() {} };
+
+/**
+ * A host whose files, except those of /proc, are read by the lane before the collector asks for them. What has not
+ * answered keeps its last answer for one instant; then it is an UnreadableError, `late`. What was not asked for in the
+ * last run is closed and forgotten.
+ */
+class SlowHost extends Host {
+  readonly #lane: SlowLane;
+  readonly #asker: Asker;
+  readonly #files = new Map<string, SlowFile>();
+  readonly #names = new Map<string, SlowCall<string[]>>();
+  readonly #resolved = new Map<string, SlowCall<string>>();
+  readonly #sizes = new Map<string, SlowCall<FileSystemSize>>();
+  readonly #existing = new Map<string, SlowCall<boolean>>();
+  readonly #all = [this.#files, this.#names, this.#resolved, this.#sizes, this.#existing];
+  #run = 0;
+  /** What the last run asked for that was never read. */
+  #added: Kept[] = [];
+
+  constructor(roots: HostRoots, lane: SlowLane, asker: Asker) {
+    super(roots);
+    this.#lane = lane;
+    this.#asker = asker;
+  }
+
+  /** Has everything read that the next run will ask for, as far as it answers in time. `run` runs the collector. */
+  async prepare(instant: number, run: () => void): Promise<void> {
+    this.beginInstant();
+    this.#lane.begin(instant);
+    const isNew = this.#run === 0 || this.#added.length > 0;
+    await this.#ask(this.#takeDue());
+    for (let round = 0; isNew && round < roundsMax && !this.#lane.isOver; round++) {
+      this.beginRun();
+      run();
+      if (this.#added.length === 0) break;
+      await this.#ask(this.#added);
+    }
+  }
+
+  beginRun(): void {
+    this.#run++;
+    this.#added = [];
+  }
+
+  override rareValue<T>(path: string, parse: (text: KernelText) => T): T | undefined {
+    if (!isFast(path)) this.#slowFile(path, rareMs);
+    return this.value(path, parse);
+  }
+
+  override exists(path: string): boolean {
+    if (isFast(path)) return super.exists(path);
+    const make = (real: string) =>
+      new SlowCall<boolean>(this.#asker, real, { everyMs: rareMs, call: (calls, done) => calls.exists(real, done) });
+    return this.#answerOf(this.#existing, this.path(path), make);
+  }
+
+  override close(): void {
+    super.close();
+    for (const each of this.#all) {
+      for (const kept of each.values()) kept.forget(this.#lane);
+      each.clear();
+    }
+    this.#run = 0;
+    this.#added = [];
+  }
+
+  protected override file(path: string): ReadFile {
+    if (isFast(path)) return super.file(path);
+    const file = this.#slowFile(path, 0);
+    file.run = this.#run;
+    file.error = isCurrent(file, this.#lane) ? file.failure : noAnswer;
+    file.text.rewind();
+    return file;
+  }
+
+  protected override names(path: string): string[] {
+    const make = () =>
+      new SlowCall<string[]>(this.#asker, path, { everyMs: folderMs, call: (calls, done) => calls.names(path, done) });
+    return this.#answerOf(this.#names, path, make);
+  }
+
+  protected override resolved(path: string): string {
+    const make = () =>
+      new SlowCall<string>(this.#asker, path, { everyMs: rareMs, call: (calls, done) => calls.resolved(path, done) });
+    return this.#answerOf(this.#resolved, path, make);
+  }
+
+  protected override size(path: string): FileSystemSize {
+    const make = () =>
+      new SlowCall<FileSystemSize>(this.#asker, path, { everyMs: 0, call: (calls, done) => calls.size(path, done) });
+    return this.#answerOf(this.#sizes, path, make);
+  }
+
+  #slowFile(path: string, everyMs: number): SlowFile {
+    let file = this.#files.get(path);
+    if (file === undefined) {
+      file = new SlowFile(this.#asker, this.newText(path), { everyMs, isAttribute: path.startsWith('sys/') });
+      this.#files.set(path, file);
+      this.#added.push(file);
+    }
+    return file;
+  }
+
+  #answerOf<T>(known: Map<string, SlowCall<T>>, path: string, make: (path: string) => SlowCall<T>): T {
+    let call = known.get(path);
+    if (call === undefined) {
+      call = make(path);
+      known.set(path, call);
+      this.#added.push(call);
+    }
+    call.run = this.#run;
+    if (!isCurrent(call, this.#lane)) throw noAnswer;
+    return call.answer();
+  }
+
+  #ask(questions: readonly Kept[]): Promise<void> | undefined {
+    const { nowMs } = this.#lane;
+    for (const kept of questions) kept.dueMs = nextMs(kept, nowMs);
+    return this.#lane.ask(questions);
+  }
+
+  /** What is to be read again. What the last run did not ask for is forgotten. */
+  #takeDue(): Kept[] {
+    const due: Kept[] = [];
+    const { nowMs } = this.#lane;
+    for (const each of this.#all) {
+      for (const [path, kept] of each) {
+        if (kept.state !== 'idle') continue;
+        if (kept.run !== this.#run) {
+          kept.forget(this.#lane);
+          each.delete(path);
+        } else if (kept.dueMs <= nowMs) {
+          due.push(kept);
+        }
+      }
+    }
+    return due;
+  }
+}
+
+/**
+ * Whether its last answer holds: it has not been asked again, or at this instant. What is read rarely holds also while it
+ * waits to be asked, because other reads of the collector hang.
+ */
+function isCurrent({ state, instant, everyMs }: Kept, lane: SlowLane): boolean {
+  return state === 'idle' || instant === lane.instant || (state === 'waiting' && everyMs > 0);
+}
+
+/** Kept from one instant to the next. */
+abstract class Kept extends Question {
+  /** The run that asked for it last. */
+  run = 0;
+  readonly everyMs: number;
+  dueMs = Number.NEGATIVE_INFINITY;
+
+  constructor(asker: Asker, path: string, everyMs: number) {
+    super(asker, path);
+    this.everyMs = everyMs;
+  }
+
+  /** Gives back what it holds: at once where it is idle, else when it has answered. */
+  abstract forget(lane: SlowLane): void;
+}
+
+let spread = 0;
+
+/** What is read rarely is spread over time: a host of 500 interfaces would read all their names at one instant. */
+function nextMs({ everyMs }: Kept, nowMs: number): number {
+  if (everyMs < rareMs) return nowMs + everyMs - earlyMs;
+  spread = (spread + goldenRatio) % 1;
+  return nowMs + everyMs * (1 - spread / 2) - earlyMs;
+}
+
+/** One call, such as the names in a folder. */
+class SlowCall<T> extends Kept {
+  readonly #call: (calls: SlowCalls, done: Done<T>) => void;
+  #answer: { readonly value: T } | { readonly error: unknown } = { error: notRead };
+
+  constructor(
+    asker: Asker,
+    path: string,
+    { everyMs, call }: { readonly everyMs: number; readonly call: (calls: SlowCalls, done: Done<T>) => void },
+  ) {
+    super(asker, path, everyMs);
+    this.#call = call;
+  }
+
+  /** The last answer; throws the error of the system call. */
+  answer(): T {
+    if ('error' in this.#answer) throw this.#answer.error;
+    return this.#answer.value;
+  }
+
+  ask(lane: SlowLane): void {
+    this.#call(lane.calls, (error, value) => {
+      this.#answer = error === null ? { value } : { error };
+      lane.answered(this);
+    });
+  }
+
+  forget(): void {}
+}
+
+/** A file, which is kept open where it is an attribute that is read at each instant. */
+class SlowFile extends Kept implements ReadFile {
+  readonly text: KernelText;
+  readonly #isAttribute: boolean;
+  #fd: number | undefined;
+  #isForgotten = false;
+  /** Of the last read. */
+  failure: unknown = notRead;
+  /** What the collector sees. */
+  error: unknown;
+
+  constructor(
+    asker: Asker,
+    text: KernelText,
+    { everyMs, isAttribute }: { readonly everyMs: number; readonly isAttribute: boolean },
+  ) {
+    super(asker, text.path, everyMs);
+    this.text = text;
+    this.#isAttribute = isAttribute;
+  }
+
+  ask(lane: SlowLane): void {
+    if (this.#fd === undefined) this.#open(lane);
+    else this.#read(lane, this.#fd, { into: lane.takeBuffer(), isFresh: false });
+  }
+
+  forget(lane: SlowLane): void {
+    this.#isForgotten = true;
+    if (this.state !== 'idle' || this.#fd === undefined) return;
+    lane.calls.close(this.#fd, () => {});
+    this.#fd = undefined;
+    lane.openCount--;
+  }
+
+  #open(lane: SlowLane): void {
+    lane.calls.open(this.path, (error, fd) => {
+      if (error !== null) return this.#answer(lane, error);
+      this.#fd = fd;
+      lane.openCount++;
+      this.#read(lane, fd, { into: lane.takeBuffer(), isFresh: true });
+    });
+  }
+
+  #read(lane: SlowLane, fd: number, { into, isFresh }: { readonly into: Uint8Array; readonly isFresh: boolean }): void {
+    lane.calls.read(fd, into, (error, length) => {
+      if (error === null && length === into.length && length < fileBytesMax) {
+        this.#read(lane, fd, { into: new Uint8Array(length * 8), isFresh });
+        return;
+      }
+      if (error === null) this.text.fill(into, length, { comesWhole: this.#isAttribute });
+      lane.giveBuffer(into);
+      // The descriptor of a removed device says so for ever, also when the device is back.
+      if (codeOf(error) === 'ENODEV' && !isFresh) this.#close(lane, fd, () => this.#open(lane));
+      else if (error !== null || !this.#isKept(lane)) this.#close(lane, fd, () => this.#answer(lane, error));
+      else this.#answer(lane, null);
+    });
+  }
+
+  #isKept({ openCount }: SlowLane): boolean {
+    return this.#isAttribute && this.everyMs === 0 && openCount <= openMax && !this.#isForgotten;
+  }
+
+  #close(lane: SlowLane, fd: number, then: () => void): void {
+    this.#fd = undefined;
+    lane.openCount--;
+    lane.calls.close(fd, then);
+  }
+
+  #answer(lane: SlowLane, error: Error | null): void {
+    this.failure = error ?? undefined;
+    lane.answered(this);
+  }
+}
+
+/** Files of /proc do not block, and are read when they are asked for. */
+function isFast(path: string): boolean {
+  return path.startsWith('proc/');
+}
+
+function errorOf(code: string, message: string): Error {
+  return Object.assign(new Error(message), { code });
+}
+
+// As if it were not there: at the start, and when a device is new, until the next run.
+const notRead = errorOf(notReadCode, 'it was not read yet');
+const noAnswer = errorOf('late', 'it does not answer');
+
+// Folders of devices have folders of devices: three of them, and what they have.
+const roundsMax = 8;
+const folderMs = 15_000;
+const rareMs = 60_000;
+// A collection may come a little early.
+const earlyMs = 500;
+const goldenRatio = 0.618;
+// Beside those of the other collectors; Node may have 4096 open files on the smallest systems. Beyond, a file is opened
+// for each read.
+const openMax = 1024;
+// Far more than any attribute has.
+const fileBytesMax = bufferBytes * 8 ** 3;

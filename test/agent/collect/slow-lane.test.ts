@@ -1,0 +1,442 @@
+import assert from 'node:assert/strict';
+import { closeSync, existsSync, openSync, readdirSync, readSync, realpathSync } from 'node:fs';
+import { test } from 'node:test';
+import type { Collector, Samples } from '../../../src/agent/collect/collectors/collector.ts';
+import { gauge } from '../../../src/agent/collect/collectors/collector.ts';
+import { filesystem } from '../../../src/agent/collect/collectors/filesystem.ts';
+import { expositionOf } from '../../../src/agent/collect/exposition.ts';
+import { Host } from '../../../src/agent/collect/proc/host.ts';
+import type { KernelText } from '../../../src/agent/collect/proc/text.ts';
+import { Sampler } from '../../../src/agent/collect/sampler.ts';
+import { SlowCollector } from '../../../src/agent/collect/slow-host.ts';
+import { type Done, type SlowCalls, SlowLane } from '../../../src/agent/collect/slow-lane.ts';
+import { newAgentCounters } from '../../../src/agent/own-metrics.ts';
+import { contextOf } from '../../support/collect-fixture.ts';
+import { type FixtureTree, makeTree } from '../../support/fixture-proc.ts';
+import { MemoryLog } from '../../support/memory-log.ts';
+import { parseMetrics } from '../../support/node-exporter.ts';
+import { VirtualClock } from '../../support/virtual-clock.ts';
+
+/** The calls of a tree: each returns at once, but for the paths that hang. */
+class TreeCalls implements SlowCalls {
+  readonly hanging = new Set<string>();
+  /** What has not returned. */
+  readonly pending = new Map<string, () => void>();
+  /** Every call, as `open sys/class/things`. */
+  readonly made: string[] = [];
+  readonly #tree: FixtureTree;
+  readonly #paths = new Map<number, string>();
+
+  constructor(tree: FixtureTree) {
+    this.#tree = tree;
+  }
+
+  get openCount(): number {
+    return this.#paths.size;
+  }
+
+  count(call: string): number {
+    return this.made.filter((each) => each === call).length;
+  }
+
+  /** It answers from now on, also what it was asked before. */
+  release(path: string): void {
+    this.hanging.delete(path);
+    for (const [call, answer] of [...this.pending]) {
+      if (!call.endsWith(` ${path}`)) continue;
+      this.pending.delete(call);
+      answer();
+    }
+  }
+
+  open(path: string, done: Done<number>): void {
+    this.#call('open', path, done, () => {
+      const fd = openSync(path, 'r');
+      this.#paths.set(fd, path);
+      return fd;
+    });
+  }
+
+  read(fd: number, into: Uint8Array, done: Done<number>): void {
+    this.#call('read', this.#paths.get(fd)!, done, () => readSync(fd, into, 0, into.length, 0));
+  }
+
+  close(fd: number, done: Done<void>): void {
+    const path = this.#paths.get(fd)!;
+    this.#paths.delete(fd);
+    this.#call('close', path, done, () => closeSync(fd));
+  }
+
+  names(path: string, done: Done<string[]>): void {
+    this.#call('names', path, done, () => readdirSync(path).sort());
+  }
+
+  resolved(path: string, done: Done<string>): void {
+    this.#call('resolved', path, done, () => realpathSync(path));
+  }
+
+  size(path: string, done: Done<never>): void {
+    const size = { bsize: 4096, blocks: 100, bfree: 50, bavail: 40, files: 10, ffree: 5 };
+    this.#call('size', path, done, () => size as never);
+  }
+
+  exists(path: string, done: Done<boolean>): void {
+    this.#call('exists', path, done, () => existsSync(path));
+  }
+
+  #call<T>(what: string, real: string, done: Done<T>, make: () => T): void {
+    const path = real.slice(this.#tree.folder.length + 1);
+    const answer = () => {
+      try {
+        done(null, make());
+      } catch (error) {
+        done(error as Error, undefined as T);
+      }
+    };
+    this.made.push(`${what} ${path}`);
+    if (this.hanging.has(path)) this.pending.set(`${what} ${path}`, answer);
+    else answer();
+  }
+}
+
+const value = gauge('node_value', 'A value.', { labels: ['device', 'kind'] });
+const number = (text: KernelText) => text.unsigned('the value');
+const word = (text: KernelText) => text.word('the kind');
+
+/** Devices with a value and, unless it is unknown, a kind. */
+class Things implements Collector {
+  readonly #folder: string;
+
+  constructor(folder: string) {
+    this.#folder = folder;
+  }
+
+  collect(host: Host, out: Samples): void {
+    for (const name of host.devices(this.#folder)) {
+      const kind = host.rareValue(`${this.#folder}/${name}/kind`, word);
+      const count = host.value(`${this.#folder}/${name}/value`, number);
+      if (kind !== undefined && count !== undefined) out.sample(value, count, name, kind);
+    }
+  }
+}
+
+const things = 'sys/class/things';
+
+/** Without what is logged of each read that gives nothing. */
+class WarningLog extends MemoryLog {
+  override debug(): void {}
+}
+
+/** A sampler of things, with what a test looks at. */
+class Bed {
+  readonly clock = new VirtualClock();
+  readonly log = new WarningLog();
+  readonly tree: FixtureTree;
+  readonly calls: TreeCalls;
+  readonly lane: SlowLane;
+  readonly #sampler: Sampler;
+  readonly #host: Host;
+  readonly #collectors;
+
+  constructor(files: Readonly<Record<string, string>>, collectors: Readonly<Record<string, Collector>>) {
+    this.tree = makeTree(Object.entries(files));
+    this.calls = new TreeCalls(this.tree);
+    this.lane = new SlowLane({ clock: this.clock, log: this.log, calls: this.calls });
+    const { roots } = this.tree;
+    this.#host = new Host(roots);
+    this.#collectors = Object.entries(collectors).map(([name, collector]) => ({
+      ...{ name, collector: new SlowCollector(name, collector, { lane: this.lane, roots }) },
+    }));
+    this.#sampler = new Sampler({
+      ...{ host: this.#host, collectors: this.#collectors, self: { collect() {} } },
+      ...{ clock: this.clock, log: this.log, counters: newAgentCounters() },
+    });
+  }
+
+  /** Samples once, 5 s after the last time: the series, without those about the agent; and how long it took. */
+  async sample(): Promise<{ readonly series: Record<string, number>; readonly ms: number }> {
+    const startMs = this.clock.monotonicMs();
+    let ms = Number.NaN;
+    const sampling = this.#sampler.sample().then((recording) => {
+      ms = this.clock.monotonicMs() - startMs;
+      return parseMetrics(expositionOf(recording)).values;
+    });
+    await this.clock.advance(5000);
+    const values = [...(await sampling)].filter(
+      ([name]) => !/^(node_scrape_|sysmon_agent_(parse|attributes))/.test(name),
+    );
+    return { series: Object.fromEntries(values), ms };
+  }
+
+  close(): void {
+    for (const { collector } of this.#collectors) collector.close();
+    this.#host.close();
+  }
+
+  end(): void {
+    this.close();
+    for (const path of [...this.calls.hanging]) this.calls.release(path);
+    assert.equal(this.calls.openCount, 0, 'all files are closed');
+    this.tree.remove();
+  }
+}
+
+function thing(name: string, count: number, folder = things): Record<string, string> {
+  return { [`${folder}/${name}/value`]: `${count}\n`, [`${folder}/${name}/kind`]: 'disk\n' };
+}
+
+function series(name: string): string {
+  return `node_value{device="${name}",kind="disk"}`;
+}
+
+function late(collector: string): string {
+  return `sysmon_agent_reads_late{collector="${collector}"}`;
+}
+
+async function withBed(
+  files: Readonly<Record<string, string>>,
+  collectors: Readonly<Record<string, Collector>>,
+  use: (bed: Bed) => Promise<void>,
+): Promise<void> {
+  const bed = new Bed(files, collectors);
+  try {
+    await use(bed);
+  } finally {
+    bed.end();
+  }
+}
+
+const one = { things: new Things(things) };
+
+test('the first instant has everything; afterwards each file is read once an instant, a rare one once a minute', () =>
+  withBed({ ...thing('a', 1), ...thing('b', 2) }, one, async (bed) => {
+    const expected = { [series('a')]: 1, [series('b')]: 2, [late('things')]: 0 };
+    assert.deepEqual(await bed.sample(), { series: expected, ms: 0 });
+    const { made } = bed.calls;
+    assert.equal(made.filter((call) => call.startsWith('names')).length, 1);
+    assert.equal(made.filter((call) => call.startsWith('open')).length, 4);
+    for (let instant = 1; instant < 12; instant++) await bed.sample();
+    assert.equal(bed.calls.count(`read ${things}/a/value`), 12);
+    assert.equal(bed.calls.count(`open ${things}/a/value`), 1, 'it stays open');
+    assert.ok([2, 3].includes(bed.calls.count(`read ${things}/a/kind`)));
+    assert.equal(bed.calls.openCount, 2, 'what is read rarely is closed');
+    assert.equal(bed.calls.count(`names ${things}`), 4);
+    bed.tree.write(`${things}/a/value`, '7\n');
+    assert.equal((await bed.sample()).series[series('a')], 7);
+  }));
+
+test('a device that is new, and one that is gone', () =>
+  withBed(thing('a', 1), one, async (bed) => {
+    await bed.sample();
+    for (const [path, content] of Object.entries(thing('b', 2))) bed.tree.write(path, content);
+    // The folder is read again each 15 s, and what the device has at the next instant.
+    const seen = [];
+    for (let instant = 0; instant < 4; instant++) seen.push((await bed.sample()).series[series('b')]);
+    assert.deepEqual(seen, [undefined, undefined, undefined, 2]);
+    bed.tree.delete(`${things}/b`);
+    for (let instant = 0; instant < 4; instant++) await bed.sample();
+    assert.equal((await bed.sample()).series[series('b')], undefined);
+    assert.equal(bed.calls.openCount, 1);
+  }));
+
+test('what hangs costs its own series: kept for one interval, then absent, not asked again, and back', () =>
+  withBed({ ...thing('a', 1), ...thing('b', 2) }, one, async (bed) => {
+    const { calls, log } = bed;
+    await bed.sample();
+    calls.hanging.add(`${things}/a/value`);
+    bed.tree.write(`${things}/b/value`, '3\n');
+    // One deadline is waited for, and only once.
+    assert.deepEqual(await bed.sample(), {
+      series: { [series('a')]: 1, [series('b')]: 3, [late('things')]: 1 },
+      ms: 500,
+    });
+    const asked = calls.count(`read ${things}/a/value`);
+    assert.deepEqual(log.lines, []);
+    for (let instant = 0; instant < 3; instant++) {
+      assert.deepEqual(await bed.sample(), { series: { [series('b')]: 3, [late('things')]: 1 }, ms: 0 });
+    }
+    assert.equal(calls.count(`read ${things}/a/value`), asked);
+    const path = bed.tree.path(`${things}/a/value`);
+    assert.deepEqual(log.lines, [
+      `warn: collector 'things': '${path}' has not answered for 5s: its series are absent until it does`,
+    ]);
+    calls.release(`${things}/a/value`);
+    assert.match(log.lines[1]!, /^info: collector 'things': '.*value' has answered after 20 s$/);
+    assert.deepEqual(await bed.sample(), {
+      series: { [series('a')]: 1, [series('b')]: 3, [late('things')]: 0 },
+      ms: 0,
+    });
+    // It hangs again: this is not said again.
+    calls.hanging.add(`${things}/a/value`);
+    for (let instant = 0; instant < 4; instant++) await bed.sample();
+    assert.equal(log.lines.length, 2);
+  }));
+
+test('what hangs at the first instant is absent, and the rest is there', () =>
+  withBed({ ...thing('a', 1), ...thing('b', 2), ...thing('c', 3) }, one, async (bed) => {
+    bed.calls.hanging.add(`${things}/a/value`).add(`${things}/c/kind`);
+    const expected = { [series('b')]: 2, [late('things')]: 2 };
+    assert.deepEqual(await bed.sample(), { series: expected, ms: 500 });
+    assert.deepEqual(await bed.sample(), { series: expected, ms: 0 });
+  }));
+
+test('what answers after the deadline is at most an interval old, and nobody waits for it', () =>
+  withBed({ ...thing('a', 1), ...thing('b', 2) }, one, async (bed) => {
+    const path = `${things}/a/value`;
+    await bed.sample();
+    bed.calls.hanging.add(path);
+    const { ms } = await bed.sample();
+    assert.equal(ms, 500);
+    for (let count = 10; count < 15; count++) {
+      bed.tree.write(path, `${count}\n`);
+      bed.calls.release(path);
+      bed.calls.hanging.add(path);
+      const { series: found, ms: took } = await bed.sample();
+      assert.equal(found[series('a')], count);
+      assert.equal(took, 0);
+    }
+    bed.calls.release(path);
+    // Once it has been quick, it is waited for again.
+    await bed.sample();
+    bed.calls.hanging.add(path);
+    assert.equal((await bed.sample()).ms, 500);
+  }));
+
+test('a collector with four reads that hang waits for one of them; the others go on', () =>
+  withBed(
+    {
+      ...thing('z', 9),
+      ...Object.assign({}, ...['a', 'b', 'c', 'd', 'e', 'f'].map((name) => thing(name, 1, 'sys/bad'))),
+    },
+    { bad: new Things('sys/bad'), things: new Things(things) },
+    async (bed) => {
+      await bed.sample();
+      for (const name of ['a', 'b', 'c', 'd', 'e']) bed.calls.hanging.add(`sys/bad/${name}/value`);
+      await bed.sample();
+      const { series: found, ms } = await bed.sample();
+      assert.deepEqual(found, { [series('z')]: 9, [late('things')]: 0, [late('bad')]: 4 });
+      assert.equal(ms, 0);
+      assert.equal(bed.calls.pending.size, 4);
+      bed.calls.release('sys/bad/b/value');
+      // Its place is taken by `e`; `f` has to wait for another one.
+      assert.equal((await bed.sample()).series[late('bad')], 4);
+      assert.ok(bed.calls.pending.has('read sys/bad/e/value'));
+      bed.calls.release('sys/bad/a/value');
+      const after = (await bed.sample()).series;
+      assert.deepEqual([after[series('a')], after[series('b')], after[series('f')]], [1, 1, 1]);
+      for (const name of ['c', 'd', 'e']) bed.calls.release(`sys/bad/${name}/value`);
+      assert.equal(Object.keys((await bed.sample()).series).length, 9);
+    },
+  ));
+
+test('at most twelve threads are used, whatever hangs', () => {
+  const folders = ['sys/one', 'sys/two', 'sys/three', 'sys/four'];
+  const names = ['a', 'b', 'c', 'd', 'e', 'f'];
+  const files = Object.assign({}, ...folders.flatMap((folder) => names.map((name) => thing(name, 1, folder))));
+  const collectors = Object.fromEntries(folders.map((folder) => [folder.slice(4), new Things(folder)]));
+  return withBed(files, collectors, async (bed) => {
+    await bed.sample();
+    for (const folder of folders) for (const name of names) bed.calls.hanging.add(`${folder}/${name}/value`);
+    for (let instant = 0; instant < 4; instant++) await bed.sample();
+    assert.ok(bed.calls.pending.size >= 8 && bed.calls.pending.size <= 12, `${bed.calls.pending.size} threads`);
+    assert.equal(bed.lane.pending.length, bed.calls.pending.size);
+    assert.match(bed.log.lines.at(-1)!, /, as are others: too many reads do not return$/);
+    for (const path of [...bed.calls.hanging]) bed.calls.release(path);
+    await bed.sample();
+    assert.deepEqual(bed.lane.pending, []);
+    const { series: found } = await bed.sample();
+    assert.equal(Object.keys(found).filter((name) => name.startsWith('sysmon_')).length, 4);
+    assert.ok(Object.entries(found).every(([name, count]) => count === (name.startsWith('node_') ? 1 : 0)));
+  });
+});
+
+test('a folder that hangs costs its collector; one that is not there is looked for once a minute', () =>
+  withBed(thing('a', 1), { ...one, none: new Things('sys/class/none') }, async (bed) => {
+    await bed.sample();
+    bed.calls.hanging.add(things);
+    for (let instant = 0; instant < 10; instant++) await bed.sample();
+    assert.equal(bed.calls.count('names sys/class/none'), 1);
+    assert.deepEqual((await bed.sample()).series, {});
+    assert.equal(bed.calls.count('names sys/class/none'), 1);
+    assert.match(
+      bed.log.lines[1]!,
+      /^warn: collector 'things' failed: '.*things' cannot be read: it does not answer; /,
+    );
+    bed.calls.release(things);
+    await bed.sample();
+    assert.equal((await bed.sample()).series[series('a')], 1);
+    assert.equal(bed.calls.count('names sys/class/none'), 2);
+  }));
+
+test('files that are asked when they are closed are closed when they have answered', () =>
+  withBed({ ...thing('a', 1), ...thing('b', 2) }, one, async (bed) => {
+    await bed.sample();
+    bed.calls.hanging.add(`${things}/a/value`);
+    await bed.sample();
+    bed.close();
+    assert.equal(bed.calls.openCount, 1);
+    bed.calls.release(`${things}/a/value`);
+    assert.equal(bed.calls.openCount, 0);
+    assert.equal(Object.keys((await bed.sample()).series).length, 3);
+  }));
+
+test('a mount that hangs is a device_error, and two of them are no more', () => {
+  const mounts = '27 1 254:0 / / rw - ext4 /dev/vda rw\n'.concat(
+    ...['a', 'b'].map((name, at) => `${30 + at} 27 0:5${at} / /mnt/${name} ro - nfs4 server:/${name} ro\n`),
+  );
+  const collector = filesystem.create(contextOf());
+  return withBed({ 'proc/1/mountinfo': mounts }, { filesystem: collector }, async (bed) => {
+    const size = (point: string, labels: string) => `node_filesystem_size_bytes{${labels},mountpoint="${point}"}`;
+    const root = size('/', 'device="/dev/vda",fstype="ext4"');
+    const nfs = (name: string) => size(`/mnt/${name}`, `device="server:/${name}",fstype="nfs4"`);
+    const error = (name: string) =>
+      `{device="server:/${name}",device_error="mountpoint timeout",fstype="nfs4",mountpoint="/mnt/${name}"}`;
+    const before = (await bed.sample()).series;
+    assert.equal(before[root], 409_600);
+    bed.calls.hanging.add('root/mnt/a').add('root/mnt/b');
+    assert.deepEqual((await bed.sample()).series, { ...before, [late('filesystem')]: 2 });
+    const hung = (await bed.sample()).series;
+    assert.equal(hung[root], 409_600);
+    for (const name of ['a', 'b']) {
+      assert.equal(hung[nfs(name)], undefined);
+      assert.equal(hung[`node_filesystem_device_error${error(name)}`], 1);
+      assert.equal(hung[`node_filesystem_readonly${error(name)}`], 0);
+    }
+    assert.equal(Object.keys(hung).length, 8 + 2 * 2 + 1);
+    bed.calls.release('root/mnt/a');
+    const { series: after } = await bed.sample();
+    assert.equal(after[nfs('a')], 409_600);
+    assert.equal(after[nfs('b')], undefined);
+  });
+});
+
+test('a short schedule has a shorter deadline', async () => {
+  const clock = new VirtualClock();
+  const tree = makeTree(Object.entries(thing('a', 1)));
+  const calls = new TreeCalls(tree);
+  const lane = new SlowLane({ clock, log: new MemoryLog(), calls });
+  const collector = new SlowCollector('things', new Things(things), { lane, roots: tree.roots });
+  const host = new Host(tree.roots);
+  const prepare = async () => {
+    host.beginInstant();
+    const startMs = clock.monotonicMs();
+    let ms = Number.NaN;
+    const preparing = collector.prepare(host).then(() => {
+      ms = clock.monotonicMs() - startMs;
+    });
+    await clock.advance(200);
+    await Promise.race([preparing, clock.advance(400)]);
+    return ms;
+  };
+  try {
+    await prepare();
+    await prepare();
+    calls.hanging.add(`${things}/a/value`);
+    assert.equal(await prepare(), 100);
+    calls.release(`${things}/a/value`);
+  } finally {
+    collector.close();
+    host.close();
+    tree.remove();
+  }
+});
