@@ -5,6 +5,8 @@ import { dashboardOf, graph, lines, number } from './parts.ts';
 const of = (metric: string, ...matchers: string[]): string =>
   `${metric}{${['job=~"$job"', 'agent="$agent"', ...matchers].join()}}`;
 const rate = (metric: string, ...matchers: string[]): string => `rate(${of(metric, ...matchers)}[$__rate_interval])`;
+// A slice holds services, which are counted by themselves.
+const notSlice = 'name!~".+[.]slice"';
 const physical = 'device!~"lo|veth.+"';
 const cpus = `count(${of('node_cpu_seconds_total', 'mode="idle"')})`;
 const named = (metric: string): string =>
@@ -361,6 +363,22 @@ export const host = (): Dashboard =>
       {
         title: 'Services and sensors',
         panels: [
+          graph({
+            title: 'CPU by service',
+            description: 'The ten services and containers that take most CPU time.',
+            unit: 'percentunit',
+            width: 12,
+            queries: [
+              [`topk(10, sum by (name) (${rate('node_systemd_unit_cpu_seconds_total', notSlice)}))`, '{{name}}'],
+            ],
+          }),
+          graph({
+            title: 'Memory by service',
+            description: 'The ten services and containers that have most memory, page cache included.',
+            unit: 'bytes',
+            width: 12,
+            queries: [[`topk(10, ${of('node_systemd_unit_memory_current_bytes', notSlice)})`, '{{name}}']],
+          }),
           graph({
             title: 'Failed units',
             description: 'Units of systemd that have failed.',

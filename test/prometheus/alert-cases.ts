@@ -91,7 +91,7 @@ function rate(
     fires: { series: rising(fast), at, ...(labels && { labels }) },
     stays: [
       { why: `it rises by ${slow} a minute`, series: rising(slow), at },
-      { why: 'it was long ago', series: { [metric]: `5+${fast}x30 ${5 + fast * 30}x200` }, at: '3h' },
+      { why: 'it was long ago', series: { [metric]: `5+${fast}x30 ${5 + fast * 30}x200` }, at: '95m' },
     ],
   };
 }

@@ -41,6 +41,10 @@ export interface PrometheusOptions {
   readonly outOfOrder?: string;
   /** Where it writes what it scrapes, in agent mode: it has no database of its own. */
   readonly agentTo?: string;
+  /** It evaluates the rules that are shipped, so often. */
+  readonly rulesEvery?: string;
+  /** It evaluates them as of so long ago, which Prometheus 2.53 and newer can. */
+  readonly rulesOffset?: string;
 }
 
 /** A real Prometheus on a free port, with its data in a temporary folder. It can be stopped, and started again on both. */
@@ -222,6 +226,8 @@ function configuration(options: PrometheusOptions): string {
     scrapeTimeout = scrapeInterval,
     outOfOrder,
     agentTo,
+    rulesEvery,
+    rulesOffset,
   } = options;
   let text = readFileSync(rootFile('prometheus/prometheus.yml'), 'utf8');
   const replace = (from: string, to: string) => {
@@ -244,6 +250,11 @@ function configuration(options: PrometheusOptions): string {
     // It evaluates nothing, and refuses a file with rules.
     replace('rule_files:\n  - rules/*.yml\n', '');
     return `${text}\nremote_write: [{url: "${agentTo}"}]\n`;
+  }
+  if (rulesEvery !== undefined) {
+    replace('evaluation_interval: 15s', `evaluation_interval: ${rulesEvery}`);
+    replace('  - rules/*.yml', `  - ${rootFile('prometheus/rules')}/*.yml`);
+    if (rulesOffset !== undefined) replace('# rule_query_offset: 15s', `rule_query_offset: ${rulesOffset}`);
   }
   return outOfOrder === undefined ? text : `${text}\nstorage: {tsdb: {out_of_order_time_window: ${outOfOrder}}}\n`;
 }
