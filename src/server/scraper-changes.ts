@@ -136,6 +136,7 @@ const rollBacks: { readonly [how in Loss]: RollBack } = {
   aborted: 'aborted',
   cut: 'unconfirmed',
   'at once': 'unconfirmed',
+  'timed out': 'unconfirmed',
   'at rest': 'unconfirmed',
   restart: 'restart',
   clock: 'clock',

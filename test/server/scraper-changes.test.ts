@@ -41,7 +41,7 @@ test('what was not confirmed is counted by its kind, and nobody has to do anythi
   const text = await metrics.text([]);
   for (const [kind, count] of [
     ['aborted', 1],
-    ['unconfirmed', 3],
+    ['unconfirmed', 4],
     ['restart', 1],
     ['clock', 1],
     ['refused', 1],

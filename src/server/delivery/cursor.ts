@@ -42,7 +42,7 @@ export type AnswerState =
  * once by a client that had read all of it, or it ended later; the server ended, or its clock was set; its Prometheus says that it
  * did not store it.
  */
-export const losses = ['aborted', 'cut', 'at once', 'at rest', 'restart', 'clock', 'refused'] as const;
+export const losses = ['aborted', 'cut', 'at once', 'timed out', 'at rest', 'restart', 'clock', 'refused'] as const;
 export type Loss = (typeof losses)[number];
 
 /** What can happen to an answer. The first two are the server's own doing. */
@@ -101,7 +101,7 @@ const byConnection: Table = {
     'closed at rest': ['confirmed', 'advance', 'widen'],
     'closed too early': ['cut', 'count'],
     'ended at rest': ['at rest', 'count'],
-    'timed out': ['cut', 'count', 'halve'],
+    'timed out': ['timed out', 'count', 'halve'],
     'closed at once': ['at once', 'count', 'halve'],
     'reset at once': ['cut', 'count', 'halve'],
     restarted: ['restart', 'count'],
@@ -220,7 +220,8 @@ function weight({ state, sentAtMs }: Answer, nowMs: number): number {
 const weightRested = 8;
 const weightOfLost: { readonly [how in Loss]: number } = {
   ...{ aborted: 0, clock: 0, cut: 1 },
-  ...{ 'at once': 4, restart: 4, refused: 4 },
+  // Or a time-out of idle connections is as long as that of the scrape: then it was read.
+  ...{ 'at once': 4, 'timed out': 4, restart: 4, refused: 4 },
   'at rest': weightRested,
 };
 // Given twice.
