@@ -13,7 +13,7 @@ export const dist = fileURLToPath(new URL('../../../dist/', import.meta.url));
 /** What the unit gives to Node: it stands between node and the program. */
 export function unitFlags(program: 'sysmon-agent' | 'sysmon-server'): string[] {
   const unit = readFileSync(new URL(`../../../systemd/${program}.service`, import.meta.url), 'utf8');
-  const flags = /^ExecStart=\S+\/node (.*) \S+\.cjs run$/m.exec(unit)?.[1];
+  const flags = /^ExecStart=\/bin\/sh \S+\/start (.*) \S+\.cjs run$/m.exec(unit)?.[1];
   if (flags === undefined) throw new Error(`${program}.service: its ExecStart is not the one that is known`);
   return flags.split(' ');
 }
