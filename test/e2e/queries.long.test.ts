@@ -125,8 +125,9 @@ async function fill(context: TestContext, path: string): Promise<{ prometheus: P
   });
   await eventually(60_000, async () => {
     for (const agent of agents) {
-      const [count] = await prometheus.values(`count_over_time(node_load1{agent="${agent}"}[5m])`);
-      assert.ok((count ?? 0) >= 25, `Prometheus has ${count ?? 0} reports of agent '${agent}'`);
+      // Not its reports: the first scrape has some of before, which count as filled afterwards.
+      const [count] = await prometheus.values(`count_over_time(sysmon_agent_up{agent="${agent}"}[5m])`);
+      assert.ok((count ?? 0) >= 30, `Prometheus has scraped agent '${agent}' ${count ?? 0} times`);
     }
   });
   return { prometheus, server };
