@@ -164,7 +164,13 @@ class SlowHost extends Host {
   protected override size(path: string): FileSystemSize {
     const make = () =>
       new SlowCall<FileSystemSize>(this.#asker, path, { everyMs: 0, call: (calls, done) => calls.size(path, done) });
-    return this.#answerOf(this.#sizes, path, make);
+    try {
+      return this.#answerOf(this.#sizes, path, make);
+    } catch (error) {
+      // A mount that is late is not one that is broken: node_exporter, too, gives it 5 s.
+      const isKnown = error !== noAnswer || this.#lane.isStuck(this.#sizes.get(path)!);
+      throw isKnown ? error : notRead;
+    }
   }
 
   #slowFile(path: string, everyMs: number): SlowFile {

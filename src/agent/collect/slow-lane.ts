@@ -141,6 +141,11 @@ export class SlowLane {
     return this.#isOver;
   }
 
+  /** Whether it was asked so long ago that it is taken for one that will not answer. */
+  isStuck({ state, lateSinceMs }: Question): boolean {
+    return state === 'late' && this.#instantMs - lateSinceMs >= stuckMs - 2 * deadlineMsMax;
+  }
+
   /** Starts an instant, unless it has begun. */
   begin(instant: number): void {
     if (instant === this.#instant) return;

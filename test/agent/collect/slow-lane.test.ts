@@ -153,15 +153,15 @@ class Bed {
     });
   }
 
-  /** Samples once, 5 s after the last time: the series, without those about the agent; and how long it took. */
-  async sample(): Promise<{ readonly series: Record<string, number>; readonly ms: number }> {
+  /** Samples once, by default 5 s after the last time: the series, without those about the agent; and how long it took. */
+  async sample(intervalMs = 5000): Promise<{ readonly series: Record<string, number>; readonly ms: number }> {
     const startMs = this.clock.monotonicMs();
     let ms = Number.NaN;
     const sampling = this.#sampler.sample().then((recording) => {
       ms = this.clock.monotonicMs() - startMs;
       return parseMetrics(expositionOf(recording)).values;
     });
-    await this.clock.advance(5000);
+    await this.clock.advance(intervalMs);
     const values = [...(await sampling)].filter(
       ([name]) => !/^(node_scrape_|sysmon_agent_(parse|attributes))/.test(name),
     );
@@ -439,4 +439,30 @@ test('a short schedule has a shorter deadline', async () => {
     host.close();
     tree.remove();
   }
+});
+
+test('a mount that is late for less than 5 s is absent, and no device_error', () => {
+  const mounts = '27 1 254:0 / / rw - ext4 /dev/vda rw\n30 27 0:50 / /mnt/a rw - nfs4 server:/a rw\n';
+  const collector = filesystem.create(contextOf());
+  return withBed({ 'proc/1/mountinfo': mounts }, { filesystem: collector }, async (bed) => {
+    const count = async (ms: number) => {
+      const { series: found } = await bed.sample(ms);
+      return [
+        Object.keys(found).filter((name) => name.includes('/mnt/a')).length,
+        Object.keys(found).filter((name) => name.includes('mountpoint timeout')).length,
+      ];
+    };
+    assert.deepEqual(await count(1000), [8, 0]);
+    bed.calls.hanging.add('root/mnt/a');
+    const seen = [];
+    for (let second = 0; second < 6; second++) seen.push(await count(1000));
+    assert.deepEqual(seen, [
+      [8, 0],
+      [0, 0],
+      [0, 0],
+      [0, 0],
+      [0, 0],
+      [2, 2],
+    ]);
+  });
 });
