@@ -20,7 +20,7 @@ const quietScrapes = 8;
 const floodScrapes = process.env.SYSMON_BENCH_FULL === '1' ? 120 : 20;
 const bystanders = 20;
 const attackScrapes = 8;
-const triesMax = 10;
+const triesMax = 20;
 /** Of a scrape: after it Prometheus gives up, and the target is down. */
 const timeoutMs = 5000;
 
@@ -66,7 +66,7 @@ function withAttack(attack: Attack) {
     await fleet.rest();
     const { reportsMade } = await fleet.counts();
     // What the attacker has left may come first.
-    for (let tries = 0; tries < triesMax && record.count < reportsMade; tries++) await scrapes(server, record, 1);
+    await scrapeAll(server, record, reportsMade);
     server.close();
     return { quiet, under, reportsMade, missing: reportsMade - record.count };
   });
@@ -89,7 +89,7 @@ function floodRows(): Promise<BenchRow[]> {
     flood.end();
     await fleet.rest();
     const { reportsMade, reportsDropped, connects } = await fleet.counts();
-    await scrapes(server, record, 5);
+    await scrapeAll(server, record, reportsMade);
     server.close();
     const missing = reportsMade - record.count;
     const of = `${counts.idle} idle, ${counts.slow} with a byte a second, ${counts.mute} that never read`;
@@ -104,7 +104,9 @@ function floodRows(): Promise<BenchRow[]> {
       },
       {
         what: `server under a flood: scrape of ${agentCount} agents × ${hostSeriesCount} series`,
-        measured: `median ${ms(flooded.medianMs)}, longest ${ms(flooded.longestMs)} (quiet: ${ms(quiet.medianMs)}, ${ms(quiet.longestMs)})`,
+        measured:
+          `median ${ms(flooded.medianMs)}, longest ${ms(flooded.longestMs)} (quiet: ${ms(quiet.medianMs)}, ${ms(quiet.longestMs)}), ` +
+          `${flooded.failed} of ${flooded.scrapes} failed`,
         target: '',
         ok: undefined,
       },
@@ -178,6 +180,11 @@ async function scrapes(server: Server, record: Arrivals, count: number): Promise
     await delay(Math.max(0, startMs + intervalMs - performance.now()));
   }
   return list;
+}
+
+/** Until all of them have come, or do not come. */
+async function scrapeAll(server: Server, record: Arrivals, reports: number): Promise<void> {
+  for (let tries = 0; tries < triesMax && record.count < reports; tries++) await scrapes(server, record, 1);
 }
 
 /** Which reports a scraper has had, by a series that counts them. */
