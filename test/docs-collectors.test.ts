@@ -58,6 +58,7 @@ const notFromFiles: readonly (readonly [families: RegExp, reason: string])[] = [
     /^node_timex_(frequency_adjustment_ratio|loop_time_constant|pps_.*|tai_offset_seconds|tick_seconds)$/,
     'need the system call adjtimex, which only native code can make',
   ],
+  [/^node_systemd_socket_/, 'would be a call for each socket, to the first process of the host'],
 ];
 
 for (const list of ['dashboard-1860', 'node-mixin', 'awesome-alerts']) {

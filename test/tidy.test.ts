@@ -175,7 +175,7 @@ test('settings.ts alone reads the values of options', () => {
 
 test('a collector knows the kernel, the model and options; nothing of schemas, spools or sockets', () => {
   const known =
-    /^src\/(agent\/collect\/(collectors|proc)\/|model\/(family|text-parser)\.ts$|runtime\/(clock|options)\.ts$)/;
+    /^src\/(agent\/collect\/(bus|collectors|proc)\/|model\/(family|text-parser)\.ts$|runtime\/(clock|options)\.ts$)/;
   for (const { path, imports } of sources.filter((source) =>
     /^src\/agent\/collect\/(collectors|proc)\//.test(source.path),
   )) {

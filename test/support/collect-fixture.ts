@@ -97,8 +97,21 @@ export function expectedOf(name: string, fixture: FixtureHost): string {
   }
 }
 
-/** The hosts of a collector's fixture. */
+/** The hosts of a collector's fixture that are files. */
 export function fixtureHosts(name: string): readonly FixtureHost[] {
+  return allHosts(name).filter(({ title }) => !isAsked(title));
+}
+
+/** What a collector gives that asks other programs over a socket, as its own test holds it; undefined for others. */
+export function askedHost(name: string): FixtureHost | undefined {
+  return allHosts(name).find(({ title }) => isAsked(title));
+}
+
+export function isAsked(title: string): boolean {
+  return title.startsWith('asked');
+}
+
+function allHosts(name: string): readonly FixtureHost[] {
   return parseFixture(readFileSync(fixtureFile(`collectors/${name}.txt`), 'utf8')).hosts;
 }
 

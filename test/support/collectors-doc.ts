@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import type { CollectorRow } from '../../src/agent/collect/collectors/collector.ts';
 import { collectorRows } from '../../src/agent/collect/collectors/index.ts';
 import type { OptionRow } from '../../src/runtime/options.ts';
-import { fixtureHosts } from './collect-fixture.ts';
+import { askedHost, fixtureHosts } from './collect-fixture.ts';
 import { fixtureFile } from './files.ts';
 
 /** A family that some fixture of a collector gives. */
@@ -14,7 +14,7 @@ interface DocumentedFamily {
 /** The families of a collector, by name: of all its fixtures together. */
 export function familiesOf(name: string): ReadonlyMap<string, DocumentedFamily> {
   const families = new Map<string, { type: string; labels: Set<string> }>();
-  for (const { expected = '' } of fixtureHosts(name)) {
+  for (const { expected = '' } of [...fixtureHosts(name), ...[askedHost(name) ?? []].flat()]) {
     for (const line of expected.split('\n')) {
       const type = /^# TYPE (\S+) (\S+)$/.exec(line);
       if (type !== null && !families.has(type[1]!)) families.set(type[1]!, { type: type[2]!, labels: new Set() });

@@ -41,12 +41,14 @@ import { softnet } from './softnet.ts';
 import { stat } from './stat.ts';
 import { swap } from './swap.ts';
 import { sysctl } from './sysctl.ts';
+import { systemd } from './systemd.ts';
 import { systemdUnit } from './systemd-unit.ts';
 import { tapestats } from './tapestats.ts';
 import { tcpstat } from './tcpstat.ts';
 import { textfile } from './textfile.ts';
 import { thermal_zone } from './thermal_zone.ts';
 import { time } from './time.ts';
+import { timex } from './timex.ts';
 import { udp_queues } from './udp_queues.ts';
 import { uname } from './uname.ts';
 import { vmstat } from './vmstat.ts';
@@ -99,12 +101,14 @@ export const collectorRows: readonly CollectorRow[] = [
   stat,
   swap,
   sysctl,
+  systemd,
   systemdUnit,
   tapestats,
   tcpstat,
   textfile,
   thermal_zone,
   time,
+  timex,
   udp_queues,
   uname,
   vmstat,
