@@ -33,7 +33,7 @@ import { checkSpoolAccess, SpoolFolderError } from './spool/folder.ts';
 import { spoolMemoryWarning } from './spool/spool.ts';
 import { type AgentStatus, connectedText, pendingText, statusText } from './status.ts';
 import { knownHostId } from './uplink/host-id.ts';
-import { type HostSampler, newSampler } from './wire-up.ts';
+import { type HostSampler, newSampler, readsEnd } from './wire-up.ts';
 
 // The commands beside `run`: each prints to `out` and returns the exit code.
 
@@ -61,8 +61,7 @@ async function end(
   { clock, leave }: { readonly clock: Clock; readonly leave: Leave },
 ): Promise<void> {
   sampler.close();
-  if (sampler.pendingReads.length > 0) await clock.sleep(pendingMsMax);
-  if (sampler.pendingReads.length > 0) leave(pendingText(sampler.pendingReads));
+  if (!(await readsEnd(sampler, clock))) leave(pendingText(sampler.pendingReads));
 }
 
 function collectorText({ name, enabled, description, options }: CollectorRow): string {
@@ -251,5 +250,3 @@ const unitName = 'sysmon-agent';
 const lineMsMax = 10_000;
 const connectedMsMax = 15_000;
 const askEveryMs = 200;
-// For reads that are slow and do not hang.
-const pendingMsMax = 1000;

@@ -15,7 +15,7 @@ import { openSpoolFolder, type SpoolFolder, SpoolFolderError } from './spool/fol
 import { spoolMemoryWarning } from './spool/spool.ts';
 import { linkLine, pendingText } from './status.ts';
 import { hostId } from './uplink/host-id.ts';
-import { Agent, newSampler } from './wire-up.ts';
+import { Agent, newSampler, readsEnd } from './wire-up.ts';
 
 /** Collects and sends until the signal; everything is closed in reverse order. Throws what makes it stop otherwise. */
 export async function run(
@@ -89,8 +89,7 @@ export async function run(
       `the disk is ${diskState?.kind} and lacks ${plural(unwrittenReports, 'report')}: lost, unless the server has them`,
     );
   }
-  const { pendingReads } = agent;
-  if (pendingReads.length > 0) lifecycle.leave(pendingText(pendingReads));
+  if (!(await readsEnd(agent, clock))) lifecycle.leave(pendingText(agent.pendingReads));
 }
 
 /** What `POST reload` answers. */

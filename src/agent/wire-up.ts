@@ -187,6 +187,13 @@ export class Agent {
   }
 }
 
+/** Waits for reads under way, a second at most: whether all have ended. What has not by then hangs. */
+export async function readsEnd(reader: Pick<HostSampler, 'pendingReads'>, clock: Clock): Promise<boolean> {
+  const untilMs = clock.monotonicMs() + pendingMsMax;
+  while (reader.pendingReads.length > 0 && clock.monotonicMs() < untilMs) await clock.sleep(pendingLookMs);
+  return reader.pendingReads.length === 0;
+}
+
 /** What takes reports to the server, whoever makes them. `onClockStep`: the clock of this host was set. */
 export function spoolAndLink(
   parts: Omit<AgentParts, 'newSampler'> & { readonly counters: AgentCounters; readonly onClockStep: () => void },
@@ -241,3 +248,5 @@ export function newSampler(
 const stopMsMax = 4500;
 // A restart does not help a host that is slow because it swaps.
 const tickGraceMs = 60_000;
+const pendingMsMax = 1000;
+const pendingLookMs = 20;
