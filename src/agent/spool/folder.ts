@@ -102,8 +102,10 @@ class FolderDisk implements SpoolDisk {
     this.#folder = folder;
   }
 
-  list(): Promise<readonly string[]> {
-    return readdir(this.path);
+  /** Folders are of others, such as that of text files, and stay out of it. */
+  async list(): Promise<readonly string[]> {
+    const entries = await readdir(this.path, { withFileTypes: true });
+    return entries.filter((entry) => !entry.isDirectory()).map(({ name }) => name);
   }
 
   read(name: string): Promise<Uint8Array> {

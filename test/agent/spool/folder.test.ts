@@ -65,6 +65,17 @@ function readlinkOf(fd: string): string | undefined {
   return existsSync(`/proc/self/fd/${fd}`) ? readlinkSync(`/proc/self/fd/${fd}`) : undefined;
 }
 
+test('folders in it are of others, and are not listed', async () => {
+  const path = join(root, 'with-folder');
+  const { disk, close } = await openSpoolFolder(path, realClock);
+  mkdirSync(join(path, 'textfile'));
+  writeFileSync(join(path, 'file'), '');
+  const names = await disk.list();
+  assert.ok(names.includes('file'));
+  assert.ok(!names.includes('textfile'));
+  await close();
+});
+
 test('a second one on the same folder is refused, as long as the first lives', async () => {
   const path = join(root, 'shared');
   const first = await openSpoolFolder(path, realClock);
