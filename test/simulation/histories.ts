@@ -28,7 +28,9 @@ function testSeeds(seeds: readonly number[]): void {
       `${outcomes.reduce((sum, { reports }) => sum + reports, 0)} reports, ${total('scrapes')} scrapes`,
     );
     if (seeds.length === 1) return;
-    assert.ok(within.length >= 0.9 * outcomes.length, `${within.length} of ${outcomes.length} are within the bounds`);
+    // Of thousands 90 % are; of few it may be two standard deviations less.
+    const least = 0.9 * outcomes.length - 2 * Math.sqrt(0.09 * outcomes.length);
+    assert.ok(within.length >= least, `${within.length} of ${outcomes.length} are within the bounds`);
     for (const { seed, missing } of within) {
       const why = [...missing.keys()].filter((reason) => !statedLosses.has(reason));
       assert.deepEqual(why, [], `SEED=${seed}: within the bounds nothing is missing`);

@@ -58,7 +58,9 @@ test('a report is stored, or not for one of four reasons; it is received unless 
   assert.deepEqual(agent.received, { epoch: 1, seq: 6 });
   assert.deepEqual(seen.outcomes, ['too_old', 'stored', 'stored', 'not_newer', 'too_far_ahead', 'stored', 'duplicate']);
   assert.equal(seen.received, seen.outcomes.length);
-  const refused = (reason: string, timeMs: number) => ({ reason, count: 1, firstMs: timeMs, lastMs: timeMs });
+  const refused = (reason: string, timeMs: number) => ({
+    ...{ reason, count: 1, firstMs: timeMs, lastMs: timeMs, droppedMs: nowMs },
+  });
   assert.deepEqual(agent.drops.all, [refused('too_old', nowMs - windowMs - 1), refused('not_newer', nowMs - 1)]);
 });
 

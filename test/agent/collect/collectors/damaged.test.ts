@@ -13,8 +13,8 @@ import { Random } from '../../../support/random.ts';
 
 const seed = process.env.SEED ?? String(Math.floor(Math.random() * 2 ** 31));
 /** Of each kind: line ends, edges of numbers. Another run takes others. */
-const placesMax = 10;
-const bytesRandom = 50;
+const placesMax = 6;
+const bytesRandom = 30;
 /** Whose labels may differ, or those of one file: what a part of it says, or uname(2) says instead, is right, too. */
 const withSubstitutes = ['btrfs', 'cpu proc/cpuinfo', 'diskstats', 'dmi', 'os', 'uname'];
 /** Whose numbers may be negative: a minus sign does no damage. */
