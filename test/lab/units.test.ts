@@ -1,0 +1,81 @@
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import { parseMetrics } from '../support/node-exporter.ts';
+import { eventually, Lab } from './lab.ts';
+import { makeArchive, unpack } from './release.ts';
+
+describe('a host with systemd, as an agent without privileges sees it', () => {
+  const lab = new Lab();
+  const scope = `docker-${'0123456789abcdef'.repeat(4)}.scope`;
+
+  before(async () => {
+    await lab.boot('u1', { suite: 'trixie' });
+    await lab.copy('u1', unpack(makeArchive(lab.folder), lab.folder), '/opt/release');
+    await lab.sh('u1', 'chmod -R a+rX /opt/release');
+  });
+  after(() => lab.down());
+
+  /** One collection by a user that may do nothing. */
+  async function collect(options = ''): Promise<ReadonlyMap<string, number>> {
+    const program = '$(find /opt/release -name sysmon-agent.cjs)';
+    return parseMetrics(await lab.sh('u1', `runuser -u nobody -- node ${program} collect ${options}`)).values;
+  }
+
+  test('a service that fails and is restarted until systemd gives up', async () => {
+    await lab.sh(
+      'u1',
+      'systemd-run -q --unit=flapping -p Restart=on-failure -p RestartSec=100ms -p StartLimitBurst=3 false',
+    );
+    await eventually(
+      'it has failed',
+      async () => (await lab.sh('u1', 'systemctl is-failed flapping || :')) === 'failed',
+    );
+    const restarts = Number(await lab.sh('u1', 'systemctl show -P NRestarts flapping'));
+    assert.ok(restarts > 0);
+    const values = await collect();
+    assert.equal(values.get('node_systemd_service_restart_total{name="flapping.service"}'), restarts);
+    assert.equal(values.get('node_systemd_unit_state{name="flapping.service",state="failed",type="simple"}'), 1);
+    const failed = (await lab.sh('u1', 'systemctl list-units --failed --no-legend --plain')).split('\n').length;
+    assert.equal(values.get('node_systemd_units{state="failed"}'), failed);
+    assert.equal(values.get('node_systemd_system_running{}'), 0);
+    assert.equal(values.get('node_systemd_system_state{state="degraded"}'), 1);
+    const version = await lab.sh('u1', 'systemctl show -P Version');
+    assert.equal(values.get(`node_systemd_version{version="${version}"}`), Number(/\d{3,}(\.\d+)?/.exec(version)![0]));
+  });
+
+  test('a timer that has triggered', async () => {
+    await lab.sh(
+      'u1',
+      'systemd-run -q --unit=often --on-active=1s --on-unit-inactive=1h --timer-property=AccuracySec=100ms true',
+    );
+    const shown = async () => {
+      const time = await lab.sh('u1', 'systemctl show -P LastTriggerUSec often.timer');
+      return time === '' || time === 'n/a' ? 0 : Number(await lab.sh('u1', `date +%s -d '${time}'`));
+    };
+    await eventually('it has triggered', async () => (await shown()) > 0);
+    const value = (await collect()).get('node_systemd_timer_last_trigger_seconds{name="often.timer"}');
+    assert.equal(Math.floor(value ?? 0), await shown());
+  });
+
+  test('a scope as a container engine makes it has the CPU time of its control group', async () => {
+    await lab.sh(
+      'u1',
+      `systemd-run -q --scope --slice=system.slice --unit=${scope} sh -c 'timeout 1 sh -c "while :; do :; done"; sleep 60' >/dev/null 2>&1 &`,
+    );
+    const stat = `/sys/fs/cgroup/system.slice/${scope}/cpu.stat`;
+    const user = async () => Number(await lab.sh('u1', `sed -n 's/^user_usec //p' ${stat}`)) / 1e6;
+    await eventually('it runs', async () => (await user()) > 0.2);
+    await lab.sh('u1', 'sleep 1.5');
+    const values = await collect();
+    assert.equal(values.get(`node_systemd_unit_cpu_seconds_total{mode="user",name="${scope}"}`), await user());
+    assert.equal(values.get('sysmon_agent_systemd_units_left_out{}'), 0);
+  });
+
+  test('text files of root', async () => {
+    await lab.sh(
+      'u1',
+      "mkdir -p /var/lib/prometheus/node-exporter; echo 'node_reboot_required 1' > /var/lib/prometheus/node-exporter/reboot.prom",
+    );
+    assert.equal((await collect()).get('node_reboot_required{}'), 1);
+  });
+});
