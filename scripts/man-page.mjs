@@ -9,6 +9,8 @@ export function manPage({ name, version, seconds, help, files, seeAlso }) {
   const date = new Date(seconds * 1000).toISOString().slice(0, 10);
   const parts = [
     `.TH ${roff(name.toUpperCase())} 1 ${date} "sysmon ${version}" "User Commands"`,
+    // Some default values are longer than a line: what stands before them cannot be spread over one.
+    '.ad l',
     `.SH NAME\n${roff(name)} \\- ${roff(
       oneLine(summary)
         .split(/(?<=\.) /)[0]

@@ -45,8 +45,8 @@ describe('a server that is lost, and restored from a backup of /etc/sysmon', () 
     await lab.sh('s1', '/usr/local/lib/sysmon/current/install.sh uninstall --purge --yes');
     assert.equal((await lab.try('s1', 'ls /etc/sysmon /var/lib/sysmon-server')).out, '');
     // So that the numbers in the backup are those of somebody else.
-    await lab.sh('s1', 'useradd -r someone');
     await lab.sh('s1', 'base64 -d | tar xzf - -C /', backup);
+    await lab.sh('s1', 'groupadd -r -g "$(stat -c %g /etc/sysmon/fleet.key)" someone');
     assert.equal(await lab.sh('s1', 'stat -c %G /etc/sysmon/fleet.key'), 'someone');
     assert.match(await lab.sh('s1', `${installer} server`), /sysmon-server \S+ is installed/);
     assert.match(await lab.sh('s1', 'sysmon-server check'), /their join lines say 's1:9732,/);
