@@ -141,6 +141,20 @@ export class Host {
     return this.value(path, parse);
   }
 
+  /** What such a file says, whole; undefined where there is none, or it has no value. */
+  rareText(path: string): string | undefined {
+    return this.rareValue(path, textOf);
+  }
+
+  /**
+   * The same as `value` for a file that the kernel gives to root alone (EACCES, EPERM): for everybody else it is as if it
+   * were not there.
+   */
+  privateValue<T>(path: string, parse: (text: KernelText) => T): T | undefined {
+    const { error } = this.file(path);
+    return isForbidden(error) ? undefined : this.value(path, parse);
+  }
+
   /** The same as `value` for a file that is not text; `parse` gets its bytes. */
   binary<T>(path: string, parse: (bytes: Uint8Array, path: string) => T): T | undefined {
     try {
@@ -499,6 +513,15 @@ const goneCodes: ReadonlySet<string> = new Set(['ENODEV', 'ENXIO', 'ESRCH', 'EOP
 function isGone(error: unknown): boolean {
   const code = codeOf(error);
   return goneCodes.has(code ?? '');
+}
+
+function isForbidden(error: unknown): boolean {
+  const code = codeOf(error);
+  return code === 'EACCES' || code === 'EPERM';
+}
+
+function textOf(text: KernelText): string {
+  return text.rest();
 }
 
 function hasNoValueNow(error: unknown): boolean {

@@ -164,6 +164,34 @@ test('a value that the kernel does not know, and one that is not ended, are valu
   });
 });
 
+// Root may read everything, so the kernel's answer is made up here.
+test('a private value is no error for those who may not read it, and read like others by those who may', () => {
+  const tree = makeTree(Object.entries({ 'sys/energy': '12\n', 'sys/name': 'core\n' }));
+  const answers: Record<string, string> = {};
+  class Guarded extends Host {
+    protected override file(path: string) {
+      const code = answers[path];
+      const file = super.file(path);
+      return code === undefined ? file : { text: file.text, error: Object.assign(new Error(code), { code }) };
+    }
+  }
+  const host = new Guarded(tree.roots);
+  const energy = () => host.privateValue('sys/energy', (text) => text.unsigned('the energy'));
+  try {
+    assert.deepEqual([energy(), host.rareText('sys/name'), host.rareText('sys/none')], [12, 'core', undefined]);
+    for (const code of ['EACCES', 'EPERM']) {
+      answers['sys/energy'] = code;
+      assert.equal(energy(), undefined);
+      assert.deepEqual(host.takeErrors(), [], code);
+    }
+    answers['sys/energy'] = 'EIO';
+    assert.deepEqual([energy(), host.takeErrors().length], [undefined, 1]);
+  } finally {
+    host.close();
+    tree.remove();
+  }
+});
+
 test('several files of one collector: each that cannot be read costs itself', () => {
   withTree({ 'proc/a': '1\n', 'proc/b': 'x\n', 'proc/c': '3\n' }, (tree, host) => {
     const read = (...paths: string[]) => {
