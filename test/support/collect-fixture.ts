@@ -82,7 +82,7 @@ export function collectOn(
 
 /** What a fixture expects of its collector: the families, and what could not be read, with the paths of a real host. */
 export function expectedOf(name: string, fixture: FixtureHost): string {
-  const tree = makeTree(fixture.files);
+  const tree = makeTree(fixture.files, fixture.links);
   const host = hostOf(tree, fixture);
   const asComment = (what: string, { message }: Error) => `# ${what}: ${message.replaceAll(tree.folder, '')}\n`;
   try {
@@ -121,8 +121,15 @@ function allHosts(name: string): readonly FixtureHost[] {
  */
 export function wholeHost(kernel: string): FixtureTree {
   const files = new Map<string, { readonly content: string; readonly collector: string }>();
+  const links = new Map<string, string>();
   for (const { name } of collectorRows) {
-    for (const [path, content] of hostBefore(name, kernel)?.files ?? []) {
+    const before = hostBefore(name, kernel);
+    for (const [link, target] of before?.links ?? []) {
+      if ((links.get(link) ?? target) !== target)
+        throw new Error(`two fixtures have another link '${link}' for ${kernel}`);
+      links.set(link, target);
+    }
+    for (const [path, content] of before?.files ?? []) {
       const other = files.get(path);
       if (other !== undefined && other.content !== content) {
         throw new Error(`the fixtures of '${name}' and '${other.collector}' have another '${path}' for ${kernel}`);
@@ -130,7 +137,10 @@ export function wholeHost(kernel: string): FixtureTree {
       files.set(path, { content, collector: name });
     }
   }
-  return makeTree([...files].map(([path, { content }]) => [path, content]));
+  return makeTree(
+    [...files].map(([path, { content }]) => [path, content]),
+    links,
+  );
 }
 
 /** Whether a whole host with this kernel has files for the collector. */

@@ -1,4 +1,4 @@
-import { mkdirSync, mkdtempSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { Host, type HostRoots } from '../../src/agent/collect/proc/host.ts';
@@ -9,6 +9,8 @@ export interface FixtureHost {
   readonly title: string;
   /** `proc/stat` → its content. */
   readonly files: ReadonlyMap<string, string>;
+  /** Symbolic links: `sys/class/hwmon/hwmon0/device` → `../../../devices/platform/coretemp.0`. */
+  readonly links: ReadonlyMap<string, string>;
   /** `stat.softirq` → `true`. */
   readonly options: ReadonlyMap<string, string>;
   /** What no file says: `machine` → `aarch64`, `TZ` → `Asia/Tokyo`. */
@@ -30,6 +32,7 @@ export interface Fixture {
  *     machine=aarch64
  *     --- options
  *     stat.softirq=true
+ *     --- sys/class/net/eth0/master -> ../bond0
  *     --- proc/loadavg
  *     0.06 0.14 0.09 1/86 14424
  *     --- expected
@@ -43,6 +46,7 @@ export function parseFixture(text: string): Fixture {
 function parseHost(part: string): FixtureHost {
   const [title = '', ...sections] = part.split(/^--- /m);
   const files = new Map<string, string>();
+  const links = new Map<string, string>();
   let options: ReadonlyMap<string, string> = new Map();
   let system: ReadonlyMap<string, string> = new Map();
   let expected: string | undefined;
@@ -50,13 +54,15 @@ function parseHost(part: string): FixtureHost {
     const end = section.indexOf('\n');
     const name = section.slice(0, end);
     const content = section.slice(end + 1);
+    const [path = '', target] = name.split(' -> ');
     if (name === 'expected') expected = content;
     else if (name === 'options') options = parsePairs(content);
     else if (name === 'system') system = parsePairs(content);
-    else if (files.has(name)) throw new Error(`the fixture '${title.trim()}' has '${name}' twice`);
+    else if (files.has(path) || links.has(path)) throw new Error(`the fixture '${title.trim()}' has '${path}' twice`);
+    else if (target !== undefined) links.set(path, target);
     else files.set(name, content);
   }
-  return { title: title.trim(), files, options, system, expected };
+  return { title: title.trim(), files, links, options, system, expected };
 }
 
 /** A name that comes again has another value: they are lines of one text. */
@@ -75,8 +81,9 @@ export function printFixture({ head, hosts }: Fixture): string {
   return head + hosts.map(printHost).join('');
 }
 
-function printHost({ title, options, system, files, expected }: FixtureHost): string {
+function printHost({ title, options, system, files, links, expected }: FixtureHost): string {
   let text = `=== ${title}\n${printPairs('options', options)}${printPairs('system', system)}`;
+  for (const [name, target] of links) text += `--- ${name} -> ${target}\n`;
   for (const [name, content] of files) text += `--- ${name}\n${content}`;
   return expected === undefined ? text : `${text}--- expected\n${expected}`;
 }
@@ -122,6 +129,8 @@ export interface FixtureTree {
   /** Where `proc/stat` is. */
   path(file: string): string;
   write(file: string, content: string | Uint8Array): void;
+  /** A symbolic link, to a path relative to its folder. */
+  link(link: string, target: string): void;
   delete(file: string): void;
   /** Removes it all. */
   remove(): void;
@@ -130,8 +139,11 @@ export interface FixtureTree {
 /** When the files of a fixture were last written. */
 const writtenAtSeconds = Date.UTC(2024, 6, 1, 11, 30) / 1000;
 
-/** The files in a new folder, as `--procfs`, `--sysfs`, `--rootfs` and `--udev` take them. */
-export function makeTree(files: Iterable<readonly [string, string | Uint8Array]>): FixtureTree {
+/** The files in a new folder, as `--procfs`, `--sysfs`, `--rootfs` and `--udev` take them, and the symbolic links. */
+export function makeTree(
+  files: Iterable<readonly [string, string | Uint8Array]>,
+  links: Iterable<readonly [string, string]> = [],
+): FixtureTree {
   const folder = mkdtempSync(join(tmpdir(), 'sysmon-fixture-'));
   const roots = {
     procfs: join(folder, 'proc'),
@@ -149,9 +161,14 @@ export function makeTree(files: Iterable<readonly [string, string | Uint8Array]>
       writeFileSync(join(folder, file), content);
       utimesSync(join(folder, file), writtenAtSeconds, writtenAtSeconds);
     },
+    link(link, target) {
+      mkdirSync(dirname(join(folder, link)), { recursive: true });
+      symlinkSync(target, join(folder, link));
+    },
     delete: (file) => rmSync(join(folder, file), { recursive: true }),
     remove: () => rmSync(folder, { recursive: true, force: true }),
   };
   for (const [file, content] of files) tree.write(file, content);
+  for (const [link, target] of links) tree.link(link, target);
   return tree;
 }

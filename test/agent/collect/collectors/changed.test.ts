@@ -36,6 +36,7 @@ for (const name of names) {
         }
         host.close();
         for (const [path, content] of fixture.files) tree.write(path, content);
+        for (const [link, target] of fixture.links) tree.link(link, target);
         // Some files are read once a minute.
         await clock.advance(60_000);
         assert.equal(expositionOf(one.collect(host)), fixture.expected, fixture.title);

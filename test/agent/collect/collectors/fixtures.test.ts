@@ -30,7 +30,7 @@ for (const { name } of collectorRows) {
 
 /** A collector remembers what it can of the last collection: the next one gives the same. */
 function collectTwice(name: string, fixture: FixtureHost): void {
-  const tree = makeTree(fixture.files);
+  const tree = makeTree(fixture.files, fixture.links);
   const host = hostOf(tree, fixture);
   const one = new OneCollector(newCollector(name, contextOf(fixture.options)));
   try {
@@ -46,4 +46,17 @@ function collectTwice(name: string, fixture: FixtureHost): void {
 test('a fixture file is read as it is printed', () => {
   const text = readFileSync(fixtureFile('collectors/stat.txt'), 'utf8');
   assert.equal(printFixture(parseFixture(text)), text);
+});
+
+test('a fixture may have symbolic links', () => {
+  const text = '=== links\n--- sys/class/net/eth0/master -> ../bond0\n--- sys/class/net/bond0/mtu\n1500\n';
+  const fixture = parseFixture(text);
+  assert.equal(printFixture(fixture), text);
+  const { files, links } = fixture.hosts[0]!;
+  const tree = makeTree(files, links);
+  try {
+    assert.equal(readFileSync(tree.path('sys/class/net/eth0/master/mtu'), 'utf8'), '1500\n');
+  } finally {
+    tree.remove();
+  }
 });

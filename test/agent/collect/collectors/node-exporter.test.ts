@@ -284,7 +284,7 @@ for (const { name } of collectorRows.filter((row) => withoutFixtures[row.name] =
   for (const fixture of fixtureHosts(name).filter(({ title }) => !title.startsWith('broken'))) {
     if (!skip && ![name, ...fixture.options.keys()].every((wanted) => known.has(wanted))) continue;
     test(`${name}: ${fixture.title}: as node_exporter`, { skip }, async () => {
-      const tree = makeTree(fixture.files);
+      const tree = makeTree(fixture.files, fixture.links);
       const exporter = await startNodeExporter({ collectors: [name], roots: tree.roots, flags: flagsOf(fixture) });
       const host = hostOf(tree, fixture);
       try {
