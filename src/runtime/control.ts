@@ -207,16 +207,24 @@ function askErrorOf(error: NodeJS.ErrnoException, path: string): ControlError {
   switch (error.code) {
     case 'ENOENT':
     case 'ECONNREFUSED':
-      return new ControlError(
-        'not-running',
-        `the program is not running: nothing answers at ${at(path)}; start it with systemctl, or set --control-socket`,
-        options,
-      );
+      return new ControlError('not-running', notRunningText(path), options);
     case 'EACCES':
       return new ControlError('denied', `you may not use ${at(path)}: try as root`, options);
     default:
       return new ControlError('failed', `${at(path)} failed: ${error.message}`, options);
   }
 }
+
+function notRunningText(path: string): string {
+  const [, unit] = unitSocket.exec(path) ?? [];
+  if (unit === undefined) return `nothing answers at ${at(path)}: start the program, or name its --control-socket`;
+  return (
+    `${unit} is not running (nothing answers at '${path}'): 'sudo systemctl start ${unit}' starts it, ` +
+    `'sudo journalctl -u ${unit}' shows why it ended`
+  );
+}
+
+/** In the RuntimeDirectory= of a unit, which is named after it. */
+const unitSocket = /^\/run\/(sysmon-agent|sysmon-server)\//;
 
 const at = (path: string): string => `the control socket '${path}'`;

@@ -190,7 +190,7 @@ test('a socket that a killed program left is replaced; one that answers, or a fi
   const script = `require('node:net').createServer().listen(${JSON.stringify(path)}, () => process.kill(process.pid, 'SIGKILL'))`;
   await new Promise((resolve) => spawn(process.execPath, ['-e', script]).on('close', resolve));
   assert.equal(existsSync(path), true);
-  await assert.rejects(askControl(path, 'GET x'), withCode('not-running', /the program is not running/));
+  await assert.rejects(askControl(path, 'GET x'), withCode('not-running', /nothing answers at the control socket/));
   await serve(context, { 'GET status': () => 1 }, path);
   assert.equal(await askControl(path, 'GET status'), 1);
   await assert.rejects(serveControl(path, {}, new MemoryLog()), withCode('refused', /another program answers/));
@@ -206,7 +206,15 @@ test('no folder, too long a path, nobody there', async (context) => {
   assert.equal(await serveControl(join(path, 'x', 'y'), {}, log), undefined);
   assert.match(log.lines[0] ?? '', /^debug: no control socket: the folder of '.*y' does not exist$/);
   await assert.rejects(serveControl(`${path}${'x'.repeat(100)}`, {}, log), withCode('failed', /at most 107 bytes/));
-  await assert.rejects(askControl(path, 'GET x'), withCode('not-running', /control\.sock/));
+  await assert.rejects(askControl(path, 'GET x'), withCode('not-running', /control\.sock': .*--control-socket$/));
+});
+
+test('a unit that is not running is named, with what starts it and where its end is recorded', async () => {
+  for (const unit of ['sysmon-agent', 'sysmon-server']) {
+    const path = `/run/${unit}/nobody-listens-here.sock`;
+    const words = `^${unit} is not running \\(nothing answers at '${path}'\\): 'sudo systemctl start ${unit}' .*'sudo journalctl -u ${unit}' `;
+    await assert.rejects(askControl(path, 'GET status'), withCode('not-running', new RegExp(words)));
+  }
 });
 
 test('an answer that is cut off, and none at all', async (context) => {
