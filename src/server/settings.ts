@@ -26,8 +26,8 @@ export interface Settings {
   readonly webConfig: WebConfig;
   /** Names that a Host header may have, besides addresses and localhost. In lower case. */
   readonly webHosts: ReadonlySet<string>;
-  /** The releases that hosts can fetch over HTTP. */
-  readonly archives: readonly Archive[];
+  /** Of the releases that hosts can fetch over HTTP; undefined: they can fetch none. */
+  readonly archiveFolder: string | undefined;
   readonly fleetKeyFile: string | undefined;
   readonly fleetKeys: readonly FleetKey[];
   /** Where the revocations are kept; undefined without a fleet key. */
@@ -132,7 +132,7 @@ export function readSettings(options: ServerOptions): Settings {
     webConfigFile: values.webConfigFile,
     webConfig: webConfig!,
     webHosts: hostNames([...values.webHost, ...(values.advertise === undefined ? [] : [values.advertise.host])]),
-    archives: values.webInstall ? archivesIn(archiveFolder) : [],
+    archiveFolder: values.webInstall ? archiveFolder : undefined,
     fleetKeyFile: values.fleetKeyFile,
     fleetKeys: fleetKeys!,
     revocationsFile,

@@ -253,7 +253,7 @@ export class Server {
       },
       ...{ plaintext: settings.plaintext, hostNames: settings.webHosts, config: this.#parts.webConfig },
       joining: settings.fleetKeys.length > 0 ? { kind: 'by-key' } : { kind: 'without-key', port: settings.listen.port },
-      archives: settings.archives,
+      archiveFolder: settings.archiveFolder,
       turn: () => new Promise((resolve) => loop.next(resolve)),
       isReady: () => this.#isReady,
     };

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { createReadStream, lstatSync, readdirSync } from 'node:fs';
+import { constants, createReadStream, lstatSync, readdirSync } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import type { ServerResponse } from 'node:http';
 import { join } from 'node:path';
@@ -17,7 +17,7 @@ export interface Archive {
   readonly architecture: string;
 }
 
-/** Beside the program, where install.sh puts them. */
+/** Beside the program, where install.sh and the package sysmon-agent-archives put them. */
 export const archiveFolder = fileURLToPath(new URL('install/', import.meta.url));
 
 /** The releases in a folder, by name; none where there is no folder. Nothing else in it is ever given away. */
@@ -31,10 +31,12 @@ export function archivesIn(folder: string): readonly Archive[] {
   }
   return files.flatMap((file) => {
     const path = join(folder, file);
-    const [, architecture] = /^sysmon-[0-9A-Za-z.-]{1,64}-linux-(x64|arm64)\.tar\.gz$/.exec(file) ?? [];
+    const [, architecture] = archiveName.exec(file) ?? [];
     return architecture === undefined || !lstatSync(path).isFile() ? [] : [{ file, path, architecture }];
   });
 }
+
+const archiveName = /^sysmon-[0-9A-Za-z.-]{1,64}-linux-(x64|arm64)\.tar\.gz$/;
 
 /** In hexadecimal digits. */
 export async function sha256Of({ path }: Archive): Promise<string> {
@@ -52,44 +54,46 @@ export interface ArchiveRequest {
 }
 
 /**
- * Sends releases, a few at a time: each takes a file and a buffer while it is under way. A client that takes nothing for
- * half a minute is cut off.
+ * Sends the releases that are in a folder when they are asked for, a few at a time: each takes a file and a buffer while it
+ * is under way. A client that takes nothing for half a minute is cut off.
  */
 export class ArchiveSender {
   readonly #clock: Clock;
-  readonly #archives: ReadonlyMap<string, Archive>;
+  readonly #folder: string | undefined;
   /** The owner of each that is being sent. */
   readonly #underWay: string[] = [];
 
-  constructor(archives: readonly Archive[], clock: Clock) {
+  /** Without a folder it has none. */
+  constructor(folder: string | undefined, clock: Clock) {
     this.#clock = clock;
-    this.#archives = new Map(archives.map((archive) => [archive.file, archive]));
+    this.#folder = folder;
   }
 
   /** Sends it whole, or cuts the connection off; a number is the status with which to refuse. */
   async send({ file, method, owner }: ArchiveRequest, response: ServerResponse): Promise<'sent' | 404 | 503> {
-    const archive = this.#archives.get(file);
-    if (archive === undefined) return 404;
+    if (this.#folder === undefined || !archiveName.test(file)) return 404;
     const own = this.#underWay.filter((each) => each === owner).length;
     if (this.#underWay.length >= underWayMax || own >= underWayOfOneMax) return 503;
     this.#underWay.push(owner);
     try {
-      return await this.#sendFile(archive, response, method === 'HEAD');
+      return await this.#sendFile(join(this.#folder, file), response, method === 'HEAD');
     } finally {
       this.#underWay.splice(this.#underWay.indexOf(owner), 1);
     }
   }
 
-  async #sendFile({ path }: Archive, response: ServerResponse, isHead: boolean): Promise<'sent' | 404> {
+  async #sendFile(path: string, response: ServerResponse, isHead: boolean): Promise<'sent' | 404> {
     let file: FileHandle;
     try {
-      file = await open(path);
+      file = await open(path, asItIs);
     } catch {
-      // An upgrade has removed it, or the user of the server may not read it.
+      // There is none, it is a link, or the user of the server may not read it.
       return 404;
     }
     try {
-      const { size } = await file.stat();
+      const stat = await file.stat();
+      if (!stat.isFile()) return 404;
+      const { size } = stat;
       response.writeHead(200, { 'Content-Type': 'application/gzip', 'Content-Length': size });
       if (isHead) response.end();
       else await this.#stream(file.createReadStream({ autoClose: false, highWaterMark: chunkBytes }), response);
@@ -121,6 +125,8 @@ export class ArchiveSender {
   }
 }
 
+// No link is followed, and a FIFO is not waited for.
+const asItIs = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
 const chunkBytes = 256 * 1024;
 const underWayMax = 8;
 const underWayOfOneMax = 2;

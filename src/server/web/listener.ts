@@ -9,7 +9,7 @@ import { countedAddress } from '../../runtime/places.ts';
 import { plainAddress } from '../../runtime/socket.ts';
 import { listenAtPath, removeStaleSocket } from '../../runtime/unix-socket.ts';
 import { codeOf, reasonOf } from '../../runtime/words.ts';
-import { type Archive, ArchiveSender } from './archives.ts';
+import { ArchiveSender } from './archives.ts';
 import { Connections, type Crowd } from './connections.ts';
 import { HttpSink, sendText, writeMetricsHead } from './http-sink.ts';
 import { acceptsGzip, identify, type RequestFacts, withRequest } from './identify.ts';
@@ -47,7 +47,7 @@ export interface WebOptions extends ScrapeEndpointOptions, Omit<RoutesOptions, '
   /** TLS, users and headers, as they are now. */
   readonly config: { readonly current: WebConfig };
   /** The releases that hosts can fetch. */
-  readonly archives: readonly Archive[];
+  readonly archiveFolder: string | undefined;
   /** A thread that checks passwords; the real one where it is not said. */
   readonly startPasswordWorker?: () => PasswordWorker;
 }
@@ -75,7 +75,7 @@ export async function openWeb(options: WebOptions, addresses: readonly WebAddres
     ...{ ...options, passwords, fleet },
     routes: routesOf({ ...options, agents, fleet }),
     endpoint: new ScrapeEndpoint(options),
-    archiveSender: new ArchiveSender(options.archives, clock),
+    archiveSender: new ArchiveSender(options.archiveFolder, clock),
   };
   const connections = connectionsOf(options);
   const servers: Server[] = [];

@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { mkdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdirSync, renameSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { archivesIn } from '../../../src/server/web/archives.ts';
@@ -37,6 +38,10 @@ test('releases by their names, and nothing else', (context) => {
 test('GET gives a release whole, HEAD its length, and other paths nothing', async (context) => {
   const { folder, content } = folderWith(context);
   writeFileSync(join(folder, 'other'), 'treasure');
+  const [linked, aFolder, aFifo, later] = [2, 3, 4, 5].map((version) => file.replace('0.1.0', `0.${version}.0`));
+  symlinkSync(join(folder, 'other'), join(folder, linked!));
+  mkdirSync(join(folder, aFolder!));
+  execFileSync('mkfifo', [join(folder, aFifo!)]);
   await withHttp(
     async (world) => {
       const url = (path: string) => `http://127.0.0.1:${world.port}${path}`;
@@ -56,6 +61,10 @@ test('GET gives a release whole, HEAD its length, and other paths nothing', asyn
         `./${file}`,
         `x/${file}`,
         `${file}%00`,
+        linked,
+        aFolder,
+        aFifo,
+        later,
       ]) {
         const got = await readAll(
           world.raw(`GET /install/${path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n`),
@@ -64,11 +73,20 @@ test('GET gives a release whole, HEAD its length, and other paths nothing', asyn
         assert.doesNotMatch(got, /treasure/);
       }
       assert.equal((await fetch(url(`/install/${file}`), { ...bare, method: 'PUT', body: '' })).status, 405);
-      rmSync(join(folder, file));
-      assert.equal((await fetch(url(`/install/${file}`), bare)).status, 404, 'an upgrade has removed it');
+      // An upgrade replaces them while the server runs.
+      renameSync(join(folder, file), join(folder, later!));
+      assert.equal((await fetch(url(`/install/${file}`), bare)).status, 404);
+      assert.equal((await fetch(url(`/install/${later}`), bare)).status, 200);
     },
-    { archives: archivesIn(folder) },
+    { archiveFolder: folder },
   );
+});
+
+test('without a folder there is nothing to fetch', async () => {
+  await withHttp(async (world) => {
+    const url = `http://127.0.0.1:${world.port}/install/${file}`;
+    assert.equal((await fetch(url, { headers: { connection: 'close' } })).status, 404);
+  });
 });
 
 test('two at a time for an address; one that takes nothing for half a minute is cut off', async (context) => {
@@ -95,6 +113,6 @@ test('two at a time for an address; one that takes nothing for half a minute is 
       );
       assert.match(head, /^HTTP\/1\.1 200 /, 'there is room again');
     },
-    { archives: archivesIn(folder) },
+    { archiveFolder: folder },
   );
 });

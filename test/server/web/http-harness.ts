@@ -9,7 +9,6 @@ import { problemsView } from '../../../src/server/problems.ts';
 import { scraperChanged } from '../../../src/server/scraper-changes.ts';
 import { agentsStatus, serverGauges, serverStatus } from '../../../src/server/status.ts';
 import type { StatusView } from '../../../src/server/web/api.ts';
-import type { Archive } from '../../../src/server/web/archives.ts';
 import { KnownScrapers } from '../../../src/server/web/known-scrapers.ts';
 import { openWeb, type WebAddress, type WebServer } from '../../../src/server/web/listener.ts';
 import type { Joining } from '../../../src/server/web/page/fleet.ts';
@@ -32,7 +31,7 @@ export class HttpHarness extends DeliveryHarness {
   isReady = true;
   plaintext = false;
   joining: Joining = { kind: 'without-key', port: 9732 };
-  archives: readonly Archive[] = [];
+  archiveFolder: string | undefined;
   keepAliveMs = 310_000;
   keepAliveOthersMs = 15_000;
   readonly config: { current: WebConfig } = { current: noWebConfig };
@@ -73,10 +72,10 @@ export class HttpHarness extends DeliveryHarness {
 
   /** A server of its own, which the caller closes. */
   openAt(addresses: readonly WebAddress[]): Promise<WebServer> {
-    const { clock, delivery, exposition, metrics, plaintext, joining, archives } = this;
+    const { clock, delivery, exposition, metrics, plaintext, joining, archiveFolder } = this;
     const { keepAliveMs, keepAliveOthersMs, seldom, scrapers } = this;
     const options = {
-      ...{ clock, seldom, delivery, exposition, metrics, plaintext, joining, archives, scrapers },
+      ...{ clock, seldom, delivery, exposition, metrics, plaintext, joining, archiveFolder, scrapers },
       ...{ keepAliveMs, keepAliveOthersMs },
       status: this.view,
       hostNames: new Set(['sysmon.example']),
@@ -126,18 +125,18 @@ export async function withHttp(
   run: (world: HttpHarness) => Promise<void>,
   {
     keepAliveMs,
-    archives = [],
+    archiveFolder,
     joining = { kind: 'without-key', port: 9732 },
     ...options
   }: {
     disk?: MemoryState | undefined;
     keepAliveMs?: number;
-    archives?: readonly Archive[];
+    archiveFolder?: string;
     joining?: Joining;
   } = {},
 ): Promise<void> {
   const world = new HttpHarness('disk' in options ? options : undefined);
-  world.archives = archives;
+  world.archiveFolder = archiveFolder;
   world.joining = joining;
   if (keepAliveMs !== undefined) world.keepAliveMs = keepAliveMs;
   await world.listen();
