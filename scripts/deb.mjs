@@ -1,4 +1,4 @@
-// Debian packages of both programs, by dpkg-deb alone: https://www.debian.org/doc/debian-policy/
+// Debian packages of both programs, and of the archives for other hosts, by dpkg-deb alone: https://www.debian.org/doc/debian-policy/
 
 import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -12,6 +12,8 @@ const debianArchitectures = { x64: 'amd64', arm64: 'arm64' };
 
 // The project has no address for mail; SECURITY.md says how to report.
 const maintainer = 'sysmon maintainers <maintainers@sysmon.invalid>';
+
+const archivesName = 'sysmon-agent-archives';
 
 // What differs between the two. An option that is set here is one that install.sh sets too.
 const roles = {
@@ -40,6 +42,7 @@ const roles = {
       'connections, and hands each of them to every Prometheus that scrapes it, with',
       "the agents' timestamps. After an outage the next scrapes deliver the backlog.",
     ],
+    recommends: archivesName,
     options: { SYSMON_STATE_DIR: '/var/lib/sysmon-server', SYSMON_FLEET_KEY_FILE: '/etc/sysmon/fleet.key' },
     files: [
       ['/etc/sysmon/server.env', 'the options'],
@@ -52,23 +55,79 @@ const roles = {
 /** Makes the package of one program; the name of its file in `out`. */
 export function makeDeb({ version, seconds, out }, architecture, role) {
   const name = `sysmon-${role}`;
-  // A tilde sorts before the release that it leads to.
-  const debianVersion = version.replace('-', '~');
-  const file = `${name}_${debianVersion}_${debianArchitectures[architecture]}.deb`;
+  const debianVersion = debianVersionOf(version);
+  const deb = { name, debianVersion, architecture: debianArchitectures[architecture], seconds, out };
+  const { recommends, summary, description } = roles[role];
+  return build(deb, {
+    // Level 1: a sixth more bytes than level 6, in a quarter of the time.
+    compression: ['-Zxz', '-z1'],
+    control: {
+      Depends: `${runtime.debianDepends}, systemd (>= 249)`,
+      ...(recommends === undefined ? {} : { Recommends: `${recommends} (= ${debianVersion})` }),
+    },
+    summary,
+    description,
+    fill: (tree) => {
+      addProgram(tree, { name, architecture });
+      addUnit(tree, { name, role });
+      addDocumentation(tree, { name, role, version, debianVersion, seconds });
+      tree.text(`usr/share/lintian/overrides/${name}`, overridesOf(name));
+      for (const script of scripts) tree.copy(`deb/${script}`, `DEBIAN/${script}`);
+    },
+  });
+}
+
+/** Makes the package of the archives, which the server's hands out to hosts; `archives` are their names in `out`. */
+export function makeArchivesDeb({ version, seconds, out }, archives) {
+  const debianVersion = debianVersionOf(version);
+  const deb = { name: archivesName, debianVersion, architecture: 'all', seconds, out };
+  return build(deb, {
+    // What is in it is compressed.
+    compression: ['-Zgzip', '-z1'],
+    control: { Enhances: 'sysmon-server' },
+    summary: 'releases of sysmon that a sysmon-server hands out to hosts',
+    description: [
+      'The archives of this release for x86-64 and ARM64. A host that has nothing',
+      "fetches one from the server's HTTP port, with the command that 'sysmon-server",
+      "enroll' prints, and joins.",
+    ],
+    fill: (tree) => {
+      for (const archive of archives)
+        cpSync(join(out, archive), tree.place(`usr/lib/sysmon-server/install/${archive}`));
+      const doc = `usr/share/doc/${archivesName}`;
+      tree.compressed(`${doc}/changelog`, changelogText({ name: archivesName, debianVersion, seconds }));
+      tree.compressed(`${doc}/NEWS`, readFileSync(join(root, 'CHANGELOG.md'), 'utf8'));
+      tree.text(`${doc}/copyright`, copyrightText(nodeLicenceIn(join(out, archives[0]))));
+      tree.text(`usr/share/lintian/overrides/${archivesName}`, licenceOverridesOf(archivesName));
+    },
+  });
+}
+
+/** A tilde sorts before the release that it leads to. */
+function debianVersionOf(version) {
+  return version.replace('-', '~');
+}
+
+/** Makes a package of what `fill` puts into its tree; the name of its file in `out`. */
+function build(
+  { name, debianVersion, architecture, seconds, out },
+  { compression, control, summary, description, fill },
+) {
+  const file = `${name}_${debianVersion}_${architecture}.deb`;
   const folder = join(out, `.${file}`);
   rmSync(folder, { recursive: true, force: true });
   const tree = treeAt(folder);
-  addProgram(tree, { name, architecture });
-  addUnit(tree, { name, role });
-  addDocumentation(tree, { name, role, version, debianVersion, seconds });
-  tree.text(`usr/share/lintian/overrides/${name}`, overridesOf(name));
-  const installed = filesIn(folder);
-  tree.text('DEBIAN/control', controlText({ name, role, debianVersion, architecture, folder, installed }));
+  fill(tree);
+  const installed = filesIn(folder).filter((path) => !path.startsWith('DEBIAN/'));
+  const fields = { Package: name, Version: debianVersion, Architecture: architecture, Maintainer: maintainer };
+  const size = { 'Installed-Size': kibibytesOf(installed.map((path) => join(folder, path))) };
+  tree.text(
+    'DEBIAN/control',
+    controlText({ ...fields, ...size, ...control, Section: 'net', Priority: 'optional' }, { summary, description }),
+  );
   tree.text('DEBIAN/md5sums', installed.map((path) => `${md5(join(folder, path))}  ${path}\n`).join(''));
-  for (const script of scripts) tree.copy(`deb/${script}`, `DEBIAN/${script}`);
   setModes(folder, /^(DEBIAN\/(pre|post)(inst|rm)|usr\/bin\/[^/]+|usr\/lib\/[^/]+\/node)$/);
-  // Level 1: a sixth more bytes than level 6, in a quarter of the time.
-  run('dpkg-deb', ['--root-owner-group', '-Zxz', '-z1', '--build', folder, join(out, file)], {
+  run('dpkg-deb', ['--root-owner-group', ...compression, '--build', folder, join(out, file)], {
     stdio: ['ignore', 'ignore', 'inherit'],
     env: { ...process.env, SOURCE_DATE_EPOCH: String(seconds) },
   });
@@ -163,18 +222,13 @@ function helpOf(name) {
   return stdout;
 }
 
-function controlText({ name, role, debianVersion, architecture, folder, installed }) {
-  const bytes = installed.reduce((sum, path) => sum + Math.ceil(statSync(join(folder, path)).size / 4096) * 4096, 0);
-  return `Package: ${name}
-Version: ${debianVersion}
-Architecture: ${debianArchitectures[architecture]}
-Maintainer: ${maintainer}
-Installed-Size: ${Math.ceil(bytes / 1024)}
-Depends: ${runtime.debianDepends}, systemd (>= 249)
-Section: net
-Priority: optional
-Description: ${roles[role].summary}
-${roles[role].description.map((line) => ` ${line === '' ? '.' : line}\n`).join('')}`;
+function kibibytesOf(paths) {
+  return Math.ceil(paths.reduce((sum, path) => sum + Math.ceil(statSync(path).size / 4096) * 4096, 0) / 1024);
+}
+
+function controlText(fields, { summary, description }) {
+  const lines = Object.entries({ ...fields, Description: summary }).map(([field, value]) => `${field}: ${value}\n`);
+  return lines.join('') + description.map((line) => ` ${line === '' ? '.' : line}\n`).join('');
 }
 
 function changelogText({ name, debianVersion, seconds }) {
@@ -204,9 +258,22 @@ Node.js ${runtime.version}, which the program runs on, in /usr/lib:
 ${nodeLicence}`;
 }
 
-/** The overrides of both packages, with the reason of each above it. */
+function nodeLicenceIn(archive) {
+  const { stdout, status } = spawnSync('tar', ['-xzOf', archive, '--wildcards', '*/runtime/LICENSE'], {
+    encoding: 'utf8',
+  });
+  if (status !== 0) fail(`'${archive}' has no licence of Node.js`);
+  return stdout;
+}
+
+/** The overrides of both programs' packages, with the reason of each above it. */
 function overridesOf(name) {
   return readFileSync(join(root, 'deb/lintian-overrides'), 'utf8').replaceAll('PACKAGE', name);
+}
+
+/** The first of them, which are of any package with the copyright of what is bundled. */
+function licenceOverridesOf(name) {
+  return overridesOf(name).split(/^(?=#)/m)[0];
 }
 
 /** A text in which something is replaced that must be there. */

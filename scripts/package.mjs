@@ -5,7 +5,7 @@ import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { bundle } from './compile.mjs';
-import { makeDeb } from './deb.mjs';
+import { makeArchivesDeb, makeDeb } from './deb.mjs';
 import { fail, filesIn, isMain, root, run, setModes } from './lib.mjs';
 import { addRuntime, architectures } from './runtime.mjs';
 import { sbomText } from './sbom.mjs';
@@ -16,7 +16,8 @@ const usage = `Usage: npm run package -- [--deb] [--sign KEYFILE] [--out FOLDER]
 Makes sysmon-VERSION-linux-ARCH.tar.gz, for hosts with neither Node.js nor npm nor a network, for the architectures that are
 named (all without one); sysmon-VERSION.cdx.json, which lists what is bundled (CycloneDX); and SHA256SUMS of all of them.
 
-  --deb            also the Debian packages sysmon-agent and sysmon-server (needs dpkg-deb)
+  --deb            also the Debian packages sysmon-agent and sysmon-server and, with all architectures, sysmon-agent-archives:
+                   what the server hands out to hosts (needs dpkg-deb)
   --sign KEYFILE   sign SHA256SUMS, and the list of files in each archive, with minisign's secret key
   --out FOLDER     where to put them, release/ by default
   --no-sbom        without the list of what is bundled, for which npm is asked
@@ -55,9 +56,7 @@ async function makeReleases({ wanted, out, deb, key, sbom }) {
       folders.map((folder) => join(out, folder, 'SHA256SUMS')),
     );
   const made = folders.map((folder) => archive(release, folder));
-  if (deb)
-    for (const architecture of wanted)
-      for (const role of ['agent', 'server']) made.push(makeDeb(release, architecture, role));
+  if (deb) made.push(...debs(release, wanted, made));
   if (sbom) {
     made.push(`sysmon-${version}.cdx.json`);
     writeFileSync(join(out, made.at(-1)), sbomText(release, bundled));
@@ -67,6 +66,15 @@ async function makeReleases({ wanted, out, deb, key, sbom }) {
   rmSync(join(out, 'SHA256SUMS.minisig'), { force: true });
   if (key !== undefined) sign(release, key, [join(out, 'SHA256SUMS')]);
   process.stdout.write(sums);
+}
+
+/** A package that is for all architectures is the same each time, so it has all archives or is not made. */
+function debs(release, wanted, archives) {
+  const programs = wanted.flatMap((architecture) =>
+    ['agent', 'server'].map((role) => makeDeb(release, architecture, role)),
+  );
+  const hasAll = architectures.every((architecture) => wanted.includes(architecture));
+  return hasAll ? [...programs, makeArchivesDeb(release, archives)] : programs;
 }
 
 /** The archive's folder, with a list of its files. */

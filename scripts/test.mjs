@@ -3,9 +3,11 @@
 //   --lab    instead of the others, those that boot hosts and need root (test/lab/)
 //   --only   no check: while working on one file
 import { spawnSync } from 'node:child_process';
+import { rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { check } from './check.mjs';
 import { bundle, compile } from './compile.mjs';
-import { fail, filesBelow, root } from './lib.mjs';
+import { fail, filesBelow, root, run } from './lib.mjs';
 import { setup } from './setup.mjs';
 
 const flags = process.argv.slice(2).filter((argument) => argument.startsWith('--'));
@@ -35,6 +37,7 @@ setup();
 if (flags.includes('--only')) await compile();
 else await check();
 await bundle();
+if (kind === 'lab') makeLabRelease();
 const { status, signal } = spawnSync(
   process.execPath,
   ['--enable-source-maps', 'scripts/run-tests.mjs', `${timeoutMs}`, `${atOnce}`, ...files],
@@ -58,6 +61,15 @@ function testFiles() {
   // In turns, so that both kinds are under way as long as there are any.
   const mixed = busy.flatMap((file, at) => waiting.slice(at, at + 1).concat(file));
   return [...mixed, ...waiting.slice(busy.length)].map((file) => `build/${file.replace(/\.ts$/, '.js')}`);
+}
+
+/** What the lab's files install, made once for all of them: compressing it takes longest. */
+function makeLabRelease() {
+  const everything = files.some((file) => /\/(deb|release)\.test\.js$/.test(file));
+  const out = join(root, 'var/lab');
+  rmSync(out, { recursive: true, force: true });
+  const options = everything ? ['--deb'] : ['--no-sbom', process.arch];
+  run(process.execPath, ['scripts/package.mjs', ...options, '--out', out], { stdio: ['ignore', 'ignore', 'inherit'] });
 }
 
 function inOrder(files, first) {

@@ -134,7 +134,8 @@ async function nextSteps(
   ];
   const archive = likeliest(archives, architecture);
   if (archive === undefined) {
-    const why = `there is no release archive in '${archiveFolder}', or --web.install is off`;
+    const fromPackage = archiveFolder.startsWith(debianFolder) ? ', which sysmon-agent-archives brings' : '';
+    const why = `there is no release archive in '${archiveFolder}'${fromPackage}, or --web.install is off`;
     return `${[...lines, '', `On a host without it, run 'sudo ./install.sh agent' of a release (${why}).`].join('\n')}\n`;
   }
   const webConfig = usableWebConfig(settings);
@@ -157,6 +158,9 @@ async function nextSteps(
     lines.push('', `  (for another machine with ${others.join(', ')} in '${dirname(archive.path)}')`);
   return `${lines.join('\n')}\n`;
 }
+
+/** Where the Debian package puts the program. */
+const debianFolder = '/usr/lib/sysmon-server/';
 
 /** Undefined where the server itself could not use it. */
 function usableWebConfig({ webConfigFile }: ReachSettings): WebConfig | undefined {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { eventually, Lab } from './lab.ts';
-import { makeArchive, unpack } from './release.ts';
+import { archiveOf, unpack } from './release.ts';
 
 // What an operator changes: keys, options, files, and who may look.
 
@@ -11,7 +11,7 @@ describe('changes', () => {
   const lab = new Lab();
 
   before(async () => {
-    const release = unpack(makeArchive(lab.folder), lab.folder);
+    const release = unpack(archiveOf(), lab.folder);
     for (const name of ['s1', 'a1']) {
       await lab.boot(name);
       await lab.copy(name, release, '/root/release');

@@ -1,22 +1,33 @@
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { eventually, Lab } from './lab.ts';
 import { listing } from './listing.ts';
-import { debianArchitectures, makeRelease, packageVariant, releaseVersion, unpack } from './release.ts';
+import {
+  type Architecture,
+  archiveOf,
+  debName,
+  handedOut,
+  packageVariant,
+  releaseVersion,
+  unpack,
+  wgetScript,
+} from './release.ts';
 
-const architecture = process.arch as keyof typeof debianArchitectures;
-const fileOf = (name: string) => `${name}_${releaseVersion}_${debianArchitectures[architecture]}.deb`;
+const fileOf = (role: Parameters<typeof debName>[0]) => join(handedOut, debName(role, process.arch as Architecture));
 const installer = '/root/release/install.sh';
+
+const sha256 = (file: string) => createHash('sha256').update(readFileSync(file)).digest('hex');
 
 describe('Debian packages on a bare Debian', () => {
   const lab = new Lab();
   const asBooted = new Map<string, readonly string[]>();
 
   before(async () => {
-    makeRelease(lab.folder, [architecture, '--deb']);
-    const release = unpack(join(lab.folder, `sysmon-${releaseVersion}-linux-${architecture}.tar.gz`), lab.folder);
-    const later = packageVariant(join(lab.folder, fileOf('sysmon-agent')), join(lab.folder, 'later.deb'), {
+    const release = unpack(archiveOf(), lab.folder);
+    const later = packageVariant(fileOf('agent'), join(lab.folder, 'later.deb'), {
       'DEBIAN/control': (text) => text.replace(/^Version: .*$/m, 'Version: 0.2.0'),
       'usr/lib/sysmon-agent/sysmon-agent.cjs': (text) => text.replace(`"${releaseVersion}"`, '"0.2.0"'),
       'usr/share/sysmon-agent/agent.env': (text) => `${text}\n# How it is new.\n#SYSMON_NEW=\n`,
@@ -26,9 +37,10 @@ describe('Debian packages on a bare Debian', () => {
       asBooted.set(name, await hostListing(name));
       await lab.sh(name, 'mkdir -p /root/debs');
     }
-    await lab.copy('s1', join(lab.folder, fileOf('sysmon-server')), '/root/debs/sysmon-server.deb');
-    await lab.copy('s1', join(lab.folder, fileOf('sysmon-agent')), '/root/debs/sysmon-agent.deb');
-    await lab.copy('a1', join(lab.folder, fileOf('sysmon-agent')), '/root/debs/sysmon-agent.deb');
+    await lab.copy('s1', fileOf('server'), '/root/debs/sysmon-server.deb');
+    await lab.copy('s1', fileOf('agent'), '/root/debs/sysmon-agent.deb');
+    await lab.copy('s1', fileOf('agent-archives'), '/root/debs/sysmon-agent-archives.deb');
+    await lab.copy('a1', fileOf('agent'), '/root/debs/sysmon-agent.deb');
     await lab.copy('a1', later, '/root/debs/later.deb');
     await lab.copy('a1', release, '/root/release');
   });
@@ -71,6 +83,28 @@ describe('Debian packages on a bare Debian', () => {
     assert.match(await lab.sh('a1', 'sysmon-agent join', line), /^agent 'a1' is connected to /);
     assert.equal(await lab.sh('a1', 'stat -c "%U:%G %a" /etc/sysmon/agent.key'), 'root:sysmon-agent 440');
     assert.match(await lab.sh('a1', 'sysmon-agent join', line), /nothing to change/);
+  });
+
+  test('the archives for other hosts: installed, the running server hands them out, and a bare host joins with them', async () => {
+    const enroll = () => lab.atTerminal('s1', 'sysmon-server enroll b1');
+    assert.match(
+      (await enroll()).shown,
+      /no release archive in '\/usr\/lib\/sysmon-server\/install\/', which sysmon-agent-archives brings/,
+    );
+    const pid = await lab.sh('s1', 'systemctl show -P MainPID sysmon-server');
+    await lab.sh('s1', 'apt-get install -y /var/tmp/debs/sysmon-agent-archives.deb');
+    assert.equal(await lab.sh('s1', 'systemctl show -P MainPID sysmon-server'), pid, 'the server was restarted');
+    const { shown } = await enroll();
+    const lines = shown.split('\r\n').map((each) => each.trim());
+    const command = lines.find((each) => each.includes('/install/')) ?? '';
+    for (const name of ['x64', 'arm64']) assert.ok(command.includes(sha256(archiveOf(name))), shown);
+    const line = lines.find((each) => each.startsWith('sysmon-join-v1 '));
+    await lab.boot('b1', { bare: true });
+    await lab.sh('b1', 'cat >/usr/local/bin/wget && chmod 755 /usr/local/bin/wget', wgetScript);
+    assert.match(await lab.sh('b1', command, `${line}\n`), /^sysmon: agent 'b1' is connected to /m);
+    await lab.sh('s1', 'apt-get purge -y sysmon-agent-archives');
+    assert.equal(await lab.sh('s1', 'ls /usr/lib/sysmon-server'), 'node\nsysmon-server.cjs');
+    await lab.act('stop', 'b1');
   });
 
   test('the units: verified, as closed as Node allows, on the Node of the package', async () => {

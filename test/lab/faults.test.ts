@@ -3,7 +3,7 @@ import { after, afterEach, before, describe, test } from 'node:test';
 import { eventually, Lab } from './lab.ts';
 import { Prometheus } from './prometheus.ts';
 import { SpoolRecord } from './record.ts';
-import { makeArchive, unpack } from './release.ts';
+import { archiveOf, unpack } from './release.ts';
 
 // Each fault ends in a working system, with every sample in Prometheus and the right lines in the journal. What was
 // sampled is read from the agents' own spools.
@@ -14,7 +14,7 @@ describe('what happens to hosts', () => {
   let prometheus: Prometheus;
 
   before(async () => {
-    const release = unpack(makeArchive(lab.folder), lab.folder);
+    const release = unpack(archiveOf(), lab.folder);
     for (const name of ['s1', ...agents]) {
       await lab.boot(name);
       await lab.copy(name, release, '/root/release');

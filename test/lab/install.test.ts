@@ -7,7 +7,7 @@ import { eventually, Lab } from './lab.ts';
 import { listing } from './listing.ts';
 import { Prometheus } from './prometheus.ts';
 import { SpoolRecord } from './record.ts';
-import { makeArchive, releaseVersion, unpack, variant } from './release.ts';
+import { archiveOf, releaseVersion, unpack, variant } from './release.ts';
 
 const home = '/root/release';
 const installer = `${home}/install.sh`;
@@ -17,12 +17,11 @@ describe('a fleet that is installed from the release', () => {
   const lab = new Lab();
   const records = ['s1', 'a1', 'a2', 'b1'].map((agent) => new SpoolRecord(agent));
   let release: string;
-  let archive: string;
+  const archive = archiveOf();
   let prometheus: Prometheus;
   let joinLine: (name: string) => Promise<string>;
 
   before(async () => {
-    archive = makeArchive(lab.folder);
     release = unpack(archive, lab.folder);
     for (const name of ['s1', 'a1', 'a2']) {
       await lab.boot(name);

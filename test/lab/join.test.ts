@@ -5,19 +5,18 @@ import { after, before, describe, test } from 'node:test';
 import { eventually, Lab } from './lab.ts';
 import { listing } from './listing.ts';
 import { Prometheus } from './prometheus.ts';
-import { makeArchive, unpack, wgetScript } from './release.ts';
+import { archiveOf, unpack, wgetScript } from './release.ts';
 
 const installer = '/root/release/install.sh';
 const prompt = 'prints on the server (it is not shown): ';
 
 describe('hosts join', () => {
   const lab = new Lab();
-  let archive: string;
+  const archive = archiveOf();
   let release: string;
   let address: string;
 
   before(async () => {
-    archive = makeArchive(lab.folder);
     release = unpack(archive, lab.folder);
     await lab.boot('s1');
     await lab.copy('s1', release, '/root/release');

@@ -9,7 +9,7 @@ import { type Block, procedure } from './document.ts';
 import { eventually, Lab } from './lab.ts';
 import { Prometheus } from './prometheus.ts';
 import { SpoolRecord } from './record.ts';
-import { makeArchive, releaseVersion, unpack, variant, wgetScript } from './release.ts';
+import { archiveOf, releaseVersion, unpack, variant, wgetScript } from './release.ts';
 
 const prompt = 'prints on the server (it is not shown): ';
 
@@ -22,7 +22,7 @@ describe('the procedures of the manual', () => {
   let later: string;
 
   before(async () => {
-    const release = unpack(makeArchive(lab.folder), lab.folder);
+    const release = unpack(archiveOf(), lab.folder);
     later = variant(release, join(lab.folder, 'later'), {
       VERSION: () => '0.2.0\n',
       'dist/sysmon-server.cjs': (text) => text.replace(`"${releaseVersion}"`, '"0.2.0"'),

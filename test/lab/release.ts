@@ -10,7 +10,8 @@ const nameFor = (architecture: string): string => `sysmon-${version}-linux-${arc
 export const releaseVersion = version;
 
 /** What Debian calls the machines that Node names. */
-export const debianArchitectures = { x64: 'amd64', arm64: 'arm64' } as const;
+const debianArchitectures = { x64: 'amd64', arm64: 'arm64' } as const;
+export type Architecture = keyof typeof debianArchitectures;
 
 /** Makes what is handed out, in a folder; `options` are those of `npm run package`. */
 export function makeRelease(folder: string, options: readonly string[], env: NodeJS.ProcessEnv = {}): void {
@@ -20,10 +21,21 @@ export function makeRelease(folder: string, options: readonly string[], env: Nod
   });
 }
 
-/** Makes the release for a machine in a folder; the path of the archive. */
-export function makeArchive(folder: string, architecture: string = process.arch): string {
-  makeRelease(folder, [architecture]);
-  return join(folder, `${nameFor(architecture)}.tar.gz`);
+/**
+ * What scripts/test.mjs has made for all files of a run of the lab: the archive of this machine; for those that look at
+ * packages, everything that is handed out. Only to be read.
+ */
+export const handedOut = rootFile('var/lab');
+
+/** An archive that is handed out. */
+export function archiveOf(architecture: string = process.arch): string {
+  return join(handedOut, `${nameFor(architecture)}.tar.gz`);
+}
+
+/** A package that is handed out, by its role; `agent-archives` is one for all machines. */
+export function debName(role: 'agent' | 'server' | 'agent-archives', architecture: Architecture): string {
+  const suffix = role === 'agent-archives' ? 'all' : debianArchitectures[architecture];
+  return `sysmon-${role}_${version}_${suffix}.deb`;
 }
 
 /** The folder that is in the archive. */

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { eventually, Lab } from './lab.ts';
-import { makeArchive, unpack } from './release.ts';
+import { archiveOf, unpack } from './release.ts';
 
 const home = '/root/release';
 const installer = `${home}/install.sh`;
@@ -13,7 +13,7 @@ describe('a server that is lost, and restored from a backup of /etc/sysmon', () 
   let revokedLine: string;
 
   before(async () => {
-    const release = unpack(makeArchive(lab.folder), lab.folder);
+    const release = unpack(archiveOf(), lab.folder);
     for (const name of ['s1', 'a1']) {
       await lab.boot(name);
       await lab.copy(name, release, home);

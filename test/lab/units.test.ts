@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import { parseMetrics } from '../support/node-exporter.ts';
 import { eventually, Lab } from './lab.ts';
-import { makeArchive, unpack } from './release.ts';
+import { archiveOf, unpack } from './release.ts';
 
 describe('a host with systemd, as an agent without privileges sees it', () => {
   const lab = new Lab();
@@ -10,7 +10,7 @@ describe('a host with systemd, as an agent without privileges sees it', () => {
 
   before(async () => {
     await lab.boot('u1', { suite: 'trixie' });
-    await lab.copy('u1', unpack(makeArchive(lab.folder), lab.folder), '/opt/release');
+    await lab.copy('u1', unpack(archiveOf(), lab.folder), '/opt/release');
     await lab.sh('u1', 'chmod -R a+rX /opt/release');
   });
   after(() => lab.down());
