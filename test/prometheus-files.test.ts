@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { parse } from 'yaml';
+import { parse, stringify } from 'yaml';
 import { identify } from '../src/server/web/identify.ts';
 import { rootFile } from './support/files.ts';
 import { skipWithout } from './support/installed.ts';
@@ -79,4 +79,62 @@ test('the snippet for Alloy names its scraper, and its braces match', () => {
   for (const [open, close] of ['{}', '[]', '()'].map((pair) => [...pair])) {
     assert.equal(text.split(open!).length, text.split(close!).length, `${open} ${close}`);
   }
+});
+
+// https://prometheus-operator.dev/docs/api-reference/api/#monitoring.coreos.com/v1alpha1.ScrapeConfigSpec, and what the operator
+// makes of each field in Prometheus's own configuration.
+const operatorFields: Readonly<Record<string, string | Readonly<Record<string, string>>>> = {
+  scrapeInterval: 'scrape_interval',
+  scrapeTimeout: 'scrape_timeout',
+  honorTimestamps: 'honor_timestamps',
+  honorLabels: 'honor_labels',
+  jobName: 'job_name',
+  staticConfigs: { targets: 'targets' },
+  relabelings: { targetLabel: 'target_label', replacement: 'replacement' },
+  metricRelabelings: { sourceLabels: 'source_labels', regex: 'regex', targetLabel: 'target_label' },
+};
+const operatorLists: Readonly<Record<string, string>> = {
+  staticConfigs: 'static_configs',
+  relabelings: 'relabel_configs',
+  metricRelabelings: 'metric_relabel_configs',
+};
+
+test("the operator's ScrapeConfig says what prometheus.yml says", { skip: prometheusSkip }, (context) => {
+  const text = readFileSync(rootFile('prometheus/scrapeconfig.yml'), 'utf8');
+  const resource = parse(text) as { apiVersion: string; kind: string; spec: Readonly<Record<string, unknown>> };
+  assert.equal(resource.apiVersion, 'monitoring.coreos.com/v1alpha1');
+  assert.equal(resource.kind, 'ScrapeConfig');
+  const job: Record<string, unknown> = {};
+  for (const [field, value] of Object.entries(resource.spec)) {
+    const known = operatorFields[field];
+    assert.ok(known !== undefined, `the resource has no field '${field}'`);
+    if (typeof known === 'string') {
+      job[known] = value;
+      continue;
+    }
+    job[operatorLists[field]!] = (value as Readonly<Record<string, unknown>>[]).map((entry) =>
+      Object.fromEntries(
+        Object.entries(entry).map(([name, each]) => {
+          assert.ok(known[name] !== undefined, `'${field}' has no field '${name}'`);
+          return [known[name], each];
+        }),
+      ),
+    );
+  }
+  const file = join(temporaryFolder(context), 'prometheus.yml');
+  writeFileSync(file, stringify({ scrape_configs: [job] }).replace('$(POD_NAME)', 'prometheus-main-0'));
+  taken(prometheusPath.replace(/metheus$/, 'mtool'), ['check', 'config', file]);
+  const { scrape_interval, scrape_timeout, static_configs, relabel_configs, ...rest } = job;
+  const {
+    params,
+    static_configs: targets,
+    ...ours
+  } = jobOf('prometheus/prometheus.yml') as Job & {
+    readonly static_configs: readonly unknown[];
+  };
+  assert.deepEqual(rest, ours);
+  assert.deepEqual([scrape_interval, scrape_timeout], ['5s', '5s']);
+  assert.deepEqual(params, { scraper: ['prometheus'] });
+  assert.deepEqual(relabel_configs, [{ target_label: '__param_scraper', replacement: '$(POD_NAME)' }]);
+  assert.equal((static_configs as unknown[]).length, targets.length);
 });
