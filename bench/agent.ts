@@ -3,7 +3,9 @@ import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { selectCollectors } from '../src/agent/collect/collectors/index.ts';
+import type { HostRoots } from '../src/agent/collect/proc/host.ts';
 import type { BenchRow } from './row.ts';
+import { makeLargeHost } from './support/large-host.ts';
 import {
   cpuMsOf,
   dist,
@@ -22,25 +24,48 @@ const warmUpIntervals = 4;
 const collectors = selectCollectors({ enable: [], disable: [] }).map(({ name }) => name);
 const nodeExporterPath = '/usr/bin/prometheus-node-exporter';
 
+/** What is collected, and what a collection of it may cost beside node_exporter's. */
+interface Subject {
+  readonly name: string;
+  /** Not this host's. */
+  readonly roots?: HostRoots;
+  /** Between two collections, which are counted. */
+  readonly move?: (round: number) => void;
+  readonly cpuTarget: number;
+}
+
 /**
  * What the agent costs its host: the bundle as the unit runs it, over TLS to a server on the loopback, beside Debian's
- * node_exporter with the same collectors, scraped as often, in the same minutes. SYSMON_BENCH_SECONDS is how long, 90 by
- * default; the processor's time of an interval is the median over those after the first 20 s.
+ * node_exporter with the same collectors, scraped as often, in the same minutes. First on this host, then on a large one,
+ * which is made of files. SYSMON_BENCH_SECONDS is how long each, 90 by default; the processor's time of an interval is the
+ * median over those after the first 20 s.
  */
 export async function rows(): Promise<BenchRow[]> {
+  const small = await measure({ name: 'this host', cpuTarget: 0.5 });
+  const { tree, move } = makeLargeHost();
+  try {
+    return [...small, ...(await measure({ name: 'large host', roots: tree.roots, move, cpuTarget: 0.4 }))];
+  } finally {
+    tree.remove();
+  }
+}
+
+function measure(subject: Subject): Promise<BenchRow[]> {
   const seconds = Number(process.env.SYSMON_BENCH_SECONDS ?? 90);
   const intervals = Math.max(1, Math.round((seconds * 1000) / intervalMs) - warmUpIntervals);
   return inWorkshop(async (workshop) => {
-    const { agent, seriesCount } = await startAgent(workshop);
-    const exporter = await startNodeExporter(workshop);
-    const costs = await watch({ agent, exporter, intervals });
-    return rowsOf(costs, seriesCount);
+    const agent = await startAgent(workshop, subject);
+    const exporter = await startNodeExporter(workshop, subject);
+    return rowsOf(subject, await watch({ subject, agent, exporter, intervals }));
   });
 }
 
 interface Costs {
   readonly agent: Cost;
   readonly exporter: Cost | undefined;
+  /** Of the agent. */
+  readonly seriesCount: number;
+  readonly bytesPerSample: number;
 }
 interface Cost {
   /** Of each interval, all threads, user and system. */
@@ -49,10 +74,10 @@ interface Cost {
   readonly anonymousMiB: number;
 }
 
-function rowsOf({ agent, exporter }: Costs, seriesCount: number): BenchRow[] {
+function rowsOf(subject: Subject, { agent, exporter, seriesCount, bytesPerSample }: Costs): BenchRow[] {
   // Node 20 is the smallest; those after it start with more.
   const [rssTarget, anonymousTarget] = Number(process.versions.node.split('.')[0]) < 22 ? [2.6, 1.8] : [3.0, 2.7];
-  const what = `agent, ${seriesCount} series at ${intervalMs / 1000} s`;
+  const what = `agent, ${subject.name}, ${seriesCount} series at ${intervalMs / 1000} s`;
   const ratio = (of: (cost: Cost) => number) => (exporter === undefined ? undefined : of(agent) / of(exporter));
   const beside = (of: (cost: Cost) => number, unit: string) => {
     const own = `${of(agent).toFixed(1)} ${unit}`;
@@ -70,37 +95,59 @@ function rowsOf({ agent, exporter }: Costs, seriesCount: number): BenchRow[] {
     };
   };
   return [
-    row('CPU a collection', cpu, 'ms', 0.5),
+    row('CPU a collection', cpu, 'ms', subject.cpuTarget),
     row('resident memory', (cost) => cost.rssMiB, 'MiB', rssTarget),
     row('anonymous memory', (cost) => cost.anonymousMiB, 'MiB', anonymousTarget),
+    {
+      what: `${what}: line, bytes a sample`,
+      measured: bytesPerSample.toFixed(2),
+      target: '<= 1.0',
+      ok: bytesPerSample <= 1,
+    },
   ];
 }
 
-/** Both at once, the scrape half an interval after the agent's collection, so that neither waits for the other. */
+/**
+ * Both at once, the scrape half an interval after the agent's collection, so that neither waits for the other. After it the
+ * host moves.
+ */
 async function watch(options: {
-  readonly agent: number;
+  readonly subject: Subject;
+  readonly agent: StartedAgent;
   readonly exporter: { readonly pid: number; readonly address: string } | undefined;
   readonly intervals: number;
 }): Promise<Costs> {
-  const { agent, exporter, intervals } = options;
+  const { subject, agent, exporter, intervals } = options;
   const agentMs: number[] = [];
   const exporterMs: number[] = [];
+  let first = await agent.look();
   await delay(intervalMs * 1.5 - (Date.now() % intervalMs));
   for (let interval = 0; interval < warmUpIntervals + intervals; interval++) {
-    const before = { agent: cpuMsOf(agent), exporter: exporter && cpuMsOf(exporter.pid) };
+    if (interval === warmUpIntervals) first = await agent.look();
+    const before = { agent: cpuMsOf(agent.pid), exporter: exporter && cpuMsOf(exporter.pid) };
     if (exporter !== undefined) await (await fetch(`http://${exporter.address}/metrics`)).text();
+    subject.move?.(interval + 1);
     await delay(intervalMs - ((Date.now() - intervalMs / 2) % intervalMs));
     if (interval < warmUpIntervals) continue;
-    agentMs.push(cpuMsOf(agent) - before.agent);
+    agentMs.push(cpuMsOf(agent.pid) - before.agent);
     if (exporter !== undefined) exporterMs.push(cpuMsOf(exporter.pid) - before.exporter!);
   }
+  const last = await agent.look();
   return {
-    agent: { cpuMs: agentMs, ...memoryOf(agent) },
+    agent: { cpuMs: agentMs, ...memoryOf(agent.pid) },
     exporter: exporter && { cpuMs: exporterMs, ...memoryOf(exporter.pid) },
+    seriesCount: last.seriesCount,
+    bytesPerSample: (last.sentBytes - first.sentBytes) / ((last.reports - first.reports) * last.seriesCount),
   };
 }
 
-async function startAgent(workshop: Workshop): Promise<{ readonly agent: number; readonly seriesCount: number }> {
+interface StartedAgent {
+  readonly pid: number;
+  /** What its newest report says, as the server shows it. */
+  look(): Promise<{ readonly seriesCount: number; readonly sentBytes: number; readonly reports: number }>;
+}
+
+async function startAgent(workshop: Workshop, { roots }: Subject): Promise<StartedAgent> {
   const { folder } = workshop;
   const [port, webPort] = [await freePort(), await freePort()];
   const fleetKeyFile = join(folder, 'fleet.key');
@@ -125,7 +172,7 @@ async function startAgent(workshop: Workshop): Promise<{ readonly agent: number;
 
   const web = `http://127.0.0.1:${webPort}`;
   await until('what was started', async () => (await fetch(`${web}/-/healthy`)).ok);
-  const agent = workshop.start(
+  const pid = workshop.start(
     process.execPath,
     [
       ...unitFlags('sysmon-agent'),
@@ -138,19 +185,27 @@ async function startAgent(workshop: Workshop): Promise<{ readonly agent: number;
       `--spool-dir=${join(folder, 'spool')}`,
       `--control-socket=${join(folder, 'agent.sock')}`,
       `--schedule=${intervalMs}ms`,
+      ...Object.entries(roots ?? {}).map(([name, path]) => `--${name}=${path}`),
     ],
-    { MALLOC_ARENA_MAX: '1', UV_THREADPOOL_SIZE: '4' },
+    { MALLOC_ARENA_MAX: '1' },
   );
-  let seriesCount = 0;
-  await until('what was started', async () => {
+  const look = async () => {
     const text = await (await fetch(`${web}/metrics?timestamps=0&agent=bench`)).text();
-    seriesCount = text.split('\n').filter((line) => line.includes('agent="bench"')).length;
-    return seriesCount > 10;
-  });
-  return { agent, seriesCount };
+    const counterOf = (name: string) => Number(new RegExp(`^${name}{agent="bench"} (\\S+)$`, 'm').exec(text)?.[1]);
+    return {
+      seriesCount: text.match(/^\w+{agent="bench"/gm)?.length ?? 0,
+      sentBytes: counterOf('sysmon_agent_sent_bytes_total'),
+      reports: counterOf('sysmon_agent_reports_sampled_total'),
+    };
+  };
+  await until('what was started', async () => (await look()).seriesCount > 10);
+  return { pid, look };
 }
 
-async function startNodeExporter(workshop: Workshop): Promise<{ pid: number; address: string } | undefined> {
+async function startNodeExporter(
+  workshop: Workshop,
+  { roots }: Subject,
+): Promise<{ pid: number; address: string } | undefined> {
   try {
     readFileSync(nodeExporterPath);
   } catch {
@@ -158,11 +213,22 @@ async function startNodeExporter(workshop: Workshop): Promise<{ pid: number; add
     return undefined;
   }
   const address = `127.0.0.1:${await freePort()}`;
-  const flags = [`--web.listen-address=${address}`, '--log.level=error', '--collector.disable-defaults'];
+  const flags = [
+    `--web.listen-address=${address}`,
+    '--log.level=error',
+    '--collector.disable-defaults',
+    ...(roots === undefined ? [] : exporterRoots(roots)),
+  ];
   // Debian's version does not have all of them.
   const help = spawnSync(nodeExporterPath, ['--help'], { encoding: 'utf8' });
   const known = collectors.filter((name) => new RegExp(`collector\\.${name}\\s`).test(help.stdout + help.stderr));
   const pid = workshop.start(nodeExporterPath, [...flags, ...known.map((name) => `--collector.${name}`)]);
   await until('what was started', async () => (await fetch(`http://${address}/`)).ok);
   return { pid, address };
+}
+
+/** By netlink it would ask the kernel, and not the files. */
+function exporterRoots({ procfs, sysfs, rootfs, udev }: HostRoots): string[] {
+  const paths = { procfs, sysfs, rootfs, 'udev.data': udev };
+  return ['--no-collector.netdev.netlink', ...Object.entries(paths).map(([name, path]) => `--path.${name}=${path}`)];
 }
