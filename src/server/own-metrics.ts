@@ -309,7 +309,8 @@ export class ServerMetrics implements WebMetrics {
 function upText(sources: readonly SourceUp[]): string {
   if (sources.length === 0) return '';
   const help =
-    '1 while reports arrive (one within three intervals and 5 s) and the newest was stored, else 0. As of the scrape.';
+    '1 while reports arrive (one within three intervals and 5 s) and the newest was stored, else 0. As of the scrape. Absent ' +
+    'for at most a minute after a start of the server, until the agent is back.';
   const lines = sources.map(({ stream: { agent, sourceName, labels }, up }) => {
     const names = sourceName === hostSourceName ? [] : [['source', sourceName] as const];
     const pairs = [['agent', agent.id] as const, ...names, ...labels].filter(([, value]) => value !== '');

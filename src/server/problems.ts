@@ -1,4 +1,5 @@
 import { ageText, plural } from '../runtime/words.ts';
+import { awaitedMs } from './delivery/agent-record.ts';
 import type { DropReason } from './delivery/drops.ts';
 import type { AgentStatus, ServerStatus } from './status.ts';
 import type { ProblemsView } from './web/api.ts';
@@ -118,7 +119,5 @@ const dropWords: { readonly [reason in DropReason]: string } = {
 
 // Somebody who looks in the morning is to see what the night has cost; what was put right does not stay a problem for ever.
 const ofLateMs = 24 * 3_600_000;
-// An agent tries again within 30 s, and then reports within a minute at the usual intervals.
-const awaitedMs = 60_000;
 // What is measured of a clock is right to a second or so.
 const clockOffsetSecondsMax = 2;

@@ -20,6 +20,9 @@ export interface Now {
   readonly monotonicMs: number;
 }
 
+/** An agent tries again within 30 s, and then reports within a minute at the usual intervals. */
+export const awaitedMs = 60_000;
+
 /** One agent, connected or not. Its reports are in its streams: the host, and the exporters that it forwards. */
 export class AgentRecord {
   readonly id: AgentId;
@@ -54,6 +57,11 @@ export class AgentRecord {
   readonly frames = new FramesTime();
   /** When the last report came, of any outcome: on the wall clock, for people and for the file. */
   reportAtMs: number;
+  /**
+   * It reported until the end of the last run of this server: until then, on the monotonic clock, it is given time to
+   * come back, and nobody knows whether it is up.
+   */
+  awaitedUntilMonotonicMs = -Infinity;
   /** Reports that were stored since this server started. */
   storedCount = 0;
   /** The last report received, for acks. */
@@ -295,6 +303,11 @@ export class StreamRecord {
   /** Its newest report, of any outcome, came within three intervals and 5 s. */
   isReporting(monotonicMs: number): boolean {
     return this.#last !== undefined && monotonicMs - this.#last.atMonotonicMs <= 3 * this.intervalMs + 5000;
+  }
+
+  /** There was no report since this server's start, which was only just now. */
+  isAwaited(monotonicMs: number): boolean {
+    return this.#last === undefined && monotonicMs < this.agent.awaitedUntilMonotonicMs;
   }
 
   /** It reports, and its newest report was stored or is a duplicate. */

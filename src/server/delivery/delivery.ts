@@ -5,7 +5,7 @@ import type { Begin, EpochSeq } from '../../protocol/messages.ts';
 import type { Clock, HostBoot } from '../../runtime/clock.ts';
 import { mebibytesText, plural } from '../../runtime/words.ts';
 import { Acks } from './acks.ts';
-import type { AgentRecord, StreamRecord } from './agent-record.ts';
+import { type AgentRecord, awaitedMs, type StreamRecord } from './agent-record.ts';
 import { type CursorChange, Cursors, type Database, type OpenedCursor } from './cursors.ts';
 import type { Gives } from './probe.ts';
 import { type ReceiptEvent, Receipts, type ScraperDatabase, type StoredAnswers } from './receipts.ts';
@@ -436,6 +436,9 @@ export class Delivery {
       if (id === undefined) continue;
       const agent = this.store.agent(id);
       agent.reportAtMs = Math.min(saved.reportAtMs, nowMs);
+      if (state.savedAtMs - saved.reportAtMs < awaitedMs) {
+        agent.awaitedUntilMonotonicMs = clock.monotonicMs() + awaitedMs;
+      }
       agent.restore(saved);
       for (const [sourceName, committedMs] of saved.committedMs) {
         // A time of the future is of a clock that was wrong: every report until then would be refused.

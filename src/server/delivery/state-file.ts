@@ -116,6 +116,7 @@ export function stateByClock(
   const moved = (times: Positions) => new Map([...times].map(([stream, ms]) => [stream, ms + positionsMs]));
   return {
     ...state,
+    savedAtMs: state.savedAtMs + stepMs,
     cursors: state.cursors.map((cursor) => ({
       ...cursor,
       seenAtMs: cursor.seenAtMs + stepMs,

@@ -224,11 +224,16 @@ export class ScrapeEndpoint {
     );
   }
 
-  /** Labels of a host are in `sysmon_agent_up` too: the answer may be refused for them. */
+  /**
+   * Labels of a host are in `sysmon_agent_up` too: the answer may be refused for them. An agent that is awaited has none:
+   * 0 would be an outage that there was not, and its labels are not known yet.
+   */
   #ownText(agents: readonly AgentRecord[], withheld: ReadonlySet<StreamId> | undefined): Promise<string> {
     const { clock, metrics } = this.#options;
     const monotonicMs = clock.monotonicMs();
-    const streams = streamsOf(agents).filter(({ id }) => withheld?.has(id) !== true);
+    const streams = streamsOf(agents).filter((stream) => {
+      return withheld?.has(stream.id) !== true && !stream.isAwaited(monotonicMs);
+    });
     return metrics.text(streams.map((stream) => ({ stream, up: stream.up(monotonicMs) })));
   }
 

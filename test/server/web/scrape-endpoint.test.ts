@@ -133,6 +133,31 @@ test('each source of an agent has its series and its sysmon_agent_up, with its l
     ]);
   }));
 
+test('a restart of the server is no outage of its agents: they have no sysmon_agent_up until they are back', () =>
+  withHttp(async (world) => {
+    const agents = ['down', 'a', 'gone'].map((name) => world.connect(name));
+    agents[0]!.report();
+    await world.clock.advance(90_000);
+    for (const agent of agents.slice(1)) agent.report();
+    const up = async () => {
+      const text = (await world.client().get('/metrics', scrapeHeaders)).text;
+      return text.split('\n').filter((line) => line.startsWith('sysmon_agent_up'));
+    };
+    const [down, a, gone] = ['down', 'a', 'gone'].map((name) => `sysmon_agent_up{agent="${name}"}`);
+    assert.deepEqual(await up(), [`${down} 0`, `${a} 1`, `${gone} 1`]);
+    await world.clock.advance(1);
+
+    world.restart();
+    await world.close();
+    await world.listen();
+    assert.deepEqual(await up(), [`${down} 0`]);
+    await world.clock.advance(30_000);
+    agents[1]!.reconnect().report();
+    assert.deepEqual((await up()).sort(), [`${a} 1`, `${down} 0`]);
+    await world.clock.advance(30_000);
+    assert.deepEqual((await up()).sort(), [`${a} 0`, `${down} 0`, `${gone} 0`]);
+  }));
+
 test('agent= selects one agent, with a cursor of its own', () =>
   withHttp(async (world) => {
     const ms = world.connect('a').report();
