@@ -189,4 +189,5 @@ function statusLine(server: Server): string {
   return `${up} of ${known} agents up`;
 }
 
-const statusEveryMs = 10_000;
+// More often nothing would reach systemd.
+const statusEveryMs = 5000;

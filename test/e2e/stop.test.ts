@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { chmodSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { bundleOf, type Ending, freePort, Program, temporaryFolder } from '../support/programs.ts';
+import { bundleOf, type Ending, eventually, freePort, Program, temporaryFolder } from '../support/programs.ts';
 
 // SIGTERM ends both programs within 5 s, whatever hangs.
 
@@ -31,6 +31,46 @@ for (const name of programs) {
     assert.match(program.lines.at(-1)!, /shutdown blocked for 4\.8 s by a pending system call; exiting without it/);
   });
 }
+
+test('server: systemd hears within seconds that an agent is up; an end without a state folder claims no cursors', async (context) => {
+  const folder = temporaryFolder(context);
+  const [port, webPort] = [await freePort(), await freePort()];
+  const [stateDir, notify, heard] = ['state', 'systemd-notify', 'heard'].map((name) => join(folder, name)) as [
+    string,
+    string,
+    string,
+  ];
+  mkdirSync(stateDir);
+  writeFileSync(notify, `#!/bin/sh\necho "$@" >>${heard}\n`, { mode: 0o755 });
+  const env = { PATH: `${folder}:${process.env['PATH']}`, SYSMON_CONFIG_FILE: '/dev/null' };
+  const start = (name: (typeof programs)[number], argv: readonly string[], more: NodeJS.ProcessEnv) => {
+    const control = ['--control-socket', join(folder, `${name}.sock`)];
+    const program = new Program(name, process.execPath, [bundleOf(name), 'run', ...control, ...argv], {
+      env: { ...env, ...more },
+    });
+    context.after(() => program.kill('SIGKILL'));
+    return program;
+  };
+  const ports = [`--listen=127.0.0.1:${port}`, `--web.listen-address=127.0.0.1:${webPort}`];
+  const server = start('server', [...ports, '--state-dir', stateDir], { NOTIFY_SOCKET: join(folder, 'notify') });
+  await server.line(/agents on/);
+  const agent = start('agent', [`--server=127.0.0.1:${port}`, '--name=a1', '--schedule=1s'], {});
+  await agent.line(/connected to/);
+  const connectedMs = performance.now();
+  await eventually(15_000, () => assert.match(readFileSync(heard, 'utf8'), /STATUS=1 of 1 agents up/));
+  assert.ok(performance.now() - connectedMs < 11_000, 'a look every 5 s, and a line every 5 s');
+
+  rmSync(stateDir, { recursive: true });
+  const headers = { 'X-Prometheus-Scrape-Timeout-Seconds': '5', 'User-Agent': 'Prometheus/3.5.0' };
+  for (let scrape = 0; scrape < 2; scrape++) {
+    assert.equal((await (await fetch(`http://127.0.0.1:${webPort}/metrics`, { headers })).text()).length > 0, true);
+  }
+  await server.kill('SIGTERM');
+  const said = server.lines.join('\n');
+  assert.match(said, /the cursors in '.*state' cannot be written: .*; nothing is acknowledged until they can be/);
+  assert.match(server.lines.at(-1)!, /stopped; 1 connection of agents ended$/);
+  assert.doesNotMatch(said, /cursors written/);
+});
 
 interface Trouble {
   /** What takes the place of systemd-notify takes so long, once the program stops. */
