@@ -5,19 +5,24 @@ import { get, type IncomingMessage } from 'node:http';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { BenchRow } from './row.ts';
 import { Fleet } from './support/fleet.ts';
-import { hostSeriesCount } from './support/host.ts';
 import { cpuMsOf, inWorkshop, median, until } from './support/processes.ts';
 import { fleetKeyHex, Server } from './support/server.ts';
 
 const agentCount = 1000;
 const intervalMs = 5000;
 const chromiumPath = '/usr/bin/chromium';
-const of = `${agentCount} agents × ${hostSeriesCount} series`;
+const of = `${agentCount} agents`;
 
 export function rows(): Promise<BenchRow[]> {
   return inWorkshop(async (workshop) => {
     const server = await Server.start(workshop);
-    const fleet = await Fleet.start(workshop, { port: server.port, agentCount, intervalMs, fleetKeyHex });
+    const fleet = await Fleet.start(workshop, {
+      port: server.port,
+      agentCount,
+      intervalMs,
+      fleetKeyHex,
+      hosts: 'varied',
+    });
     await fleet.report({ count: 120 });
     await fleet.connect();
     const { reportsMade } = await fleet.counts();

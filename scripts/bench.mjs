@@ -1,5 +1,9 @@
 // npm run bench [-- FILTER …]: every bench/*.ts whose name contains a filter, each in a process of its own; one table.
+//   --save   their rows replace those of bench/result.json, from which 'npm run report' takes the figures of the documentation
 import { fork } from 'node:child_process';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { availableParallelism, release } from 'node:os';
+import { basename, join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { bundle, compile } from './compile.mjs';
 import { fail, filesBelow, root } from './lib.mjs';
@@ -13,7 +17,10 @@ if (process.send) {
   await main(process.argv.slice(2));
 }
 
-async function main(filters) {
+async function main(args) {
+  const filters = args.filter((each) => !each.startsWith('--'));
+  const unknown = args.find((each) => each.startsWith('--') && each !== '--save');
+  if (unknown) fail(`unknown option '${unknown}': --save or parts of file names are expected`);
   const files = filesBelow('bench', isBench).filter(
     (file) => filters.length === 0 || filters.some((filter) => file.includes(filter)),
   );
@@ -24,9 +31,22 @@ async function main(filters) {
   const rows = [];
   for (const file of files) {
     console.error(`${file} …`);
-    rows.push(...(await rowsOf(`${root}build/${file.replace(/\.ts$/, '.js')}`)));
+    const own = await rowsOf(`${root}build/${file.replace(/\.ts$/, '.js')}`);
+    if (args.includes('--save')) save(basename(file, '.ts'), own);
+    rows.push(...own);
   }
   print(rows);
+}
+
+function save(name, rows) {
+  const path = join(root, 'bench/result.json');
+  const saved = existsSync(path) ? JSON.parse(readFileSync(path, 'utf8')) : {};
+  const linux = release().split('.').slice(0, 2).join('.');
+  const machine = `${availableParallelism()} cores, Node.js ${process.versions.node}, Linux ${linux}`;
+  const size = process.env.SYSMON_BENCH_FULL === '1' ? 'full' : 'usual';
+  saved[name] = { date: new Date().toISOString().slice(0, 10), machine, size, rows };
+  const sorted = Object.fromEntries(Object.entries(saved).sort(([a], [b]) => (a < b ? -1 : 1)));
+  writeFileSync(path, `${JSON.stringify(sorted, null, 2)}\n`);
 }
 
 // What only helps to measure lies below bench/support/.

@@ -8,6 +8,7 @@ import type { Spool } from '../../src/agent/spool/spool.ts';
 import type { Link } from '../../src/agent/uplink/uplink.ts';
 import { spoolAndLink } from '../../src/agent/wire-up.ts';
 import { agentId } from '../../src/model/agent-id.ts';
+import type { Recording } from '../../src/model/recording.ts';
 import { bootClock, realClock } from '../../src/runtime/clock.ts';
 import { type Connection, ConnectionError } from '../../src/runtime/connection.ts';
 import { dial } from '../../src/runtime/dial.ts';
@@ -16,6 +17,7 @@ import type { Psk } from '../../src/runtime/tls.ts';
 import { agentKey, fleetKey, identityText } from '../../src/server/ingest/keys.ts';
 import { firstSums, hostSchema, moveOn } from './host.ts';
 import type { Workshop } from './processes.ts';
+import { hostPlans, VariedHost } from './varied-host.ts';
 
 export interface FleetPlan {
   readonly port: number;
@@ -23,6 +25,8 @@ export interface FleetPlan {
   readonly intervalMs: number;
   /** 64 hex digits, or undefined for plain connections. */
   readonly fleetKeyHex: string | undefined;
+  /** `varied`: hosts that the pages have something to show of. Else all are alike, in the proportions of a real one. */
+  readonly hosts?: 'alike' | 'varied';
 }
 
 export interface FleetCounts {
@@ -95,24 +99,28 @@ export function pskOf(fleetKeyHex: string, name: string): Psk {
   return { identity, key: agentKey(key, identity) };
 }
 
-class Agent {
+export interface LinkedSpoolPlan {
+  readonly name: string;
+  readonly hostId: string;
+  readonly labels: readonly (readonly [name: string, value: string])[];
+  readonly port: number;
+  readonly intervalMs: number;
+  /** 64 hex digits, or undefined for a plain connection. */
+  readonly fleetKeyHex: string | undefined;
+}
+
+/** An agent's spool and its link to a server, without what collects. It has no connection until `connect`. */
+export class LinkedSpool {
   readonly counters = newAgentCounters();
   readonly #spool: Spool;
   readonly #link: Link;
-  readonly #schema = hostSchema();
-  readonly #sums: Float64Array;
-  readonly #present: Uint8Array;
-  #round = 0;
   #connection: Connection | undefined;
   #isCut = true;
 
-  constructor(at: number, { port, intervalMs, fleetKeyHex }: FleetPlan) {
+  constructor({ name, hostId, labels, port, intervalMs, fleetKeyHex }: LinkedSpoolPlan) {
     const clock = realClock;
     const boot = bootClock(clock, () => uptime() * 1000);
     const { counters } = this;
-    const name = agentName(at);
-    this.#sums = firstSums(at);
-    this.#present = new Uint8Array(this.#sums.length).fill(1);
     const address = `127.0.0.1:${port}`;
     const psk = fleetKeyHex === undefined ? undefined : pskOf(fleetKeyHex, name);
     const { spool, link } = spoolAndLink({
@@ -120,13 +128,13 @@ class Agent {
         ...{
           address,
           agentName: agentId(name)!,
-          labels: [],
+          labels,
           schedule: every(intervalMs),
           spoolDir: undefined,
         },
         bounds: { bytesMax: 64 * 2 ** 20, ageMsMax: 86_400_000 },
       },
-      ...{ clock, boot, counters, log: silent, random: Math.random, hostId: `host-${at}`, disk: undefined },
+      ...{ clock, boot, counters, log: silent, random: Math.random, hostId, disk: undefined },
       dial: async (signal) => {
         if (this.#isCut) throw new ConnectionError('unreachable', 'the line is cut');
         this.#connection = await dial({ host: '127.0.0.1', port, psk, timeoutMs: 10_000, signal });
@@ -142,9 +150,8 @@ class Agent {
     void this.#link.run(new AbortController().signal);
   }
 
-  report(timeMs: number): void {
-    moveOn(this.#sums, this.#round++);
-    this.#spool.append({ schema: this.#schema, sums: this.#sums, present: this.#present }, timeMs);
+  append(recording: Recording, timeMs: number): void {
+    this.#spool.append(recording, timeMs);
     this.#link.appended();
   }
 
@@ -156,6 +163,44 @@ class Agent {
   connect(): void {
     this.#isCut = false;
     this.#link.retryNow();
+  }
+}
+
+/** One agent of a fleet, on made-up values. */
+class Agent {
+  readonly linked: LinkedSpool;
+  readonly #host: { next(timeMs: number): Recording };
+
+  constructor(at: number, { port, intervalMs, fleetKeyHex, hosts }: FleetPlan) {
+    this.linked = new LinkedSpool({
+      ...{ name: agentName(at), hostId: `host-${at}`, labels: [] },
+      ...{ port, intervalMs, fleetKeyHex },
+    });
+    this.#host =
+      hosts === 'varied'
+        ? new VariedHost(hostPlans[at % hostPlans.length]!, { seed: at + 1, intervalMs })
+        : new AlikeHost(at);
+  }
+
+  report(timeMs: number): void {
+    this.linked.append(this.#host.next(timeMs), timeMs);
+  }
+}
+
+class AlikeHost {
+  readonly #schema = hostSchema();
+  readonly #sums: Float64Array;
+  readonly #present: Uint8Array;
+  #round = 0;
+
+  constructor(at: number) {
+    this.#sums = firstSums(at);
+    this.#present = new Uint8Array(this.#sums.length).fill(1);
+  }
+
+  next(): Recording {
+    moveOn(this.#sums, this.#round++);
+    return { schema: this.#schema, sums: this.#sums, present: this.#present };
   }
 }
 
@@ -189,10 +234,10 @@ function serve(plan: FleetPlan): void {
         clearTimeout(timer);
         break;
       case 'cut':
-        for (const agent of agents) agent.cut();
+        for (const agent of agents) agent.linked.cut();
         break;
       case 'connect':
-        for (const agent of agents) agent.connect();
+        for (const agent of agents) agent.linked.connect();
         break;
       case 'counts':
         break;
@@ -204,8 +249,8 @@ function serve(plan: FleetPlan): void {
 }
 
 function countsOf(agents: readonly Agent[]): FleetCounts {
-  const sum = (of: (counters: Agent['counters']) => number) =>
-    agents.reduce((total, { counters }) => total + of(counters), 0);
+  const sum = (of: (counters: LinkedSpool['counters']) => number) =>
+    agents.reduce((total, { linked }) => total + of(linked.counters), 0);
   return {
     reportsMade: sum(({ reportsSampled }) => reportsSampled),
     reportsWaiting: sum(({ spoolReports }) => spoolReports),
