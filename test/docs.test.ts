@@ -45,7 +45,7 @@ test('options', () => {
     ...['install.sh', ...below('scripts', /\.mjs$/), 'test/fuzz/main.ts'].map(read),
     // Of node, prometheus, systemctl, sha256sum; of what runbooks look at: du, journalctl, mdadm, apt.
     '--errors --max-depth --inodes --sort --vacuum-size --grep --detail --remove --add --upgradable ' +
-      '--no-opt --always-sparkplug --no-flush-bytecode --max-semi-space-size --disallow-code-generation-from-strings --storage.tsdb.path --now --help --version --ignore-missing --quiet --strict',
+      '--no-pager --no-hostname --lines --detach --build --from --chown --fqdn --no-opt --always-sparkplug --no-flush-bytecode --max-semi-space-size --disallow-code-generation-from-strings --storage.tsdb.path --now --help --version --ignore-missing --quiet --strict',
   ].join(' ');
   for (const { name, where } of found(/(?<![\w-])--([a-z][a-z-]*(?:\.[a-zA-Z-]+)*)/g)) {
     assert.ok(options.has(name) || others.includes(`--${name}`) || others.includes(` ${name}: {`), where);
