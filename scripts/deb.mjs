@@ -184,7 +184,14 @@ function addUnit(tree, { name, role }) {
 
 function addDocumentation(tree, { name, role, version, debianVersion, seconds }) {
   const doc = `usr/share/doc/${name}`;
-  for (const file of ['README.md', 'SECURITY.md', 'docs/operating.md', 'docs/runbooks.md', 'docs/scrapers.md']) {
+  for (const file of [
+    'README.md',
+    'SECURITY.md',
+    'docs/operating.md',
+    'docs/runbooks.md',
+    'docs/scrapers.md',
+    'docs/troubleshooting.md',
+  ]) {
     tree.copy(file, `${doc}/${file.replace(/^docs\//, '')}`);
   }
   tree.copy(role === 'server' ? 'prometheus' : 'examples', `${doc}/examples`);

@@ -34,6 +34,7 @@ const files = [
   'docs/operating.md',
   'docs/runbooks.md',
   'docs/scrapers.md',
+  'docs/troubleshooting.md',
   'examples',
   'prometheus',
   'systemd',

@@ -147,9 +147,9 @@ function literals(source: string): string {
   return source.replace(/\$\{(?:[^{}`]|`[^`]*`|\{[^{}]*\})*\}/g, '…').replace(/[`']\s*\+\s*[`']/g, '');
 }
 
-test('README has a reason for every dependency, with its version', () => {
+test('docs/developing.md has a reason for every dependency, with its version', () => {
   const { dependencies } = JSON.parse(read('package.json')) as { dependencies: Record<string, string> };
-  const rows = [...read('README.md').matchAll(/^\| ([\w-]+) +\| ([\d.]+) +\|/gm)].map(([, name, version]) => [
+  const rows = [...read('docs/developing.md').matchAll(/^\| ([\w-]+) +\| ([\d.]+) +\|/gm)].map(([, name, version]) => [
     name,
     version,
   ]);

@@ -77,6 +77,7 @@ describe('releases', () => {
         'docs/operating.md',
         'docs/runbooks.md',
         'docs/scrapers.md',
+        'docs/troubleshooting.md',
         'dist/THIRD-PARTY.txt',
         'examples/ansible/sysmon.yml',
         'runtime/LICENSE',
