@@ -118,9 +118,9 @@ class SlowHost extends Host {
     this.#added = [];
   }
 
-  override rareValue<T>(path: string, parse: (text: KernelText) => T): T | undefined {
+  override rareValue<T>(path: string, parse: (text: KernelText) => T, whenEmpty?: T): T | undefined {
     if (!isFast(path)) this.#slowFile(path, rareMs);
-    return this.value(path, parse);
+    return this.value(path, parse, whenEmpty);
   }
 
   override exists(path: string): boolean {

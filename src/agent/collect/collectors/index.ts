@@ -1,6 +1,7 @@
 import { choice, type OptionRows, type Parser } from '../../../runtime/options.ts';
 import { arp } from './arp.ts';
 import { bcache } from './bcache.ts';
+import { bonding } from './bonding.ts';
 import { btrfs } from './btrfs.ts';
 import { buddyinfo } from './buddyinfo.ts';
 import { cgroups } from './cgroups.ts';
@@ -10,6 +11,7 @@ import { cpu } from './cpu.ts';
 import { cpu_vulnerabilities } from './cpu_vulnerabilities.ts';
 import { diskstats } from './diskstats.ts';
 import { dmi } from './dmi.ts';
+import { dmmultipath } from './dmmultipath.ts';
 import { drbd } from './drbd.ts';
 import { entropy } from './entropy.ts';
 import { filefd } from './filefd.ts';
@@ -24,6 +26,7 @@ import { mdadm } from './mdadm.ts';
 import { meminfo } from './meminfo.ts';
 import { meminfo_numa } from './meminfo_numa.ts';
 import { mountstats } from './mountstats.ts';
+import { netclass } from './netclass.ts';
 import { netdev } from './netdev.ts';
 import { netstat } from './netstat.ts';
 import { network_route } from './network_route.ts';
@@ -62,6 +65,7 @@ import { zoneinfo } from './zoneinfo.ts';
 export const collectorRows: readonly CollectorRow[] = [
   arp,
   bcache,
+  bonding,
   btrfs,
   buddyinfo,
   cgroups,
@@ -70,6 +74,7 @@ export const collectorRows: readonly CollectorRow[] = [
   cpu_vulnerabilities,
   diskstats,
   dmi,
+  dmmultipath,
   drbd,
   entropy,
   filefd,
@@ -84,6 +89,7 @@ export const collectorRows: readonly CollectorRow[] = [
   meminfo,
   meminfo_numa,
   mountstats,
+  netclass,
   netdev,
   netstat,
   network_route,

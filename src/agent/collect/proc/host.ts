@@ -116,15 +116,15 @@ export class Host {
    * The value of a file of one line, such as an attribute of a device; undefined where there is no such file. One that
    * cannot be parsed, or that is there and has no value, costs its own series: it is undefined too, and one of `takeErrors`.
    * No value: the read fails (ENODATA, EINVAL, EIO, EAGAIN, EPERM, EOPNOTSUPP; ENODEV where the device has just gone),
-   * or gives nothing, or `<unknown>`.
+   * or gives nothing, or `<unknown>`. Of a file that may be empty in good health, `whenEmpty` is the value then.
    */
-  value<T>(path: string, parse: (text: KernelText) => T): T | undefined {
+  value<T>(path: string, parse: (text: KernelText) => T, whenEmpty?: T): T | undefined {
     const { text, error } = this.file(path);
     try {
       if (error !== undefined) {
         return isNoFile(error) ? undefined : this.passOver(unreadable(text.path, error));
       }
-      if (text.isEmpty) return this.passOver(new UnreadableError(text.path, { errno: 'empty', reason: ' is empty' }));
+      if (text.isEmpty) return whenEmpty ?? this.passOver(new UnreadableError(text.path, empty));
       text.firstLine();
       if (text.saysUnknown()) return this.passOver(new UnreadableError(text.path, unknown));
       return parse(text);
@@ -137,13 +137,13 @@ export class Host {
    * The same for what hardly ever changes, such as the name of a device: a collector in the slow lane has it read once a
    * minute.
    */
-  rareValue<T>(path: string, parse: (text: KernelText) => T): T | undefined {
-    return this.value(path, parse);
+  rareValue<T>(path: string, parse: (text: KernelText) => T, whenEmpty?: T): T | undefined {
+    return this.value(path, parse, whenEmpty);
   }
 
   /** What such a file says, whole; undefined where there is none, or it has no value. */
-  rareText(path: string): string | undefined {
-    return this.rareValue(path, textOf);
+  rareText(path: string, whenEmpty?: string): string | undefined {
+    return this.rareValue(path, textOf, whenEmpty);
   }
 
   /**
@@ -494,6 +494,7 @@ const fileBytesMax = 32 * 1024 * 1024;
 const filesKeptMax = 2048;
 
 const anyName = /^/;
+const empty = { errno: 'empty', reason: ' is empty' };
 const unknown = { errno: 'unknown', reason: ' has no value: the kernel says that it is unknown' };
 
 /** The code of an error that says that a file was not read yet: in the slow lane, for a moment. */

@@ -17,13 +17,13 @@ const seed = process.env.SEED ?? String(Math.floor(Math.random() * 2 ** 31));
 const placesMax = 6;
 const bytesRandom = 30;
 /** Whose labels may differ, or those of one file: what a part of it says, or uname(2) says instead, is right, too. */
-const withSubstitutes = ['btrfs', 'cpu proc/cpuinfo', 'diskstats', 'dmi', 'os', 'uname'];
+const withSubstitutes = ['btrfs', 'cpu proc/cpuinfo', 'diskstats', 'dmi', 'netclass', 'os', 'uname'];
 /** Whose numbers may be negative: a minus sign does no damage. */
-const withNegatives = ['bcache', 'ksmd', 'netstat', 'swap', 'sysctl', 'thermal_zone', 'wifi', 'zfs'];
+const withNegatives = ['bcache', 'ksmd', 'netclass', 'netstat', 'swap', 'sysctl', 'thermal_zone', 'wifi', 'zfs'];
 /** A file of theirs is refused whole, by design; each has a test of its own. */
 const refusedWhole = ['textfile'];
 /** Whose values are sums over rows: without one of them they are smaller; with one that cannot be read they are absent. */
-const withSums = ['arp', 'conntrack', 'network_route', 'processes', 'tcpstat', 'udp_queues'];
+const withSums = ['arp', 'bonding', 'conntrack', 'network_route', 'processes', 'tcpstat', 'udp_queues'];
 /** Some of whose values are sums over rows, as an option says. */
 const withSomeSums = ['ipvs'];
 /** Whose values say whether a file is there. */
@@ -31,7 +31,7 @@ const withPresence = ['selinux'];
 /** Whose lines are added up, one for each device that had any I/O: with fewer lines, or none, it is another right sum. */
 const sums = /\/io\.stat$/;
 /** Files that are empty in good health. */
-const mayBeEmpty = /\/btrfs\/[^/]+\/label$/;
+const mayBeEmpty = /\/(btrfs\/[^/]+\/label|net\/([^/]+\/(bonding\/slaves|ifalias)|bonding_masters))$/;
 
 interface Outcome {
   /** Empty where the collector failed. */

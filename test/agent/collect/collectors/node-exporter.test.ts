@@ -114,6 +114,12 @@ const differences: readonly Difference[] = [
     ours: /^node_filesystem_mount_info\b/,
   },
   {
+    collector: 'netclass',
+    reason: 'it has adminstate since 1.6',
+    theirs: /^node_network_info\b/,
+    ours: /^node_network_info\b/,
+  },
+  {
     collector: 'netdev',
     reason: 'it asks netlink for what we find in /sys/class/net, and netlink knows no fixtures',
     ours: /^node_network_receive_nohandler_total\b/,
@@ -204,8 +210,8 @@ const differences: readonly Difference[] = [
   {
     collector: 'tcpstat',
     reason: 'between the two, connections change their state',
-    theirs: /state="(?!listen|rx_|tx_)/,
-    ours: /state="(?!listen|rx_|tx_)/,
+    theirs: /^node_tcp_connection_states\{.*state="(?!listen|rx_|tx_)/,
+    ours: /^node_tcp_connection_states\{.*state="(?!listen|rx_|tx_)/,
   },
   {
     collector: 'zfs',
@@ -221,6 +227,7 @@ const newer: ReadonlySet<string> = new Set([
   // Of no version: node_exporter leaves these to other exporters.
   ...['systemd-unit', 'systemd-unit.exclude', 'systemd-unit.include', 'systemd-unit.max', 'systemd.unit-state'],
   'cpu_vulnerabilities',
+  'dmmultipath',
   'filesystem.fs-types-include',
   'filesystem.mount-points-include',
   'interrupts.include-zeros',
