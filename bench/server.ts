@@ -54,6 +54,7 @@ function ingestRows(): BenchRow[] {
     memoryBytesMax: 2 ** 40,
     forgetAfterMs: 86_400_000,
     unscrapedAfterMs: () => 0,
+    scrapersWithout: () => [],
     onReport() {},
     onEvict() {},
     onReceived() {},

@@ -94,7 +94,7 @@ test('a report that leaves the window before its scraper has fetched it is logge
   assert.deepEqual(
     log.lines.filter((line) => line.includes('fetched')),
     [
-      `warn: dropped 1 report of 'web-1' of ${new Date(lostMs).toISOString()} that not every scraper had fetched: ` +
+      `warn: dropped 1 report of 'web-1' of ${new Date(lostMs).toISOString()} that scraper 'prometheus-a' had not fetched: ` +
         'older than --window 30m; raise --window or scrape more often',
     ],
   );

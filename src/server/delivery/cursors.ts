@@ -206,6 +206,22 @@ export class Cursors {
     return least;
   }
 
+  /** The known scrapers that lack a report of this time; with `sent`, those to which it was not even sent. */
+  scrapersWithout(
+    stream: StreamId,
+    agent: string,
+    { timeMs, sent, nowMs }: { readonly timeMs: number; readonly sent: boolean; readonly nowMs: number },
+  ): readonly ScraperName[] {
+    const lacks = (scraper: Scraper) => {
+      for (const cursor of this.#holdingOf(scraper, agent, nowMs)) {
+        const hasMs = Math.max(cursor.positionMs(stream), sent ? cursor.sentMs(stream) : -Infinity);
+        if (hasMs < timeMs) return true;
+      }
+      return false;
+    };
+    return [...this.#scrapers.values()].filter(lacks).map(({ name }) => name);
+  }
+
   /** Forgets cursors that were not used for long, and streams that are gone. */
   tidy(forgotten: readonly StreamId[], nowMs: number): readonly CursorChange[] {
     const changes: CursorChange[] = [];
@@ -308,13 +324,15 @@ export class Cursors {
 
   /** The cursors that acks of this agent wait for. */
   *#holding(agent: string, nowMs: number): Generator<Cursor> {
-    for (const scraper of this.#scrapers.values()) {
-      // It is given no reports.
-      if (scraper.probe.keeps === 'none') continue;
-      for (const { cursors } of scraper.groups.values()) {
-        if (cursors[0]?.selects(agent) !== true) continue;
-        for (const cursor of cursors) if (cursor.isKnown && nowMs - cursor.seenAtMs <= this.#windowMs) yield cursor;
-      }
+    for (const scraper of this.#scrapers.values()) yield* this.#holdingOf(scraper, agent, nowMs);
+  }
+
+  *#holdingOf(scraper: Scraper, agent: string, nowMs: number): Generator<Cursor> {
+    // It is given no reports.
+    if (scraper.probe.keeps === 'none') return;
+    for (const { cursors } of scraper.groups.values()) {
+      if (cursors[0]?.selects(agent) !== true) continue;
+      for (const cursor of cursors) if (cursor.isKnown && nowMs - cursor.seenAtMs <= this.#windowMs) yield cursor;
     }
   }
 

@@ -71,6 +71,7 @@ export class Delivery {
       clock,
       windowMs,
       unscrapedAfterMs: (stream, reason) => this.#unscrapedAfterMs(stream, reason),
+      scrapersWithout: (stream, reason, timeMs) => this.#scrapersWithout(stream, reason, timeMs),
       onReceived: (agent) => this.#acknowledge(agent),
     });
     if (disk !== undefined) {
@@ -362,6 +363,11 @@ export class Delivery {
     const monotonicMs = this.#options.clock.monotonicMs();
     if (reason === 'age') return this.#cursors.sentMs(stream, id, monotonicMs);
     return this.#cursors.confirmedMs(stream, id, monotonicMs);
+  }
+
+  #scrapersWithout({ id: stream, agent: { id } }: StreamRecord, reason: EvictionReason, timeMs: number): string[] {
+    const options = { timeMs, sent: reason === 'age', nowMs: this.#options.clock.monotonicMs() };
+    return this.#cursors.scrapersWithout(stream, id, options).map(scraperText);
   }
 
   #acknowledgeStream(stream: StreamId): void {

@@ -16,6 +16,8 @@ export interface Drop {
   readonly lastMs: number;
   /** When the last of them was refused or evicted. */
   readonly droppedMs: number;
+  /** Those that had not fetched one of them; none where they were refused. */
+  readonly scrapers: ReadonlySet<string>;
 }
 
 /** Dropped reports of one agent, by reason: for the agent's status, for the log, and since the start. */
@@ -25,17 +27,18 @@ export class Drops {
   readonly #unlogged = new Map<DropReason, Drop>();
   readonly #loggedAtMs = new Map<DropReason, number>();
 
-  /** A report of this time is dropped now. */
-  add(reason: DropReason, timeMs: number, nowMs: number): void {
+  /** A report of this time is dropped now. `scrapers`: those that had not fetched it. */
+  add(reason: DropReason, timeMs: number, nowMs: number, scrapers: readonly string[] = []): void {
     const isRefused = refusedReasons.some((each) => each === reason);
     for (const drops of [this.#all, this.#unlogged, ...(isRefused ? [this.#refused] : [])]) {
-      const { count, firstMs, lastMs } = drops.get(reason) ?? { count: 0, firstMs: timeMs, lastMs: timeMs };
+      const before = drops.get(reason);
       drops.set(reason, {
         reason,
-        count: count + 1,
-        firstMs: Math.min(firstMs, timeMs),
-        lastMs: Math.max(lastMs, timeMs),
+        count: (before?.count ?? 0) + 1,
+        firstMs: Math.min(before?.firstMs ?? timeMs, timeMs),
+        lastMs: Math.max(before?.lastMs ?? timeMs, timeMs),
         droppedMs: nowMs,
+        scrapers: withNames(before?.scrapers, scrapers),
       });
     }
   }
@@ -67,6 +70,21 @@ export class Drops {
 
 const logEveryMs = 60_000;
 
+/** The same set as long as nothing is new, as with one report after another. */
+function withNames(known: ReadonlySet<string> = new Set(), names: readonly string[]): ReadonlySet<string> {
+  return names.every((name) => known.has(name)) ? known : new Set([...known, ...names]);
+}
+
+/** `scraper 'a'`, or `scrapers 'a' and 'b'`, or `scrapers 'a', 'b', 'c' and 2 more` */
+function scrapersText(scrapers: ReadonlySet<string>): string {
+  const names = [...scrapers].sort().map((name) => `'${name}'`);
+  const shown = names.slice(0, namesMax);
+  const last = names.length > namesMax ? `${names.length - namesMax} more` : shown.pop();
+  return `${names.length === 1 ? 'scraper' : 'scrapers'} ${[...(shown.length > 0 ? [shown.join(', ')] : []), last].join(' and ')}`;
+}
+
+const namesMax = 3;
+
 /** The reason, for the agent's own administrator. */
 export function refusedText(reason: DropReason, windowMs: number): string {
   switch (reason) {
@@ -82,12 +100,13 @@ export function refusedText(reason: DropReason, windowMs: number): string {
 /** A line for the log: the agent, the number, the times, the reason, the remedy. */
 export function dropText(
   name: string,
-  { reason, count, firstMs, lastMs }: Omit<Drop, 'droppedMs'>,
+  { reason, count, firstMs, lastMs, scrapers }: Omit<Drop, 'droppedMs'>,
   { windowMs, memoryBytesMax }: { readonly windowMs: number; readonly memoryBytesMax: number },
 ): string {
   const times = count === 1 ? `of ${isoTime(firstMs)}` : `of ${isoTime(firstMs)} to ${isoTime(lastMs)}`;
   const reports = `${plural(count, 'report')} of '${name}' ${times}`;
   const window = `older than --window ${durationText(windowMs)}`;
+  const unfetched = `${reports} that ${scrapersText(scrapers)} had not fetched: `;
   switch (reason) {
     case 'too_old':
       return `refused ${reports}: ${window}; raise --window to take a longer backlog`;
@@ -96,8 +115,8 @@ export function dropText(
     case 'too_many':
       return `refused ${reports}: more than ${reportsASecondMax} a second, by their own times; set its --schedule to 100ms or more`;
     case 'age':
-      return `dropped ${reports} that not every scraper had fetched: ${window}; raise --window or scrape more often`;
+      return `dropped ${unfetched}${window}; raise --window or scrape more often`;
     case 'memory':
-      return `dropped ${reports} that not every scraper had fetched: the windows fill --memory-max ${bytesText(memoryBytesMax)}; raise it or scrape more often`;
+      return `dropped ${unfetched}the windows fill --memory-max ${bytesText(memoryBytesMax)}; raise it or scrape more often`;
   }
 }

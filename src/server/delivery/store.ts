@@ -23,6 +23,8 @@ export interface StoreOptions {
   readonly forgetAfterMs: number;
   /** Some scraper has not had what is newer of this stream; Infinity if nobody scrapes. */
   unscrapedAfterMs(stream: StreamRecord, reason: EvictionReason): number;
+  /** The names of the scrapers that have not had a report of this time, which is evicted. */
+  scrapersWithout(stream: StreamRecord, reason: EvictionReason, timeMs: number): readonly string[];
   onReport(outcome: Outcome): void;
   /** `unscraped`: some known scraper has not had the report, which is a loss. */
   onEvict(reason: EvictionReason, unscraped: boolean): void;
@@ -56,7 +58,10 @@ export class Store {
       const unscrapedAfterMs = options.unscrapedAfterMs(stream, reason);
       return (timeMs: number) => {
         const isUnscraped = timeMs > unscrapedAfterMs;
-        if (isUnscraped) stream.agent.drops.add(reason, timeMs, options.clock.nowMs());
+        if (isUnscraped) {
+          const scrapers = options.scrapersWithout(stream, reason, timeMs);
+          stream.agent.drops.add(reason, timeMs, options.clock.nowMs(), scrapers);
+        }
         options.onEvict(reason, isUnscraped);
       };
     };

@@ -15,6 +15,7 @@ function makeStore(clock = new VirtualClock()) {
   const store = new Store({
     ...{ clock, windowMs: 3_600_000, memoryBytesMax: 2 ** 30, forgetAfterMs: 86_400_000 },
     unscrapedAfterMs: () => 0,
+    scrapersWithout: () => [],
     onReport() {},
     onEvict: (reason, unscraped) => evicted.push(unscraped ? `${reason}, unscraped` : reason),
     onReceived() {},

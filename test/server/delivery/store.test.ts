@@ -28,6 +28,7 @@ function makeStore(options: Partial<StoreOptions> = {}) {
     memoryBytesMax: 64 * 1024 * 1024,
     forgetAfterMs: 24 * 3_600_000,
     unscrapedAfterMs: () => Infinity,
+    scrapersWithout: () => ['p'],
     onReport: (outcome) => seen.outcomes.push(outcome),
     onEvict: (reason, unscraped) => seen.evicted.push(unscraped ? `${reason}, unscraped` : reason),
     onReceived: () => seen.received++,
@@ -59,7 +60,7 @@ test('a report is stored, or not for one of four reasons; it is received unless 
   assert.deepEqual(seen.outcomes, ['too_old', 'stored', 'stored', 'not_newer', 'too_far_ahead', 'stored', 'duplicate']);
   assert.equal(seen.received, seen.outcomes.length);
   const refused = (reason: string, timeMs: number) => ({
-    ...{ reason, count: 1, firstMs: timeMs, lastMs: timeMs, droppedMs: nowMs },
+    ...{ reason, count: 1, firstMs: timeMs, lastMs: timeMs, droppedMs: nowMs, scrapers: new Set<string>() },
   });
   assert.deepEqual(agent.drops.all, [refused('too_old', nowMs - windowMs - 1), refused('not_newer', nowMs - 1)]);
 });

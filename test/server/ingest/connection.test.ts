@@ -661,6 +661,7 @@ test('what is refused is said to the agent: once for many, and on the next conne
     firstMs: oldMs + 1000,
     lastMs: oldMs + 101_000,
     droppedMs: world.clock.nowMs(),
+    scrapers: new Set(),
   });
 });
 
