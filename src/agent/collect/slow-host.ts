@@ -247,7 +247,7 @@ abstract class Kept extends Question {
 let spread = 0;
 
 /** What is read rarely is spread over time: a host of 500 interfaces would read all their names at one instant. */
-function nextMs({ everyMs }: Kept, nowMs: number): number {
+function nextMs({ everyMs }: Pick<Kept, 'everyMs'>, nowMs: number): number {
   if (everyMs < rareMs) return nowMs + everyMs - earlyMs;
   spread = (spread + goldenRatio) % 1;
   return nowMs + everyMs * (1 - spread / 2) - earlyMs;
@@ -353,6 +353,8 @@ class SlowFile extends Kept implements ReadFile {
 
   #answer(lane: SlowLane, error: Error | null): void {
     this.failure = error ?? undefined;
+    // What is root's stays so: it is not asked for at each instant.
+    if (codeOf(error) === 'EACCES') this.dueMs = nextMs({ everyMs: rareMs }, lane.nowMs);
     lane.answered(this);
   }
 }

@@ -20,6 +20,8 @@ import { VirtualClock } from '../../support/virtual-clock.ts';
 /** The calls of a tree: each returns at once, but for the paths that hang. */
 class TreeCalls implements SlowCalls {
   readonly hanging = new Set<string>();
+  /** Of root: they may not be opened. */
+  readonly forbidden = new Set<string>();
   /** What has not returned. */
   readonly pending = new Map<string, () => void>();
   /** Every call, as `open sys/class/things`. */
@@ -51,6 +53,9 @@ class TreeCalls implements SlowCalls {
 
   open(path: string, done: Done<number>): void {
     this.#call('open', path, done, () => {
+      if (this.forbidden.has(path.slice(this.#tree.folder.length + 1))) {
+        throw Object.assign(new Error(`EACCES: permission denied, open '${path}'`), { code: 'EACCES' });
+      }
       const fd = openSync(path, 'r');
       this.#paths.set(fd, path);
       return fd;
@@ -223,6 +228,19 @@ test('the first instant has everything; afterwards each file is read once an ins
     assert.equal(bed.calls.count(`names ${things}`), 4);
     bed.tree.write(`${things}/a/value`, '7\n');
     assert.equal((await bed.sample()).series[series('a')], 7);
+  }));
+
+test('a file that only root may read is asked for once a minute, and read when that has changed', () =>
+  withBed({ ...thing('a', 1), ...thing('b', 2) }, one, async (bed) => {
+    bed.calls.forbidden.add(`${things}/a/value`);
+    const expected = { [series('b')]: 2, [late('things')]: 0 };
+    for (let instant = 0; instant < 12; instant++) assert.deepEqual((await bed.sample()).series, expected);
+    assert.ok([2, 3].includes(bed.calls.count(`open ${things}/a/value`)));
+    assert.equal(bed.calls.count(`read ${things}/b/value`), 12);
+    bed.calls.forbidden.clear();
+    for (let instant = 0; instant < 12; instant++) await bed.sample();
+    assert.equal((await bed.sample()).series[series('a')], 1);
+    assert.equal(bed.calls.openCount, 2);
   }));
 
 test('a device that is new, and one that is gone', () =>
