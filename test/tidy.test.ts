@@ -206,11 +206,14 @@ test('a collector is a file, a row, and a fixture; rows are in order', () => {
   assert.deepEqual(files('test/fixtures/collectors', '.txt').sort(), names);
 });
 
+/** As node_exporter has it. */
+const optionPrefixes: Readonly<Record<string, string>> = { powersupplyclass: 'powersupply' };
+
 test("a collector's options are named after it, and say what they are for", () => {
   for (const { name, options, description } of collectorRows) {
     assert.notEqual(description, '');
     for (const option of options) {
-      assert.ok(option.name.startsWith(`${name}.`), option.name);
+      assert.ok(option.name.startsWith(`${optionPrefixes[name] ?? name}.`), option.name);
       assert.notEqual(option.help, '');
     }
   }

@@ -87,7 +87,7 @@ export function expectedOf(name: string, fixture: FixtureHost): string {
   const asComment = (what: string, { message }: Error) => `# ${what}: ${message.replaceAll(tree.folder, '')}\n`;
   try {
     const { text, parseErrors } = collectOn(name, host, fixture.options);
-    return text + parseErrors.map((error) => asComment('parse error', error)).join('');
+    return text.replaceAll(tree.folder, '') + parseErrors.map((error) => asComment('parse error', error)).join('');
   } catch (error) {
     if (!(error instanceof CollectError)) throw error;
     return asComment('failure', error);

@@ -74,7 +74,8 @@ const info = gauge('node_cpu_info', 'Always 1; the labels are what /proc/cpuinfo
     ...['package', 'core', 'cpu', 'vendor', 'family', 'model', 'model_name', 'microcode', 'stepping', 'cachesize'],
   ],
 });
-const frequency = gauge('node_cpu_frequency_hertz', 'Frequency at which the CPU runs, as /proc/cpuinfo says.', {
+/** cpufreq gives it, too, with the label cpu alone. */
+export const frequency = gauge('node_cpu_frequency_hertz', 'Frequency at which the CPU runs.', {
   labels: ['package', 'core', 'cpu'],
 });
 const flagInfo = gauge(

@@ -9,13 +9,17 @@ import type { Collector, CollectorContext, CollectorRow } from './collector.ts';
 import { conntrack } from './conntrack.ts';
 import { cpu } from './cpu.ts';
 import { cpu_vulnerabilities } from './cpu_vulnerabilities.ts';
+import { cpufreq } from './cpufreq.ts';
 import { diskstats } from './diskstats.ts';
 import { dmi } from './dmi.ts';
 import { dmmultipath } from './dmmultipath.ts';
 import { drbd } from './drbd.ts';
+import { drm } from './drm.ts';
+import { edac } from './edac.ts';
 import { entropy } from './entropy.ts';
 import { filefd } from './filefd.ts';
 import { filesystem } from './filesystem.ts';
+import { hwmon } from './hwmon.ts';
 import { interrupts } from './interrupts.ts';
 import { ipvs } from './ipvs.ts';
 import { kernel_hung } from './kernel_hung.ts';
@@ -32,9 +36,12 @@ import { netstat } from './netstat.ts';
 import { network_route } from './network_route.ts';
 import { nfs } from './nfs.ts';
 import { nfsd } from './nfsd.ts';
+import { nvme } from './nvme.ts';
 import { os } from './os.ts';
+import { powersupplyclass } from './powersupplyclass.ts';
 import { pressure } from './pressure.ts';
 import { processes } from './processes.ts';
+import { rapl } from './rapl.ts';
 import { schedstat } from './schedstat.ts';
 import { selinux } from './selinux.ts';
 import { slabinfo } from './slabinfo.ts';
@@ -55,6 +62,7 @@ import { timex } from './timex.ts';
 import { udp_queues } from './udp_queues.ts';
 import { uname } from './uname.ts';
 import { vmstat } from './vmstat.ts';
+import { watchdog } from './watchdog.ts';
 import { wifi } from './wifi.ts';
 import { xfrm } from './xfrm.ts';
 import { xfs } from './xfs.ts';
@@ -72,13 +80,17 @@ export const collectorRows: readonly CollectorRow[] = [
   conntrack,
   cpu,
   cpu_vulnerabilities,
+  cpufreq,
   diskstats,
   dmi,
   dmmultipath,
   drbd,
+  drm,
+  edac,
   entropy,
   filefd,
   filesystem,
+  hwmon,
   interrupts,
   ipvs,
   kernel_hung,
@@ -95,9 +107,12 @@ export const collectorRows: readonly CollectorRow[] = [
   network_route,
   nfs,
   nfsd,
+  nvme,
   os,
+  powersupplyclass,
   pressure,
   processes,
+  rapl,
   schedstat,
   selinux,
   slabinfo,
@@ -118,6 +133,7 @@ export const collectorRows: readonly CollectorRow[] = [
   udp_queues,
   uname,
   vmstat,
+  watchdog,
   wifi,
   xfrm,
   xfs,

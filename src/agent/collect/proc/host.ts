@@ -299,6 +299,19 @@ export class Host {
   }
 
   /**
+   * The names in the folder of one device, sorted; none where there is no such folder. One that cannot be read costs its own
+   * device: it is empty, too, and one of `takeErrors`.
+   */
+  attributes(path: string): readonly string[] {
+    try {
+      return this.list(path);
+    } catch (error) {
+      if (!(error instanceof NoDataError)) this.passOver(error);
+      return noNames;
+    }
+  }
+
+  /**
    * The content of a file that is read now and not kept open: for the many files of processes, which come and go. Valid
    * until the next call; undefined where `read` throws NoDataError.
    */
@@ -482,6 +495,7 @@ function readInto(
 const wholeFiles: ReadonlySet<string> = new Set(['proc/loadavg', 'proc/meminfo', 'proc/stat', 'proc/uptime']);
 
 const noErrors: readonly CollectError[] = [];
+const noNames: readonly string[] = [];
 const never = -1;
 // A collector may read some files rarely. A file that was not read for longer is closed: its device is probably gone.
 const unreadInstants = 120;

@@ -476,6 +476,13 @@ export class KernelText {
     return text;
   }
 
+  /** What is left of the line, with the spaces at its end. */
+  restWithSpaces(): string {
+    const text = this.#words.of(this.#bytes, this.#at, this.#lineEnd);
+    this.#at = this.#lineEnd;
+    return text;
+  }
+
   /** What is left of the line; it is not skipped. */
   peek(): string {
     return this.#text.slice(this.#at, this.#lineEnd);

@@ -17,9 +17,15 @@ const seed = process.env.SEED ?? String(Math.floor(Math.random() * 2 ** 31));
 const placesMax = 6;
 const bytesRandom = 30;
 /** Whose labels may differ, or those of one file: what a part of it says, or uname(2) says instead, is right, too. */
-const withSubstitutes = ['btrfs', 'cpu proc/cpuinfo', 'diskstats', 'dmi', 'netclass', 'os', 'uname'];
+const withSubstitutes = [
+  ...['btrfs', 'cpu proc/cpuinfo', 'cpufreq', 'diskstats', 'dmi', 'drm', 'edac', 'hwmon', 'netclass', 'nvme', 'os'],
+  ...['powersupplyclass', 'rapl', 'uname', 'watchdog'],
+];
 /** Whose numbers may be negative: a minus sign does no damage. */
-const withNegatives = ['bcache', 'ksmd', 'netclass', 'netstat', 'swap', 'sysctl', 'thermal_zone', 'wifi', 'zfs'];
+const withNegatives = [
+  ...['bcache', 'hwmon', 'ksmd', 'netclass', 'netstat', 'powersupplyclass', 'swap', 'sysctl', 'thermal_zone', 'wifi'],
+  'zfs',
+];
 /** A file of theirs is refused whole, by design; each has a test of its own. */
 const refusedWhole = ['textfile'];
 /** Whose values are sums over rows: without one of them they are smaller; with one that cannot be read they are absent. */

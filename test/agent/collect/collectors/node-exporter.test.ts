@@ -51,6 +51,17 @@ const differences: readonly Difference[] = [
     title: /an ARM machine/,
   },
   {
+    collector: 'cpufreq',
+    reason: 'governors are new since 1.6, average frequencies since 1.12',
+    ours: /^node_cpu_(scaling_governor|frequency_avg_hertz)\b/,
+  },
+  {
+    collector: 'cpufreq',
+    reason: '1.5 gives CPUs that are offline, 1.12 leaves them out',
+    theirs: /cpu="1"/,
+    title: /is offline/,
+  },
+  {
     collector: 'diskstats',
     reason: '1.5 has no label rotational, takes ID_SERIAL_SHORT alone for the serial, and leaves out no zram',
     theirs: /^node_disk_info\b|device="zram\d+"/,
@@ -185,6 +196,35 @@ const differences: readonly Difference[] = [
     title: /./,
   },
   {
+    collector: 'drm',
+    reason: 'it gives zeros for what a card does not say, 1.5 also for cards of other drivers',
+    theirs: /card="card0"|^node_drm_memory_\w+\{card="card2"/,
+    title: /beside one of Intel/,
+  },
+  {
+    collector: 'drm',
+    reason: 'it gives zeros for what a card does not say',
+    theirs:
+      /^node_drm_(gpu_busy_percent|memory_vis_vram_\w+)\b|^node_drm_memory_(gtt_\w+|vram_used_bytes)\{card="card0"/,
+    title: /a part of the CPU/,
+  },
+  {
+    collector: 'edac',
+    reason: 'channels are new since 1.12',
+    ours: /^node_edac_channel_/,
+  },
+  {
+    collector: 'hwmon',
+    reason: 'frequencies are new since 1.9',
+    ours: /^node_hwmon_freq_|sensor="freq\d+"/,
+  },
+  {
+    collector: 'nvme',
+    reason: 'it has the label cntlid since 1.11, and namespaces',
+    theirs: /^node_nvme_info\b/,
+    ours: /^node_nvme_(info|namespace_)/,
+  },
+  {
     collector: 'ksmd',
     reason: 'general_profit came after 1.12',
     ours: /^node_ksmd_general_profit_bytes/,
@@ -230,6 +270,7 @@ const newer: ReadonlySet<string> = new Set([
   'dmmultipath',
   'filesystem.fs-types-include',
   'filesystem.mount-points-include',
+  ...['hwmon.chip-exclude', 'hwmon.chip-include', 'hwmon.sensor-exclude', 'hwmon.sensor-include'],
   'interrupts.include-zeros',
   'interrupts.name-exclude',
   'interrupts.name-include',
@@ -239,6 +280,7 @@ const newer: ReadonlySet<string> = new Set([
   'softirqs',
   'swap',
   'tcpstat.max-sockets', // ours alone
+  'watchdog',
   'xfrm',
 ]);
 const known = skip ? new Set<string>() : nodeExporterNames();
