@@ -143,7 +143,7 @@ function servicesHtml(now: Reading, since: Since | undefined): string {
 function sensorsHtml(now: Reading): string {
   const rows = ['node_hwmon_temp_celsius', 'node_thermal_zone_temp', 'node_hwmon_fan_rpm'].flatMap((name) =>
     [...now.series(name)].map(({ labels, value }) => [
-      escapeHtml([...labels.values()].join(' ')),
+      escapeHtml([...labels].map(([, text]) => text).join(' ')),
       name.endsWith('rpm') ? `${Math.round(value)} rpm` : `${Math.round(value)} °C`,
     ]),
   );

@@ -1,4 +1,4 @@
-import type { Reading } from './reading.ts';
+import type { Reading, SeriesLabels } from './reading.ts';
 
 // What the pages show of a host, computed from the reports in its window. Every rate is of two reports: the increase of a
 // counter over the time between them; where a counter went back (a reboot), there is none.
@@ -95,7 +95,7 @@ export function fileSystemsOf(now: Reading): FileSystem[] {
   return [...found.values()];
 }
 
-const placeOf = (labels: ReadonlyMap<string, string>): string =>
+const placeOf = (labels: SeriesLabels): string =>
   JSON.stringify([labels.get('device'), labels.get('mountpoint'), labels.get('fstype')]);
 
 /** Two reports of a host, of which the second is newer. */
@@ -111,17 +111,15 @@ export class Since {
   }
 
   /** How much each series of a counter has risen, by its labels; those that are new or went back are left out. */
-  *increases(name: string): Generator<{ readonly labels: ReadonlyMap<string, string>; readonly increase: number }> {
-    const before = new Map<string, number>();
-    for (const { labels, value } of this.#before.series(name)) before.set(keyOf(labels), value);
-    for (const { labels, value } of this.#now.series(name)) {
-      const increase = value - (before.get(keyOf(labels)) ?? Number.NaN);
+  *increases(name: string): Generator<{ readonly labels: SeriesLabels; readonly increase: number }> {
+    for (const { labels, value, before } of this.#now.seriesSince(this.#before, name)) {
+      const increase = value - before;
       if (increase >= 0) yield { labels, increase };
     }
   }
 
   /** The sum of these series' increases a second; undefined where there is none of them. */
-  rate(name: string, isCounted: (labels: ReadonlyMap<string, string>) => boolean = () => true): number | undefined {
+  rate(name: string, isCounted: (labels: SeriesLabels) => boolean = () => true): number | undefined {
     let sum: number | undefined;
     for (const { labels, increase } of this.increases(name)) {
       if (isCounted(labels)) sum = (sum ?? 0) + increase / this.#seconds;
@@ -140,8 +138,6 @@ export class Since {
     return rates;
   }
 }
-
-const keyOf = (labels: ReadonlyMap<string, string>): string => JSON.stringify([...labels]);
 
 /** Share of the processors' time that was not idle between two reports. */
 export const cpuShare = (now: Reading, before: Reading): number | undefined => cpuOf(new Since(now, before));
@@ -215,10 +211,10 @@ function failedCollectorsOf(now: Reading): string[] {
 }
 
 /** Partitions, RAID members and loop devices are counted by what is below them. */
-const isWholeDisk = (labels: ReadonlyMap<string, string>): boolean =>
+const isWholeDisk = (labels: SeriesLabels): boolean =>
   /^(?:[hsvx]v?d[a-z]+|nvme\d+n\d+|mmcblk\d+|dasd[a-z]+)$/.test(labels.get('device') ?? '');
 
-const isNotLoopback = (labels: ReadonlyMap<string, string>): boolean => labels.get('device') !== 'lo';
+const isNotLoopback = (labels: SeriesLabels): boolean => labels.get('device') !== 'lo';
 
 /** Without the undefined ones. */
 function defined<T extends object>(values: T): { [key in keyof T]?: Exclude<T[key], undefined> } {

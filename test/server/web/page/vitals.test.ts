@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { Reading } from '../../../../src/server/web/page/reading.ts';
 import { cpuShare, fileSystemsOf, Since, vitalsOf } from '../../../../src/server/web/page/vitals.ts';
-import { type Metrics, readingOf } from './host-reports.ts';
+import { sumsOf, type Values } from '../../delivery/report-maker.ts';
+import { type Metrics, readingOf, schemaOf } from './host-reports.ts';
 
 const cpu = (idle: number, user: number): Metrics => ({
   'node_cpu_seconds_total{cpu="0",mode="idle"}': idle,
@@ -108,4 +110,29 @@ test('failed units and collectors; a collector without a subject has not failed'
   assert.deepEqual(vitals.failedUnits, ['nginx.service']);
   assert.deepEqual(vitals.failedCollectors, ['hwmon']);
   assert.equal(vitals.celsius, 60);
+});
+
+test('increases are the same whether two reports share a schema or not; a series that one of them lacks has none', () => {
+  const names = ['a', 'b', 'c', 'd'].map((device) => `node_disk_read_bytes_total{device="${device}"}`);
+  const reading = (
+    values: Values,
+    timeMs: number,
+    schema = schemaOf(Object.fromEntries(names.map((name) => [name, 0]))),
+  ) => new Reading({ ...sumsOf(values), schema, seq: 1, timeMs });
+  const increases = (now: Reading, before: Reading) =>
+    [...new Since(now, before).increases('node_disk_read_bytes_total')].map(({ labels, increase }) => [
+      labels.get('device'),
+      labels.get('other'),
+      increase,
+    ]);
+  const schema = schemaOf(Object.fromEntries(names.map((name) => [name, 0])));
+  const [before, now] = [
+    [10, undefined, 30, 40],
+    [15, 20, undefined, 7],
+  ] as const;
+  const expected = [['a', undefined, 5]];
+  assert.deepEqual(increases(reading(now, 1000, schema), reading(before, 0, schema)), expected);
+  assert.deepEqual(increases(reading(now, 1000), reading(before, 0)), expected);
+  // The schema has grown since.
+  assert.deepEqual(increases(reading(now, 1000, schema), reading([10], 0, schema)), expected);
 });
