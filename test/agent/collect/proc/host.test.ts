@@ -1,7 +1,18 @@
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  renameSync,
+  statfsSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { test } from 'node:test';
 import { NoDataError, UnreadableError } from '../../../../src/agent/collect/proc/errors.ts';
 import { Host } from '../../../../src/agent/collect/proc/host.ts';
@@ -366,4 +377,93 @@ test('the real /proc and /sys are read like others', { skip: process.platform !=
   } finally {
     host.close();
   }
+});
+
+test('what stat says, and where a symbolic link leads', () => {
+  withTree({ 'sys/devices/a/b': '12345', 'root/x': '' }, (tree, host) => {
+    symlinkSync('devices/a', tree.path('sys/link'));
+    symlinkSync('nowhere', tree.path('sys/broken'));
+    const stat = host.stat('sys/link/b');
+    assert.equal(stat?.size, 5);
+    assert.equal(stat?.mtimeMs, statSync(tree.path('sys/devices/a/b')).mtimeMs);
+    assert.equal(stat?.ino, statSync(tree.path('sys/devices/a/b')).ino);
+    assert.equal(host.stat('sys/none'), undefined);
+    assert.equal(host.stat('root/x/y'), undefined, 'a file is no folder');
+    assert.equal(host.realPath('sys/link'), realpathSync(tree.path('sys/devices/a')));
+    assert.equal(host.realPath('sys/broken'), undefined);
+    assert.deepEqual(host.takeErrors(), []);
+    symlinkSync('loop', tree.path('sys/loop'));
+    assert.equal(host.realPath('sys/loop'), undefined);
+    assert.throws(
+      () => host.stat('sys/loop'),
+      (error) => error instanceof UnreadableError && error.errno === 'ELOOP',
+    );
+    assert.deepEqual(
+      host.takeErrors().map((error) => error instanceof UnreadableError && error.errno),
+      ['ELOOP'],
+    );
+  });
+});
+
+test('the size of a file system, or why there is none', () => {
+  withTree({ 'root/srv/a': '' }, (tree, host) => {
+    const { bsize, blocks } = statfsSync(tree.path('root/srv'));
+    assert.deepEqual((({ bsize, blocks }) => ({ bsize, blocks }))(host.fileSystem('root/srv')!), { bsize, blocks });
+    assert.throws(
+      () => host.fileSystem('root/none'),
+      (error) => error instanceof UnreadableError && error.errno === 'ENOENT' && error.path === tree.path('root/none'),
+    );
+  });
+});
+
+test('a file of somebody else is read whole, up to a size, and only if it is a file', () => {
+  withTree({ 'root/a.prom': 'abcdef' }, (tree, host) => {
+    const before = openFiles();
+    const read = (path: string, bytesMax = 6) => {
+      const bytes = host.readForeign(path, bytesMax);
+      return bytes && Buffer.from(bytes).toString();
+    };
+    assert.equal(read('root/a.prom'), 'abcdef');
+    assert.equal(read('root/none'), undefined);
+    assert.throws(() => read('root/a.prom', 5), /a\.prom' cannot be read: it has 6 bytes, more than 5$/);
+    assert.throws(() => read('root'), /cannot be read: it is no regular file$/);
+    // Nobody writes to it: a read would never end.
+    execFileSync('mkfifo', [tree.path('root/pipe')]);
+    assert.throws(() => read('root/pipe'), UnreadableError);
+    assert.equal(openFiles(), before);
+  });
+});
+
+test('a passing file is read to its end, is not kept open, and is replaced by the next one', () => {
+  const long = 'x'.repeat(100_000);
+  withTree({ 'proc/1/stat': 'one\n', 'proc/2/stat': `${long}\n` }, (tree, host) => {
+    const before = openFiles();
+    const rest = (path: string) => {
+      const text = host.passing(path);
+      return text?.nextLine() ? text.rest() : undefined;
+    };
+    assert.equal(rest('proc/1/stat'), 'one');
+    assert.equal(rest('proc/2/stat'), long);
+    tree.write('proc/1/stat', 'again\n');
+    assert.equal(rest('proc/1/stat'), 'again', 'also at the same instant');
+    assert.equal(host.passing('proc/3/stat'), undefined);
+    assert.equal(openFiles(), before);
+    assert.throws(() => host.passing('proc/1'), /\/proc\/1' cannot be read: EISDIR/);
+  });
+});
+
+test('only errors about the host are passed over', () => {
+  withTree({ 'sys/a': '1\n' }, (_, host) => {
+    host.passOver(new NoDataError('/x', ' is gone'));
+    assert.deepEqual(
+      host.takeErrors().map(({ code }) => code),
+      ['no-data'],
+    );
+    assert.throws(() => host.passOver(new RangeError('a bug')), RangeError);
+    assert.deepEqual(host.takeErrors(), []);
+    assert.equal(
+      host.rareValue('sys/a', (text) => text.unsigned('a')),
+      1,
+    );
+  });
 });

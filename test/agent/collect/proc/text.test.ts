@@ -324,3 +324,76 @@ test('property: whatever the words, each is read as it is, though hashes collide
     }),
   );
 });
+
+test('sizes in a unit are bytes', () => {
+  const size = (content: string, options?: Parameters<KernelText['humanSize']>[1]) =>
+    firstLine(content).humanSize('the size', options);
+  assert.deepEqual(
+    ['0', '512', '1k', '1K', '1.5k', '3.9G', '2T'].map((each) => size(`${each}\n`)),
+    [...[0, 512, 1024, 1024, 1536], ...[Math.trunc(3.9 * 2 ** 30), 2 * 2 ** 40]],
+  );
+  assert.equal(size('-2M\n'), -2_097_152);
+  assert.ok(Object.is(size('-0k\n'), 0), 'no minus zero');
+  assert.equal(size('1.0M/sec\n', { after: '/sec' }), 1_048_576);
+  // A driver may print a digit behind the point that is no tenth.
+  assert.equal(size('1.512k\n', { fraction: (digits) => Number(digits) / 1024 }), 1536);
+  const text = firstLine('4k 7\n');
+  assert.deepEqual([text.humanSize('a'), text.unsigned('b')], [4096, 7]);
+  for (const wrong of ['k', '1.k', '1x', '1kk', '.5k', '--1', '1.5k/s', '1234567890123456']) {
+    refused((line) => line.humanSize('the size'), `${wrong}\n`, /the size is "[^"]*", expected a size such as 1\.5k$/);
+  }
+  refused((line) => line.humanSize('the size', { after: '/sec' }), '1k\n', /such as 1\.5k\/sec$/);
+});
+
+test('whole numbers in parentheses, at the end of a line', () => {
+  const row = (content: string) => {
+    const into: number[] = [];
+    const count = firstLine(content).unsignedsInParentheses(into, 'the row');
+    return into.slice(0, count);
+  };
+  assert.deepEqual(row('(0, 2946, 3922)\n'), [0, 2946, 3922]);
+  assert.deepEqual(row('  (7) \n'), [7]);
+  for (const wrong of ['', '()', '(1', '1, 2', '(1,)', '(1) 2', '(1;2)', '(-1)', '(1, x)', '(12345678901234567890)']) {
+    refused(
+      (line) => line.unsignedsInParentheses([], 'the row'),
+      `.${wrong}\n`,
+      /the row is ".*, expected whole numbers/,
+    );
+    assert.throws(() => row(` ${wrong}.\n`), FormatError, wrong);
+  }
+});
+
+test('a part of a word that is a whole number', () => {
+  const text = firstLine('a=-12\n');
+  assert.deepEqual([text.wholeNumber('-12', 'a'), text.wholeNumber('007', 'a')], [-12, 7]);
+  for (const wrong of ['', '-', '1.5', '0x1', ' 1', '1e3', '123456789012345678901']) {
+    assert.throws(() => text.wholeNumber(wrong, 'a'), /line 1: a is ".*", expected a whole number$/);
+  }
+});
+
+test('the last of several places in a line, and what is left of it', () => {
+  const text = textOf('eth0: veth1: 5\nnext: 6\n');
+  assert.ok(text.nextLine());
+  assert.equal(text.peek(), 'eth0: veth1: 5');
+  assert.ok(text.skipPastLast(': '));
+  assert.equal(text.peek(), '5');
+  assert.equal(text.skipPastLast(': '), false, 'it is behind that already');
+  assert.equal(text.unsigned('n'), 5);
+  assert.equal(text.skipPastLast('next'), false, 'that is another line');
+  assert.ok(text.nextLine());
+  assert.ok(text.skipPastLast('next:'));
+});
+
+test("the kernel's words for no value", () => {
+  const says = (content: string) => firstLine(content).saysUnknown();
+  assert.deepEqual(['<unknown>\n', '<unsupported>\n', '<other>\n', 'unknown\n', '5\n'].map(says), [
+    ...[true, true, false, false, false],
+  ]);
+});
+
+test('the content as it is, of the last read alone', () => {
+  const text = textOf(Uint8Array.of(0, 255, 10, 128));
+  assert.deepEqual([...text.content()], [0, 255, 10, 128]);
+  text.fill(Uint8Array.of(7), 1);
+  assert.deepEqual([...text.content()], [7]);
+});
