@@ -13,6 +13,7 @@ import {
   inWorkshop,
   median,
   memoryOf,
+  unitEnvironment,
   unitFlags,
   until,
   type Workshop,
@@ -187,7 +188,7 @@ async function startAgent(workshop: Workshop, { roots }: Subject): Promise<Start
       `--schedule=${intervalMs}ms`,
       ...Object.entries(roots ?? {}).map(([name, path]) => `--${name}=${path}`),
     ],
-    { MALLOC_ARENA_MAX: '1' },
+    unitEnvironment('sysmon-agent'),
   );
   const look = async () => {
     const text = await (await fetch(`${web}/metrics?timestamps=0&agent=bench`)).text();

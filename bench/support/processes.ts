@@ -11,11 +11,24 @@ import { fileURLToPath } from 'node:url';
 export const dist = fileURLToPath(new URL('../../../dist/', import.meta.url));
 
 /** What the unit gives to Node: it stands between node and the program. */
-export function unitFlags(program: 'sysmon-agent' | 'sysmon-server'): string[] {
-  const unit = readFileSync(new URL(`../../../systemd/${program}.service`, import.meta.url), 'utf8');
+export function unitFlags(program: UnitName): string[] {
+  const unit = unitText(program);
   const flags = /^ExecStart=\/bin\/sh \S+\/start (.*) \S+\.cjs run$/m.exec(unit)?.[1];
   if (flags === undefined) throw new Error(`${program}.service: its ExecStart is not the one that is known`);
   return flags.split(' ');
+}
+
+/** The environment that the unit sets. */
+export function unitEnvironment(program: UnitName): Record<string, string> {
+  const lines = unitText(program).matchAll(/^Environment=(.*)$/gm);
+  const pairs = [...lines].flatMap(([, line]) => line!.split(' ')).map((pair) => pair.split('='));
+  return Object.fromEntries(pairs);
+}
+
+type UnitName = 'sysmon-agent' | 'sysmon-server';
+
+function unitText(program: UnitName): string {
+  return readFileSync(new URL(`../../../systemd/${program}.service`, import.meta.url), 'utf8');
 }
 
 /** Programs and a folder that end with the measurement. */
