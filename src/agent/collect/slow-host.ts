@@ -353,8 +353,8 @@ class SlowFile extends Kept implements ReadFile {
 
   #answer(lane: SlowLane, error: Error | null): void {
     this.failure = error ?? undefined;
-    // What is root's stays so: it is not asked for at each instant.
-    if (codeOf(error) === 'EACCES') this.dueMs = nextMs({ everyMs: rareMs }, lane.nowMs);
+    const everyMs = absentMs.get(codeOf(error) ?? '') ?? 0;
+    if (everyMs > this.everyMs) this.dueMs = nextMs({ everyMs }, lane.nowMs);
     lane.answered(this);
   }
 }
@@ -376,6 +376,12 @@ const noAnswer = errorOf('late', 'it does not answer');
 const roundsMax = 8;
 const folderMs = 15_000;
 const rareMs = 60_000;
+/** By the error of a file: what is not there comes as rarely as a folder changes, and what is root's stays so. */
+const absentMs: ReadonlyMap<string, number> = new Map([
+  ['ENOENT', folderMs],
+  ['ENOTDIR', folderMs],
+  ['EACCES', rareMs],
+]);
 // A collection may come a little early.
 const earlyMs = 500;
 const goldenRatio = 0.618;

@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict';
-import { closeSync, existsSync, openSync, readdirSync, readSync, realpathSync } from 'node:fs';
 import { test } from 'node:test';
 import type { Collector, Samples } from '../../../src/agent/collect/collectors/collector.ts';
 import { gauge } from '../../../src/agent/collect/collectors/collector.ts';
@@ -9,100 +8,14 @@ import { Host } from '../../../src/agent/collect/proc/host.ts';
 import type { KernelText } from '../../../src/agent/collect/proc/text.ts';
 import { Sampler } from '../../../src/agent/collect/sampler.ts';
 import { SlowCollector } from '../../../src/agent/collect/slow-host.ts';
-import { type Done, type SlowCalls, SlowLane } from '../../../src/agent/collect/slow-lane.ts';
+import { SlowLane } from '../../../src/agent/collect/slow-lane.ts';
 import { newAgentCounters } from '../../../src/agent/own-metrics.ts';
 import { contextOf } from '../../support/collect-fixture.ts';
 import { type FixtureTree, makeTree } from '../../support/fixture-proc.ts';
 import { MemoryLog } from '../../support/memory-log.ts';
 import { parseMetrics } from '../../support/node-exporter.ts';
+import { TreeCalls } from '../../support/tree-calls.ts';
 import { VirtualClock } from '../../support/virtual-clock.ts';
-
-/** The calls of a tree: each returns at once, but for the paths that hang. */
-class TreeCalls implements SlowCalls {
-  readonly hanging = new Set<string>();
-  /** Of root: they may not be opened. */
-  readonly forbidden = new Set<string>();
-  /** What has not returned. */
-  readonly pending = new Map<string, () => void>();
-  /** Every call, as `open sys/class/things`. */
-  readonly made: string[] = [];
-  readonly #tree: FixtureTree;
-  readonly #paths = new Map<number, string>();
-
-  constructor(tree: FixtureTree) {
-    this.#tree = tree;
-  }
-
-  get openCount(): number {
-    return this.#paths.size;
-  }
-
-  count(call: string): number {
-    return this.made.filter((each) => each === call).length;
-  }
-
-  /** It answers from now on, also what it was asked before. */
-  release(path: string): void {
-    this.hanging.delete(path);
-    for (const [call, answer] of [...this.pending]) {
-      if (!call.endsWith(` ${path}`)) continue;
-      this.pending.delete(call);
-      answer();
-    }
-  }
-
-  open(path: string, done: Done<number>): void {
-    this.#call('open', path, done, () => {
-      if (this.forbidden.has(path.slice(this.#tree.folder.length + 1))) {
-        throw Object.assign(new Error(`EACCES: permission denied, open '${path}'`), { code: 'EACCES' });
-      }
-      const fd = openSync(path, 'r');
-      this.#paths.set(fd, path);
-      return fd;
-    });
-  }
-
-  read(fd: number, into: Uint8Array, done: Done<number>): void {
-    this.#call('read', this.#paths.get(fd)!, done, () => readSync(fd, into, 0, into.length, 0));
-  }
-
-  close(fd: number, done: Done<void>): void {
-    const path = this.#paths.get(fd)!;
-    this.#paths.delete(fd);
-    this.#call('close', path, done, () => closeSync(fd));
-  }
-
-  names(path: string, done: Done<string[]>): void {
-    this.#call('names', path, done, () => readdirSync(path).sort());
-  }
-
-  resolved(path: string, done: Done<string>): void {
-    this.#call('resolved', path, done, () => realpathSync(path));
-  }
-
-  size(path: string, done: Done<never>): void {
-    const size = { bsize: 4096, blocks: 100, bfree: 50, bavail: 40, files: 10, ffree: 5 };
-    this.#call('size', path, done, () => size as never);
-  }
-
-  exists(path: string, done: Done<boolean>): void {
-    this.#call('exists', path, done, () => existsSync(path));
-  }
-
-  #call<T>(what: string, real: string, done: Done<T>, make: () => T): void {
-    const path = real.slice(this.#tree.folder.length + 1);
-    const answer = () => {
-      try {
-        done(null, make());
-      } catch (error) {
-        done(error as Error, undefined as T);
-      }
-    };
-    this.made.push(`${what} ${path}`);
-    if (this.hanging.has(path)) this.pending.set(`${what} ${path}`, answer);
-    else answer();
-  }
-}
 
 const value = gauge('node_value', 'A value.', { labels: ['device', 'kind'] });
 const number = (text: KernelText) => text.unsigned('the value');
@@ -241,6 +154,16 @@ test('a file that only root may read is asked for once a minute, and read when t
     for (let instant = 0; instant < 12; instant++) await bed.sample();
     assert.equal((await bed.sample()).series[series('a')], 1);
     assert.equal(bed.calls.openCount, 2);
+  }));
+
+test('a file that is missing is looked for each 15 s, and read at each instant once it is there', () =>
+  withBed({ ...thing('a', 1), [`${things}/b/kind`]: 'disk\n' }, one, async (bed) => {
+    for (let instant = 0; instant < 6; instant++) await bed.sample();
+    assert.equal(bed.calls.count(`open ${things}/b/value`), 2);
+    bed.tree.write(`${things}/b/value`, '2\n');
+    for (let instant = 0; instant < 3; instant++) await bed.sample();
+    bed.tree.write(`${things}/b/value`, '3\n');
+    assert.equal((await bed.sample()).series[series('b')], 3);
   }));
 
 test('a device that is new, and one that is gone', () =>
