@@ -72,8 +72,6 @@ interface Chip {
 class Hwmon implements Collector {
   readonly #chips: NameFilter;
   readonly #sensors: NameFilter;
-  /** By the name of a file: undefined for one that is no sensor's. */
-  readonly #attributes = new Map<string, Attribute | undefined>();
 
   constructor({ chips, sensors }: { readonly chips: NameFilter; readonly sensors: NameFilter }) {
     this.#chips = chips;
@@ -102,7 +100,7 @@ class Hwmon implements Collector {
     at: { readonly chip: Chip; readonly label: string; readonly path: string; readonly file: string },
   ): void {
     const { chip, label, path, file } = at;
-    const attribute = this.#attributeOf(file);
+    const attribute = attributeOf(file);
     if (attribute === undefined || !this.#sensors.keeps(`${label};${attribute.sensor}`)) return;
     switch (attribute.kind) {
       case 'label': {
@@ -139,18 +137,7 @@ class Hwmon implements Collector {
       }
     }
   }
-
-  #attributeOf(file: string): Attribute | undefined {
-    if (this.#attributes.has(file)) return this.#attributes.get(file);
-    if (this.#attributes.size >= attributesMax) this.#attributes.clear();
-    const attribute = attributeOf(file);
-    this.#attributes.set(file, attribute);
-    return attribute;
-  }
 }
-
-// Far more than the chips of a host have.
-const attributesMax = 10_000;
 
 /** Undefined for what is no chip, or has just gone, or does not answer. */
 function chipOf(host: Host, id: string): Chip | undefined {
@@ -214,7 +201,20 @@ const types: ReadonlySet<string> = new Set([
 const powerManagement = 'power';
 const settings = /^(l?crit|max|min|emergency|type|offset|div|pulses|beep)$|_(hyst|number|info)$|^(auto|rated|weight)_/;
 
+/** By the name of a file: undefined for one that is no sensor's. */
+const attributes = new Map<string, Attribute | undefined>();
+// Far more than the chips of a host have.
+const attributesMax = 10_000;
+
 function attributeOf(file: string): Attribute | undefined {
+  if (attributes.has(file)) return attributes.get(file);
+  if (attributes.size >= attributesMax) attributes.clear();
+  const attribute = parseName(file);
+  attributes.set(file, attribute);
+  return attribute;
+}
+
+function parseName(file: string): Attribute | undefined {
   const { type = '', number = '', property = '' } = pattern.exec(file)?.groups ?? {};
   if (!types.has(type) || file === powerManagement) return undefined;
   const sensor = `${type}${Number(number)}`;
