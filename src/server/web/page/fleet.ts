@@ -304,7 +304,7 @@ function hostsTable(list: readonly FleetHost[], { hosts, cells, query }: FleetPa
   });
   const rows = list.map(({ agent: { name } }) => {
     const [first, ...others] = cells.get(name)!;
-    const tds = others.map((cell, at) => `<td${columns[at + 1]!.isNumber ? ' class=n' : ''}>${cell}`);
+    const tds = others.map((cell, at) => `<td${columns[at + 1]!.isNumber ? '' : ' class=t'}>${cell}`);
     return `<tr data-host="${name}"><th scope=row>${first}${tds.join('')}\n`;
   });
   return `<div class=wide role=region aria-label="Table of hosts" tabindex=0><table><thead><tr>${head.join('')}<tbody>

@@ -14,7 +14,7 @@ nav a { margin-right: 1rem; } a { color: inherit; } a:focus-visible, [tabindex]:
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .5rem; text-align: left; border-bottom: 1px solid var(--line); white-space: nowrap; vertical-align: top; }
 thead th { font-weight: 600; } tbody th { font-weight: 400; }
-.n { text-align: right; } .soft { color: var(--soft); }
+.n, #hosts td { text-align: right; } #hosts td.t { text-align: left; } .soft { color: var(--soft); }
 .up { color: var(--up); } .down { color: var(--down); font-weight: 600; } .warn { color: var(--warn); font-weight: 600; }
 .wrap { white-space: normal; min-width: 16rem; }
 .wrong { padding: .5rem .8rem; border-left: 4px solid var(--down); background: #c62a2f14; } .calm { padding: .5rem .8rem; border-left: 4px solid var(--up); background: #18794e14; }
