@@ -2,7 +2,7 @@
 //   --save   their rows replace those of bench/result.json, from which 'npm run report' takes the figures of the documentation
 import { fork } from 'node:child_process';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
-import { availableParallelism, release } from 'node:os';
+import { availableParallelism, loadavg, release } from 'node:os';
 import { basename, join } from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { bundle, compile } from './compile.mjs';
@@ -31,20 +31,22 @@ async function main(args) {
   const rows = [];
   for (const file of files) {
     console.error(`${file} …`);
+    const [load] = loadavg();
     const own = await rowsOf(`${root}build/${file.replace(/\.ts$/, '.js')}`);
-    if (args.includes('--save')) save(basename(file, '.ts'), own);
+    if (args.includes('--save')) save(basename(file, '.ts'), { load, rows: own });
     rows.push(...own);
   }
   print(rows);
 }
 
-function save(name, rows) {
+/** With the load average of the minute before: a machine that others use takes longer. */
+function save(name, { load, rows }) {
   const path = join(root, 'bench/result.json');
   const saved = existsSync(path) ? JSON.parse(readFileSync(path, 'utf8')) : {};
   const linux = release().split('.').slice(0, 2).join('.');
   const machine = `${availableParallelism()} cores, Node.js ${process.versions.node}, Linux ${linux}`;
   const size = process.env.SYSMON_BENCH_FULL === '1' ? 'full' : 'usual';
-  saved[name] = { date: new Date().toISOString().slice(0, 10), machine, size, rows };
+  saved[name] = { date: new Date().toISOString().slice(0, 10), machine, load: Math.round(load), size, rows };
   const sorted = Object.fromEntries(Object.entries(saved).sort(([a], [b]) => (a < b ? -1 : 1)));
   writeFileSync(path, `${JSON.stringify(sorted, null, 2)}\n`);
 }

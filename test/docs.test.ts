@@ -45,7 +45,7 @@ test('options', () => {
     ...['install.sh', ...below('scripts', /\.mjs$/), 'test/fuzz/main.ts'].map(read),
     // Of node, prometheus, systemctl, sha256sum; of what runbooks look at: du, journalctl, mdadm, apt.
     '--errors --max-depth --inodes --sort --vacuum-size --grep --detail --remove --add --upgradable ' +
-      '--no-pager --no-hostname --lines --detach --build --from --chown --fqdn --no-opt --always-sparkplug --no-flush-bytecode --max-semi-space-size --disallow-code-generation-from-strings --storage.tsdb.path --now --help --version --ignore-missing --quiet --strict',
+      '--no-pager --no-hostname --lines --detach --build --format --filter --tail --from --chown --fqdn --no-opt --always-sparkplug --no-flush-bytecode --max-semi-space-size --disallow-code-generation-from-strings --storage.tsdb.path --now --help --version --ignore-missing --quiet --strict',
   ].join(' ');
   for (const { name, where } of found(/(?<![\w-])--([a-z][a-z-]*(?:\.[a-zA-Z-]+)*)/g)) {
     assert.ok(options.has(name) || others.includes(`--${name}`) || others.includes(` ${name}: {`), where);
@@ -114,6 +114,30 @@ test('files that are linked', () => {
     }
   }
 });
+
+test('sections that are linked', () => {
+  let count = 0;
+  for (const { path, text } of documents) {
+    for (const [, file, anchor] of text.matchAll(/\]\(([^)#:]*)#([^)]+)\)/g)) {
+      const target = file === '' ? path : join(dirname(path), file!);
+      if (!target.endsWith('.md')) continue;
+      count++;
+      assert.ok(sectionsOf(read(target)).has(anchor!), `${path}: ${target}#${anchor}`);
+    }
+  }
+  assert.ok(count > 50, `${count} links`);
+});
+
+/** The names of its headings in links, as GitHub makes them, and anchors. */
+function sectionsOf(text: string): Set<string> {
+  const headings = [...text.matchAll(/^#+ (.*)$/gm)].map(([, heading]) =>
+    heading!
+      .toLowerCase()
+      .replace(/[^\p{L}\p{N}_ -]/gu, '')
+      .replaceAll(' ', '-'),
+  );
+  return new Set([...headings, ...[...text.matchAll(/<a id="([^"]+)">/g)].map(([, id]) => id!)]);
+}
 
 test('files of the sources that are named', () => {
   for (const { name, where } of found(

@@ -1,4 +1,4 @@
-// Half of npm run screenshots: two hosts with systemd that are booted, and installed as a person does it, into docs/screenshots/. As
+// A third of npm run screenshots: two hosts with systemd that are booted, and installed as a person does it, into docs/screenshots/. As
 // root, with what test/lab/host needs; some 3 min.
 import { spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';

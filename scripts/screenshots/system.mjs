@@ -1,4 +1,4 @@
-// Half of npm run screenshots: what docs/report.md shows of the running system, into docs/screenshots/: pages as pictures, terminals
+// A third of npm run screenshots: what docs/report.md shows of the running system, into docs/screenshots/: pages as pictures, terminals
 // as text. A server, a small made-up fleet, an agent of this host and a Prometheus, on their usual ports in a network of their own;
 // in their midst the server is killed for a minute. Needs prometheus, chromium and iproute2 (Debian), and some 5 min.
 import { spawn, spawnSync } from 'node:child_process';

@@ -54,6 +54,8 @@ function fenced(text: string, language: string): string {
 export interface BenchResult {
   readonly date: string;
   readonly machine: string;
+  /** Load average of the minute before. */
+  readonly load: number;
   readonly size: string;
   readonly rows: readonly {
     readonly what: string;
@@ -80,7 +82,7 @@ function benchTable(name: string): string {
 | --- | --- | --- | --- |
 ${rows.join('\n')}
 
-\`npm run bench ${name}\`, ${result.date}: ${result.machine}`;
+\`npm run bench ${name}\`, ${result.date}: ${result.machine}, a load of ${result.load} by others before it began`;
 }
 
 /** Frames by how their titles begin, each once, in the fixture's order. */
