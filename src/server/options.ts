@@ -100,6 +100,16 @@ const rows = {
       'this host. Requests for other names are refused.',
     commands: ['run', 'check'],
   }),
+  webCompression: option({
+    name: 'web.compression',
+    placeholder: 'on|off',
+    parse: boolean,
+    default: 'on',
+    help:
+      'Whether answers are compressed for those who accept gzip, as Prometheus does. It makes an answer a tenth as long, ' +
+      'and costs about as much CPU as the answer itself: off is for a scraper on this host or on a fast network.',
+    commands: ['run', 'check'],
+  }),
   webInstall: option({
     name: 'web.install',
     placeholder: 'on|off',

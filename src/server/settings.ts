@@ -28,6 +28,8 @@ export interface Settings {
   readonly webHosts: ReadonlySet<string>;
   /** Of the releases that hosts can fetch over HTTP; undefined: they can fetch none. */
   readonly archiveFolder: string | undefined;
+  /** Answers are compressed for those who accept it. */
+  readonly compression: boolean;
   readonly fleetKeyFile: string | undefined;
   readonly fleetKeys: readonly FleetKey[];
   /** Where the revocations are kept; undefined without a fleet key. */
@@ -133,6 +135,7 @@ export function readSettings(options: ServerOptions): Settings {
     webConfig: webConfig!,
     webHosts: hostNames([...values.webHost, ...(values.advertise === undefined ? [] : [values.advertise.host])]),
     archiveFolder: values.webInstall ? archiveFolder : undefined,
+    compression: values.webCompression,
     fleetKeyFile: values.fleetKeyFile,
     fleetKeys: fleetKeys!,
     revocationsFile,

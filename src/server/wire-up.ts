@@ -254,6 +254,7 @@ export class Server {
       ...{ plaintext: settings.plaintext, hostNames: settings.webHosts, config: this.#parts.webConfig },
       joining: settings.fleetKeys.length > 0 ? { kind: 'by-key' } : { kind: 'without-key', port: settings.listen.port },
       archiveFolder: settings.archiveFolder,
+      compression: settings.compression,
       turn: () => new Promise((resolve) => loop.next(resolve)),
       isReady: () => this.#isReady,
     };

@@ -8,7 +8,7 @@ export function serverSettings(settings: Partial<ServerParts['settings']> = {}):
     listen: { address: '192.0.2.1', port: 9732 },
     webListen: [{ kind: 'tcp', address: '', port: 9733 }],
     ...{ webConfigFile: undefined, webConfig: noWebConfig },
-    ...{ webHosts: new Set<string>(), archiveFolder: undefined },
+    ...{ webHosts: new Set<string>(), archiveFolder: undefined, compression: true },
     ...{ fleetKeys: [], revoked: new Map(), stateDir: '/state', plaintext: false },
     ...{ windowMs: 30 * 60_000, memoryBytesMax: 512 * 2 ** 20, labelBounds: wireLabelBounds },
     ...{ connectionsMax: 100, connectionsPerAddressMax: 100 },

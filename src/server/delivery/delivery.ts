@@ -335,7 +335,10 @@ export class Delivery {
 
   #changed(changes: readonly CursorChange[]): void {
     for (const change of changes) {
-      if (change.kind === 'confirmed') for (const stream of change.streams) this.#acknowledgeStream(stream);
+      // With a file, all acks wait until it has what was confirmed.
+      if (change.kind === 'confirmed' && this.#file === undefined) {
+        for (const stream of change.streams) this.#acknowledgeStream(stream);
+      }
       this.#options.onCursorChange(change);
     }
   }

@@ -63,20 +63,16 @@ export class Window {
     }
     this.#bytes += chunk.append(report, as.payload);
     this.#reportCount++;
-    const held = this.#newest.length < newestHeldMax ? undefined : this.#newest.shift();
-    if (held !== undefined) this.#bytes -= heldBytes(held);
-    const count = report.sums.length;
+    const oldest = this.#newest.length < newestHeldMax ? undefined : this.#newest.shift();
+    if (oldest !== undefined) this.#bytes -= heldBytes(oldest);
     const next: HeldReport = {
       schema: report.schema,
       labels: report.labels,
       seq: report.seq,
       timeMs: report.timeMs,
-      // Arrays are reused if they fit: a steady agent costs no allocation here.
-      sums: held?.sums.length === count ? held.sums : new Float64Array(count),
-      present: held?.present.length === count ? held.present : new Uint8Array(count),
+      sums: report.sums.slice(),
+      present: report.present.slice(),
     };
-    next.sums.set(report.sums);
-    next.present.set(report.present);
     this.#newest.push(next);
     this.#bytes += heldBytes(next);
   }
@@ -125,7 +121,8 @@ export class Window {
   }
 
   /**
-   * The oldest `reportsMax` reports with `afterMs < time ≤ untilMs`, decoded, in runs that share a schema and labels.
+   * The oldest `reportsMax` reports with `afterMs < time ≤ untilMs`, decoded, in runs that share a schema and labels. What is
+   * read stays as it is, whatever comes and goes meanwhile: an answer is rendered over many turns.
    */
   read(afterMs: number, untilMs: number, reportsMax: number): WindowRun[] {
     const runs: WindowRun[] = [];
@@ -145,11 +142,11 @@ export class Window {
     return runs;
   }
 
-  /** The newest report with `time ≤ untilMs`; a copy, as in {@link read}. */
+  /** The newest report with `time ≤ untilMs`. */
   newest(untilMs: number): WindowRun | undefined {
     for (let at = this.#newest.length - 1; at >= 0; at--) {
       const held = this.#newest[at]!;
-      if (held.timeMs <= untilMs) return { schema: held.schema, labels: held.labels, reports: [copyReport(held)] };
+      if (held.timeMs <= untilMs) return { schema: held.schema, labels: held.labels, reports: [held] };
     }
     for (let at = this.#chunks.length - 1; at >= 0; at--) {
       const chunk = this.#chunks[at]!;
@@ -161,7 +158,7 @@ export class Window {
     return undefined;
   }
 
-  /** The few newest reports, oldest first, as they are kept: to be read at once, and not to be held or changed. */
+  /** The few newest reports, oldest first. */
   get recent(): readonly StampedReport[] {
     return this.#newest;
   }
@@ -299,8 +296,7 @@ export class Window {
     const oldestHeld = this.#newest[0];
     if (oldestHeld !== undefined && chunk.timesMs[from]! >= oldestHeld.timeMs) {
       const start = this.#newest.findIndex((held) => held.timeMs === chunk.timesMs[from]);
-      // Copies: the arrays are reused when they leave `#newest`, and an answer is rendered over many turns.
-      return this.#newest.slice(start, start + to - from).map(copyReport);
+      return this.#newest.slice(start, start + to - from);
     }
     return chunk.decode(from, to);
   }
@@ -366,6 +362,7 @@ export interface StampedReport extends Report {
   readonly schema: Schema;
 }
 
+/** Its arrays are never written again: whoever reads it may keep it. */
 interface HeldReport extends StampedReport {
   readonly labels: Labels;
 }
@@ -379,10 +376,6 @@ const entryBytes = 24;
 const countBytes = 8;
 
 const heldBytes = (held: HeldReport): number => held.sums.byteLength + held.present.byteLength + 200;
-
-function copyReport(held: HeldReport): Report {
-  return { seq: held.seq, timeMs: held.timeMs, sums: held.sums.slice(), present: held.present.slice() };
-}
 
 /** A key report and the deltas that follow it, of one epoch and one schema. */
 class Chunk {

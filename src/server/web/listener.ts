@@ -48,6 +48,8 @@ export interface WebOptions extends ScrapeEndpointOptions, Omit<RoutesOptions, '
   readonly config: { readonly current: WebConfig };
   /** The releases that hosts can fetch. */
   readonly archiveFolder: string | undefined;
+  /** Answers are compressed for those who accept it. */
+  readonly compression: boolean;
   /** A thread that checks passwords; the real one where it is not said. */
   readonly startPasswordWorker?: () => PasswordWorker;
 }
@@ -252,7 +254,7 @@ async function respond(web: Web, exchange: Exchange): Promise<void> {
   const answer: Routed =
     'code' in user ? { route: 'other', kind: 'reply', reply: user } : routed(web.routes, { method, path, query });
   response.once('close', () => web.metrics.request(answer.route, response.statusCode));
-  if (answer.kind === 'reply') sendReply(response, answer.reply, { gzip: takesGzip(request) });
+  if (answer.kind === 'reply') sendReply(response, answer.reply, { gzip: takesGzip(web, request) });
   else if (answer.kind === 'events') sendEvents(web, exchange, answer.revision);
   else if (answer.kind === 'archive') await archive(web, exchange, answer.file);
   else await metrics(web, exchange, { query, user: 'code' in user ? undefined : user.name });
@@ -330,7 +332,7 @@ async function metrics(
   };
   const identified = identify(facts);
   if ('wrong' in identified) return sendText(response, 400, `${identified.wrong}\n`);
-  const gzip = takesGzip(request);
+  const gzip = takesGzip(web, request);
   if (request.method === 'HEAD') {
     writeMetricsHead(response, { gzip });
     return void response.end();
@@ -344,7 +346,9 @@ async function metrics(
   await web.endpoint.answer(identified, from, new HttpSink(response, request.socket, { gzip }));
 }
 
-const takesGzip = ({ headers }: IncomingMessage): boolean => acceptsGzip(String(headers['accept-encoding'] ?? ''));
+function takesGzip({ compression }: Web, { headers }: IncomingMessage): boolean {
+  return compression && acceptsGzip(String(headers['accept-encoding'] ?? ''));
+}
 
 function sendReply(
   response: ServerResponse,

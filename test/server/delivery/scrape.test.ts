@@ -229,7 +229,7 @@ test('a report of a clock that is a little ahead waits until its time has come',
   assert.equal(takeNewest(world, [agent.record.host]).length, 1);
 });
 
-test('the newest values are of the agents that are up, and belong to the reader', async () => {
+test('the newest values are of the agents that are up', async () => {
   const world = new DeliveryHarness();
   const [up, down] = [world.connect('up'), world.connect('down')];
   down.report();
@@ -237,9 +237,8 @@ test('the newest values are of the agents that are up, and belong to the reader'
   up.report();
   const [batch, ...others] = takeNewest(world, [up.record.host, down.record.host]);
   assert.equal(others.length, 0);
-  batch!.runs[0]!.reports[0]!.sums.fill(99);
-  const again = takeNewest(world, [up.record.host])[0]!.runs[0]!.reports[0]!;
-  assert.equal(seriesValue(again.sums[0]!, 1), 0);
+  const newest = batch!.runs[0]!.reports[0]!;
+  assert.equal(seriesValue(newest.sums[0]!, 1), 0);
 });
 
 test('while a large scrape is put together the event loop turns', async () => {

@@ -32,6 +32,7 @@ export class HttpHarness extends DeliveryHarness {
   plaintext = false;
   joining: Joining = { kind: 'without-key', port: 9732 };
   archiveFolder: string | undefined;
+  compression = true;
   keepAliveMs = 310_000;
   keepAliveOthersMs = 15_000;
   readonly config: { current: WebConfig } = { current: noWebConfig };
@@ -72,11 +73,11 @@ export class HttpHarness extends DeliveryHarness {
 
   /** A server of its own, which the caller closes. */
   openAt(addresses: readonly WebAddress[]): Promise<WebServer> {
-    const { clock, delivery, exposition, metrics, plaintext, joining, archiveFolder } = this;
+    const { clock, delivery, exposition, metrics, plaintext, joining, archiveFolder, compression } = this;
     const { keepAliveMs, keepAliveOthersMs, seldom, scrapers } = this;
     const options = {
       ...{ clock, seldom, delivery, exposition, metrics, plaintext, joining, archiveFolder, scrapers },
-      ...{ keepAliveMs, keepAliveOthersMs },
+      ...{ keepAliveMs, keepAliveOthersMs, compression },
       status: this.view,
       hostNames: new Set(['sysmon.example']),
       turn: () => new Promise<void>((resolve) => setImmediate(resolve)),
@@ -126,17 +127,20 @@ export async function withHttp(
   {
     keepAliveMs,
     archiveFolder,
+    compression = true,
     joining = { kind: 'without-key', port: 9732 },
     ...options
   }: {
     disk?: MemoryState | undefined;
     keepAliveMs?: number;
     archiveFolder?: string;
+    compression?: boolean;
     joining?: Joining;
   } = {},
 ): Promise<void> {
   const world = new HttpHarness('disk' in options ? options : undefined);
   world.archiveFolder = archiveFolder;
+  world.compression = compression;
   world.joining = joining;
   if (keepAliveMs !== undefined) world.keepAliveMs = keepAliveMs;
   await world.listen();

@@ -93,6 +93,18 @@ test('gzip where it is accepted, the same text', () =>
     assert.deepEqual(samples(gzipped.text), samples(plain.text));
   }));
 
+test('with compression off nobody gets gzip, neither a scraper nor a page', () =>
+  withHttp(
+    async (world) => {
+      world.connect('a').report();
+      for (const path of ['/metrics?scraper=a', '/metrics', '/']) {
+        const { code, headers } = await world.client().get(path, { ...scrapeHeaders, 'Accept-Encoding': 'gzip' });
+        assert.deepEqual([code, headers['content-encoding']], [200, undefined], path);
+      }
+    },
+    { compression: false },
+  ));
+
 test("the body ends with the server's own metrics; each family stands in one piece", () =>
   withHttp(async (world) => {
     world.connect('a').report();
