@@ -11,6 +11,7 @@ const packages = {
   '/usr/bin/vmagent': 'victoria-metrics',
   '/usr/bin/vmalert': 'victoria-metrics',
   '/usr/bin/chromium': 'chromium',
+  '/usr/sbin/chronyd': 'chrony',
 } as const;
 
 export type InstalledProgram = keyof typeof packages;

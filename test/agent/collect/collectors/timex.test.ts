@@ -4,6 +4,7 @@ import { expositionOf } from '../../../../src/agent/collect/exposition.ts';
 import { CollectError } from '../../../../src/agent/collect/proc/errors.ts';
 import { askedHost, contextOf, newCollector, OneCollector } from '../../../support/collect-fixture.ts';
 import { FakeBus, type Typed } from '../../../support/fake-bus.ts';
+import { FakeChrony } from '../../../support/fake-chrony.ts';
 import { hostOf, makeTree } from '../../../support/fixture-proc.ts';
 import { VirtualClock } from '../../../support/virtual-clock.ts';
 
@@ -18,11 +19,13 @@ const message = (packets = 9): Typed =>
 
 async function withBus(
   run: (bus: FakeBus, collect: () => Promise<readonly string[] | string>, clock: VirtualClock) => Promise<void>,
+  // This host may have a chronyd.
+  chronyPort = 0,
 ) {
   const tree = makeTree([]);
   const host = hostOf(tree, { system: new Map() });
   const clock = new VirtualClock();
-  const collector = newCollector('timex', { ...contextOf(), clock });
+  const collector = newCollector('timex', { ...contextOf(new Map([['timex.chrony-port', `${chronyPort}`]])), clock });
   const one = new OneCollector(collector);
   const bus = await FakeBus.listen(tree.path('root/run/dbus/system_bus_socket'));
   try {
@@ -86,3 +89,66 @@ test('another program keeps the time; it has not heard from a server yet; or nob
     await clock.advance(60_000);
     assert.deepEqual(await collect(), ['node_timex_sync_status 1']);
   }));
+
+test('a host with chronyd: systemd-timedated says whether, chronyd how well', async (context) => {
+  const tracking = { offset: 0.25, rootMeanSquare: 0.125, rootDelay: 0.5, rootDispersion: 0.0625 };
+  const chrony = await FakeChrony.listen(context, { ...tracking, isSynchronized: true });
+  const quality = [
+    'node_timex_estimated_error_seconds 0.125',
+    'node_timex_maxerror_seconds 0.3125',
+    'node_timex_offset_seconds 0.25',
+  ];
+  await withBus(async (bus, collect, clock) => {
+    bus.more.set('NameHasOwner', ['b', false]);
+    bus.more.set('Get NTPSynchronized', variant('b', true));
+    assert.deepEqual(await collect(), [...quality, 'node_timex_sync_status 1']);
+    await collect();
+    assert.equal(chrony.questions, 1, 'once a minute');
+
+    // It does not answer for a while: what is known otherwise is there.
+    chrony.tracking = undefined;
+    chrony.before = [Buffer.from('what?')];
+    await clock.advance(60_000);
+    assert.deepEqual(await collect(), ['node_timex_sync_status 1']);
+    chrony.before = [];
+
+    bus.more.set('NameHasOwner', ['b', true]);
+    bus.more.set('Get NTPMessage', message());
+    await clock.advance(60_000);
+    const { questions } = chrony;
+    assert.equal((await collect()).length, 4);
+    assert.equal(chrony.questions, questions, 'systemd-timesyncd has said all');
+  }, chrony.port);
+});
+
+test('a host without systemd: chronyd alone, or nobody', async (context) => {
+  const tracking = { offset: 0, rootMeanSquare: 0, rootDelay: 0, rootDispersion: 0, isSynchronized: false };
+  const chrony = await FakeChrony.listen(context, tracking);
+  const tree = makeTree([]);
+  const host = hostOf(tree, { system: new Map() });
+  const clock = new VirtualClock();
+  const options = new Map([['timex.chrony-port', `${chrony.port}`]]);
+  const collector = newCollector('timex', { ...contextOf(options), clock });
+  const one = new OneCollector(collector);
+  try {
+    await collector.prepare!(host);
+    const lines = expositionOf(one.collect(host)).split('\n');
+    assert.deepEqual(
+      lines.filter((line) => line !== '' && !line.startsWith('#')),
+      ['node_timex_maxerror_seconds 16', 'node_timex_sync_status 0'],
+    );
+    await chrony.close();
+    await clock.advance(60_000);
+    await collector.prepare!(host);
+    assert.throws(
+      () => one.collect(host),
+      (error) =>
+        error instanceof CollectError &&
+        error.code === 'no-data' &&
+        error.message.endsWith(` does not exist, and no chronyd answers on port ${chrony.port}`),
+    );
+  } finally {
+    host.close();
+    tree.remove();
+  }
+});
