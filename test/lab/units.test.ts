@@ -71,6 +71,26 @@ describe('a host with systemd, as an agent without privileges sees it', () => {
     assert.equal(values.get('sysmon_agent_systemd_units_left_out{}'), 0);
   });
 
+  test('a service whose process the OOM killer has ended', async (context) => {
+    const controllers = (await lab.sh('u1', 'cat /sys/fs/cgroup/cgroup.controllers')).split(' ');
+    if (!controllers.includes('memory')) {
+      return context.skip(
+        'the kernel of this machine has its memory controller in cgroup v1, which has no memory.events',
+      );
+    }
+    await lab.sh(
+      'u1',
+      "systemd-run -q --unit=greedy -p MemoryMax=16M -p MemorySwapMax=0 -p OOMPolicy=continue sh -c 'tail /dev/zero; exec sleep 600'",
+    );
+    const events = '/sys/fs/cgroup/system.slice/greedy.service/memory.events';
+    const kills = async () => Number(await lab.sh('u1', `sed -n 's/^oom_kill //p' ${events}`));
+    await eventually('it is killed', async () => (await kills()) > 0);
+    const values = await collect();
+    assert.equal(values.get('node_systemd_unit_oom_kills_total{name="greedy.service"}'), await kills());
+    assert.ok((values.get('node_vmstat_oom_kill{}') ?? 0) >= 1);
+    assert.ok((values.get('node_systemd_unit_memory_current_bytes{name="greedy.service"}') ?? 0) <= 16 * 2 ** 20);
+  });
+
   test('text files of root', async () => {
     await lab.sh(
       'u1',
