@@ -43,14 +43,29 @@ export interface ClockStep {
   readonly measured: ServerAhead;
 }
 
-/** `knownMs`: how far the server's clock was taken to be ahead of boot time. `measured`: what it is now. */
-export function compare(before: Agreement, knownMs: number, measured: ServerAhead): Agreement | ClockStep {
-  if (!isApart(measured, knownMs)) return { kind: 'agreed' };
+/** How far the server's clock is taken to be ahead of boot time. */
+export interface KnownAhead {
+  /** By the offset in use. */
+  readonly usedMs: number;
+  /** As it was measured when that was fixed: up to the difference that is ignored beside it. */
+  readonly measuredMs: number;
+}
+
+/**
+ * What a measurement of now shows. It contradicts what it is far from on both counts: a clock that was 1.9999 s off when
+ * its offset was fixed at 0 was not set when 2.0001 s are measured.
+ */
+export function compare(
+  before: Agreement,
+  { usedMs, measuredMs }: KnownAhead,
+  measured: ServerAhead,
+): Agreement | ClockStep {
+  if (!isApart(measured, usedMs) || !isApart(measured, measuredMs)) return { kind: 'agreed' };
   const isRepeated =
     before.kind === 'doubted' ||
     (before.kind === 'contradicted' && !isApart(measured, before.measured.aheadMs, before.measured.errorMs));
   if (!isRepeated) return { kind: 'contradicted', measured };
-  return { kind: 'stepped', byMs: Math.round(measured.aheadMs - knownMs), measured };
+  return { kind: 'stepped', byMs: Math.round(measured.aheadMs - usedMs), measured };
 }
 
 /** Whether two clocks differ by more than is ignored, and by more than the error of slow round trips. */
@@ -82,6 +97,7 @@ const goneBackMsMax = limits.intervalMsMin / 2;
 /** One server's clock, over all connections to it. */
 export class ServerClock {
   #agreement: Agreement = { kind: 'agreed' };
+  #fixedBy: ServerAhead | undefined;
 
   /** All measurements agree with the offsets in use. */
   get isAgreed(): boolean {
@@ -93,10 +109,18 @@ export class ServerClock {
     this.#agreement = { kind: 'doubted' };
   }
 
-  /** The step that a measurement shows, if it does. */
-  compare(knownMs: number, measured: ServerAhead): ClockStep | undefined {
-    const result = compare(this.#agreement, knownMs, measured);
+  /** An offset of this run is fixed by this measurement. */
+  fixed(measured: ServerAhead): void {
+    this.#fixedBy = measured;
+  }
+
+  /** The step that a measurement shows, if it does: by it the offsets are fixed anew. `usedMs`: see {@link KnownAhead}. */
+  compare(usedMs: number, measured: ServerAhead): ClockStep | undefined {
+    const measuredMs = this.#fixedBy?.aheadMs ?? usedMs;
+    const result = compare(this.#agreement, { usedMs, measuredMs }, measured);
     this.#agreement = result.kind === 'stepped' ? { kind: 'agreed' } : result;
-    return result.kind === 'stepped' ? result : undefined;
+    if (result.kind !== 'stepped') return undefined;
+    this.#fixedBy = measured;
+    return result;
   }
 }

@@ -278,7 +278,7 @@ export class ServerConnection {
 
   /** Fixes what the server adds to the times of an epoch that has no offset yet. */
   async #fixOffset(epoch: SpoolEpoch): Promise<void> {
-    const { spool, receiver, counters, log } = this.#options;
+    const { spool, receiver, serverClock, counters, log } = this.#options;
     const measured = await this.#measureServer();
     // If the measurement has shown a step, the offset is fixed and the connection has ended.
     this.#ended.signal.throwIfAborted();
@@ -286,6 +286,7 @@ export class ServerConnection {
     // The boot of an epoch of an earlier run is not known: its clock is taken to be that of this host now.
     const baseMs = epoch.baseMs ?? spool.epoch!.baseMs!; // a run begins with an epoch
     const offsetMs = knownMs === undefined ? offsetMeasured(baseMs, measured) : offsetOfNext(baseMs, measured, knownMs);
+    if (epoch.baseMs !== undefined) serverClock.fixed(measured);
     if (epoch === spool.epoch) counters.clockOffsetMs = offsetMs;
     await spool.fixOffset(receiver, epoch, offsetMs);
     if (Math.abs(offsetMs) <= limits.clockOffsetIgnoredMs) return;

@@ -27,7 +27,7 @@ const quick = (aheadMs: number): ServerAhead => ({ aheadMs, errorMs: 100, isExac
 function compared(knownMs: number, measuredMs: readonly number[], before: Agreement = { kind: 'agreed' }): string[] {
   let agreement = before;
   return measuredMs.map((ms) => {
-    const result: Agreement | ClockStep = compare(agreement, knownMs, quick(ms));
+    const result: Agreement | ClockStep = compare(agreement, { usedMs: knownMs, measuredMs: knownMs }, quick(ms));
     if (result.kind !== 'stepped') {
       agreement = result;
       return result.kind;
@@ -57,10 +57,11 @@ test('a doubt of the server counts as the first contradiction, and as nothing wh
 
 test('a slow round trip shows a step that is larger than its own error', () => {
   const slow = (aheadMs: number): ServerAhead => ({ aheadMs, errorMs: 3000, isExact: false });
-  assert.equal(compare({ kind: 'doubted' }, 0, slow(5000)).kind, 'agreed');
-  assert.equal(compare({ kind: 'doubted' }, 0, slow(5001)).kind, 'stepped');
-  assert.equal(compare({ kind: 'contradicted', measured: slow(60_000) }, 0, slow(68_000)).kind, 'stepped');
-  assert.equal(compare({ kind: 'contradicted', measured: slow(60_000) }, 0, slow(68_001)).kind, 'contradicted');
+  const known = { usedMs: 0, measuredMs: 0 };
+  assert.equal(compare({ kind: 'doubted' }, known, slow(5000)).kind, 'agreed');
+  assert.equal(compare({ kind: 'doubted' }, known, slow(5001)).kind, 'stepped');
+  assert.equal(compare({ kind: 'contradicted', measured: slow(60_000) }, known, slow(68_000)).kind, 'stepped');
+  assert.equal(compare({ kind: 'contradicted', measured: slow(60_000) }, known, slow(68_001)).kind, 'contradicted');
 });
 
 test("a server's clock: contradicted, measured again, stepped; then agreed by what is known anew", () => {
@@ -75,6 +76,18 @@ test("a server's clock: contradicted, measured again, stepped; then agreed by wh
   assert.equal(server.isAgreed, false);
   assert.equal(server.compare(60_000, quick(60_100)), undefined);
   assert.equal(server.isAgreed, true);
+});
+
+test('a clock that is off by just what is ignored was not set when it is found a little further off', () => {
+  const server = new ServerClock();
+  server.fixed(quick(1999));
+  for (const aheadMs of [2001, 2010, 3999, 0, -2000]) assert.equal(server.compare(0, quick(aheadMs)), undefined);
+  assert.equal(server.isAgreed, true);
+  assert.equal(server.compare(0, quick(4000)), undefined);
+  assert.equal(server.isAgreed, false);
+  assert.equal(server.compare(0, quick(4000))?.byMs, 4000);
+  assert.equal(server.compare(4000, quick(5999)), undefined);
+  assert.equal(server.isAgreed, true, 'the offsets are fixed by what was measured last');
 });
 
 test('an offset of up to 2 s is 0, and one that a slow round trip alone may have made', () => {
