@@ -80,6 +80,10 @@ test('the Persian report is right to left, and its code left to right', () => {
       if (changed !== undefined) direction = changed;
       if (line === '</div>') direction = 'ltr';
       if (/[\u0600-\u06ff]{3}/.test(line)) assert.equal(direction, 'rtl', `line ${at + 1}: ${line}`);
+      // Between words that run to the left, `/proc` would be shown as proc/: <code dir="ltr">/proc</code>.
+      if (direction === 'rtl') {
+        for (const [, code] of line.matchAll(/`([^`]+)`/g)) assert.match(code!, /^\w(?:.*\w)?$/, `line ${at + 1}`);
+      }
     }
   }
 });
