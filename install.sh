@@ -311,7 +311,7 @@ stage() {
     sed "s|/usr/local/|$prefix/|g" "$here/systemd/sysmon-$each.service" >"$new/systemd/sysmon-$each.service"
     launcher "$each" >"$new/systemd/sysmon-$each"
   done
-  for file in "$here/README.md" "$here/CHANGELOG.md" "$here/SECURITY.md" "$here/LICENSE" "$here/docs/operating.md" "$here/docs/runbooks.md" "$here/docs/scrapers.md" "$here/docs/troubleshooting.md" "$bundles/THIRD-PARTY.txt" "$here/prometheus" "$here/examples"; do
+  for file in "$bundles"/doc/* "$here/LICENSE" "$bundles/THIRD-PARTY.txt" "$here/prometheus" "$here/examples"; do
     [ ! -e "$file" ] || cp -R "$file" "$new/doc/"
   done
   if [ -n "$node" ]; then ln -s "$node" "$new/node"; else

@@ -1,6 +1,7 @@
 // src/ → build/ (what the tests run, file by file) and dist/ (one file per program, which needs no node_modules).
 import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
+import { installedTexts } from './installed-docs.mjs';
 import { filesBelow, nodeMin, root, run, tool } from './lib.mjs';
 
 const programs = ['agent', 'server'];
@@ -62,7 +63,18 @@ export async function bundle() {
   packages.delete(undefined);
   const names = [...packages].sort();
   writeIfChanged('dist/THIRD-PARTY.txt', notices(names), 0o644);
+  writeDocuments();
   return names;
+}
+
+/** What install.sh puts beside the programs, with the folders `prometheus` and `examples`. */
+function writeDocuments() {
+  mkdirSync(join(root, 'dist/doc'), { recursive: true });
+  const texts = installedTexts((file) => (/^(?:prometheus|examples)\//.test(file) ? file : undefined));
+  for (const { name, text } of texts) writeIfChanged(`dist/doc/${name}`, text, 0o644);
+  for (const file of filesBelow('dist/doc', () => true)) {
+    if (!texts.some(({ name }) => name === basename(file))) rmSync(join(root, file));
+  }
 }
 
 function options(version, assets) {

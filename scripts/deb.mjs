@@ -4,6 +4,7 @@ import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { cpSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { installedTexts } from './installed-docs.mjs';
 import { fail, filesIn, root, run, setModes } from './lib.mjs';
 import { manPage } from './man-page.mjs';
 import { addRuntime, runtime } from './runtime.mjs';
@@ -184,17 +185,13 @@ function addUnit(tree, { name, role }) {
 
 function addDocumentation(tree, { name, role, version, debianVersion, seconds }) {
   const doc = `usr/share/doc/${name}`;
-  for (const file of [
-    'README.md',
-    'SECURITY.md',
-    'docs/operating.md',
-    'docs/runbooks.md',
-    'docs/scrapers.md',
-    'docs/troubleshooting.md',
-  ]) {
-    tree.copy(file, `${doc}/${file.replace(/^docs\//, '')}`);
+  // NEWS.gz is the changelog.
+  const source = role === 'server' ? 'prometheus' : 'examples';
+  const placeOf = (file) => (file.startsWith(`${source}/`) ? file.replace(source, 'examples') : undefined);
+  for (const { name: file, text } of installedTexts(placeOf)) {
+    if (file !== 'CHANGELOG.md') tree.text(`${doc}/${file}`, text.replaceAll('](CHANGELOG.md)', '](NEWS.gz)'));
   }
-  tree.copy(role === 'server' ? 'prometheus' : 'examples', `${doc}/examples`);
+  tree.copy(source, `${doc}/examples`);
   if (role === 'server') {
     const alerts = readFileSync(join(root, 'prometheus/rules/alerts.yml'), 'utf8');
     tree.text(

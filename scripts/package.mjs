@@ -6,6 +6,7 @@ import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { bundle } from './compile.mjs';
 import { makeArchivesDeb, makeDeb } from './deb.mjs';
+import { installedDocuments } from './installed-docs.mjs';
 import { fail, filesIn, isMain, root, run, setModes } from './lib.mjs';
 import { addRuntime, architectures } from './runtime.mjs';
 import { sbomText } from './sbom.mjs';
@@ -28,19 +29,14 @@ Times in the files are of the last commit, or SOURCE_DATE_EPOCH.
 const files = [
   'install.sh',
   'LICENSE',
-  'README.md',
-  'CHANGELOG.md',
-  'SECURITY.md',
-  'docs/operating.md',
-  'docs/runbooks.md',
-  'docs/scrapers.md',
-  'docs/troubleshooting.md',
+  ...installedDocuments(),
   'examples',
   'prometheus',
   'systemd',
   'dist/sysmon-agent.cjs',
   'dist/sysmon-server.cjs',
   'dist/THIRD-PARTY.txt',
+  'dist/doc',
 ];
 
 async function makeReleases({ wanted, out, deb, key, sbom }) {

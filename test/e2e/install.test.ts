@@ -22,6 +22,7 @@ import { type OptionRows, type Program, readOptions } from '../../src/runtime/op
 import { program as server } from '../../src/server/options.ts';
 import { rootFile } from '../support/files.ts';
 import { skipHere } from '../support/installed.ts';
+import { deadLinks } from '../support/links.ts';
 import { bundleOf } from '../support/programs.ts';
 
 // What needs no root; the rest is in test/lab/.
@@ -184,6 +185,9 @@ describe('staged below a folder for packagers', () => {
     assert.match(read('etc/sysmon/agent.env'), /^SYSMON_SPOOL_DIR=\/var\/lib\/sysmon-agent$/m);
     assert.ok(!files.some((file) => file.endsWith('.key') || file.endsWith('.part')));
     assert.equal(readdirSync(join(root, 'usr/lib/sysmon/releases')).length, 1);
+    const documents = join(root, 'usr/lib/sysmon/current/doc');
+    assert.ok(readFileSync(join(documents, 'README.md'), 'utf8').includes('](operating.md)'));
+    assert.deepEqual(deadLinks(documents), []);
   });
 
   test('a second time nothing changes, and a file of yours stays', () => {

@@ -17,6 +17,7 @@ import { join } from 'node:path';
 import { after, describe, type TestContext, test } from 'node:test';
 import { rootFile } from '../support/files.ts';
 import { skipHere } from '../support/installed.ts';
+import { deadLinks } from '../support/links.ts';
 import { type Architecture, archiveOf, debName, handedOut, makeRelease, releaseVersion, unpack } from './release.ts';
 
 // e_machine of https://refspecs.linuxfoundation.org/elf/gabi4+/ch4.eheader.html
@@ -111,6 +112,21 @@ describe('releases', () => {
       rmSync(unpacked, { recursive: true });
     });
   }
+
+  test('the documents in the packages lead to files that are there', () => {
+    for (const role of ['agent', 'server'] as const) {
+      const unpacked = join(folder, `deb-${role}`);
+      execFileSync('sh', [
+        '-c',
+        'mkdir "$1" && dpkg-deb --fsys-tarfile "$0" | tar -x -C "$1" ./usr/share/doc',
+        join(handedOut, debName(role, 'x64')),
+        unpacked,
+      ]);
+      const documents = join(unpacked, 'usr/share/doc', `sysmon-${role}`);
+      assert.ok(existsSync(join(documents, 'operating.md')));
+      assert.deepEqual(deadLinks(documents), []);
+    }
+  });
 
   test('lintian finds nothing in the packages but what an override has a reason for', (context) => {
     if (!has(context, 'lintian', 'lintian')) return;
