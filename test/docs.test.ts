@@ -107,6 +107,17 @@ const gauges = {
   excesses: [],
 };
 
+test('whoever says how often to scrape says: at least as often as agents report', () => {
+  assert.match(agent.options.schedule.help, /Prometheus should scrape at least as often\./);
+  for (const [path, words] of [
+    ['prometheus/prometheus.yml', "# No longer than the agents' --schedule"],
+    ['prometheus/vmagent.yml', "# No longer than the agents' --schedule"],
+    ['src/server/web/scrape-endpoint.ts', "set scrape_interval to at most the agents' --schedule"],
+  ] as const) {
+    assert.ok(read(path).includes(words), path);
+  }
+});
+
 test('files that are linked', () => {
   for (const { path, text } of documents) {
     for (const [, link] of text.matchAll(/\]\(([^)#:]+)(?:#[^)]*)?\)/g)) {
