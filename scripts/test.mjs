@@ -22,7 +22,8 @@ const timeoutMs = { usual: 240_000, long: 1_200_000, lab: 1_200_000 }[kind];
 // Two files at a time keep two cores busy, but those that wait for real programs hardly use one: a third beside them.
 const atOnce = kind === 'usual' ? 3 : 2;
 // Those that take longest begin first, for nothing should be left running alone at the end. The rest by name.
-const longest = ['test/simulation/histories', 'test/simulation/', 'test/fuzz/'];
+const longestLab = ['release', 'faults', 'procedures', 'install'].map((name) => `test/lab/${name}`);
+const longest = ['test/simulation/histories', 'test/simulation/', 'test/fuzz/', ...longestLab];
 const longestWaiting = ['slow-disk', 'server-clock', 'stop', 'web-config', 'whole-way'].map(
   (name) => `test/e2e/${name}`,
 );

@@ -40,6 +40,14 @@ describe('a fleet that is installed from the release', () => {
     assert.match(out, /made the user sysmon-server/);
     assert.match(out, /made the fleet key \/etc\/sysmon\/fleet\.key/);
     assert.match(out, /9732\/tcp for agents, 9733\/tcp for Prometheus/);
+    assert.match(
+      out,
+      /agents connect to port 9732 of all addresses with keys of .*, and their join lines say 's1:9732,/,
+    );
+    assert.match(
+      out,
+      /under another name or address than join lines say, set SYSMON_ADVERTISE=ADDRESS:9732 in \/etc\/sysmon/,
+    );
     assert.equal(await lab.sh('s1', 'sysmon-server --version'), `sysmon-server ${releaseVersion}`);
     assert.equal(await lab.sh('s1', 'stat -c "%U:%G %a" /etc/sysmon/fleet.key'), 'root:sysmon-server 440');
     assert.match(await lab.sh('s1', 'cat /etc/sysmon/fleet.key'), /^[0-9a-f]{64}$/);
