@@ -22,11 +22,10 @@ import type { ConnectionEvent, Positions, ScrapeConnection, ScraperName } from '
  * - A request over the connection of a cursor continues with that cursor. A scraper with several selections is one
  *   Prometheus with several targets, whose pool uses any free connection: there the address counts, not the connection.
  * - A request over a new connection continues with a cursor whose connection has ended: the one of its address, or one
- * that
- *   has been silent for a while. If several have ended, it is unknown which is whose, so all start at the oldest position.
+ *   that has been silent for a while. If several have ended, it is unknown which is whose, so all start at the oldest
+ *   position.
  * - A request while another connection is open gets a cursor of its own, from the oldest position on, so that nothing
- * is lost
- *   if there are two scrapers. If the other connection ends without another request, it was the same scraper.
+ *   is lost if there are two scrapers. If the other connection ends without another request, it was the same scraper.
  *
  * Where receipts confirm, a name and a selection have one cursor, whatever connections they come over.
  *

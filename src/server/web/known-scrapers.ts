@@ -86,7 +86,7 @@ export class KnownScrapers {
     const line = `scraper '${scraper}' (${address}, ${program.name}${version}) ${givenText(request, to)}`;
     if (before?.line !== line) {
       // Anyone can send any number of names: beyond those that are remembered, an address has one line a minute.
-      const isFew = this.#known.size < scrapersMax;
+      const isFew = this.#known.size < shownMax;
       this.#seldom.info(isFew ? `scraper ${scraper}` : `scraper at ${to.owner}`, line);
     }
     const proxy = (confirmedBy === 'none' ? undefined : to.proxy) ?? before?.proxy;
@@ -103,7 +103,7 @@ export class KnownScrapers {
       via: proxy === undefined ? 'direct' : 'proxy',
       confirmed_by: confirmedBy,
     });
-    if (this.#known.size > scrapersMax) this.forget(this.#known.keys().next().value!);
+    if (this.#known.size > shownMax) this.forget(this.#known.keys().next().value!);
   }
 
   /** An answer was sent whole. */
@@ -152,5 +152,5 @@ const confirmation: { readonly [by in ConfirmedBy]: string } = {
   receipt: 'its own API confirms what it has stored of an answer',
 };
 
-const scrapersMax = 64;
+const shownMax = 64;
 const hourMs = 3_600_000;
