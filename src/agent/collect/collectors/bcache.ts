@@ -26,6 +26,7 @@ export const bcache: CollectorRow = {
   enabled: 'by default',
   description: 'block caches, from /sys/fs/bcache',
   options: [priorityStats],
+  lane: 'slow',
   create: (context) => new Bcache(context.option(priorityStats)),
 };
 

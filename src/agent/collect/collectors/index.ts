@@ -1,6 +1,7 @@
 import { choice, type OptionRows, type Parser } from '../../../runtime/options.ts';
 import { arp } from './arp.ts';
 import { bcache } from './bcache.ts';
+import { bcachefs } from './bcachefs.ts';
 import { bonding } from './bonding.ts';
 import { btrfs } from './btrfs.ts';
 import { buddyinfo } from './buddyinfo.ts';
@@ -17,9 +18,11 @@ import { drbd } from './drbd.ts';
 import { drm } from './drm.ts';
 import { edac } from './edac.ts';
 import { entropy } from './entropy.ts';
+import { fibrechannel } from './fibrechannel.ts';
 import { filefd } from './filefd.ts';
 import { filesystem } from './filesystem.ts';
 import { hwmon } from './hwmon.ts';
+import { infiniband } from './infiniband.ts';
 import { interrupts } from './interrupts.ts';
 import { ipvs } from './ipvs.ts';
 import { kernel_hung } from './kernel_hung.ts';
@@ -37,7 +40,9 @@ import { network_route } from './network_route.ts';
 import { nfs } from './nfs.ts';
 import { nfsd } from './nfsd.ts';
 import { nvme } from './nvme.ts';
+import { nvmesubsystem } from './nvmesubsystem.ts';
 import { os } from './os.ts';
+import { pcidevice } from './pcidevice.ts';
 import { powersupplyclass } from './powersupplyclass.ts';
 import { pressure } from './pressure.ts';
 import { processes } from './processes.ts';
@@ -73,6 +78,7 @@ import { zoneinfo } from './zoneinfo.ts';
 export const collectorRows: readonly CollectorRow[] = [
   arp,
   bcache,
+  bcachefs,
   bonding,
   btrfs,
   buddyinfo,
@@ -88,9 +94,11 @@ export const collectorRows: readonly CollectorRow[] = [
   drm,
   edac,
   entropy,
+  fibrechannel,
   filefd,
   filesystem,
   hwmon,
+  infiniband,
   interrupts,
   ipvs,
   kernel_hung,
@@ -108,7 +116,9 @@ export const collectorRows: readonly CollectorRow[] = [
   nfs,
   nfsd,
   nvme,
+  nvmesubsystem,
   os,
+  pcidevice,
   powersupplyclass,
   pressure,
   processes,

@@ -18,12 +18,14 @@ const placesMax = 6;
 const bytesRandom = 30;
 /** Whose labels may differ, or those of one file: what a part of it says, or uname(2) says instead, is right, too. */
 const withSubstitutes = [
-  ...['btrfs', 'cpu proc/cpuinfo', 'cpufreq', 'diskstats', 'dmi', 'drm', 'edac', 'hwmon', 'netclass', 'nvme', 'os'],
+  ...['bcachefs', 'btrfs', 'cpu proc/cpuinfo', 'cpufreq', 'diskstats', 'dmi', 'drm', 'edac', 'fibrechannel', 'hwmon'],
+  ...['infiniband', 'netclass', 'netdev sys/class/net/eth0/ifalias', 'nvme', 'nvmesubsystem', 'os', 'pcidevice'],
   ...['powersupplyclass', 'rapl', 'uname', 'watchdog'],
 ];
 /** Whose numbers may be negative: a minus sign does no damage. */
 const withNegatives = [
-  ...['bcache', 'hwmon', 'ksmd', 'netclass', 'netstat', 'powersupplyclass', 'swap', 'sysctl', 'thermal_zone', 'wifi'],
+  ...['bcache', 'bcachefs', 'hwmon', 'ksmd', 'netclass', 'netstat', 'powersupplyclass', 'swap', 'sysctl'],
+  ...['thermal_zone', 'wifi'],
   'zfs',
 ];
 /** A file of theirs is refused whole, by design; each has a test of its own. */
@@ -37,7 +39,8 @@ const withPresence = ['selinux'];
 /** Whose lines are added up, one for each device that had any I/O: with fewer lines, or none, it is another right sum. */
 const sums = /\/io\.stat$/;
 /** Files that are empty in good health. */
-const mayBeEmpty = /\/(btrfs\/[^/]+\/label|net\/([^/]+\/(bonding\/slaves|ifalias)|bonding_masters))$/;
+const mayBeEmpty =
+  /\/(btrfs\/[^/]+\/label|bcachefs\/[^/]+\/(errors|dev-\d+\/label)|nvme-subsys\d+\/\w+|fc_host\/host\d+\/\w+|net\/([^/]+\/(bonding\/slaves|ifalias)|bonding_masters))$/;
 
 interface Outcome {
   /** Empty where the collector failed. */

@@ -125,6 +125,11 @@ const differences: readonly Difference[] = [
     ours: /^node_filesystem_mount_info\b/,
   },
   {
+    collector: 'infiniband',
+    reason: '1.5 does not have the counters of the hardware',
+    ours: /^node_infiniband_(duplicate|implied|lifespan|local_ack|np|out_of|packet|req|resp|rnr|roce|rp|rx)_/,
+  },
+  {
     collector: 'netclass',
     reason: 'it has adminstate since 1.6',
     theirs: /^node_network_info\b/,
@@ -266,20 +271,27 @@ const differences: readonly Difference[] = [
 const newer: ReadonlySet<string> = new Set([
   // Of no version: node_exporter leaves these to other exporters.
   ...['systemd-unit', 'systemd-unit.exclude', 'systemd-unit.include', 'systemd-unit.max', 'systemd.unit-state'],
+  'bcachefs',
   'cpu_vulnerabilities',
   'dmmultipath',
   'filesystem.fs-types-include',
   'filesystem.mount-points-include',
   ...['hwmon.chip-exclude', 'hwmon.chip-include', 'hwmon.sensor-exclude', 'hwmon.sensor-include'],
+  'infiniband.device-exclude',
+  'infiniband.device-include',
   'interrupts.include-zeros',
   'interrupts.name-exclude',
   'interrupts.name-include',
   'kernel_hung',
+  'netdev.enable-detailed-metrics',
+  'netdev.label-ifalias',
+  'nvmesubsystem',
+  ...['pcidevice', 'pcidevice.idsfile', 'pcidevice.names'],
   'slabinfo.slabs-exclude',
   'slabinfo.slabs-include',
   'softirqs',
   'swap',
-  'tcpstat.max-sockets', // ours alone
+  ...['tcpstat.max-sockets', 'timex.chrony-port'], // ours alone
   'watchdog',
   'xfrm',
 ]);
