@@ -11,7 +11,8 @@ import { frequency } from './cpu.ts';
 export const cpufreq: CollectorRow = {
   name: 'cpufreq',
   enabled: 'by default',
-  description: 'frequencies and governors of CPUs, from /sys/devices/system/cpu/cpu*/cpufreq',
+  description:
+    'frequencies and governors of CPUs, from /sys/devices/system/cpu/cpu*/cpufreq (node_cpu_frequency_hertz for root alone)',
   options: [],
   lane: 'slow',
   successWithoutData: 1,

@@ -36,7 +36,8 @@ const sensorExclude = patternOption(
 export const hwmon: CollectorRow = {
   name: 'hwmon',
   enabled: 'by default',
-  description: 'temperatures, fans, voltages, currents and powers of sensor chips, from /sys/class/hwmon',
+  description:
+    'temperatures, fans, voltages, currents and powers of sensor chips, from /sys/class/hwmon; limits and settings once a minute',
   options: [chipInclude, chipExclude, sensorInclude, sensorExclude],
   lane: 'slow',
   successWithoutData: 1,
@@ -189,7 +190,7 @@ type Attribute = { readonly sensor: string } & (
   | { readonly kind: 'beep'; readonly family: SampledFamily }
   /** What the sensor measures. `besideBare`: where `hasBare`, the bare name is another number's. */
   | { readonly kind: 'reading'; readonly family: SampledFamily; readonly besideBare: SampledFamily }
-  /** `isRare`: it is a setting, not measured. */
+  /** `isRare`: it is a setting, such as a limit, and read once a minute. */
   | { readonly kind: 'property'; readonly family: SampledFamily; readonly isRare: boolean }
 );
 
@@ -199,7 +200,7 @@ const types: ReadonlySet<string> = new Set([
 ]);
 /** Each device has this folder: what it says is of its power management. */
 const powerManagement = 'power';
-const settings = /^(l?crit|max|min|emergency|type|offset|div|pulses|beep)$|_(hyst|number|info)$|^(auto|rated|weight)_/;
+const measured = /^(input|average|output|target|alarm|fault|status|)$|_alarm$/;
 
 /** By the name of a file: undefined for one that is no sensor's. */
 const attributes = new Map<string, Attribute | undefined>();
@@ -232,7 +233,7 @@ function parseName(file: string): Attribute | undefined {
     return { kind: 'reading', sensor, family: familyOf(name, of), besideBare: familyOf(`${name}_input`, of) };
   }
   const name = `node_hwmon_${type}${property === '' ? '' : `_${cleanName(property)}`}`;
-  return { kind: 'property', sensor, family: familyOf(name, { type, property }), isRare: settings.test(property) };
+  return { kind: 'property', sensor, family: familyOf(name, { type, property }), isRare: !measured.test(property) };
 }
 
 const pattern = /^(?<type>[^0-9]+)(?<number>[0-9]{1,9})?(?:_(?<property>.+))?$/;
