@@ -8,6 +8,8 @@ import { isoTime } from '../runtime/words.ts';
 import { createCollectors } from './collect/collectors/index.ts';
 import { EpochClock } from './collect/epoch-clock.ts';
 import { Host } from './collect/proc/host.ts';
+import { keptFiles } from './collect/proc/kept-files.ts';
+import { nodeSystem } from './collect/proc/system.ts';
 import { type AbsentSubject, type CollectorFailure, Sampler } from './collect/sampler.ts';
 import { runSchedule } from './collect/schedule.ts';
 import { SeriesBudget } from './collect/series-budget.ts';
@@ -218,8 +220,9 @@ export function newSampler(
   { clock, log, counters }: { readonly clock: Clock; readonly log: Log; readonly counters: AgentCounters },
 ): HostSampler {
   const roots = rootsOf(options);
-  const host = new Host(roots);
-  const lane = new SlowLane({ clock, log });
+  const kept = keptFiles();
+  const host = new Host(roots, nodeSystem, kept.fast);
+  const lane = new SlowLane({ clock, log, filesKeptMax: kept.slow });
   const context = { clock, option: (row: OptionRow<unknown>) => collectorOption(options, row.name) };
   const collectors = inSlowLane(createCollectors(collectorsOf(options), context), { lane, roots });
   const budget = new SeriesBudget({ labels: labelsOf(options) });

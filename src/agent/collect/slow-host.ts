@@ -341,8 +341,8 @@ class SlowFile extends Kept implements ReadFile {
     });
   }
 
-  #isKept({ openCount }: SlowLane): boolean {
-    return this.#isAttribute && this.everyMs === 0 && openCount <= openMax && !this.#isForgotten;
+  #isKept({ openCount, filesKeptMax }: SlowLane): boolean {
+    return this.#isAttribute && this.everyMs === 0 && openCount <= filesKeptMax && !this.#isForgotten;
   }
 
   #close(lane: SlowLane, fd: number, then: () => void): void {
@@ -385,8 +385,5 @@ const absentMs: ReadonlyMap<string, number> = new Map([
 // A collection may come a little early.
 const earlyMs = 500;
 const goldenRatio = 0.618;
-// Beside those of the other collectors; Node may have 4096 open files on the smallest systems. Beyond, a file is opened
-// for each read.
-const openMax = 1024;
 // Far more than any attribute has.
 const fileBytesMax = bufferBytes * 8 ** 3;

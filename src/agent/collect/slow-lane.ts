@@ -74,6 +74,8 @@ export interface SlowLaneOptions {
   readonly clock: Pick<Clock, 'monotonicMs' | 'after'>;
   readonly log: Pick<Log, 'warn' | 'info'>;
   readonly calls?: SlowCalls;
+  /** Attributes that stay open at the most; beyond, one is opened for each read. */
+  readonly filesKeptMax?: number;
 }
 
 /**
@@ -94,6 +96,7 @@ export interface SlowLaneOptions {
  */
 export class SlowLane {
   readonly calls: SlowCalls;
+  readonly filesKeptMax: number;
   readonly #clock: SlowLaneOptions['clock'];
   readonly #log: SlowLaneOptions['log'];
   #instant = 0;
@@ -115,8 +118,9 @@ export class SlowLane {
   /** How many files are kept open. */
   openCount = 0;
 
-  constructor({ clock, log, calls = poolCalls }: SlowLaneOptions) {
+  constructor({ clock, log, calls = poolCalls, filesKeptMax = filesKeptMin }: SlowLaneOptions) {
     this.calls = calls;
+    this.filesKeptMax = filesKeptMax;
     this.#clock = clock;
     this.#log = log;
   }
@@ -307,5 +311,7 @@ const deadlineShare = 1 / 2;
 // After as long node_exporter gives up on a file system.
 const stuckMs = 5000;
 const loggedMax = 100;
+// Beside those of the other collectors. Every system allows it (proc/kept-files.ts).
+const filesKeptMin = 1024;
 // An attribute of sysfs has a page at most.
 export const bufferBytes = 4096;

@@ -8,7 +8,7 @@ import { Host } from '../../../src/agent/collect/proc/host.ts';
 import type { KernelText } from '../../../src/agent/collect/proc/text.ts';
 import { Sampler } from '../../../src/agent/collect/sampler.ts';
 import { SlowCollector } from '../../../src/agent/collect/slow-host.ts';
-import { SlowLane } from '../../../src/agent/collect/slow-lane.ts';
+import { SlowLane, type SlowLaneOptions } from '../../../src/agent/collect/slow-lane.ts';
 import { newAgentCounters } from '../../../src/agent/own-metrics.ts';
 import { contextOf } from '../../support/collect-fixture.ts';
 import { type FixtureTree, makeTree } from '../../support/fixture-proc.ts';
@@ -56,10 +56,14 @@ class Bed {
   readonly #host: Host;
   readonly #collectors;
 
-  constructor(files: Readonly<Record<string, string>>, collectors: Readonly<Record<string, Collector>>) {
+  constructor(
+    files: Readonly<Record<string, string>>,
+    collectors: Readonly<Record<string, Collector>>,
+    options: Pick<SlowLaneOptions, 'filesKeptMax'>,
+  ) {
     this.tree = makeTree(Object.entries(files));
     this.calls = new TreeCalls(this.tree);
-    this.lane = new SlowLane({ clock: this.clock, log: this.log, calls: this.calls });
+    this.lane = new SlowLane({ clock: this.clock, log: this.log, calls: this.calls, ...options });
     const { roots } = this.tree;
     this.#host = new Host(roots);
     this.#collectors = Object.entries(collectors).map(([name, collector]) => ({
@@ -115,8 +119,9 @@ async function withBed(
   files: Readonly<Record<string, string>>,
   collectors: Readonly<Record<string, Collector>>,
   use: (bed: Bed) => Promise<void>,
+  options: Pick<SlowLaneOptions, 'filesKeptMax'> = {},
 ): Promise<void> {
-  const bed = new Bed(files, collectors);
+  const bed = new Bed(files, collectors, options);
   try {
     await use(bed);
   } finally {
@@ -165,6 +170,29 @@ test('a file that is missing is looked for each 15 s, and read at each instant o
     bed.tree.write(`${things}/b/value`, '3\n');
     assert.equal((await bed.sample()).series[series('b')], 3);
   }));
+
+test('beyond a number of open files, one is opened for each read', () => {
+  const files = Object.assign({}, ...['a', 'b', 'c', 'd', 'e'].map((name, at) => thing(name, at)));
+  return withBed(
+    files,
+    one,
+    async (bed) => {
+      await bed.sample();
+      const before = bed.calls.made.length;
+      assert.deepEqual((await bed.sample()).series, {
+        ...Object.fromEntries(['a', 'b', 'c', 'd', 'e'].map((name, at) => [series(name), at])),
+        [late('things')]: 0,
+      });
+      assert.equal(bed.calls.openCount, 3);
+      const made = bed.calls.made.slice(before).map((call) => call.split(' ')[0]);
+      assert.deepEqual(
+        ['read', 'open', 'close'].map((kind) => made.filter((each) => each === kind).length),
+        [5, 2, 2],
+      );
+    },
+    { filesKeptMax: 3 },
+  );
+});
 
 test('a device that is new, and one that is gone', () =>
   withBed(thing('a', 1), one, async (bed) => {

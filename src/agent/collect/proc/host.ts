@@ -65,6 +65,7 @@ interface KernelFile extends ReadFile {
  */
 export class Host {
   readonly system: HostSystem;
+  readonly #filesKeptMax: number;
   readonly #roots: Readonly<Record<string, string>>;
   readonly #files = new Map<string, KernelFile>();
   readonly #words = new Words();
@@ -76,8 +77,9 @@ export class Host {
   // files at a time.
   #buffer = new Uint8Array(bufferBytesFirst);
 
-  constructor(roots: HostRoots = hostRoots, system: HostSystem = nodeSystem) {
+  constructor(roots: HostRoots = hostRoots, system: HostSystem = nodeSystem, filesKeptMax = filesKeptMin) {
     this.system = system;
+    this.#filesKeptMax = filesKeptMax;
     this.#roots = { proc: roots.procfs, sys: roots.sysfs, root: roots.rootfs, udev: roots.udev };
   }
 
@@ -422,7 +424,7 @@ export class Host {
     try {
       this.#readOpen(fd, file);
     } finally {
-      const isKept = (file.root === 'proc' || file.root === 'sys') && this.#openCount <= filesKeptMax;
+      const isKept = (file.root === 'proc' || file.root === 'sys') && this.#openCount <= this.#filesKeptMax;
       if (!isKept) this.#close(file);
     }
   }
@@ -503,9 +505,8 @@ const bufferBytesFirst = 16 * 1024;
 // Far more than any file of the kernel that is read here: a larger one is not of the kernel, and must not fill the
 // memory.
 const fileBytesMax = 32 * 1024 * 1024;
-// Node raises the soft limit of open files to the hard one, 4096 on the smallest systems. Beyond this many, a file is
-// opened for each read.
-const filesKeptMax = 2048;
+// Beyond so many, a file is opened for each read. Every system allows it (kept-files.ts).
+const filesKeptMin = 2048;
 
 const anyName = /^/;
 const empty = { errno: 'empty', reason: ' is empty' };
