@@ -40,7 +40,9 @@ export function hostView(agent: AgentStatus, record: AgentRecord | undefined, wo
 /** What is wrong with a host, by its newest report. */
 function hostProblems(now: Reading, vitals: Vitals, window: Window): Problem[] {
   const problems: Problem[] = [];
-  for (const { mountpoint, fstype, used, availableBytes } of fileSystemsOf(now)) {
+  // Where the fullest has room, all have.
+  const fileSystems = (vitals.disk?.used ?? 0) < fullShare ? [] : fileSystemsOf(now);
+  for (const { mountpoint, fstype, used, availableBytes } of fileSystems) {
     if (used < fullShare || imageTypes.has(fstype)) continue;
     const text = `file system ${mountpoint} is ${percentText(used)} full, ${sizeText(availableBytes)} are left: make room (du -xh ${mountpoint} | sort -h | tail)`;
     problems.push({ rank: 1, text });
@@ -63,7 +65,7 @@ function hostProblems(now: Reading, vitals: Vitals, window: Window): Problem[] {
 
 /** Since the oldest report in the window, at most an hour ago. */
 function oomKillsOf({ oomKills, timeMs }: Vitals, window: Window): number {
-  if (oomKills === undefined) return 0;
+  if (oomKills === undefined || oomKills === 0) return 0;
   for (const report of window.sparse()) {
     if (report.timeMs < timeMs - hourMs) continue;
     const before = new Reading(report).value('node_vmstat_oom_kill');
