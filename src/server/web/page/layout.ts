@@ -7,10 +7,10 @@ export const style = `
 :root { color-scheme: light dark; font: 15px/1.45 system-ui, sans-serif; --paper: #fff; --ink: #16181d; --line: #8884; --soft: #5b6270; --up: #18794e; --down: #c62a2f; --warn: #ad5700; --chart: #2563eb; }
 @media (prefers-color-scheme: dark) { :root { --paper: #121417; --ink: #e8eaed; --soft: #9aa4b2; --up: #4cc38a; --down: #ff6369; --warn: #f1a10d; --chart: #7aa2ff; } }
 html { background: var(--paper); color: var(--ink); }
-body { margin: 0 auto; padding: .5rem 1rem 3rem; max-width: 110rem; }
+body { margin: 0 auto; padding: .5rem 1rem 3rem; max-width: 120rem; }
 h1 { font-size: 1.3rem; margin: .5rem 0; } h2 { font-size: 1.05rem; margin: 1.4rem 0 .4rem; }
 nav a { margin-right: 1rem; } a { color: inherit; } a:focus-visible, [tabindex]:focus-visible, summary:focus-visible, input:focus-visible, button:focus-visible, select:focus-visible { outline: 2px solid var(--chart); outline-offset: 2px; }
-.wide { overflow-x: auto; }
+.wide { overflow-x: auto; font-size: .9rem; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .5rem; text-align: left; border-bottom: 1px solid var(--line); white-space: nowrap; vertical-align: top; }
 thead th { font-weight: 600; } tbody th { font-weight: 400; }
