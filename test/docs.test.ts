@@ -118,6 +118,18 @@ test('whoever says how often to scrape says: at least as often as agents report'
   }
 });
 
+test('a Prometheus that is started in the clone, as is written, leaves nothing there that git sees', () => {
+  const ignored = read('.gitignore').split('\n');
+  for (const path of ['README.md', 'scripts/start.mjs']) {
+    const commands = [...read(path).matchAll(/prometheus --config\.file=prometheus\/prometheus\.yml.*/g)];
+    assert.ok(commands.length > 0, path);
+    for (const [command] of commands) {
+      const [, folder] = / --storage\.tsdb\.path=([^/ ]+\/)/.exec(command) ?? [];
+      assert.ok(folder !== undefined && ignored.includes(folder), command);
+    }
+  }
+});
+
 test('files that are linked', () => {
   for (const { path, text } of documents) {
     for (const [, link] of text.matchAll(/\]\(([^)#:]+)(?:#[^)]*)?\)/g)) {
