@@ -88,6 +88,9 @@ class SlowHost extends Host {
   readonly #resolved = new Map<string, SlowCall<string>>();
   readonly #sizes = new Map<string, SlowCall<FileSystemSize>>();
   readonly #existing = new Map<string, SlowCall<boolean>>();
+  /** Files that say when others are to be read, and how often they have changed, all together. */
+  readonly #signs = new Set<SlowFile>();
+  #signChanges = 0;
   readonly #all = [this.#files, this.#names, this.#resolved, this.#sizes, this.#existing];
   #run = 0;
   /** What the last run asked for that was never read. */
@@ -105,6 +108,7 @@ class SlowHost extends Host {
     this.#lane.begin(instant);
     const isNew = this.#run === 0 || this.#added.length > 0;
     await this.#ask(this.#takeDue());
+    await this.#ask(this.#takeChanged());
     for (let round = 0; isNew && round < roundsMax && !this.#lane.isOver; round++) {
       this.beginRun();
       run();
@@ -123,6 +127,17 @@ class SlowHost extends Host {
     return this.value(path, parse, whenEmpty);
   }
 
+  override valueAfter<T>(path: string, signs: readonly string[], parse: (text: KernelText) => T): T | undefined {
+    if (!isFast(path)) {
+      const file = this.#slowFile(path, rareMs);
+      if (file.signs === noSigns) {
+        file.signs = signs.map((sign) => this.#slowFile(sign, 0));
+        for (const sign of file.signs) this.#signs.add(sign);
+      }
+    }
+    return this.value(path, parse);
+  }
+
   override exists(path: string): boolean {
     if (isFast(path)) return super.exists(path);
     const make = (real: string) =>
@@ -136,6 +151,8 @@ class SlowHost extends Host {
       for (const kept of each.values()) kept.forget(this.#lane);
       each.clear();
     }
+    this.#signs.clear();
+    this.#signChanges = 0;
     this.#run = 0;
     this.#added = [];
   }
@@ -211,6 +228,7 @@ class SlowHost extends Host {
         if (kept.run !== this.#run) {
           kept.forget(this.#lane);
           each.delete(path);
+          if (kept instanceof SlowFile && this.#signs.delete(kept)) this.#signChanges -= kept.changes;
         } else if (kept.dueMs <= nowMs) {
           due.push(kept);
         }
@@ -218,6 +236,24 @@ class SlowHost extends Host {
     }
     return due;
   }
+
+  /** What is to be read again because its signs have changed. */
+  #takeChanged(): SlowFile[] {
+    const changes = changesOf(this.#signs);
+    if (changes === this.#signChanges) return [];
+    this.#signChanges = changes;
+    const changed: SlowFile[] = [];
+    for (const file of this.#files.values()) {
+      if (file.state === 'idle' && file.signs !== noSigns && file.takeSigns()) changed.push(file);
+    }
+    return changed;
+  }
+}
+
+function changesOf(signs: Iterable<SlowFile>): number {
+  let changes = 0;
+  for (const sign of signs) changes += sign.changes;
+  return changes;
 }
 
 /**
@@ -287,6 +323,11 @@ class SlowCall<T> extends Kept {
 class SlowFile extends Kept implements ReadFile {
   readonly text: KernelText;
   readonly #isAttribute: boolean;
+  /** What says that it may have changed, and how often they had when it was taken for reading. */
+  signs: readonly SlowFile[] = noSigns;
+  #signChanges = 0;
+  /** How often it said something else than before. */
+  changes = 0;
   #fd: number | undefined;
   #isForgotten = false;
   /** Of the last read. */
@@ -307,6 +348,14 @@ class SlowFile extends Kept implements ReadFile {
   ask(lane: SlowLane): void {
     if (this.#fd === undefined) this.#open(lane);
     else this.#read(lane, this.#fd, { into: lane.takeBuffer(), isFresh: false });
+  }
+
+  /** Whether its signs have changed since the last time. */
+  takeSigns(): boolean {
+    const changes = changesOf(this.signs);
+    if (changes === this.#signChanges) return false;
+    this.#signChanges = changes;
+    return true;
   }
 
   forget(lane: SlowLane): void {
@@ -332,13 +381,21 @@ class SlowFile extends Kept implements ReadFile {
         this.#read(lane, fd, { into: new Uint8Array(length * 8), isFresh });
         return;
       }
-      if (error === null) this.text.fill(into, length, { comesWhole: this.#isAttribute });
+      if (error === null && !(this.failure === undefined && this.text.says(into, length))) {
+        this.text.fill(into, length, { comesWhole: this.#isAttribute });
+        this.#changed();
+      }
       lane.giveBuffer(into);
       // The descriptor of a removed device says so for ever, also when the device is back.
       if (codeOf(error) === 'ENODEV' && !isFresh) this.#close(lane, fd, () => this.#open(lane));
       else if (error !== null || !this.#isKept(lane)) this.#close(lane, fd, () => this.#answer(lane, error));
       else this.#answer(lane, null);
     });
+  }
+
+  /** What it says at first is no change. */
+  #changed(): void {
+    if (this.failure !== notRead) this.changes++;
   }
 
   #isKept({ openCount, filesKeptMax }: SlowLane): boolean {
@@ -352,6 +409,7 @@ class SlowFile extends Kept implements ReadFile {
   }
 
   #answer(lane: SlowLane, error: Error | null): void {
+    if (error !== null && codeOf(error) !== codeOf(this.failure)) this.#changed();
     this.failure = error ?? undefined;
     const everyMs = absentMs.get(codeOf(error) ?? '') ?? 0;
     if (everyMs > this.everyMs) this.dueMs = nextMs({ everyMs }, lane.nowMs);
@@ -370,6 +428,7 @@ function errorOf(code: string, message: string): Error {
 
 // As if it were not there: at the start, and when a device is new, until the next run.
 const notRead = errorOf(notReadCode, 'it was not read yet');
+const noSigns: readonly SlowFile[] = [];
 const noAnswer = errorOf('late', 'it does not answer');
 
 // Folders of devices have folders of devices: three of them, and what they have.

@@ -194,6 +194,60 @@ test('beyond a number of open files, one is opened for each read', () => {
   );
 });
 
+/** Devices with a state, and a speed that changes with it. */
+class Links implements Collector {
+  collect(host: Host, out: Samples): void {
+    for (const name of host.devices(things)) {
+      const state = `${things}/${name}/state`;
+      host.value(state, word);
+      const speed = host.valueAfter(`${things}/${name}/speed`, [state], number);
+      if (speed !== undefined) out.sample(value, speed, name, 'disk');
+    }
+  }
+}
+
+function link(name: string, state: string, speed: number): Record<string, string> {
+  return { [`${things}/${name}/state`]: `${state}\n`, [`${things}/${name}/speed`]: `${speed}\n` };
+}
+
+test('what changes with another file is read at the instant at which that changes, and else once a minute', () =>
+  withBed({ ...link('a', 'up', 10), ...link('b', 'up', 100) }, { things: new Links() }, async (bed) => {
+    const reads = (name: string) => bed.calls.count(`read ${things}/${name}/speed`);
+    const speeds = async () => {
+      const found = (await bed.sample()).series;
+      return [found[series('a')], found[series('b')]];
+    };
+    assert.deepEqual(await speeds(), [10, 100]);
+    bed.tree.write(`${things}/a/speed`, '20\n');
+    for (let instant = 0; instant < 4; instant++) assert.deepEqual(await speeds(), [10, 100]);
+    assert.deepEqual([reads('a'), reads('b')], [1, 1]);
+
+    bed.tree.write(`${things}/a/state`, 'down\n');
+    assert.deepEqual(await speeds(), [20, 100]);
+    assert.deepEqual([reads('a'), reads('b')], [2, 1]);
+    // From one that is longer to one that is its beginning.
+    bed.tree.write(`${things}/b/state`, 'u\n');
+    bed.tree.write(`${things}/b/speed`, '200\n');
+    assert.deepEqual(await speeds(), [20, 200]);
+    assert.deepEqual([reads('a'), reads('b')], [2, 2]);
+    for (let instant = 0; instant < 16; instant++) await speeds();
+    assert.ok(reads('a') >= 3 && reads('a') <= 5, `read ${reads('a')} times`);
+  }));
+
+test('a state that changes as another device goes is seen', () =>
+  withBed({ ...link('a', 'up', 10), ...link('b', 'up', 100) }, { things: new Links() }, async (bed) => {
+    await bed.sample();
+    bed.tree.write(`${things}/b/state`, 'down\n');
+    await bed.sample();
+    // Its folder is listed again each 15 s.
+    bed.tree.delete(`${things}/b`);
+    await bed.sample();
+    await bed.sample();
+    bed.tree.write(`${things}/a/state`, 'down\n');
+    bed.tree.write(`${things}/a/speed`, '20\n');
+    assert.deepEqual((await bed.sample()).series, { [series('a')]: 20, [late('things')]: 0 });
+  }));
+
 test('a device that is new, and one that is gone', () =>
   withBed(thing('a', 1), one, async (bed) => {
     await bed.sample();

@@ -1,7 +1,9 @@
 // /sys/class/net/DEVICE: one attribute a file; `flags` and `dev_id` are hexadecimal. An attribute that a device does not
-// have, or not while it is down, gives EINVAL: carrier, dormant, duplex, name_assign_type, speed. For `speed` and `duplex`
-// the kernel takes a lock (rtnl) that a driver may hold for seconds.
+// have, or not while it is down, gives EINVAL: carrier, dormant, duplex, name_assign_type, speed. `ifalias` is empty where
+// there is none. For `speed` and `duplex` the kernel takes a lock (rtnl) that a driver may hold for seconds.
 // https://www.kernel.org/doc/Documentation/ABI/testing/sysfs-class-net
+// A host may have hundreds of interfaces: at each instant two files of each are read, operstate and carrier_changes, which is
+// up_count and down_count together. What changes with the link is read when one of these does, the rest once a minute.
 import type { Host } from '../proc/host.ts';
 import type { KernelText } from '../proc/text.ts';
 import {
@@ -46,6 +48,7 @@ const speed = gauge(
     labels,
   },
 );
+const changes = counter('node_network_carrier_changes_total', 'How often the link came or went.', { labels });
 const flags = gauge('node_network_flags', 'Flags of the device (IFF_UP and others), as a number.', { labels });
 
 interface Attribute {
@@ -54,13 +57,9 @@ interface Attribute {
   readonly parse: (text: KernelText) => number;
 }
 
-/** What the link does. */
-const changing: readonly Attribute[] = [
+/** What changes with the link. */
+const ofLink: readonly Attribute[] = [
   attribute('carrier', gauge('node_network_carrier', 'Whether the device has a link: 1, or 0.', { labels })),
-  attribute(
-    'carrier_changes',
-    counter('node_network_carrier_changes_total', 'How often the link came or went.', { labels }),
-  ),
   // Since Linux 4.16.
   attribute(
     'carrier_up_count',
@@ -69,6 +68,12 @@ const changing: readonly Attribute[] = [
   attribute(
     'carrier_down_count',
     counter('node_network_carrier_down_changes_total', 'How often the link went.', { labels }),
+  ),
+  attribute(
+    'dormant',
+    gauge('node_network_dormant', 'Whether the device waits for something outside, such as a login: 1, or 0.', {
+      labels,
+    }),
   ),
 ];
 /** What an administrator sets, or nobody. */
@@ -85,12 +90,6 @@ const settings: readonly Attribute[] = [
     ...attribute('dev_id', gauge('node_network_device_id', 'Tells devices apart that share one address.', { labels })),
     parse: parseHexadecimal,
   },
-  attribute(
-    'dormant',
-    gauge('node_network_dormant', 'Whether the device waits for something outside, such as a login: 1, or 0.', {
-      labels,
-    }),
-  ),
   attribute('ifindex', gauge('node_network_iface_id', 'Index of the device.', { labels })),
   attribute('iflink', gauge('node_network_iface_link', 'Index of the device below, or its own.', { labels })),
   attribute(
@@ -125,10 +124,25 @@ const folder = 'sys/class/net';
 const mastersFile = 'bonding_masters';
 const bytesOfMegabit = 125_000;
 
+/** The paths of a device's files, which are made once. */
+function filesOf(device: string) {
+  const path = (file: string) => `${folder}/${device}/${file}`;
+  const withPath = (attribute: Attribute) => ({ ...attribute, path: path(attribute.file) });
+  const state = path('operstate');
+  const changeCount = path('carrier_changes');
+  return {
+    ...{ state, changeCount, signs: [state, changeCount] },
+    ...{ ofLink: ofLink.map(withPath), settings: settings.map(withPath) },
+    ...{ flags: path('flags'), speed: path('speed'), duplex: path('duplex') },
+    ...{ address: path('address'), broadcast: path('broadcast'), alias: path('ifalias') },
+  };
+}
+
 class Netclass implements Collector {
   readonly #filter: NameFilter;
   readonly #ignoresInvalidSpeed: boolean;
   readonly #labels = new LabelLists();
+  #files = new Map<string, ReturnType<typeof filesOf>>();
 
   constructor(filter: NameFilter, ignoresInvalidSpeed: boolean) {
     this.#filter = filter;
@@ -136,34 +150,42 @@ class Netclass implements Collector {
   }
 
   collect(host: Host, out: Samples): void {
-    for (const device of host.devices(folder)) {
-      if (device !== mastersFile && this.#filter.keeps(device)) this.#collectDevice(host, out, device);
-    }
+    const devices = host.devices(folder).filter((device) => device !== mastersFile && this.#filter.keeps(device));
+    for (const device of devices) this.#collectDevice(host, out, device);
     this.#labels.endCollection();
+    if (this.#files.size > devices.length) {
+      this.#files = new Map(devices.map((device) => [device, this.#files.get(device)!]));
+    }
   }
 
   #collectDevice(host: Host, out: Samples, device: string): void {
-    const at = `${folder}/${device}`;
-    const state = host.value(`${at}/operstate`, parseText);
-    const flagBits = host.value(`${at}/flags`, parseHexadecimal);
+    let files = this.#files.get(device);
+    if (files === undefined) {
+      files = filesOf(device);
+      this.#files.set(device, files);
+    }
+    const state = host.value(files.state, parseText);
     if (state !== undefined) out.sample(up, state === 'up' ? 1 : 0, device);
+    const changeCount = host.value(files.changeCount, parseNumber);
+    if (changeCount !== undefined) out.sample(changes, changeCount, device);
+    const flagBits = host.valueAfter(files.flags, files.signs, parseHexadecimal);
     if (flagBits !== undefined) out.sample(flags, flagBits, device);
-    for (const { file, family, parse } of changing) {
-      const value = host.value(`${at}/${file}`, parse);
+    for (const { path, family, parse } of files.ofLink) {
+      const value = host.valueAfter(path, files.signs, parse);
       if (value !== undefined) out.sample(family, value, device);
     }
-    for (const { file, family, parse } of settings) {
-      const value = host.rareValue(`${at}/${file}`, parse);
+    for (const { path, family, parse } of files.settings) {
+      const value = host.rareValue(path, parse);
       if (value !== undefined) out.sample(family, value, device);
     }
-    const megabits = host.rareValue(`${at}/speed`, parseNumber);
+    const megabits = host.valueAfter(files.speed, files.signs, parseNumber);
     if (megabits !== undefined && (megabits >= 0 || !this.#ignoresInvalidSpeed)) {
       out.sample(speed, megabits * bytesOfMegabit, device);
     }
-    const address = host.rareText(`${at}/address`);
-    const broadcast = host.rareText(`${at}/broadcast`);
-    const duplex = host.rareText(`${at}/duplex`);
-    const alias = host.rareText(`${at}/ifalias`, '');
+    const address = host.rareText(files.address);
+    const broadcast = host.rareText(files.broadcast);
+    const duplex = host.valueAfter(files.duplex, files.signs, parseText);
+    const alias = host.rareText(files.alias, '');
     // A device that has gone since it was listed has nothing of all this.
     if (state === undefined && flagBits === undefined && address === undefined) return;
     const texts = [address, broadcast, duplex, state].map((text) => text ?? '');

@@ -143,6 +143,14 @@ export class Host {
     return this.value(path, parse, whenEmpty);
   }
 
+  /**
+   * The same for what changes only together with files that are read at each instant, such as the speed of a link with its
+   * state: a collector in the slow lane has it read when one of those says something else, and once a minute.
+   */
+  valueAfter<T>(path: string, _signs: readonly string[], parse: (text: KernelText) => T): T | undefined {
+    return this.value(path, parse);
+  }
+
   /** What such a file says, whole; undefined where there is none, or it has no value. */
   rareText(path: string, whenEmpty?: string): string | undefined {
     return this.rareValue(path, textOf, whenEmpty);
@@ -545,10 +553,17 @@ function hasNoValueNow(error: unknown): boolean {
   return code === 'EINVAL' || code === 'ENODATA' || code === 'EAGAIN' || code === 'EBUSY';
 }
 
+/** Of an error that is given again because its file was not read again, the same as before. */
 function unreadable(path: string, error: unknown): UnreadableError {
+  const before = error instanceof Error ? unreadables.get(error) : undefined;
+  if (before?.path === path) return before;
   const errno = codeOf(error) ?? 'other';
-  return new UnreadableError(path, { errno, reason: ` cannot be read: ${reasonOf(error)}`, cause: error });
+  const made = new UnreadableError(path, { errno, reason: ` cannot be read: ${reasonOf(error)}`, cause: error });
+  if (error instanceof Error) unreadables.set(error, made);
+  return made;
 }
+
+const unreadables = new WeakMap<Error, UnreadableError>();
 
 export function codeOf(error: unknown): string | undefined {
   return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : undefined;

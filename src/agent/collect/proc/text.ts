@@ -67,6 +67,12 @@ export class KernelText {
     this.filled(length, options);
   }
 
+  /** Whether these bytes are the content, but perhaps for the newline at its end that `filled` has added. */
+  says(bytes: Uint8Array, length: number): boolean {
+    const ended = length > 0 && bytes[length - 1] !== newline ? length + 1 : length;
+    return ended === this.#length && this.#bytes.compare(bytes, 0, length, 0, length) === 0;
+  }
+
   get isEmpty(): boolean {
     return this.#length === 0;
   }
