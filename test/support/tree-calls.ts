@@ -5,8 +5,8 @@ import type { FixtureTree } from './fixture-proc.ts';
 /** The calls of a tree: each returns at once, but for the paths that hang. */
 export class TreeCalls implements SlowCalls {
   readonly hanging = new Set<string>();
-  /** Of root: they may not be opened. */
-  readonly forbidden = new Set<string>();
+  /** Which error a file gives: EACCES when it is opened, any other when it is read. */
+  readonly failing = new Map<string, string>();
   /** What has not returned. */
   readonly pending = new Map<string, () => void>();
   /** Every call, as `open sys/class/things`. */
@@ -38,9 +38,7 @@ export class TreeCalls implements SlowCalls {
 
   open(path: string, done: Done<number>): void {
     this.#call('open', path, done, () => {
-      if (this.forbidden.has(path.slice(this.#tree.folder.length + 1))) {
-        throw Object.assign(new Error(`EACCES: permission denied, open '${path}'`), { code: 'EACCES' });
-      }
+      this.#fail(path, (code) => code === 'EACCES');
       const fd = openSync(path, 'r');
       this.#paths.set(fd, path);
       return fd;
@@ -48,7 +46,11 @@ export class TreeCalls implements SlowCalls {
   }
 
   read(fd: number, into: Uint8Array, done: Done<number>): void {
-    this.#call('read', this.#paths.get(fd)!, done, () => readSync(fd, into, 0, into.length, 0));
+    const path = this.#paths.get(fd)!;
+    this.#call('read', path, done, () => {
+      this.#fail(path, (code) => code !== 'EACCES');
+      return readSync(fd, into, 0, into.length, 0);
+    });
   }
 
   close(fd: number, done: Done<void>): void {
@@ -72,6 +74,11 @@ export class TreeCalls implements SlowCalls {
 
   exists(path: string, done: Done<boolean>): void {
     this.#call('exists', path, done, () => existsSync(path));
+  }
+
+  #fail(path: string, isNow: (code: string) => boolean): void {
+    const code = this.failing.get(path.slice(this.#tree.folder.length + 1));
+    if (code !== undefined && isNow(code)) throw Object.assign(new Error(`${code}: a driver's, '${path}'`), { code });
   }
 
   #call<T>(what: string, real: string, done: Done<T>, make: () => T): void {

@@ -1,11 +1,15 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import type { CollectorRow } from '../../../src/agent/collect/collectors/collector.ts';
+import { hwmon } from '../../../src/agent/collect/collectors/hwmon.ts';
 import { collectorRows } from '../../../src/agent/collect/collectors/index.ts';
 import { expositionOf } from '../../../src/agent/collect/exposition.ts';
+import { UnreadableError } from '../../../src/agent/collect/proc/errors.ts';
+import type { Host } from '../../../src/agent/collect/proc/host.ts';
 import { readsLate, SlowCollector } from '../../../src/agent/collect/slow-host.ts';
 import { SlowLane } from '../../../src/agent/collect/slow-lane.ts';
 import { contextOf, fixtureHosts, OneCollector } from '../../support/collect-fixture.ts';
-import { type FixtureHost, hostOf, makeTree } from '../../support/fixture-proc.ts';
+import { type FixtureHost, type FixtureTree, hostOf, makeTree } from '../../support/fixture-proc.ts';
 import { MemoryLog } from '../../support/memory-log.ts';
 import { TreeCalls } from '../../support/tree-calls.ts';
 import { VirtualClock } from '../../support/virtual-clock.ts';
@@ -22,25 +26,49 @@ for (const row of collectorRows.filter(({ lane, name }) => lane === 'slow' && !w
   }
 }
 
-async function collectTwice(row: (typeof collectorRows)[number], fixture: FixtureHost): Promise<void> {
-  const tree = makeTree(fixture.files, fixture.links);
-  const calls = new TreeCalls(tree);
-  const clock = new VirtualClock();
-  const lane = new SlowLane({ clock, log: new MemoryLog(), calls });
-  const slow = new SlowCollector(row.name, row.create(contextOf(fixture.options)), { lane, roots: tree.roots });
-  const host = hostOf(tree, fixture);
-  const one = new OneCollector(slow);
-  const collected = async () => {
-    host.beginInstant();
-    await slow.prepare(host);
-    return withoutOwn(expositionOf(one.collect(host)).replaceAll(tree.folder, ''));
-  };
+test('hwmon: what a driver refuses, and what hangs, costs its own series', async () => {
+  const fixture = fixtureHosts('hwmon').find(({ title }) => title.startsWith('Linux 4.4'))!;
+  const bed = new Bed(hwmon, fixture);
   try {
-    assert.equal(await collected(), fixture.expected);
-    assert.deepEqual(host.takeErrors(), []);
+    await bed.collect();
+    const refused = [
+      ['sys/class/hwmon/hwmon0/temp1_input', 'ENODATA'],
+      ['sys/class/hwmon/hwmon1/fan1_input', 'EINVAL'],
+    ] as const;
+    for (const [path, code] of refused) bed.calls.failing.set(path, code);
+    bed.calls.hanging.add('sys/class/hwmon/hwmon2/device/temp');
+    const lines = (text: string) => text.split('\n').filter((line) => line !== '' && !line.startsWith('#'));
+    const gone = /^node_hwmon_(fan_rpm|temp_celsius)\{/;
+    const rest = lines(fixture.expected!).filter((line) => !gone.test(line));
+    // What hangs keeps its value for one interval.
+    assert.deepEqual(
+      lines(await bed.collect()),
+      [...rest, 'node_hwmon_temp_celsius{chip="thermal_thermal_zone0",sensor="temp0"} 29.8'].sort(byFixture(fixture)),
+    );
+    assert.deepEqual(bed.takeErrnos(), ['ENODATA', 'EINVAL']);
+    assert.deepEqual(lines(await bed.collect()), rest);
+    assert.deepEqual(bed.takeErrnos(), ['ENODATA', 'EINVAL', 'late']);
+    bed.calls.failing.clear();
+    bed.calls.release('sys/class/hwmon/hwmon2/device/temp');
+    assert.equal(await bed.collect(), fixture.expected);
+  } finally {
+    bed.end();
+  }
+});
+
+/** In the order in which the fixture has them. */
+function byFixture({ expected = '' }: FixtureHost): (a: string, b: string) => number {
+  return (a, b) => expected.indexOf(a) - expected.indexOf(b);
+}
+
+async function collectTwice(row: CollectorRow, fixture: FixtureHost): Promise<void> {
+  const bed = new Bed(row, fixture);
+  const { calls } = bed;
+  try {
+    assert.equal(await bed.collect(), fixture.expected);
     calls.made.length = 0;
-    await clock.advance(5000);
-    assert.equal(await collected(), fixture.expected);
+    assert.equal(await bed.collect(), fixture.expected);
+    assert.deepEqual(bed.takeErrnos(), []);
     // Of a CPU that is offline the first run asked for all, before it knew.
     const made = calls.made.filter((call) => !call.startsWith('close '));
     assert.deepEqual(
@@ -49,10 +77,47 @@ async function collectTwice(row: (typeof collectorRows)[number], fixture: Fixtur
     );
     assert.equal(made.length, calls.openCount);
   } finally {
-    slow.close();
-    host.close();
-    assert.equal(calls.openCount, 0);
-    tree.remove();
+    bed.end();
+  }
+}
+
+/** A collector in the lane, over the files of a fixture. */
+class Bed {
+  readonly calls: TreeCalls;
+  readonly #tree: FixtureTree;
+  readonly #clock = new VirtualClock();
+  readonly #slow: SlowCollector;
+  readonly #host: Host;
+  readonly #one: OneCollector;
+
+  constructor(row: CollectorRow, fixture: FixtureHost) {
+    this.#tree = makeTree(fixture.files, fixture.links);
+    this.calls = new TreeCalls(this.#tree);
+    const lane = new SlowLane({ clock: this.#clock, log: new MemoryLog(), calls: this.calls });
+    const { roots } = this.#tree;
+    this.#slow = new SlowCollector(row.name, row.create(contextOf(fixture.options)), { lane, roots });
+    this.#host = hostOf(this.#tree, fixture);
+    this.#one = new OneCollector(this.#slow);
+  }
+
+  /** Collects, and lets 5 s pass. */
+  async collect(): Promise<string> {
+    this.#host.beginInstant();
+    const prepared = this.#slow.prepare(this.#host);
+    await this.#clock.advance(5000);
+    await prepared;
+    return withoutOwn(expositionOf(this.#one.collect(this.#host)).replaceAll(this.#tree.folder, ''));
+  }
+
+  takeErrnos(): string[] {
+    return this.#host.takeErrors().map((error) => (error instanceof UnreadableError ? error.errno : error.code));
+  }
+
+  end(): void {
+    this.#slow.close();
+    this.#host.close();
+    assert.equal(this.calls.openCount, 0);
+    this.#tree.remove();
   }
 }
 

@@ -150,12 +150,12 @@ test('the first instant has everything; afterwards each file is read once an ins
 
 test('a file that only root may read is asked for once a minute, and read when that has changed', () =>
   withBed({ ...thing('a', 1), ...thing('b', 2) }, one, async (bed) => {
-    bed.calls.forbidden.add(`${things}/a/value`);
+    bed.calls.failing.set(`${things}/a/value`, 'EACCES');
     const expected = { [series('b')]: 2, [late('things')]: 0 };
     for (let instant = 0; instant < 12; instant++) assert.deepEqual((await bed.sample()).series, expected);
     assert.ok([2, 3].includes(bed.calls.count(`open ${things}/a/value`)));
     assert.equal(bed.calls.count(`read ${things}/b/value`), 12);
-    bed.calls.forbidden.clear();
+    bed.calls.failing.clear();
     for (let instant = 0; instant < 12; instant++) await bed.sample();
     assert.equal((await bed.sample()).series[series('a')], 1);
     assert.equal(bed.calls.openCount, 2);
