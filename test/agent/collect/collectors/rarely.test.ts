@@ -11,11 +11,12 @@ const source = 'sys/devices/system/clocksource/clocksource0';
 async function follow(
   name: string,
   changes: readonly (readonly [file: string, before: string, after: string])[],
+  options: ReadonlyMap<string, string> = new Map(),
 ): Promise<string[]> {
   const clock = new VirtualClock();
   const tree = makeTree(changes.map(([file, before]) => [file, before]));
   const host = hostOf(tree, { system: new Map() });
-  const collector = new OneCollector(newCollector(name, { ...contextOf(), clock }));
+  const collector = new OneCollector(newCollector(name, { ...contextOf(options), clock }));
   const texts: string[] = [];
   try {
     texts.push(expositionOf(collector.collect(host)));
@@ -56,4 +57,54 @@ test('the sources of the clock are read once a minute', async () => {
     line('available', 'tsc') + line('available', 'hpet') + line('current', 'tsc'),
     line('available', 'hpet') + line('current', 'hpet'),
   ]);
+});
+
+test('the alias of a network device is read once a minute, and its counters each time', async () => {
+  const counters = (count: number) =>
+    ` face |bytes packets errs drop fifo frame compressed multicast|bytes\n  eth0: ${count} 0 0 0 0 0 0 0 0\n`;
+  const texts = await follow(
+    'netdev',
+    [
+      ['proc/net/dev', counters(1), counters(2)],
+      ['sys/class/net/eth0/ifalias', 'rack 7\n', 'rack 8\n'],
+    ],
+    new Map([['netdev.label-ifalias', 'true']]),
+  );
+  const series = texts.map((text) => /^node_network_receive_bytes_total.*$/m.exec(text)?.[0]);
+  assert.deepEqual(series, [
+    'node_network_receive_bytes_total{device="eth0",ifalias="rack 7"} 1',
+    'node_network_receive_bytes_total{device="eth0",ifalias="rack 7"} 2',
+    'node_network_receive_bytes_total{device="eth0",ifalias="rack 8"} 2',
+  ]);
+});
+
+test('names of PCI devices are looked for when there is a device that is new', () => {
+  const ids = 'root/usr/share/misc/pci.ids';
+  const tree = makeTree([[ids, '8086  Intel\n1022  AMD\n']]);
+  const host = hostOf(tree, { system: new Map() });
+  const collector = new OneCollector(newCollector('pcidevice', contextOf(new Map([['pcidevice.names', 'true']]))));
+  const add = (place: string, vendor: string) => tree.write(`sys/bus/pci/devices/${place}/vendor`, `0x${vendor}\n`);
+  const vendors = () =>
+    [...expositionOf(collector.collect(host)).matchAll(/,vendor_name="([^"]*)"/g)].map(([, name]) => name);
+  try {
+    add('0000:00:00.0', '8086');
+    assert.deepEqual(vendors(), ['Intel']);
+    tree.write(ids, '8086  Intel Corporation\n1022  Advanced Micro Devices\n');
+    assert.deepEqual(vendors(), ['Intel'], 'it is a large file');
+    add('0000:00:01.0', '1022');
+    assert.deepEqual(vendors(), ['Intel Corporation', 'Advanced Micro Devices']);
+    // Not to its end: its last line has no name, and it is read again.
+    tree.write(ids, '8086  Intel\n1022  AMD\n10de  NVI');
+    add('0000:00:02.0', '10de');
+    assert.deepEqual(vendors(), ['Intel', 'AMD', '10de']);
+    assert.deepEqual(
+      host.takeErrors().map(({ message }) => message.replace(tree.folder, '')),
+      ["'/root/usr/share/misc/pci.ids' ends in the middle of a line"],
+    );
+    tree.write(ids, '8086  Intel\n1022  AMD\n10de  NVIDIA\n');
+    assert.deepEqual(vendors(), ['Intel', 'AMD', 'NVIDIA']);
+  } finally {
+    host.close();
+    tree.remove();
+  }
 });
