@@ -1,5 +1,7 @@
+import { agentId } from '../../src/model/agent-id.ts';
 import { Schema } from '../../src/model/schema.ts';
 import type { SeriesGroup } from '../../src/model/series.ts';
+import type { AgentBatch } from '../../src/server/exposition/exposition.ts';
 import { groupOf } from '../../test/support/groups.ts';
 
 /** The family whose value counts a host's reports. */
@@ -29,6 +31,19 @@ function firstSum(series: number, host: number): number {
   if (series % 5 === 0) return 0;
   if (series % 50 === 1) return Math.sqrt(series * 1000 + host);
   return series * 7919 * 10 ** (series % 7) + host;
+}
+
+/** A report of each of so many hosts, as a scrape gives them. */
+export function hostBatches(count: number): AgentBatch[] {
+  return Array.from({ length: count }, (_, at) => {
+    const sums = firstSums(at);
+    const report = { seq: 1, timeMs: 1_732_463_564_000 + at, sums, present: new Uint8Array(sums.length).fill(1) };
+    return {
+      agent: agentId(`web-${at}`)!,
+      sourceName: 'host',
+      runs: [{ schema: hostSchema(), labels: [], reports: [report] }],
+    };
+  });
 }
 
 /**

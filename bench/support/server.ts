@@ -1,6 +1,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { Agent, get } from 'node:http';
 import { join } from 'node:path';
+import { PassThrough } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { createGunzip } from 'node:zlib';
 import { askControl } from '../../src/runtime/control.ts';
@@ -54,13 +55,17 @@ export class Server {
 
   /** A scrape as Prometheus does it: every report that this name has not had, compressed. Rejects when it is cut off or too late. */
   scrape(
-    options: { readonly timeoutSeconds?: number; readonly onText?: (text: string) => void } = {},
+    options: {
+      readonly timeoutSeconds?: number;
+      readonly onText?: (text: string) => void;
+      readonly gzip?: boolean;
+    } = {},
   ): Promise<Scrape> {
-    const { timeoutSeconds = 10, onText } = options;
+    const { timeoutSeconds = 10, onText, gzip = true } = options;
     const startMs = performance.now();
     return new Promise((resolve, reject) => {
       const headers = {
-        'Accept-Encoding': 'gzip',
+        ...(gzip && { 'Accept-Encoding': 'gzip' }),
         'X-Prometheus-Scrape-Timeout-Seconds': String(timeoutSeconds),
         'User-Agent': 'Prometheus/3.5.0',
       };
@@ -72,7 +77,7 @@ export class Server {
           bytes += chunk.length;
         });
         const tail = new Tail();
-        const text = createGunzip();
+        const text = gzip ? createGunzip() : new PassThrough();
         text.setEncoding('utf8');
         text.on('data', (piece: string) => {
           tail.push(piece);
