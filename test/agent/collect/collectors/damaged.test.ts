@@ -16,6 +16,8 @@ const seed = process.env.SEED ?? String(Math.floor(Math.random() * 2 ** 31));
 /** Of each kind: line ends, edges of numbers. Another run takes others. */
 const placesMax = 6;
 const bytesRandom = 30;
+/** Of a fixture: a device of some kinds has a hundred files. */
+const filesMax = 12;
 /** Whose labels may differ, or those of one file: what a part of it says, or uname(2) says instead, is right, too. */
 const withSubstitutes = [
   ...['bcachefs', 'btrfs', 'cpu proc/cpuinfo', 'cpufreq', 'diskstats', 'dmi', 'drm', 'edac', 'fibrechannel', 'hwmon'],
@@ -140,6 +142,15 @@ class Bed {
 function isRead(bed: Bed, file: string): boolean {
   const { lines, errors } = bed.with(file, 'something else\n');
   return errors.length > 0 || lines.join() !== bed.whole.lines.join();
+}
+
+/** Some of the files that are read. */
+function someRead(bed: Bed): string[] {
+  const some: string[] = [];
+  for (const file of new Random(`${seed} files`).shuffled(bed.files)) {
+    if (some.length < filesMax && isRead(bed, file)) some.push(file);
+  }
+  return some;
 }
 
 /** One file of a fixture. */
@@ -283,7 +294,7 @@ for (const { name } of collectorRows.filter((row) => !refusedWhole.includes(row.
       const bed = new Bed(name, fixture);
       try {
         assert.deepEqual(bed.whole.errors, []);
-        for (const file of bed.files.filter((path) => isRead(bed, path))) {
+        for (const file of someRead(bed)) {
           const patient = new Patient(name, bed, file);
           const random = new Random(`${seed} ${file}`);
           const checks = [checkOtherLines, checkNumbers, checkBytes, ...(sums.test(file) ? [] : [checkCuts])];
