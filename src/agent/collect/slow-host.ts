@@ -1,5 +1,6 @@
 import { type Collector, gauge, type Samples } from './collectors/collector.ts';
 import type { NamedCollector } from './collectors/index.ts';
+import { NoDataError } from './proc/errors.ts';
 import { codeOf, Host, type HostRoots, notReadCode, type ReadFile } from './proc/host.ts';
 import type { FileSystemSize } from './proc/system.ts';
 import type { KernelText } from './proc/text.ts';
@@ -52,6 +53,9 @@ export class SlowCollector implements Collector {
     this.#host.beginRun();
     try {
       this.#collector.collect(this.#host, out);
+    } catch (error) {
+      // What was not read yet may be there: it is not looked for as rarely as what is not.
+      if (!(error instanceof NoDataError && this.#host.isIncomplete)) throw error;
     } finally {
       for (const error of this.#host.takeErrors()) host.passOver(error);
     }
@@ -95,6 +99,7 @@ class SlowHost extends Host {
   #run = 0;
   /** What the last run asked for that was never read. */
   #added: Kept[] = [];
+  #isIncomplete = false;
 
   constructor(roots: HostRoots, lane: SlowLane, asker: Asker) {
     super(roots);
@@ -117,9 +122,15 @@ class SlowHost extends Host {
     }
   }
 
+  /** Something that this run has asked for has no answer. */
+  get isIncomplete(): boolean {
+    return this.#isIncomplete;
+  }
+
   beginRun(): void {
     this.#run++;
     this.#added = [];
+    this.#isIncomplete = false;
   }
 
   override rareValue<T>(path: string, parse: (text: KernelText) => T, whenEmpty?: T): T | undefined {
@@ -162,6 +173,7 @@ class SlowHost extends Host {
     const file = this.#slowFile(path, 0);
     file.run = this.#run;
     file.error = isCurrent(file, this.#lane) ? file.failure : noAnswer;
+    this.#isIncomplete ||= file.error === noAnswer || file.error === notRead;
     file.text.rewind();
     return file;
   }
@@ -208,7 +220,9 @@ class SlowHost extends Host {
       this.#added.push(call);
     }
     call.run = this.#run;
-    if (!isCurrent(call, this.#lane)) throw noAnswer;
+    const isAnswered = isCurrent(call, this.#lane);
+    this.#isIncomplete ||= !isAnswered || call.isNew;
+    if (!isAnswered) throw noAnswer;
     return call.answer();
   }
 
@@ -301,6 +315,11 @@ class SlowCall<T> extends Kept {
   ) {
     super(asker, path, everyMs);
     this.#call = call;
+  }
+
+  /** It was never answered. */
+  get isNew(): boolean {
+    return 'error' in this.#answer && this.#answer.error === notRead;
   }
 
   /** The last answer; throws the error of the system call. */

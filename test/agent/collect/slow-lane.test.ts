@@ -4,6 +4,7 @@ import type { Collector, Samples } from '../../../src/agent/collect/collectors/c
 import { gauge } from '../../../src/agent/collect/collectors/collector.ts';
 import { filesystem } from '../../../src/agent/collect/collectors/filesystem.ts';
 import { expositionOf } from '../../../src/agent/collect/exposition.ts';
+import { NoDataError } from '../../../src/agent/collect/proc/errors.ts';
 import { Host } from '../../../src/agent/collect/proc/host.ts';
 import type { KernelText } from '../../../src/agent/collect/proc/text.ts';
 import { Sampler } from '../../../src/agent/collect/sampler.ts';
@@ -301,6 +302,32 @@ test('what hangs at the first instant is absent, and the rest is there', () =>
     const expected = { [series('b')]: 2, [late('things')]: 2 };
     assert.deepEqual(await bed.sample(), { series: expected, ms: 500 });
     assert.deepEqual(await bed.sample(), { series: expected, ms: 0 });
+  }));
+
+/** Things of which one without a value is none. */
+class RealThings extends Things {
+  override collect(host: Host, out: Samples): void {
+    let count = 0;
+    const sample = (...sampled: Parameters<Samples['sample']>) => {
+      count++;
+      out.sample(...sampled);
+    };
+    super.collect(host, { sample, sampleLabels() {} });
+    if (count === 0) throw new NoDataError(host.path(things), ' has no real things');
+  }
+}
+
+test('what seems not to be there because it was not read in time is looked for at the next instant', () =>
+  withBed(thing('a', 1), { things: new RealThings(things) }, async (bed) => {
+    const path = `${things}/a/value`;
+    bed.calls.hanging.add(path);
+    assert.deepEqual((await bed.sample()).series, { [late('things')]: 1 });
+    bed.calls.release(path);
+    assert.deepEqual((await bed.sample()).series, { [series('a')]: 1, [late('things')]: 0 });
+    bed.tree.write(path, '<unknown>\n');
+    assert.deepEqual((await bed.sample()).series, {});
+    bed.tree.write(path, '2\n');
+    assert.deepEqual((await bed.sample()).series, {}, 'what is not there is looked for once a minute');
   }));
 
 test('what answers after the deadline is at most an interval old, and nobody waits for it', () =>
