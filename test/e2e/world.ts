@@ -130,6 +130,11 @@ export class World {
   }
 
   async #stopAgent({ program }: AgentOnLine): Promise<void> {
+    // The server may hold a connection for alive that the agent has left.
+    await eventually(60_000, async () => {
+      const { link } = await program.statusJson();
+      assert.ok(link.state === 'connected' && link.unsentReports === 0, `${program.name} is ${JSON.stringify(link)}`);
+    });
     const lastMs = await program.lastReportMs();
     assert.deepEqual(await program.kill('SIGTERM'), { code: 0, signal: null });
     const times = this.record.times(program.name);

@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { TestContext } from 'node:test';
+import type { AgentStatus } from '../../src/agent/status.ts';
 import { rootFile } from './files.ts';
 
 /** Whatever calls back when it is over: a test, or one of its parts. */
@@ -371,9 +372,13 @@ export class AgentProgram extends Restartable {
     return command('agent', 'reload', '--control-socket', this.#controlSocket);
   }
 
+  /** What `status --json` prints. */
+  async statusJson(): Promise<AgentStatus> {
+    return JSON.parse(await this.status('--json')) as AgentStatus;
+  }
+
   /** The time of the newest report, on the agent's own clock. */
   async lastReportMs(): Promise<number> {
-    const text = await this.status('--json');
-    return Date.parse((JSON.parse(text) as { lastReportAt: string }).lastReportAt);
+    return Date.parse((await this.statusJson()).lastReportAt!);
   }
 }
