@@ -18,6 +18,7 @@ import {
   until,
   type Workshop,
 } from './support/processes.ts';
+import { startWake } from './support/wake-sink.ts';
 
 const intervalMs = 5000;
 // Compiling and the first collections are not what an agent costs from day to day.
@@ -57,12 +58,24 @@ function measure(subject: Subject): Promise<BenchRow[]> {
   return inWorkshop(async (workshop) => {
     const agent = await startAgent(workshop, subject);
     const exporter = await startNodeExporter(workshop, subject);
-    return rowsOf(subject, await watch({ subject, agent, exporter, intervals }));
+    // After two collections it has its files open.
+    const before = await agent.look();
+    await delay(2 * intervalMs);
+    const { reports, sentBytes } = await agent.look();
+    const bytes = Math.round((sentBytes - before.sentBytes) / (reports - before.reports));
+    const wake = await startWake(workshop, agent.pid, { intervalMs, bytes, flags: unitFlags('sysmon-agent') });
+    try {
+      return rowsOf(subject, await watch({ subject, agent, exporter, wake, intervals }));
+    } finally {
+      wake.close();
+    }
   });
 }
 
 interface Costs {
   readonly agent: Cost;
+  /** Of a process that reads as many files, and does nothing with them. */
+  readonly wake: { readonly cpuMs: readonly number[]; readonly files: number };
   readonly exporter: Cost | undefined;
   /** Of the agent. */
   readonly seriesCount: number;
@@ -75,7 +88,7 @@ interface Cost {
   readonly anonymousMiB: number;
 }
 
-function rowsOf(subject: Subject, { agent, exporter, seriesCount, bytesPerSample }: Costs): BenchRow[] {
+function rowsOf(subject: Subject, { agent, exporter, wake, seriesCount, bytesPerSample }: Costs): BenchRow[] {
   // Node 20 is the smallest; those after it start with more.
   const [rssTarget, anonymousTarget] = Number(process.versions.node.split('.')[0]) < 22 ? [2.6, 1.8] : [3.0, 2.7];
   const what = `agent, ${subject.name}, ${seriesCount} series at ${intervalMs / 1000} s`;
@@ -95,8 +108,15 @@ function rowsOf(subject: Subject, { agent, exporter, seriesCount, bytesPerSample
       ok: times === undefined ? undefined : times <= target,
     };
   };
+  const wakeMs = median(wake.cpuMs);
   return [
     row('CPU a collection', cpu, 'ms', subject.cpuTarget),
+    {
+      what: `${what}: floor, to wake, read the ${wake.files} files that it has open, send and write as many bytes`,
+      measured: `${wakeMs.toFixed(1)} ms; the agent ${(cpu(agent) / wakeMs).toFixed(1)} x that`,
+      target: '',
+      ok: undefined,
+    },
     row('resident memory', (cost) => cost.rssMiB, 'MiB', rssTarget),
     row('anonymous memory', (cost) => cost.anonymousMiB, 'MiB', anonymousTarget),
     {
@@ -116,27 +136,31 @@ async function watch(options: {
   readonly subject: Subject;
   readonly agent: StartedAgent;
   readonly exporter: { readonly pid: number; readonly address: string } | undefined;
+  readonly wake: { readonly pid: number; readonly files: number };
   readonly intervals: number;
 }): Promise<Costs> {
-  const { subject, agent, exporter, intervals } = options;
+  const { subject, agent, exporter, wake, intervals } = options;
   const agentMs: number[] = [];
+  const wakeMs: number[] = [];
   const exporterMs: number[] = [];
   let first = await agent.look();
   await delay(intervalMs * 1.5 - (Date.now() % intervalMs));
   for (let interval = 0; interval < warmUpIntervals + intervals; interval++) {
     if (interval === warmUpIntervals) first = await agent.look();
-    const before = { agent: cpuMsOf(agent.pid), exporter: exporter && cpuMsOf(exporter.pid) };
+    const before = { agent: cpuMsOf(agent.pid), exporter: exporter && cpuMsOf(exporter.pid), wake: cpuMsOf(wake.pid) };
     if (exporter !== undefined) await (await fetch(`http://${exporter.address}/metrics`)).text();
     subject.move?.(interval + 1);
     await delay(intervalMs - ((Date.now() - intervalMs / 2) % intervalMs));
     if (interval < warmUpIntervals) continue;
     agentMs.push(cpuMsOf(agent.pid) - before.agent);
+    wakeMs.push(cpuMsOf(wake.pid) - before.wake);
     if (exporter !== undefined) exporterMs.push(cpuMsOf(exporter.pid) - before.exporter!);
   }
   const last = await agent.look();
   return {
     agent: { cpuMs: agentMs, ...memoryOf(agent.pid) },
     exporter: exporter && { cpuMs: exporterMs, ...memoryOf(exporter.pid) },
+    wake: { cpuMs: wakeMs, files: wake.files },
     seriesCount: last.seriesCount,
     bytesPerSample: (last.sentBytes - first.sentBytes) / ((last.reports - first.reports) * last.seriesCount),
   };
