@@ -1,5 +1,8 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { after, before, describe, test } from 'node:test';
+import { chronyPortsOwn } from '../../src/agent/collect/bus/chrony.ts';
+import { rootFile } from '../support/files.ts';
 import { parseMetrics } from '../support/node-exporter.ts';
 import { eventually, Lab } from './lab.ts';
 import { archiveOf, unpack } from './release.ts';
@@ -89,6 +92,24 @@ describe('a host with systemd, as an agent without privileges sees it', () => {
     assert.equal(values.get('node_systemd_unit_oom_kills_total{name="greedy.service"}'), await kills());
     assert.ok((values.get('node_vmstat_oom_kill{}') ?? 0) >= 1);
     assert.ok((values.get('node_systemd_unit_memory_current_bytes{name="greedy.service"}') ?? 0) <= 16 * 2 ** 20);
+  });
+
+  test('the ports that the unit lets the agent bind, and no others', async (context) => {
+    const unit = readFileSync(rootFile('systemd/sysmon-agent.service'), 'utf8');
+    const rules = unit.match(/^SocketBind\w+=.*$/gm)!.map((rule) => `-p ${rule}`);
+    const script =
+      "require('dgram').createSocket('udp4').on('error', (e) => console.log(e.code))" +
+      ".bind(+process.argv[1], '127.0.0.1', function () { console.log('bound'); this.close(); })";
+    const bind = (port: number) =>
+      lab.sh('u1', `systemd-run -q --pipe --wait ${rules.join(' ')} $(command -v node) -e "${script}" ${port}`);
+    if ((await bind(0)) === 'bound') {
+      return context.skip('systemd cannot enforce SocketBindDeny= here: the kernel has no BPF of control groups');
+    }
+    const { first, count } = chronyPortsOwn;
+    assert.deepEqual(
+      [await bind(first - 1), await bind(first), await bind(first + count - 1), await bind(first + count)],
+      ['EPERM', 'bound', 'bound', 'EPERM'],
+    );
   });
 
   test('text files of root', async () => {
