@@ -47,10 +47,9 @@ async function live(context: TestContext, trouble: Trouble): Promise<void> {
   assert.equal(newestValue(hung, 'sysmon_agent_reads_late', { collector: 'filesystem' }), trouble.mounts);
 
   // A report each second, and each is acknowledged.
-  const times = hung.record.times(hung.name);
-  const gapsMs = times.slice(1).map((timeMs, at) => timeMs - times[at]!);
-  assert.ok(times.length >= 8, `${times.length} reports`);
-  assert.ok(Math.max(...gapsMs) < 3000, `a gap of ${Math.max(...gapsMs)} ms`);
+  assert.ok(hung.record.times(hung.name).length >= 8);
+  const [gapMs, twinGapMs] = [longestGapMs(hung), longestGapMs(twin)];
+  assert.ok(gapMs < twinGapMs + 2000, `a gap of ${gapMs} ms, where the other agent's longest is ${twinGapMs} ms`);
   const waiting = newestValue(hung, 'sysmon_agent_spool_reports');
   assert.ok(waiting <= 3, `${waiting} reports wait to be acknowledged`);
   assert.equal(tap.connections, 1);
@@ -95,13 +94,18 @@ async function stopBesideMute(context: TestContext): Promise<void> {
   await hung.program.line(/not waiting for '.*\/srv\/hung0', which does not answer/);
   assert.ok(performance.now() - stoppingMs <= 5000);
   assert.match(hung.program.lines.join('\n'), /stopped; [0-3] unacknowledged reports? in the spool/);
-  assert.match(
-    readFileSync(`/proc/${hung.program.pid}/status`, 'utf8'),
-    /^State:\s+Z/m,
-    'all its threads but one are gone',
-  );
+  await eventually(5000, () => {
+    const status = readFileSync(`/proc/${hung.program.pid}/status`, 'utf8');
+    assert.match(status, /^State:\s+Z/m, 'all its threads but one are gone');
+  });
   await holder!.kill('SIGKILL');
   assert.deepEqual(await ended, { code: null, signal: 'SIGTERM' });
+}
+
+/** Between two reports of it. */
+function longestGapMs({ record, name }: RecordedAgent): number {
+  const times = record.times(name);
+  return Math.max(...times.slice(1).map((timeMs, at) => timeMs - times[at]!));
 }
 
 interface RecordedAgent {
