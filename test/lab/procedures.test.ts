@@ -217,7 +217,8 @@ describe('the procedures of the manual', () => {
     const warnings = (await linesSince('nat-1', 'sysmon-agent', seconds)).filter((line) =>
       /^(?:lost|cannot connect)/.test(line),
     );
-    assert.ok(warnings.length >= 1 && warnings.length <= 2, `${warnings.length} warnings: ${warnings.join('\n')}`);
+    // None where the upgrade, which cut it off too, was less than a minute ago.
+    assert.ok(warnings.length <= 2, warnings.join('\n'));
   });
 
   test('remove a host: nothing of it is left, neither there nor here', async () => {
