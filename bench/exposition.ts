@@ -8,7 +8,7 @@ import { constants, createGzip, gzip } from 'node:zlib';
 import { Counter, Gauge, Registry } from 'prom-client';
 import { type AgentBatch, Exposition } from '../src/server/exposition/exposition.ts';
 import type { BenchRow } from './row.ts';
-import { cpuMsOf, floorsOf } from './support/floors.ts';
+import { cpuMsOfWork, floorsOf } from './support/floors.ts';
 import { hostBatches, hostGroups, hostSeriesCount, moveOn } from './support/host.ts';
 
 const agentCount = process.env.SYSMON_BENCH_FULL === '1' ? 1000 : 200;
@@ -21,7 +21,7 @@ export async function rows(): Promise<BenchRow[]> {
   const exposition = new Exposition({ onDisagreement: () => {} });
 
   const before = rssBytes();
-  const first = await cpuMsOf(() => render(exposition, batches));
+  const first = await cpuMsOfWork(() => render(exposition, batches));
   let slowestMs = 0;
   const rendering = await bestCpuMsOf(batches, async () => {
     slowestMs = await render(exposition, batches);
@@ -108,7 +108,7 @@ async function bestCpuMsOf(batches: readonly AgentBatch[] | undefined, work: () 
     for (const { runs } of batches ?? []) {
       for (const { reports } of runs) for (const { sums } of reports) moveOn(sums, round);
     }
-    bestMs = Math.min(bestMs, await cpuMsOf(work));
+    bestMs = Math.min(bestMs, await cpuMsOfWork(work));
   }
   return bestMs;
 }

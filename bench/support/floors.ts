@@ -5,7 +5,7 @@ import { decimalsOf, numberBytesMax, writeQuotient } from '../../src/server/expo
 import { copySlackBytes, copyText } from '../../src/server/exposition/series-text.ts';
 
 /** CPU of this process with its threads for some work, ms. */
-export async function cpuMsOf(work: () => unknown): Promise<number> {
+export async function cpuMsOfWork(work: () => unknown): Promise<number> {
   const start = process.cpuUsage();
   await work();
   const { user, system } = process.cpuUsage(start);
@@ -24,12 +24,12 @@ export interface Floors {
 export async function floorsOf(batches: readonly AgentBatch[], rounds: number): Promise<Floors> {
   const copy = new Copy(batches);
   let copyMs = Infinity;
-  for (let round = 0; round < rounds; round++) copyMs = Math.min(copyMs, await cpuMsOf(() => copy.write()));
+  for (let round = 0; round < rounds; round++) copyMs = Math.min(copyMs, await cpuMsOfWork(() => copy.write()));
   const text = copy.write();
   const compress = promisify(gzip);
   let gzipMs = Infinity;
   for (let round = 0; round < Math.min(rounds, 3); round++) {
-    gzipMs = Math.min(gzipMs, await cpuMsOf(() => compress(text, { level: constants.Z_BEST_SPEED })));
+    gzipMs = Math.min(gzipMs, await cpuMsOfWork(() => compress(text, { level: constants.Z_BEST_SPEED })));
   }
   const perSeries = (ms: number) => (ms * 1e6) / copy.seriesCount;
   return { copyNs: perSeries(copyMs), gzipNs: perSeries(gzipMs) };
