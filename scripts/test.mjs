@@ -2,22 +2,22 @@
 //   --long   instead of the others, those that take minutes (*.long.test.ts)
 //   --lab    instead of the others, those that boot hosts and need root (test/lab/)
 //   --only   no check: while working on one file
+//   --minutes N   with --lab: how long journals are counted (test/lab/journal.test.ts), 1 by default
 import { spawnSync } from 'node:child_process';
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { parseArgs } from 'node:util';
 import { check } from './check.mjs';
 import { bundle, compile } from './compile.mjs';
 import { fail, filesBelow, root, run } from './lib.mjs';
 import { setup } from './setup.mjs';
 
-const flags = process.argv.slice(2).filter((argument) => argument.startsWith('--'));
-const filters = process.argv.slice(2).filter((argument) => !argument.startsWith('--'));
-const unknown = flags.find((flag) => !['--long', '--lab', '--only'].includes(flag));
-if (unknown) fail(`unknown option '${unknown}': --long, --lab, --only or parts of file names are expected`);
-const kind = flags.includes('--lab') ? 'lab' : flags.includes('--long') ? 'long' : 'usual';
+const { flags, filters } = askedFor();
+const kind = flags.lab ? 'lab' : flags.long ? 'long' : 'usual';
+const minutes = minutesOf(flags.minutes);
 
 // A test that hangs must end the run, and say which it was. The whole of `npm test` has five minutes.
-const timeoutMs = { usual: 240_000, long: 1_200_000, lab: 1_200_000 }[kind];
+const timeoutMs = { usual: 240_000, long: 1_200_000, lab: 1_200_000 + minutes * 60_000 }[kind];
 
 // Two files at a time keep two cores busy, but those that wait for real programs hardly use one: a third beside them.
 const atOnce = kind === 'usual' ? 3 : 2;
@@ -35,17 +35,33 @@ if (files.length === 0) {
   );
 }
 setup();
-if (flags.includes('--only')) await compile();
+if (flags.only) await compile();
 else await check();
 await bundle();
 if (kind === 'lab') makeLabRelease();
 const { status, signal } = spawnSync(
   process.execPath,
   ['--enable-source-maps', 'scripts/run-tests.mjs', `${timeoutMs}`, `${atOnce}`, ...files],
-  { cwd: root, stdio: 'inherit' },
+  { cwd: root, stdio: 'inherit', env: { ...process.env, LAB_MINUTES: `${minutes}` } },
 );
 if (signal) fail(`the tests were ended by ${signal}`);
 process.exit(status);
+
+function askedFor() {
+  const boolean = { type: 'boolean', default: false };
+  try {
+    const options = { long: boolean, lab: boolean, only: boolean, minutes: { type: 'string', default: '1' } };
+    const { values, positionals } = parseArgs({ options, allowPositionals: true });
+    return { flags: values, filters: positionals };
+  } catch (error) {
+    return fail(`${error.message}\n--long, --lab, --only, --minutes N or parts of file names are expected`);
+  }
+}
+
+function minutesOf(text) {
+  if (/^[1-9]\d{0,2}$/.test(text) && (kind === 'lab' || text === '1')) return Number(text);
+  return fail(`--minutes is '${text}': expected a whole number of 1 to 999, with --lab`);
+}
 
 function testFiles() {
   const all = filesBelow('test', (file) => file.endsWith('.test.ts'))

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, test } from 'node:test';
+import { journalCursor, journalLines } from './journal.ts';
 import { eventually, Lab } from './lab.ts';
 import { Prometheus } from './prometheus.ts';
 import { SpoolRecord } from './record.ts';
@@ -33,7 +34,7 @@ describe('what happens to hosts', () => {
   afterEach(() => prometheus.resume());
 
   test('a cable is pulled, and a line loses every packet while it stays up', async () => {
-    const cursors = await Promise.all(agents.map(journalCursor));
+    const cursors = await Promise.all(agents.map((name) => journalCursor(lab, name)));
     await lab.act('cut', 'f1');
     await lab.act('drop', 'f2');
     for (const [index, name] of agents.entries()) {
@@ -92,7 +93,7 @@ describe('what happens to hosts', () => {
     await lab.sh('f1', `systemctl stop sysmon-agent && mount -t tmpfs -o size=1M,mode=750 tmpfs ${spool}`);
     read();
     await lab.sh('f1', `chown sysmon-agent: ${spool} && systemctl start sysmon-agent`);
-    const cursor = await journalCursor('f1');
+    const cursor = await journalCursor(lab, 'f1');
     await eventually('it is sampling', async () => (await mirrored('f1')) === true);
     prometheus.pause();
     await lab.sh('f1', `dd if=/dev/zero of=${spool}/lost+found bs=4k 2>/dev/null || true`);
@@ -113,7 +114,7 @@ describe('what happens to hosts', () => {
   });
 
   test("the kernel kills an agent that its unit's memory limit leaves no room", async () => {
-    const cursor = await journalCursor('f2');
+    const cursor = await journalCursor(lab, 'f2');
     const before = await lab.sh('f2', 'systemctl show -p MainPID --value sysmon-agent');
     read();
     // A neighbour in the unit's own group takes the memory, and the agent is whom the kernel prefers to kill.
@@ -141,7 +142,7 @@ describe('what happens to hosts', () => {
       await lab.sh(host, `mkdir -p /run/systemd/system/${unit}.service.d`);
       await lab.sh(host, `cat >/run/systemd/system/${unit}.service.d/test.conf`, '[Service]\nWatchdogSec=6\n');
       await lab.sh(host, `systemctl daemon-reload && systemctl restart ${unit}`);
-      cursors.set(host, await journalCursor(host));
+      cursors.set(host, await journalCursor(lab, host));
     }
     await eventually('it is sampling', async () => (await mirrored('f2')) === true);
     // Longer than the limit: who is alive is left alone.
@@ -233,20 +234,9 @@ describe('what happens to hosts', () => {
   const status = async (host: string): Promise<Status> => JSON.parse(await lab.sh(host, 'sysmon-agent status --json'));
   const mirrored = async (host: string): Promise<boolean> => (await status(host)).spool.disk.state === 'ok';
 
-  async function journalCursor(host: string): Promise<string> {
-    const out = await lab.sh(host, 'journalctl --sync; journalctl -n 0 --show-cursor -q');
-    return /-- cursor: (.*)$/.exec(out)![1]!;
-  }
   /** What came after the cursor, a line each as `priority program: message`. */
-  async function journal(host: string, cursor: string): Promise<string> {
-    // No match on the command line: with one, journalctl 252 passes over the first entry after a cursor.
-    const fields = 'MESSAGE,PRIORITY,SYSLOG_IDENTIFIER';
-    const out = await lab.sh(host, `journalctl -q --after-cursor '${cursor}' -o json --output-fields=${fields}`);
-    return out
-      .split('\n')
-      .filter((line) => line !== '')
-      .map((line) => JSON.parse(line) as { MESSAGE: string; PRIORITY: string; SYSLOG_IDENTIFIER: string })
-      .map(({ MESSAGE, PRIORITY, SYSLOG_IDENTIFIER }) => `${PRIORITY} ${SYSLOG_IDENTIFIER}: ${MESSAGE}`)
+  const journal = async (host: string, cursor: string): Promise<string> =>
+    (await journalLines(lab, host, cursor))
+      .map(({ program, priority, text }) => `${priority} ${program}: ${text}`)
       .join('\n');
-  }
 });

@@ -3,6 +3,7 @@ import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { rootFile } from '../support/files.ts';
+import { journalCursor, journalLines, ofPrograms } from './journal.ts';
 import { eventually, Lab } from './lab.ts';
 import { listing } from './listing.ts';
 import { Prometheus } from './prometheus.ts';
@@ -170,14 +171,13 @@ describe('a fleet that is installed from the release', () => {
   test('reload: the same process, the same connection, a line in the journal', async () => {
     const before = await lab.sh('s1', 'systemctl show -p MainPID sysmon-agent sysmon-server');
     const { out } = await lab.try('a1', 'sysmon-agent status --json');
-    const since = await journalCursor('s1');
+    const since = await journalCursor(lab, 's1');
     await lab.sh('s1', 'systemctl reload sysmon-agent sysmon-server');
     await lab.sh('a1', 'systemctl reload sysmon-agent');
-    await eventually('both say so', async () =>
-      /reloaded.*[\s\S]*reloaded/.test(
-        await lab.sh('s1', `journalctl --after-cursor '${since}' -o cat -t sysmon-agent -t sysmon-server`),
-      ),
-    );
+    await eventually('both say so', async () => {
+      const lines = ofPrograms(await journalLines(lab, 's1', since));
+      return new Set(lines.filter(({ text }) => text.startsWith('reloaded')).map(({ program }) => program)).size === 2;
+    });
     assert.equal(await lab.sh('s1', 'systemctl show -p MainPID sysmon-agent sysmon-server'), before);
     const link = (text: string) => (JSON.parse(text) as { link: { state: string; since: string } }).link;
     assert.equal(link((await lab.try('a1', 'sysmon-agent status --json')).out).state, 'connected');
@@ -253,24 +253,14 @@ describe('a fleet that is installed from the release', () => {
   });
 
   test('the journal: what a start is made of, priorities, and no line per report', async () => {
-    const lines = (
-      await lab.sh(
-        's1',
-        'journalctl -t sysmon-agent -t sysmon-server -o json --output-fields=MESSAGE,PRIORITY,SYSLOG_IDENTIFIER',
-      )
-    )
-      .split('\n')
-      .map((line) => JSON.parse(line) as { MESSAGE: string; PRIORITY: string; SYSLOG_IDENTIFIER: string });
-    const server = lines.find(({ SYSLOG_IDENTIFIER: name }) => name === 'sysmon-server');
-    assert.match(
-      server?.MESSAGE ?? '',
-      new RegExp(`^version ${releaseVersion}: .*:9732 .*:9733 .*set: fleet-key-file=`),
-    );
-    assert.equal(server?.PRIORITY, '6');
+    const lines = ofPrograms(await journalLines(lab, 's1'));
+    const server = lines.find(({ program }) => program === 'sysmon-server');
+    assert.match(server?.text ?? '', new RegExp(`^version ${releaseVersion}: .*:9732 .*:9733 .*set: fleet-key-file=`));
+    assert.equal(server?.priority, 6);
     // A hundred reports and more came meanwhile; each host that is down and back is two lines.
     assert.ok(lines.length < 90, `${lines.length} lines`);
-    for (const { MESSAGE } of lines) assert.doesNotMatch(MESSAGE, /^<\d>|[0-9a-f]{64}/);
-    const warned = lines.filter(({ PRIORITY }) => Number(PRIORITY) <= 4).map(({ MESSAGE }) => MESSAGE);
+    for (const { text } of lines) assert.doesNotMatch(text, /^<\d>|[0-9a-f]{64}/);
+    const warned = lines.filter(({ priority }) => priority <= 4).map(({ text }) => text);
     assert.ok(
       // Of the wrong key, the agents that were restarted, the Prometheus that paused, and a disk that many hosts share.
       warned.every((text) =>
@@ -401,6 +391,4 @@ describe('a fleet that is installed from the release', () => {
   }
 
   const invocations = (host: string) => lab.sh(host, 'systemctl show -p InvocationID sysmon-agent sysmon-server');
-  const journalCursor = async (host: string) =>
-    /-- cursor: (.*)$/.exec(await lab.sh(host, 'journalctl -n 0 --show-cursor -q'))![1]!;
 });

@@ -4,96 +4,122 @@ import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
+import { type JournalLine, journalCursor, journalLines, ofPrograms } from './journal.ts';
 import { eventually, Lab } from './lab.ts';
 import { Prometheus } from './prometheus.ts';
 import { archiveOf, unpack } from './release.ts';
 
-// The disk is one that many hosts share.
-const isOfDisk = (text: string) => /: disk (slow since|ok after) /.test(text);
+// How many lines real journals get, in as many minutes as `--minutes` says: npm run test:lab -- journal --minutes 60 is the whole hour,
+// which test/simulation/noise.test.ts has in virtual time. Three fleets side by side: one that is left alone, one without its server,
+// and one with a cloned host.
+const minutes = Number(process.env['LAB_MINUTES'] ?? '1');
 
-// How many lines real journals get in a minute or less; test/simulation/noise.test.ts has the whole hour, in virtual time.
-describe('the journal', () => {
+const fleets = [
+  { server: 's1', agent: 'a1', port: 9091 },
+  { server: 's2', agent: 'a2', port: 9092 },
+  { server: 's3', agent: 'a3', port: 9093 },
+] as const;
+const clone = 'c3';
+
+describe(`the journal in ${minutes} min`, () => {
   const lab = new Lab();
-  let prometheus: Prometheus;
+  /** What each host has logged meanwhile. */
+  const lines = new Map<string, readonly JournalLine[]>();
+  /** Of it, what the cloned hosts and their server have logged once the server had said what is wrong. */
+  const linesSettled = new Map<string, readonly JournalLine[]>();
+  let states: readonly string[] = [];
 
   before(async () => {
     const release = unpack(archiveOf(), lab.folder);
-    for (const name of ['s1', 'a1']) {
-      await lab.boot(name);
-      await lab.copy(name, release, '/root/release');
+    for (const { server, agent, port } of fleets) {
+      for (const name of [server, agent]) {
+        await lab.boot(name);
+        await lab.copy(name, release, '/root/release');
+      }
+      await lab.sh(server, '/root/release/install.sh server');
+      await lab.sh(agent, '/root/release/install.sh agent', await lab.sh(server, `sysmon-server enroll ${agent}`));
+      const scraper = `prometheus-of-${server}`;
+      const prometheus = await Prometheus.start(lab, await lab.address(server), { scraper, port, intervalSeconds: 5 });
+      await eventually(
+        `${agent} is up`,
+        async () => (await prometheus.value(`sysmon_agent_up{agent="${agent}"}`)) === 1,
+      );
     }
-    await lab.sh('s1', '/root/release/install.sh server');
-    await lab.sh('a1', '/root/release/install.sh agent', await lab.sh('s1', 'sysmon-server enroll a1'));
-    prometheus = await Prometheus.start(lab, await lab.address('s1'));
-    await eventually('the agent is up', async () => (await prometheus.value('sysmon_agent_up{agent="a1"}')) === 1);
     // The first lines about the scraper and its agents.
-    await delay(5000);
-  });
-  after(() => lab.down());
-
-  test('nothing happens: not a line', async () => {
-    assert.deepEqual(await linesOf(['s1', 'a1'], () => delay(30_000)), { s1: [], a1: [] });
-  });
-
-  test('the server is away: a line says so, and the next one comes much later', async () => {
-    const { s1, a1 } = await linesOf(['s1', 'a1'], async () => {
-      await lab.sh('s1', 'systemctl stop sysmon-server');
-      await delay(40_000);
-    });
-    assert.equal(s1!.length, 1, s1!.join('\n'));
-    assert.match(s1![0]!, /^stopped; 1 connection of agents ended$/);
-    // At twelve an hour the second would be due after five minutes: it is of another error, if there is one.
-    assert.ok(a1!.length === 1 || a1!.length === 2, a1!.join('\n'));
-    assert.match(a1![0]!, /^lost 's1:9732': /);
-    await lab.sh('s1', 'systemctl start sysmon-server');
-    await eventually('it is back', async () => (await prometheus.value('sysmon_agent_up{agent="a1"}')) === 1);
-  });
-
-  test('a cloned host: one of the two is whole, the other refused, and both together have a line a minute at most', async () => {
-    // As from a template: the key, the machine-id and the name.
-    mkdirSync(join(lab.folder, 'c1'));
-    execFileSync('cp', ['-a', join(lab.folder, 'a1/upper'), join(lab.folder, 'c1/upper')]);
-    await lab.boot('c1');
-    await eventually('the server says what is wrong', async () =>
-      /two hosts run as 'a1' and have one machine-id/.test(await lab.sh('s1', 'journalctl -o cat -t sysmon-server')),
-    );
     await delay(10_000);
-    const lines = await linesOf(['s1', 'a1', 'c1'], () => delay(60_000));
-    const all = Object.entries(lines).flatMap(([host, texts]) => texts.map((text) => `${host}: ${text}`));
-    // Two, where the one of the minute before comes late.
-    assert.ok(all.length <= 2, all.join('\n'));
-    const states = await Promise.all(
-      ['a1', 'c1'].map(async (host) => {
+
+    const hosts = fleets.flatMap(({ server, agent }) => [server, agent]);
+    const cursors = new Map<string, string>();
+    for (const host of hosts) cursors.set(host, await journalCursor(lab, host));
+    await lab.sh('s2', 'systemctl stop sysmon-server');
+    // As from a template: the key, the machine-id and the name.
+    mkdirSync(join(lab.folder, clone));
+    execFileSync('cp', ['-a', join(lab.folder, 'a3/upper'), join(lab.folder, clone, 'upper')]);
+    // It holds what the other one has logged.
+    cursors.set(clone, cursors.get('a3')!);
+    await lab.boot(clone);
+    await eventually('the server says what is wrong', async () => {
+      return (await programsOf('s3', cursors)).some(({ text }) => /two hosts run as 'a3' and have one mach/.test(text));
+    });
+    await delay(10_000);
+    const settled = new Map<string, string>();
+    for (const host of ['s3', 'a3', clone]) settled.set(host, await journalCursor(lab, host));
+
+    await delay(minutes * 60_000);
+    states = await Promise.all(
+      ['a3', clone].map(async (host) => {
         const { out } = await lab.try(host, 'sysmon-agent status --json');
         return (JSON.parse(out) as { link: { state: string } }).link.state;
       }),
     );
-    assert.deepEqual(states.sort(), ['connected', 'refused']);
+    for (const host of ['s3', 'a3', clone]) linesSettled.set(host, await programsOf(host, settled));
+    lines.set('s2', await programsOf('s2', cursors));
+    await lab.sh('s2', 'systemctl start sysmon-server');
+    await eventually('a2 is connected again', async () => {
+      return (await programsOf('a2', cursors)).some(({ text }) => text.startsWith('connected to '));
+    });
+    // What of its reports was too old, if anything, is told with the first answers.
+    await delay(15_000);
+    for (const host of cursors.keys()) if (host !== 's2') lines.set(host, await programsOf(host, cursors));
+  });
+  after(() => lab.down());
+
+  const programsOf = async (host: string, cursors: ReadonlyMap<string, string>) =>
+    // The disk is one that many hosts share.
+    ofPrograms(await journalLines(lab, host, cursors.get(host)!)).filter(
+      ({ text }) => !/: disk (slow since|ok after) /.test(text),
+    );
+  const textsOf = (host: string, from: ReadonlyMap<string, readonly JournalLine[]> = lines): string[] =>
+    from.get(host)!.map(({ text }) => text);
+
+  test('nothing happens: not a line', () => {
+    assert.deepEqual({ s1: textsOf('s1'), a1: textsOf('a1') }, { s1: [], a1: [] });
   });
 
-  /** The lines of our programs on each host while something is done. */
-  async function linesOf(hosts: readonly string[], act: () => Promise<unknown>): Promise<Record<string, string[]>> {
-    const cursors = await Promise.all(
-      hosts.map(async (host) => {
-        const shown = await lab.sh(host, 'journalctl --sync; journalctl -n 0 --show-cursor -q');
-        return /-- cursor: (.*)$/.exec(shown)![1]!;
-      }),
-    );
-    await act();
-    const lines = await Promise.all(hosts.map((host, at) => linesAfter(host, cursors[at]!)));
-    return Object.fromEntries(hosts.map((host, at) => [host, lines[at]!]));
-  }
+  test('the server is away: a line says so, then rarely one, and what came of it when it is back', (context) => {
+    const [s2, a2] = [textsOf('s2'), textsOf('a2')];
+    context.diagnostic(`${a2.length} lines of the agent, ${s2.length} of the server:\n${[...a2, ...s2].join('\n')}`);
+    assert.equal(s2.length, 1, s2.join('\n'));
+    assert.match(s2[0]!, /^stopped; 1 connection of agents ended$/);
+    assert.match(a2[0]!, /^lost 's2:9732': /);
+    // Twelve an hour. In some minutes: that it is away, the next error if there is one, that it is back.
+    assert.ok(a2.length <= Math.max(3, Math.floor(minutes / 5)), a2.join('\n'));
+    assert.equal(a2.filter((text) => text.startsWith("connected to 's2:9732'")).length, 1, a2.join('\n'));
+    // The reports that the window no longer takes.
+    const lost = a2.filter((text) => text.startsWith("'s2:9732' did not store "));
+    assert.equal(lost.length, minutes > 31 ? 1 : 0, a2.join('\n'));
+  });
 
-  /** Chosen here: behind a cursor of another line, journalctl -t passes over the first that it should show. */
-  async function linesAfter(host: string, cursor: string): Promise<string[]> {
-    const fields = '--output-fields=MESSAGE,SYSLOG_IDENTIFIER';
-    const out = await lab.sh(host, `journalctl --sync; journalctl -q -o json ${fields} --after-cursor '${cursor}'`);
-    return out
-      .split('\n')
-      .filter((line) => line !== '')
-      .map((line) => JSON.parse(line) as { readonly MESSAGE: string; readonly SYSLOG_IDENTIFIER?: string })
-      .filter(({ SYSLOG_IDENTIFIER: name }) => name === 'sysmon-agent' || name === 'sysmon-server')
-      .map(({ MESSAGE }) => MESSAGE)
-      .filter((text) => !isOfDisk(text));
-  }
+  test('a cloned host: one of the two is whole, the other refused, and all three have a line a minute at most', (context) => {
+    const all = (from: typeof lines) =>
+      ['s3', 'a3', clone].flatMap((host) => textsOf(host, from).map((text) => `${host}: ${text}`));
+    // Without what each process says of its own start and stop.
+    const texts = all(lines).filter((line) => !/^\S+ (version |stopped)/.test(line));
+    context.diagnostic(`${texts.length} lines:\n${texts.join('\n')}`);
+    assert.ok(texts.length <= Math.max(15, minutes), texts.join('\n'));
+    // Two, where the one of the minute before comes late.
+    const settled = all(linesSettled);
+    assert.ok(settled.length <= Math.max(2, minutes), settled.join('\n'));
+    assert.deepEqual(states.toSorted(), ['connected', 'refused']);
+  });
 });

@@ -6,6 +6,7 @@ import { after, before, describe, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { AgentStatus, ServerStatus } from '../../src/server/status.ts';
 import { type Block, procedure } from './document.ts';
+import { journalCursor, journalLines } from './journal.ts';
 import { eventually, Lab } from './lab.ts';
 import { Prometheus } from './prometheus.ts';
 import { SpoolRecord } from './record.ts';
@@ -57,17 +58,9 @@ describe('the procedures of the manual', () => {
     for (const block of procedure(heading)) out += `${await run(block)}\n`;
     return out;
   };
-  /** What a program has logged since a time in seconds. */
-  const linesSince = async (host: string, program: string, seconds: string): Promise<string[]> => {
-    // No match on the command line: with one, journalctl 252 may pass over the first entry.
-    const shown = '-o json --output-fields=MESSAGE,SYSLOG_IDENTIFIER';
-    const out = await lab.sh(host, `journalctl --sync; journalctl -q --since '@${seconds}' ${shown}`);
-    return out
-      .split('\n')
-      .filter((line) => line !== '')
-      .map((line) => JSON.parse(line) as { MESSAGE: string; SYSLOG_IDENTIFIER?: string })
-      .flatMap((entry) => (entry.SYSLOG_IDENTIFIER === program ? entry.MESSAGE : []));
-  };
+  /** What a program has logged, behind a cursor or at all. */
+  const logged = async (host: string, program: string, cursor?: string): Promise<string[]> =>
+    (await journalLines(lab, host, cursor)).flatMap((line) => (line.program === program ? [line.text] : []));
 
   test('the server is installed at a terminal, and two hosts by the command that enroll prints for ssh', async () => {
     const installed = await lab.atTerminal('s1', '/root/release/install.sh server');
@@ -105,14 +98,15 @@ describe('the procedures of the manual', () => {
 
   test('while all is well the journals get no line', async () => {
     await eventually('it is well', async () => /^state +healthy$/m.test(await lab.sh('s1', 'sysmon-server status')));
-    const seconds = await lab.sh('s1', 'date +%s');
-    await delay(30_000);
-    for (const [host, program] of [
+    const programs = [
       ['s1', 'sysmon-server'],
-      ...['web-1', 'web-2', 'nat-1'].map((each) => [each, 'sysmon-agent'] as const),
-    ] as const) {
-      assert.ok((await linesSince(host, program, '0')).length >= 2, `${host} has logged its start`);
-      assert.deepEqual(await linesSince(host, program, seconds), [], host);
+      ...['web-1', 'web-2', 'nat-1'].map((host) => [host, 'sysmon-agent'] as const),
+    ] as const;
+    const cursors = await Promise.all(programs.map(([host]) => journalCursor(lab, host)));
+    await delay(30_000);
+    for (const [index, [host, program]] of programs.entries()) {
+      assert.ok((await logged(host, program)).length >= 2, `${host} has logged its start`);
+      assert.deepEqual(await logged(host, program, cursors[index]), [], host);
     }
     assert.match(await lab.sh('web-1', 'sysmon-agent status'), /^state +healthy$/m);
   });
@@ -197,7 +191,7 @@ describe('the procedures of the manual', () => {
     await openSsh('s2', join(lab.folder, 'id'));
     const [old, renewed, joining] = procedure('## Restore or move the server');
     record.read(lab);
-    const seconds = await lab.sh('web-1', 'date +%s');
+    const cursor = await journalCursor(lab, 'nat-1');
     await run(old!);
     await delay(6000);
     await run(renewed!);
@@ -214,7 +208,7 @@ describe('the procedures of the manual', () => {
       [...(await prometheus.samplesOf('web-1')).values()].some((samples) => samples.has(last)),
     );
     record.expectStored(await prometheus.samplesOf('web-1'));
-    const warnings = (await linesSince('nat-1', 'sysmon-agent', seconds)).filter((line) =>
+    const warnings = (await logged('nat-1', 'sysmon-agent', cursor)).filter((line) =>
       /^(?:lost|cannot connect)/.test(line),
     );
     // None where the upgrade, which cut it off too, was less than a minute ago.

@@ -5,7 +5,7 @@ import { rootFile } from '../support/files.ts';
 import { eventually, type Lab } from './lab.ts';
 import { type Stored, seriesName } from './record.ts';
 
-/** A Prometheus in the hosts' network, with the project's own configuration at one scrape a second. */
+/** A Prometheus in the hosts' network, with the project's own configuration at one scrape a second, or more rarely. */
 export class Prometheus {
   readonly #lab: Lab;
   readonly #child: ChildProcess;
@@ -24,15 +24,19 @@ export class Prometheus {
   }
 
   /** `scraper`: its name at the server. */
-  static async start(lab: Lab, server: string, { scraper = 'prometheus', port = 9090 } = {}): Promise<Prometheus> {
+  static async start(
+    lab: Lab,
+    server: string,
+    { scraper = 'prometheus', port = 9090, intervalSeconds = 1 } = {},
+  ): Promise<Prometheus> {
     const url = `http://10.77.0.1:${port}`;
     const folder = join(lab.folder, `${scraper}-data`);
     mkdirSync(folder);
     const config = readFileSync(rootFile('prometheus/prometheus.yml'), 'utf8')
       .replaceAll('127.0.0.1:9733', `${server}:9733`)
       .replace('scraper: [prometheus]', `scraper: [${scraper}]`)
-      .replace('scrape_interval: 5s', 'scrape_interval: 1s')
-      .replace('scrape_timeout: 5s', 'scrape_timeout: 1s');
+      .replace('scrape_interval: 5s', `scrape_interval: ${intervalSeconds}s`)
+      .replace('scrape_timeout: 5s', `scrape_timeout: ${intervalSeconds}s`);
     const file = join(folder, 'prometheus.yml');
     writeFileSync(file, config);
     const child = lab.spawnInNet('prometheus', [
