@@ -45,28 +45,20 @@ describe('releases', () => {
     }
   });
 
-  // The packages of one architecture: compressing them takes longest by far.
-  for (const options of [['x64', '--deb'], ['arm64']]) {
-    test(`the same bytes again, with another umask and number of threads: ${options.join(' ')}`, () => {
-      const again = join(folder, 'again');
-      const mask = process.umask(0o077);
-      try {
-        mkdirSync(again);
-        makeRelease(again, options, { DPKG_DEB_THREADS_MAX: '1' });
-      } finally {
-        process.umask(mask);
-      }
-      const [first, second] = [handedOut, again].map((each) =>
-        readFileSync(join(each, 'SHA256SUMS'), 'utf8').trim().split('\n'),
-      );
-      assert.equal(second!.length, options.length === 2 ? 4 : 2);
-      assert.deepEqual(
-        second!.filter((line) => !first!.includes(line)),
-        [],
-      );
-      rmSync(again, { recursive: true });
-    });
-  }
+  test('everything that is handed out has the same bytes again, with another umask and number of threads', () => {
+    const again = join(folder, 'again');
+    const mask = process.umask(0o077);
+    try {
+      mkdirSync(again);
+      makeRelease(again, ['--deb'], { DPKG_DEB_THREADS_MAX: '1' });
+    } finally {
+      process.umask(mask);
+    }
+    const sumsIn = (path: string) => readFileSync(join(path, 'SHA256SUMS'), 'utf8');
+    assert.deepEqual(readdirSync(again).sort(), readdirSync(handedOut).sort());
+    assert.equal(sumsIn(again), sumsIn(handedOut));
+    rmSync(again, { recursive: true });
+  });
 
   for (const architecture of architectures) {
     test(`${architecture}: all that an install needs, and a Node of that machine`, () => {
