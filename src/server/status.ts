@@ -95,7 +95,7 @@ export interface ScraperStatus {
   readonly connections: number;
   readonly conflicts: number;
   readonly lastScrapeAt: string;
-  /** It was sent a whole answer, so acknowledgements wait for it. */
+  /** It was sent a whole answer and has scraped within the window, so acknowledgements wait for it. */
   readonly known: boolean;
   readonly backlogReports: number;
   /** Age of the oldest report that it has not had; 0 if it has all. */
@@ -264,6 +264,7 @@ function scrapersStatus(sources: StatusSources): ScraperStatus[] {
       let backlogReports = 0;
       let oldestMs = nowMs;
       const getsReports = scraper.probe.keeps !== 'none';
+      const holdsAcks = ({ isKnown, seenAtMs }: Cursor) => isKnown && monotonicMs - seenAtMs <= sources.windowMs;
       for (const agent of delivery.store.agents.values()) {
         if (!getsReports || cursors[0]?.selects(agent.id) !== true) continue;
         for (const { id, window } of agent.streams) {
@@ -280,7 +281,7 @@ function scrapersStatus(sources: StatusSources): ScraperStatus[] {
         ...{ connections: cursors.length, conflicts, backlogReports, lagSeconds: (nowMs - oldestMs) / 1000 },
         behind: nowMs - oldestMs > 2 * (last.intervalMs ?? intervalMsUnknown) + confirmingMs,
         lastScrapeAt: isoTime(nowMs - (monotonicMs - seenAtMs)),
-        known: getsReports && cursors.some(({ isKnown }) => isKnown),
+        known: getsReports && cursors.some(holdsAcks),
         ...lastAnswerOf(known),
         problems: scraperProblems(sources, scraper, { last, known }),
       });
@@ -316,7 +317,7 @@ function lastAnswerOf(known: KnownScraper | undefined): Pick<ScraperStatus, 'las
 
 /** What a person should act on, of one cursor of a scraper. */
 function scraperProblems(
-  { clock, delivery }: StatusSources,
+  { clock, delivery, windowMs }: StatusSources,
   scraper: Scraper,
   { last, known }: { readonly last: Cursor; readonly known: KnownScraper | undefined },
 ): string[] {
@@ -324,8 +325,10 @@ function scraperProblems(
   const problems: string[] = [];
   const awayMs = monotonicMs - last.seenAtMs;
   if (awayMs > Math.max(awayMsMin, 3 * (last.intervalMs ?? 0))) {
+    const held = awayMs > windowMs ? 'nothing is held for it any more' : 'agents keep reports for it';
     problems.push(
-      `it has not scraped for ${ageText(awayMs)}; if it is gone for good: sysmon-server forget-scraper ${scraperText(scraper.name)}`,
+      `it has not scraped for ${ageText(awayMs)}, and ${held}; if it is gone for good: ` +
+        `sysmon-server forget-scraper ${scraperText(scraper.name)}`,
     );
   }
   if (known?.newestWhy !== undefined) problems.push(`it gets the newest values only: ${known.newestWhy}`);

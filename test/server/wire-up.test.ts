@@ -11,8 +11,7 @@ import { settle, VirtualClock } from '../support/virtual-clock.ts';
 import { MemoryState, TestAgent } from './delivery/delivery-harness.ts';
 
 /** A server whose ports are opened and closed without a network; `events` says in which order. */
-function wired(parts: Partial<ServerParts> = {}) {
-  const clock = new VirtualClock();
+function wired(parts: Partial<ServerParts> = {}, clock = new VirtualClock()) {
   const log = new MemoryLog();
   const events: string[] = [];
   const disk = new MemoryState();
@@ -119,7 +118,15 @@ test('a Prometheus that was tried for a minute delays acks for a window, and is 
     await scrape('steady', steady);
     if (at < 4) await scrape('tried', tried);
     await clock.advance(15_000);
-    if (at === 20) assert.ok(agent.acked < 10, 'it may come back');
+    if (at !== 20) continue;
+    assert.ok(agent.acked < 10, 'it may come back');
+    assert.match(
+      server
+        .status()
+        .scrapers.find(({ scraper }) => scraper === 'tried')!
+        .problems.join(),
+      /^it has not scraped for 5 min, and agents keep reports for it; if it is gone for good: /,
+    );
   }
   delivery.tidy();
   assert.ok(agent.acked > 2 * 60 * 4 - 5);
@@ -128,9 +135,48 @@ test('a Prometheus that was tried for a minute delays acks for a window, and is 
     [],
   );
   assert.deepEqual(server.status().scrapers.find(({ scraper }) => scraper === 'tried')?.problems, [
-    'it has not scraped for 119 min; if it is gone for good: sysmon-server forget-scraper tried',
+    'it has not scraped for 119 min, and nothing is held for it any more; if it is gone for good: sysmon-server forget-scraper tried',
   ]);
   await server.stop();
+});
+
+test('a Prometheus that is given another name holds nothing under the one before, also after a power cut, and nothing counts as lost', async () => {
+  const clock = new VirtualClock();
+  const parts = { disk: new MemoryState(), settings: { ...serverSettings(), stateDir: '/state' } };
+  const everyMs = 15_000;
+  const reports = (minutes: number) => (minutes * 60_000) / everyMs;
+  // A reload of Prometheus keeps its connection.
+  const connection = { address: '192.0.2.9' };
+  const unnamed = { space: 'addr', text: '192.0.2.9' } as const;
+  const named = { space: 'param', text: 'prometheus-a' } as const;
+  for (const { minutes, from } of [
+    { minutes: 81, from: reports(5) },
+    { minutes: 60, from: 0 },
+  ]) {
+    const { log, server } = wired(parts, clock);
+    const { delivery } = server;
+    await server.start();
+    const agent = new TestAgent({ clock, delivery }, agentId('web-1')!);
+    for (let at = 0; at < reports(minutes); at++) {
+      agent.report();
+      const name = at < from ? unnamed : named;
+      (await delivery.openScrape({ name, selection: [], connection, timeoutMs: 10_000 }))!.finish();
+      await clock.advance(everyMs);
+    }
+    await settle();
+    assert.ok(agent.acked > reports(minutes) - 5, `${agent.acked} of ${reports(minutes)} acknowledged`);
+    assert.deepEqual(
+      log.lines.filter((line) => line.startsWith('warn')),
+      [],
+    );
+    assert.doesNotMatch(await server.metrics.text([]), /^sysmon_server_unscraped_reports_lost_total.* [^0]/m);
+    const known = server.status().scrapers.filter((scraper) => scraper.known);
+    assert.deepEqual(
+      known.map(({ scraper }) => scraper),
+      ['prometheus-a'],
+    );
+    // The power is cut: no stop.
+  }
 });
 
 test('a scraper is forgotten at once: what was held for it is acknowledged; an unknown name lists the known ones', async () => {
