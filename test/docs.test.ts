@@ -8,6 +8,7 @@ import { Sampler } from '../src/agent/collect/sampler.ts';
 import { readsLate } from '../src/agent/collect/slow-host.ts';
 import { program as agent } from '../src/agent/options.ts';
 import { newAgentCounters, SelfMetrics } from '../src/agent/own-metrics.ts';
+import { helpText } from '../src/runtime/option-help.ts';
 import { environmentName } from '../src/runtime/options.ts';
 import { program as server } from '../src/server/options.ts';
 import { Registry, ServerMetrics } from '../src/server/own-metrics.ts';
@@ -50,6 +51,17 @@ test('options', () => {
   for (const { name, where } of found(/(?<![\w-])--([a-z][a-z-]*(?:\.[a-zA-Z-]+)*)/g)) {
     assert.ok(options.has(name) || others.includes(`--${name}`) || others.includes(` ${name}: {`), where);
   }
+});
+
+test('each option and command says what it does in a sentence, above all those of collectors', () => {
+  for (const { name, commands, options: rows } of Object.values(programs)) {
+    const said = [...Object.values(rows), ...commands];
+    for (const each of said) assert.match(each.help, /^\S+ \S[\s\S]*[\w)]\.$/, `${name} ${each.name}: ${each.help}`);
+  }
+  assert.match(
+    helpText(agent).replace(/\s+/g, ' '),
+    / --cpu\.guest BOOLEAN Collect the time that CPUs spent in guests \(virtual machines\)\. Default: true /,
+  );
 });
 
 test('variables', () => {

@@ -1,5 +1,14 @@
 import assert from 'node:assert/strict';
-import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync } from 'node:fs';
+import {
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
@@ -12,17 +21,24 @@ import { MemoryLog } from '../support/memory-log.ts';
 
 /** A running agent whose server cannot be reached, on a host of its own. */
 async function running(context: TestContext, ...argv: string[]) {
+  return runningWith(context, argv, '');
+}
+
+/** `configText`: the file of options. */
+async function runningWith(context: TestContext, argv: readonly string[], configText: string) {
   const folder = mkdtempSync(join(tmpdir(), 'sysmon-run-'));
   context.after(() => rmSync(folder, { recursive: true }));
   const procfs = join(folder, 'proc');
   mkdirSync(procfs);
   for (const name of ['loadavg', 'stat', 'meminfo']) cpSync(join('/proc', name), join(procfs, name));
+  const configFile = join(folder, 'agent.env');
+  writeFileSync(configFile, configText);
   const clock = new HandClock();
   const log = new MemoryLog();
   const lifecycle = new FakeLifecycle();
   const sources: Sources = {
     argv: ['run', '--server', '127.0.0.1:1', '--procfs', procfs, '--spool-dir', join(folder, 'spool'), ...argv],
-    env: { SYSMON_CONFIG_FILE: '/dev/null', SYSMON_CONTROL_SOCKET: join(folder, 'control.sock') },
+    env: { SYSMON_CONFIG_FILE: configFile, SYSMON_CONTROL_SOCKET: join(folder, 'control.sock') },
     readFile: (path) => readFileSync(path, 'utf8'),
   };
   const reread = () => readOptions(program, sources);
@@ -32,7 +48,7 @@ async function running(context: TestContext, ...argv: string[]) {
     lifecycle.stop();
     await ended;
   };
-  return { clock, log, lifecycle, procfs, stop };
+  return { clock, log, lifecycle, procfs, configFile, stop };
 }
 
 /** Files of the folder that this process has open. */
@@ -53,6 +69,17 @@ test('a reload opens the files of the kernel anew', async (context) => {
   await lifecycle.reload();
   assert.deepEqual(openBelow(procfs), []);
   assert.equal(log.lines.at(-1), 'info: reloaded');
+  await stop();
+});
+
+test('a reload names the options that have changed, for only a restart applies them', async (context) => {
+  const { lifecycle, log, configFile, stop } = await runningWith(context, [], 'SYSMON_LABEL=site=north\n');
+  writeFileSync(configFile, 'SYSMON_LABEL=site=south\n');
+  await lifecycle.reload();
+  assert.deepEqual(log.lines.slice(-2), [
+    'info: reloaded',
+    "warn: SYSMON_LABEL has changed since the start: a restart applies it ('systemctl restart sysmon-agent')",
+  ]);
   await stop();
 });
 

@@ -81,6 +81,11 @@ test('npm start runs both programs, says where to look, and leaves nothing behin
   assert.match(printed, /sysmon-server: stopped; [01] connections? of agents ended/);
   assert.match(printed, /sysmon-agent: stopped/);
   assert.doesNotMatch(printed, /exited with/);
+  for (const name of ['sysmon-agent', 'sysmon-server']) {
+    // What follows the program's name does not begin with it once more.
+    assert.match(printed, new RegExp(`^${name}: version \\d+\\.\\d+\\.\\d+: `, 'm'));
+    assert.doesNotMatch(printed, new RegExp(`^(?:sysmon(?:-\\w+)?: )+${name}: `, 'm'));
+  }
   // npm may die of the signal before what it started has ended.
   await eventually(15_000, () => assert.deepEqual(processes(), []));
   assert.equal(await isTaken(port), false);
