@@ -19,14 +19,18 @@ const minutes = minutesOf(flags.minutes);
 // A test that hangs must end the run, and say which it was. The whole of `npm test` has five minutes.
 const timeoutMs = { usual: 240_000, long: 1_200_000, lab: 1_200_000 + minutes * 60_000 }[kind];
 
-// Two files at a time keep two cores busy, but those that wait for real programs hardly use one: a third beside them.
-const atOnce = kind === 'usual' ? 3 : 2;
 // Those that take longest begin first, for nothing should be left running alone at the end. The rest by name.
-const longestLab = ['release', 'faults', 'procedures', 'install'].map((name) => `test/lab/${name}`);
-const longest = ['test/simulation/histories', 'test/simulation/', 'test/fuzz/', ...longestLab];
-const longestWaiting = ['slow-disk', 'server-clock', 'stop', 'web-config', 'whole-way'].map(
-  (name) => `test/e2e/${name}`,
-);
+const longest = [
+  ...['test/simulation/histories', 'test/fuzz/', 'test/agent/collect/collectors/damaged', 'test/simulation/'],
+  ...['test/agent/main', 'test/agent/spool/mirror', 'test/prometheus/rules', 'test/protocol/dearest'],
+  ...['release', 'faults', 'procedures', 'install'].map((name) => `test/lab/${name}`),
+];
+const longestWaiting = [
+  ...['slow-disk', 'whole-way', 'stop', 'server-clock', 'join', 'web-config'].map((name) => `test/e2e/${name}`),
+  'test/simulation/prometheus-',
+];
+/** They wait for real programs most of the time, and hardly use a processor. */
+const waiting = ['test/e2e/', 'test/simulation/prometheus-', 'test/scripts/'];
 
 const files = testFiles();
 if (files.length === 0) {
@@ -41,7 +45,7 @@ await bundle();
 if (kind === 'lab') makeLabRelease();
 const { status, signal } = spawnSync(
   process.execPath,
-  ['--enable-source-maps', 'scripts/run-tests.mjs', `${timeoutMs}`, `${atOnce}`, ...files],
+  ['--enable-source-maps', 'scripts/run-tests.mjs', `${timeoutMs}`, JSON.stringify(lanes())],
   { cwd: root, stdio: 'inherit', env: { ...process.env, LAB_MINUTES: `${minutes}` } },
 );
 if (signal) fail(`the tests were ended by ${signal}`);
@@ -64,25 +68,33 @@ function minutesOf(text) {
 }
 
 function testFiles() {
-  const all = filesBelow('test', (file) => file.endsWith('.test.ts'))
+  return filesBelow('test', (file) => file.endsWith('.test.ts'))
     .filter((file) => kindOf(file) === kind)
     .filter((file) => filters.length === 0 || filters.some((filter) => file.includes(filter)));
-  const waiting = inOrder(
-    all.filter((file) => file.startsWith('test/e2e/')),
-    longestWaiting,
-  );
-  const busy = inOrder(
-    all.filter((file) => !file.startsWith('test/e2e/')),
-    longest,
-  );
-  // In turns, so that both kinds are under way as long as there are any.
-  const mixed = busy.flatMap((file, at) => waiting.slice(at, at + 1).concat(file));
-  return [...mixed, ...waiting.slice(busy.length)].map((file) => `build/${file.replace(/\.ts$/, '.js')}`);
+}
+
+/** What uses a processor has one each, and what waits runs beside it. The others take minutes, and measure: two at a time. */
+function lanes() {
+  const isWaiting = (file) => waiting.some((path) => file.startsWith(path));
+  const built = (list) => list.map((file) => `build/${file.replace(/\.ts$/, '.js')}`);
+  if (kind !== 'usual') return [{ atOnce: 2, files: built(inOrder(files, longest)) }];
+  return [
+    {
+      atOnce: 2,
+      files: built(
+        inOrder(
+          files.filter((file) => !isWaiting(file)),
+          longest,
+        ),
+      ),
+    },
+    { atOnce: 2, files: built(inOrder(files.filter(isWaiting), longestWaiting)) },
+  ];
 }
 
 /** What the lab's files install, made once for all of them: compressing it takes longest. */
 function makeLabRelease() {
-  const everything = files.some((file) => /\/(deb|release)\.test\.js$/.test(file));
+  const everything = files.some((file) => /\/(deb|release)\.test\.ts$/.test(file));
   const out = join(root, 'var/lab');
   rmSync(out, { recursive: true, force: true });
   const options = everything ? ['--deb'] : ['--no-sbom', process.arch];

@@ -528,7 +528,7 @@ test('an agent with a key does not speak to a server without', async (context) =
   assert.equal(existsSync(join(folder, 'revoked.json')), false);
 });
 
-const floodReports = 250;
+const floodReports = 150;
 const floodSeries = 8000;
 const floodAgents = 4;
 

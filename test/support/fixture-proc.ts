@@ -1,4 +1,4 @@
-import { mkdirSync, mkdtempSync, rmSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { Host, type HostRoots } from '../../src/agent/collect/proc/host.ts';
@@ -139,12 +139,15 @@ export interface FixtureTree {
 /** When the files of a fixture were last written. */
 const writtenAtSeconds = Date.UTC(2024, 6, 1, 11, 30) / 1000;
 
+/** As /proc is; on a disk, making and removing thousands of files takes most of a test's time. */
+const inMemory = existsSync('/dev/shm') ? '/dev/shm' : tmpdir();
+
 /** The files in a new folder, as `--procfs`, `--sysfs`, `--rootfs` and `--udev` take them, and the symbolic links. */
 export function makeTree(
   files: Iterable<readonly [string, string | Uint8Array]>,
   links: Iterable<readonly [string, string]> = [],
 ): FixtureTree {
-  const folder = mkdtempSync(join(tmpdir(), 'sysmon-fixture-'));
+  const folder = mkdtempSync(join(inMemory, 'sysmon-fixture-'));
   const roots = {
     procfs: join(folder, 'proc'),
     sysfs: join(folder, 'sys'),
