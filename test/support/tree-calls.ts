@@ -1,4 +1,4 @@
-import { closeSync, existsSync, openSync, readdirSync, readSync, realpathSync } from 'node:fs';
+import { closeSync, openSync, readdirSync, readSync, realpathSync } from 'node:fs';
 import type { Done, SlowCalls } from '../../src/agent/collect/slow-lane.ts';
 import type { FixtureTree } from './fixture-proc.ts';
 
@@ -7,6 +7,8 @@ export class TreeCalls implements SlowCalls {
   readonly hanging = new Set<string>();
   /** Which error a file gives: EACCES when it is opened, any other when it is read. */
   readonly failing = new Map<string, string>();
+  /** Whether it works again after that. */
+  failsOnce = false;
   /** What has not returned. */
   readonly pending = new Map<string, () => void>();
   /** Every call, as `open sys/class/things`. */
@@ -72,13 +74,12 @@ export class TreeCalls implements SlowCalls {
     this.#call('size', path, done, () => size as never);
   }
 
-  exists(path: string, done: Done<boolean>): void {
-    this.#call('exists', path, done, () => existsSync(path));
-  }
-
   #fail(path: string, isNow: (code: string) => boolean): void {
-    const code = this.failing.get(path.slice(this.#tree.folder.length + 1));
-    if (code !== undefined && isNow(code)) throw Object.assign(new Error(`${code}: a driver's, '${path}'`), { code });
+    const name = path.slice(this.#tree.folder.length + 1);
+    const code = this.failing.get(name);
+    if (code === undefined || !isNow(code)) return;
+    if (this.failsOnce) this.failing.delete(name);
+    throw Object.assign(new Error(`${code}: a driver's, '${path}'`), { code });
   }
 
   #call<T>(what: string, real: string, done: Done<T>, make: () => T): void {

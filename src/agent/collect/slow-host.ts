@@ -1,7 +1,7 @@
 import { type Collector, gauge, type Samples } from './collectors/collector.ts';
 import type { NamedCollector } from './collectors/index.ts';
 import { NoDataError } from './proc/errors.ts';
-import { codeOf, Host, type HostRoots, notReadCode, type ReadFile } from './proc/host.ts';
+import { codeOf, Host, type HostRoots, notReadCode, type ReadFile, type Signs } from './proc/host.ts';
 import type { FileSystemSize } from './proc/system.ts';
 import type { KernelText } from './proc/text.ts';
 import { type Asker, bufferBytes, type Done, Question, type SlowCalls, type SlowLane } from './slow-lane.ts';
@@ -91,11 +91,10 @@ class SlowHost extends Host {
   readonly #names = new Map<string, SlowCall<string[]>>();
   readonly #resolved = new Map<string, SlowCall<string>>();
   readonly #sizes = new Map<string, SlowCall<FileSystemSize>>();
-  readonly #existing = new Map<string, SlowCall<boolean>>();
   /** Files that say when others are to be read, and how often they have changed, all together. */
   readonly #signs = new Set<SlowFile>();
   #signChanges = 0;
-  readonly #all = [this.#files, this.#names, this.#resolved, this.#sizes, this.#existing];
+  readonly #all = [this.#files, this.#names, this.#resolved, this.#sizes];
   #run = 0;
   /** What the last run asked for that was never read. */
   #added: Kept[] = [];
@@ -133,27 +132,24 @@ class SlowHost extends Host {
     this.#isIncomplete = false;
   }
 
+  override value<T>(path: string, parse: (text: KernelText) => T, whenEmpty?: T): T | undefined {
+    return isFast(path) ? super.value(path, parse, whenEmpty) : this.valueOf(this.#fileNow(path, 0), parse, whenEmpty);
+  }
+
   override rareValue<T>(path: string, parse: (text: KernelText) => T, whenEmpty?: T): T | undefined {
-    if (!isFast(path)) this.#slowFile(path, rareMs);
-    return this.value(path, parse, whenEmpty);
+    return isFast(path)
+      ? super.value(path, parse, whenEmpty)
+      : this.valueOf(this.#fileNow(path, rareMs), parse, whenEmpty);
   }
 
-  override valueAfter<T>(path: string, signs: readonly string[], parse: (text: KernelText) => T): T | undefined {
-    if (!isFast(path)) {
-      const file = this.#slowFile(path, rareMs);
-      if (file.signs === noSigns) {
-        file.signs = signs.map((sign) => this.#slowFile(sign, 0));
-        for (const sign of file.signs) this.#signs.add(sign);
-      }
+  override valueAfter<T>(path: string, signs: Signs, parse: (text: KernelText) => T): T | undefined {
+    if (isFast(path)) return super.valueAfter(path, signs, parse);
+    const file = this.#fileNow(path, signs.areSure ? sureMs : rareMs);
+    if (file.signs === noSigns) {
+      file.signs = signs.paths.map((sign) => this.#slowFile(sign, 0));
+      for (const sign of file.signs) this.#signs.add(sign);
     }
-    return this.value(path, parse);
-  }
-
-  override exists(path: string): boolean {
-    if (isFast(path)) return super.exists(path);
-    const make = (real: string) =>
-      new SlowCall<boolean>(this.#asker, real, { everyMs: rareMs, call: (calls, done) => calls.exists(real, done) });
-    return this.#answerOf(this.#existing, this.path(path), make);
+    return this.knownValue(file, parse);
   }
 
   override close(): void {
@@ -169,8 +165,25 @@ class SlowHost extends Host {
   }
 
   protected override file(path: string): ReadFile {
-    if (isFast(path)) return super.file(path);
-    const file = this.#slowFile(path, 0);
+    return isFast(path) ? super.file(path) : this.#fileNow(path, 0);
+  }
+
+  /** Once a value was made of what the file says, that is the value until it says something else. */
+  protected override valueOf<T>(file: ReadFile, parse: (text: KernelText) => T, whenEmpty?: T): T | undefined {
+    if (!(file instanceof SlowFile)) return super.valueOf(file, parse, whenEmpty);
+    if (file.error === undefined && file.parsedBy === parse) return file.parsed as T;
+    const parseOnce = (text: KernelText) => {
+      const value = parse(text);
+      file.parsed = value;
+      file.parsedBy = parse;
+      return value;
+    };
+    return super.valueOf(file, parseOnce, whenEmpty);
+  }
+
+  /** The file as this run sees it. */
+  #fileNow(path: string, everyMs: number): SlowFile {
+    const file = this.#slowFile(path, everyMs);
     file.run = this.#run;
     file.error = isCurrent(file, this.#lane) ? file.failure : noAnswer;
     this.#isIncomplete ||= file.error === noAnswer || file.error === notRead;
@@ -349,6 +362,9 @@ class SlowFile extends Kept implements ReadFile {
   changes = 0;
   #fd: number | undefined;
   #isForgotten = false;
+  /** What was made of its text, and by what. */
+  parsed: unknown;
+  parsedBy: unknown;
   /** Of the last read. */
   failure: unknown = notRead;
   /** What the collector sees. */
@@ -402,12 +418,16 @@ class SlowFile extends Kept implements ReadFile {
       }
       if (error === null && !(this.failure === undefined && this.text.says(into, length))) {
         this.text.fill(into, length, { comesWhole: this.#isAttribute });
+        this.parsedBy = undefined;
         this.#changed();
       }
       lane.giveBuffer(into);
       // The descriptor of a removed device says so for ever, also when the device is back.
-      if (codeOf(error) === 'ENODEV' && !isFresh) this.#close(lane, fd, () => this.#open(lane));
-      else if (error !== null || !this.#isKept(lane)) this.#close(lane, fd, () => this.#answer(lane, error));
+      if (codeOf(error) === 'ENODEV' && !isFresh) {
+        // It may be another device of this name, which says the same.
+        this.#changed();
+        this.#close(lane, fd, () => this.#open(lane));
+      } else if (error !== null || !this.#isKept(lane)) this.#close(lane, fd, () => this.#answer(lane, error));
       else this.#answer(lane, null);
     });
   }
@@ -417,8 +437,9 @@ class SlowFile extends Kept implements ReadFile {
     if (this.failure !== notRead) this.changes++;
   }
 
-  #isKept({ openCount, filesKeptMax }: SlowLane): boolean {
-    return this.#isAttribute && this.everyMs === 0 && openCount <= filesKeptMax && !this.#isForgotten;
+  #isKept({ openCount, filesKeptMax, rareFilesKeptMax }: SlowLane): boolean {
+    if (!this.#isAttribute || this.#isForgotten || this.everyMs > rareMs) return false;
+    return openCount <= (this.everyMs === 0 ? filesKeptMax : rareFilesKeptMax);
   }
 
   #close(lane: SlowLane, fd: number, then: () => void): void {
@@ -430,7 +451,8 @@ class SlowFile extends Kept implements ReadFile {
   #answer(lane: SlowLane, error: Error | null): void {
     if (error !== null && codeOf(error) !== codeOf(this.failure)) this.#changed();
     this.failure = error ?? undefined;
-    const everyMs = absentMs.get(codeOf(error) ?? '') ?? 0;
+    const everyMs =
+      this.signs !== noSigns && codeOf(error) === 'EINVAL' ? sureMs : (absentMs.get(codeOf(error) ?? '') ?? 0);
     if (everyMs > this.everyMs) this.dueMs = nextMs({ everyMs }, lane.nowMs);
     lane.answered(this);
   }
@@ -454,6 +476,7 @@ const noAnswer = errorOf('late', 'it does not answer');
 const roundsMax = 8;
 const folderMs = 15_000;
 const rareMs = 60_000;
+const sureMs = 600_000;
 /** By the error of a file: what is not there comes as rarely as a folder changes, and what is root's stays so. */
 const absentMs: ReadonlyMap<string, number> = new Map([
   ['ENOENT', folderMs],

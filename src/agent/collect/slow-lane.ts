@@ -1,4 +1,4 @@
-import { access, close, open, readdir, read as readFile, realpath, statfs } from 'node:fs';
+import { close, open, readdir, read as readFile, realpath, statfs } from 'node:fs';
 import type { Clock, Timer } from '../../runtime/clock.ts';
 import type { Log } from '../../runtime/log.ts';
 import { ageText, durationText } from '../../runtime/words.ts';
@@ -13,7 +13,6 @@ export interface SlowCalls {
   names(path: string, done: Done<string[]>): void;
   resolved(path: string, done: Done<string>): void;
   size(path: string, done: Done<FileSystemSize>): void;
-  exists(path: string, done: Done<boolean>): void;
 }
 
 export type Done<T> = (error: Error | null, value: T) => void;
@@ -26,7 +25,6 @@ export const poolCalls: SlowCalls = {
   names: (path, done) => readdir(path, (error, names) => done(error, names?.sort())),
   resolved: (path, done) => realpath.native(path, done),
   size: (path, done) => statfs(path, done),
-  exists: (path, done) => access(path, (error) => done(null, error === null)),
 };
 
 /** Something that the kernel is asked in the slow lane, again and again. */
@@ -76,6 +74,8 @@ export interface SlowLaneOptions {
   readonly calls?: SlowCalls;
   /** Attributes that stay open at the most; beyond, one is opened for each read. */
   readonly filesKeptMax?: number;
+  /** Of those that are read rarely: only while no more than so many are open in all. */
+  readonly rareFilesKeptMax?: number;
 }
 
 /**
@@ -97,6 +97,7 @@ export interface SlowLaneOptions {
 export class SlowLane {
   readonly calls: SlowCalls;
   readonly filesKeptMax: number;
+  readonly rareFilesKeptMax: number;
   readonly #clock: SlowLaneOptions['clock'];
   readonly #log: SlowLaneOptions['log'];
   #instant = 0;
@@ -118,9 +119,11 @@ export class SlowLane {
   /** How many files are kept open. */
   openCount = 0;
 
-  constructor({ clock, log, calls = poolCalls, filesKeptMax = filesKeptMin }: SlowLaneOptions) {
+  constructor(options: SlowLaneOptions) {
+    const { clock, log, calls = poolCalls, filesKeptMax = filesKeptMin } = options;
     this.calls = calls;
     this.filesKeptMax = filesKeptMax;
+    this.rareFilesKeptMax = Math.min(filesKeptMax, options.rareFilesKeptMax ?? rareFilesKept);
     this.#clock = clock;
     this.#log = log;
   }
@@ -313,5 +316,7 @@ const stuckMs = 5000;
 const loggedMax = 100;
 // Beside those of the other collectors. Every system allows it (proc/kept-files.ts).
 const filesKeptMin = 1024;
+// One that is kept costs one call in place of three, and a page of the kernel's memory: for a few devices that is little.
+const rareFilesKept = 256;
 // An attribute of sysfs has a page at most.
 export const bufferBytes = 4096;

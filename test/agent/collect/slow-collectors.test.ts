@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import type { CollectorRow } from '../../../src/agent/collect/collectors/collector.ts';
 import { hwmon } from '../../../src/agent/collect/collectors/hwmon.ts';
@@ -56,6 +57,13 @@ test('hwmon: what a driver refuses, and what hangs, costs its own series', async
   }
 });
 
+test('no collector of the lane reads past it', () => {
+  for (const { name } of collectorRows.filter(({ lane }) => lane === 'slow')) {
+    const url = new URL(`../../../../src/agent/collect/collectors/${name}.ts`, import.meta.url);
+    assert.doesNotMatch(readFileSync(url, 'utf8'), /\bhost\.(exists|stat|passing|readForeign)\(/, name);
+  }
+});
+
 /** In the order in which the fixture has them. */
 function byFixture({ expected = '' }: FixtureHost): (a: string, b: string) => number {
   return (a, b) => expected.indexOf(a) - expected.indexOf(b);
@@ -93,7 +101,7 @@ class Bed {
   constructor(row: CollectorRow, fixture: FixtureHost) {
     this.#tree = makeTree(fixture.files, fixture.links);
     this.calls = new TreeCalls(this.#tree);
-    const lane = new SlowLane({ clock: this.#clock, log: new MemoryLog(), calls: this.calls });
+    const lane = new SlowLane({ clock: this.#clock, log: new MemoryLog(), calls: this.calls, rareFilesKeptMax: 0 });
     const { roots } = this.#tree;
     this.#slow = new SlowCollector(row.name, row.create(contextOf(fixture.options)), { lane, roots });
     this.#host = hostOf(this.#tree, fixture);

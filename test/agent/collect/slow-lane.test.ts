@@ -53,6 +53,8 @@ class Bed {
   readonly tree: FixtureTree;
   readonly calls: TreeCalls;
   readonly lane: SlowLane;
+  /** Attributes that could not be read, since the start. */
+  unreadable: number | undefined;
   readonly #sampler: Sampler;
   readonly #host: Host;
   readonly #collectors;
@@ -60,7 +62,7 @@ class Bed {
   constructor(
     files: Readonly<Record<string, string>>,
     collectors: Readonly<Record<string, Collector>>,
-    options: Pick<SlowLaneOptions, 'filesKeptMax'>,
+    options: Pick<SlowLaneOptions, 'filesKeptMax' | 'rareFilesKeptMax'>,
   ) {
     this.tree = makeTree(Object.entries(files));
     this.calls = new TreeCalls(this.tree);
@@ -85,9 +87,9 @@ class Bed {
       return parseMetrics(expositionOf(recording)).values;
     });
     await this.clock.advance(intervalMs);
-    const values = [...(await sampling)].filter(
-      ([name]) => !/^(node_scrape_|sysmon_agent_(parse|attributes))/.test(name),
-    );
+    const found = await sampling;
+    this.unreadable = found.get('sysmon_agent_attributes_unreadable_total{collector="things"}');
+    const values = [...found].filter(([name]) => !/^(node_scrape_|sysmon_agent_(parse|attributes))/.test(name));
     return { series: Object.fromEntries(values), ms };
   }
 
@@ -120,7 +122,7 @@ async function withBed(
   files: Readonly<Record<string, string>>,
   collectors: Readonly<Record<string, Collector>>,
   use: (bed: Bed) => Promise<void>,
-  options: Pick<SlowLaneOptions, 'filesKeptMax'> = {},
+  options: Pick<SlowLaneOptions, 'filesKeptMax' | 'rareFilesKeptMax'> = { rareFilesKeptMax: 0 },
 ): Promise<void> {
   const bed = new Bed(files, collectors, options);
   try {
@@ -191,17 +193,41 @@ test('beyond a number of open files, one is opened for each read', () => {
         [5, 2, 2],
       );
     },
-    { filesKeptMax: 3 },
+    { filesKeptMax: 3, rareFilesKeptMax: 0 },
   );
 });
 
+test('of a few devices, what is read rarely stays open too', () =>
+  withBed(
+    { ...thing('a', 1), ...thing('b', 2) },
+    one,
+    async (bed) => {
+      for (let instant = 0; instant < 25; instant++) await bed.sample();
+      assert.equal(bed.calls.count(`open ${things}/a/kind`), 1);
+      const reads = bed.calls.count(`read ${things}/a/kind`);
+      assert.ok(reads >= 3 && reads <= 5, `read ${reads} times`);
+      assert.equal(bed.calls.openCount, 4);
+      // With more files than that, each is closed when it was read the next time.
+      for (const [path, content] of Object.entries(thing('c', 3))) bed.tree.write(path, content);
+      for (let instant = 0; instant < 25; instant++) await bed.sample();
+      assert.equal(bed.calls.openCount, 4);
+    },
+    { rareFilesKeptMax: 4 },
+  ));
+
 /** Devices with a state, and a speed that changes with it. */
 class Links implements Collector {
+  readonly #areSure: boolean;
+
+  constructor({ areSure }: { readonly areSure: boolean }) {
+    this.#areSure = areSure;
+  }
+
   collect(host: Host, out: Samples): void {
     for (const name of host.devices(things)) {
       const state = `${things}/${name}/state`;
       host.value(state, word);
-      const speed = host.valueAfter(`${things}/${name}/speed`, [state], number);
+      const speed = host.valueAfter(`${things}/${name}/speed`, { paths: [state], areSure: this.#areSure }, number);
       if (speed !== undefined) out.sample(value, speed, name, 'disk');
     }
   }
@@ -212,42 +238,96 @@ function link(name: string, state: string, speed: number): Record<string, string
 }
 
 test('what changes with another file is read at the instant at which that changes, and else once a minute', () =>
-  withBed({ ...link('a', 'up', 10), ...link('b', 'up', 100) }, { things: new Links() }, async (bed) => {
-    const reads = (name: string) => bed.calls.count(`read ${things}/${name}/speed`);
-    const speeds = async () => {
-      const found = (await bed.sample()).series;
-      return [found[series('a')], found[series('b')]];
-    };
-    assert.deepEqual(await speeds(), [10, 100]);
-    bed.tree.write(`${things}/a/speed`, '20\n');
-    for (let instant = 0; instant < 4; instant++) assert.deepEqual(await speeds(), [10, 100]);
-    assert.deepEqual([reads('a'), reads('b')], [1, 1]);
+  withBed(
+    { ...link('a', 'up', 10), ...link('b', 'up', 100) },
+    { things: new Links({ areSure: false }) },
+    async (bed) => {
+      const reads = (name: string) => bed.calls.count(`read ${things}/${name}/speed`);
+      const speeds = async () => {
+        const found = (await bed.sample()).series;
+        return [found[series('a')], found[series('b')]];
+      };
+      assert.deepEqual(await speeds(), [10, 100]);
+      bed.tree.write(`${things}/a/speed`, '20\n');
+      for (let instant = 0; instant < 4; instant++) assert.deepEqual(await speeds(), [10, 100]);
+      assert.deepEqual([reads('a'), reads('b')], [1, 1]);
 
+      bed.tree.write(`${things}/a/state`, 'down\n');
+      assert.deepEqual(await speeds(), [20, 100]);
+      assert.deepEqual([reads('a'), reads('b')], [2, 1]);
+      // From one that is longer to one that is its beginning.
+      bed.tree.write(`${things}/b/state`, 'u\n');
+      bed.tree.write(`${things}/b/speed`, '200\n');
+      assert.deepEqual(await speeds(), [20, 200]);
+      assert.deepEqual([reads('a'), reads('b')], [2, 2]);
+      for (let instant = 0; instant < 16; instant++) await speeds();
+      assert.ok(reads('a') >= 3 && reads('a') <= 5, `read ${reads('a')} times`);
+    },
+  ));
+
+test('what changes with another file alone is read with that, and else each ten minutes', () =>
+  withBed(link('a', 'up', 10), { things: new Links({ areSure: true }) }, async (bed) => {
+    const reads = () => bed.calls.count(`read ${things}/a/speed`);
+    const sample = async (instants: number) => {
+      for (let instant = 0; instant < instants; instant++) await bed.sample();
+      return (await bed.sample()).series[series('a')];
+    };
+    await sample(50);
+    assert.equal(reads(), 1);
+    bed.tree.write(`${things}/a/speed`, '20\n');
     bed.tree.write(`${things}/a/state`, 'down\n');
-    assert.deepEqual(await speeds(), [20, 100]);
-    assert.deepEqual([reads('a'), reads('b')], [2, 1]);
-    // From one that is longer to one that is its beginning.
-    bed.tree.write(`${things}/b/state`, 'u\n');
-    bed.tree.write(`${things}/b/speed`, '200\n');
-    assert.deepEqual(await speeds(), [20, 200]);
-    assert.deepEqual([reads('a'), reads('b')], [2, 2]);
-    for (let instant = 0; instant < 16; instant++) await speeds();
-    assert.ok(reads('a') >= 3 && reads('a') <= 5, `read ${reads('a')} times`);
+    assert.equal(await sample(0), 20);
+    assert.equal(reads(), 2);
+    bed.tree.write(`${things}/a/speed`, '30\n');
+    assert.equal(await sample(121), 30);
+    assert.ok(reads() >= 3 && reads() <= 4, `read ${reads()} times`);
+  }));
+
+test('a device in place of another, which says the same, is read whole', () =>
+  withBed(link('a', 'up', 10), { things: new Links({ areSure: true }) }, async (bed) => {
+    await bed.sample();
+    bed.tree.write(`${things}/a/speed`, '20\n');
+    // What the descriptor of a device that is gone says, once.
+    bed.calls.failing.set(`${things}/a/state`, 'ENODEV');
+    bed.calls.failsOnce = true;
+    assert.equal((await bed.sample()).series[series('a')], 20);
+    assert.equal(bed.calls.count(`open ${things}/a/state`), 2);
+  }));
+
+test('what a device does not have by design is no error, and looked for when its signs change', () =>
+  withBed(link('a', 'up', 10), { things: new Links({ areSure: false }) }, async (bed) => {
+    bed.calls.failing.set(`${things}/a/speed`, 'EINVAL');
+    const without = { [late('things')]: 0 };
+    for (let instant = 0; instant < 50; instant++) assert.deepEqual((await bed.sample()).series, without);
+    assert.equal(bed.calls.count(`read ${things}/a/speed`), 1);
+    assert.equal(bed.unreadable, 0);
+    bed.calls.failing.clear();
+    bed.tree.write(`${things}/a/state`, 'down\n');
+    assert.equal((await bed.sample()).series[series('a')], 10);
+    // Any other error is one.
+    bed.calls.failing.set(`${things}/a/speed`, 'EIO');
+    bed.tree.write(`${things}/a/state`, 'up\n');
+    assert.deepEqual((await bed.sample()).series, without);
+    assert.equal(bed.unreadable, 1);
   }));
 
 test('a state that changes as another device goes is seen', () =>
-  withBed({ ...link('a', 'up', 10), ...link('b', 'up', 100) }, { things: new Links() }, async (bed) => {
-    await bed.sample();
-    bed.tree.write(`${things}/b/state`, 'down\n');
-    await bed.sample();
-    // Its folder is listed again each 15 s.
-    bed.tree.delete(`${things}/b`);
-    await bed.sample();
-    await bed.sample();
-    bed.tree.write(`${things}/a/state`, 'down\n');
-    bed.tree.write(`${things}/a/speed`, '20\n');
-    assert.deepEqual((await bed.sample()).series, { [series('a')]: 20, [late('things')]: 0 });
-  }));
+  withBed(
+    { ...link('a', 'up', 10), ...link('b', 'up', 100) },
+    { things: new Links({ areSure: false }) },
+    async (bed) => {
+      await bed.sample();
+      bed.tree.write(`${things}/b/state`, 'down\n');
+      await bed.sample();
+      // Its folder is listed again each 15 s.
+      bed.tree.delete(`${things}/b`);
+      await bed.sample();
+      await bed.sample();
+      bed.tree.write(`${things}/a/state`, 'down\n');
+      bed.tree.write(`${things}/a/speed`, '20\n');
+      assert.deepEqual((await bed.sample()).series, { [series('a')]: 20, [late('things')]: 0 });
+    },
+  ));
 
 test('a device that is new, and one that is gone', () =>
   withBed(thing('a', 1), one, async (bed) => {

@@ -1,10 +1,11 @@
 // /sys/class/net/DEVICE: one attribute a file; `flags` and `dev_id` are hexadecimal. An attribute that a device does not
-// have, or not while it is down, gives EINVAL: carrier, dormant, duplex, name_assign_type, speed. `ifalias` is empty where
-// there is none. For `speed` and `duplex` the kernel takes a lock (rtnl) that a driver may hold for seconds.
+// have, or not while it is down, gives EINVAL: carrier, dormant, duplex, name_assign_type, speed; there is no such series then,
+// and nothing is wrong. `ifalias` is empty where there is none. For `speed` and `duplex` the kernel takes a lock (rtnl) that a driver may hold for seconds.
 // https://www.kernel.org/doc/Documentation/ABI/testing/sysfs-class-net
 // A host may have hundreds of interfaces: at each instant two files of each are read, operstate and carrier_changes, which is
-// up_count and down_count together. What changes with the link is read when one of these does, the rest once a minute.
-import type { Host } from '../proc/host.ts';
+// up_count and down_count together. What changes with the link is read when one of these does; what somebody may set, or may
+// change otherwise (the speed of a bond), also once a minute.
+import type { Host, Signs } from '../proc/host.ts';
 import type { KernelText } from '../proc/text.ts';
 import {
   type Collector,
@@ -76,8 +77,8 @@ const ofLink: readonly Attribute[] = [
     }),
   ),
 ];
-/** What an administrator sets, or nobody. */
-const settings: readonly Attribute[] = [
+/** What does not change, but for a device in place of another. */
+const fixed: readonly Attribute[] = [
   attribute(
     'addr_assign_type',
     gauge(
@@ -93,13 +94,6 @@ const settings: readonly Attribute[] = [
   attribute('ifindex', gauge('node_network_iface_id', 'Index of the device.', { labels })),
   attribute('iflink', gauge('node_network_iface_link', 'Index of the device below, or its own.', { labels })),
   attribute(
-    'link_mode',
-    gauge('node_network_iface_link_mode', 'Whether the device waits for a program before it is up: 1, or 0.', {
-      labels,
-    }),
-  ),
-  attribute('mtu', gauge('node_network_mtu_bytes', 'Largest packet, in bytes.', { labels })),
-  attribute(
     'name_assign_type',
     gauge(
       'node_network_name_assign_type',
@@ -107,12 +101,23 @@ const settings: readonly Attribute[] = [
       { labels },
     ),
   ),
+  attribute('type', gauge('node_network_protocol_type', 'Kind of the device (ARPHRD_ETHER is 1).', { labels })),
+];
+
+/** What an administrator sets. */
+const settings: readonly Attribute[] = [
+  attribute(
+    'link_mode',
+    gauge('node_network_iface_link_mode', 'Whether the device waits for a program before it is up: 1, or 0.', {
+      labels,
+    }),
+  ),
+  attribute('mtu', gauge('node_network_mtu_bytes', 'Largest packet, in bytes.', { labels })),
   attribute('netdev_group', gauge('node_network_net_dev_group', 'Group that the device is in.', { labels })),
   attribute(
     'tx_queue_len',
     gauge('node_network_transmit_queue_length', 'Packets that may wait to be sent.', { labels }),
   ),
-  attribute('type', gauge('node_network_protocol_type', 'Kind of the device (ARPHRD_ETHER is 1).', { labels })),
 ];
 
 function attribute(file: string, family: SampledFamily): Attribute {
@@ -130,9 +135,11 @@ function filesOf(device: string) {
   const withPath = (attribute: Attribute) => ({ ...attribute, path: path(attribute.file) });
   const state = path('operstate');
   const changeCount = path('carrier_changes');
+  const signs: Signs = { paths: [state, changeCount], areSure: false };
+  const sureSigns: Signs = { ...signs, areSure: true };
   return {
-    ...{ state, changeCount, signs: [state, changeCount] },
-    ...{ ofLink: ofLink.map(withPath), settings: settings.map(withPath) },
+    ...{ state, changeCount, signs, sureSigns },
+    ...{ unsettable: [...ofLink, ...fixed].map(withPath), settings: settings.map(withPath) },
     ...{ flags: path('flags'), speed: path('speed'), duplex: path('duplex') },
     ...{ address: path('address'), broadcast: path('broadcast'), alias: path('ifalias') },
   };
@@ -170,8 +177,8 @@ class Netclass implements Collector {
     if (changeCount !== undefined) out.sample(changes, changeCount, device);
     const flagBits = host.valueAfter(files.flags, files.signs, parseHexadecimal);
     if (flagBits !== undefined) out.sample(flags, flagBits, device);
-    for (const { path, family, parse } of files.ofLink) {
-      const value = host.valueAfter(path, files.signs, parse);
+    for (const { path, family, parse } of files.unsettable) {
+      const value = host.valueAfter(path, files.sureSigns, parse);
       if (value !== undefined) out.sample(family, value, device);
     }
     for (const { path, family, parse } of files.settings) {

@@ -40,6 +40,15 @@ export interface ReadFile {
   readonly error: unknown;
 }
 
+/**
+ * Files, read at each instant, that say when another is to be read. `areSure`: it cannot change without them, unless somebody
+ * sets it by hand, and is read once in ten minutes beside; otherwise once a minute.
+ */
+export interface Signs {
+  readonly paths: readonly string[];
+  readonly areSure: boolean;
+}
+
 interface KernelFile extends ReadFile {
   readonly root: string;
   /** Whether a read that does not fill the buffer has reached the end of the file. */
@@ -121,7 +130,11 @@ export class Host {
    * or gives nothing, or `<unknown>`. Of a file that may be empty in good health, `whenEmpty` is the value then.
    */
   value<T>(path: string, parse: (text: KernelText) => T, whenEmpty?: T): T | undefined {
-    const { text, error } = this.file(path);
+    return this.valueOf(this.file(path), parse, whenEmpty);
+  }
+
+  /** `value` of a file that was read. */
+  protected valueOf<T>({ text, error }: ReadFile, parse: (text: KernelText) => T, whenEmpty?: T): T | undefined {
     try {
       if (error !== undefined) {
         return isNoFile(error) ? undefined : this.passOver(unreadable(text.path, error));
@@ -144,11 +157,18 @@ export class Host {
   }
 
   /**
-   * The same for what changes only together with files that are read at each instant, such as the speed of a link with its
-   * state: a collector in the slow lane has it read when one of those says something else, and once a minute.
+   * The same for what changes together with files that are read at each instant, such as the speed of a link with its state:
+   * a collector in the slow lane has it read when one of those says something else, and beside that rarely (`Signs`). An
+   * attribute that devices of this kind, or in this state, do not have by design answers EINVAL: it is undefined then, as if
+   * there were no such file, and no error.
    */
-  valueAfter<T>(path: string, _signs: readonly string[], parse: (text: KernelText) => T): T | undefined {
-    return this.value(path, parse);
+  valueAfter<T>(path: string, _signs: Signs, parse: (text: KernelText) => T): T | undefined {
+    return this.knownValue(this.file(path), parse);
+  }
+
+  /** `valueAfter` of a file that was read. */
+  protected knownValue<T>(file: ReadFile, parse: (text: KernelText) => T): T | undefined {
+    return codeOf(file.error) === 'EINVAL' ? undefined : this.valueOf(file, parse);
   }
 
   /** What such a file says, whole; undefined where there is none, or it has no value. */
