@@ -17,11 +17,14 @@ export class SchemasInUse {
   #lastLabelNames: readonly string[] = noTexts;
   #lastLabelValues: LabelValues = noTexts;
   #placeCount = 0;
+  readonly #released: ReleasedSchema[] = [];
+  #releasedBytes = 0;
 
-  /** About the memory of all. */
+  /** About the memory of all; of schemas that {@link giveBack} has yet to take out, as if they shared nothing. */
   get bytes(): number {
     const own = this.#schemas.size * schemaBytes + this.#placeCount * placeBytes;
-    return own + this.#groups.bytes + this.#families.bytes + this.#labelNames.bytes + this.#labelValues.bytes;
+    const parts = this.#groups.bytes + this.#families.bytes + this.#labelNames.bytes + this.#labelValues.bytes;
+    return Math.max(0, own + parts - Math.round(this.#releasedBytes));
   }
 
   /** The same declaration, with equal parts that are in use already instead of new ones. */
@@ -41,6 +44,7 @@ export class SchemasInUse {
    * as if it shared nothing with others.
    */
   hold(schema: Schema): number {
+    this.giveBack();
     let use = this.#schemas.get(schema);
     const before = use?.bytes ?? 0;
     if (use === undefined) {
@@ -67,8 +71,32 @@ export class SchemasInUse {
     if (use === undefined) throw new Error('a schema is released that nobody holds');
     if (--use.count > 0) return 0;
     this.#schemas.delete(schema);
-    for (let at = 0; at < use.groupCount; at++) this.#remove(schema.groups[at]!);
+    const { groupCount, bytes } = use;
+    if (groupCount > 0) {
+      const groupsBytes = bytes - schemaBytes;
+      this.#released.push({ groups: schema.groups, count: groupCount, at: 0, groupBytes: groupsBytes / groupCount });
+      this.#releasedBytes += groupsBytes;
+    }
+    this.giveBack();
     return use.bytes;
+  }
+
+  /**
+   * Takes some groups of released schemas out of the maps. Those of most schemas go at once, but a frame of a few bytes may
+   * release the most groups that there can be, which takes 100 ms. Is called with each frame that may declare or store
+   * something, so that they are gone before as many have come again.
+   */
+  giveBack(): void {
+    let left = givenBackAtOnce;
+    for (let oldest = this.#released[0]; oldest !== undefined; oldest = this.#released[0]) {
+      for (; oldest.at < oldest.count; oldest.at++) {
+        if (left-- === 0) return;
+        this.#remove(oldest.groups[oldest.at]!);
+        this.#releasedBytes -= oldest.groupBytes;
+      }
+      this.#released.shift();
+    }
+    this.#releasedBytes = 0; // no rounding adds up
   }
 
   #sharedLabelNames(labelNames: readonly string[]): readonly string[] {
@@ -103,6 +131,16 @@ export class SchemasInUse {
 }
 
 type LabelValues = readonly string[];
+
+/** A schema that nobody holds any more. */
+interface ReleasedSchema {
+  readonly groups: readonly SeriesGroup[];
+  /** How many of its groups were counted, and how many of them are not any more. */
+  readonly count: number;
+  at: number;
+  /** Of one group on average, as if it shared nothing. */
+  readonly groupBytes: number;
+}
 
 interface SchemaUse {
   /** How many hold it. */
@@ -218,6 +256,9 @@ function hashOf(texts: LabelValues, hashBefore = 0x811c9dc5): number {
 
 const groupHash = ({ family, suffix, labelValues }: SeriesGroup): number =>
   hashOf([family.name, suffix], hashOf(labelValues));
+
+// A millisecond. A schema frame declares some 400 groups at the most.
+const givenBackAtOnce = 512;
 
 // What V8 allocates, in 64 bits, and the places in the maps above.
 const schemaBytes = 400;

@@ -104,6 +104,7 @@ export class Store {
     const { clock, onReport, onReceived } = this.#options;
     const { agent } = stream;
     const now = { nowMs: clock.nowMs(), monotonicMs: clock.monotonicMs() };
+    this.schemas.giveBack();
     const outcome = this.#judge(stream, report, now.nowMs);
     if (outcome === 'stored') this.#append(stream, report);
     if (outcome === 'too_old' || outcome === 'not_newer') agent.drops.add(outcome, report.timeMs, now.nowMs);

@@ -58,8 +58,13 @@ export class DeliveryHarness {
   readonly databases = new Map<string, ScraperDatabase>();
   readonly receiptEvents: ReceiptEvent[] = [];
 
-  constructor(options: { disk?: MemoryState | undefined } = { disk: new MemoryState() }) {
+  readonly #memoryBytesMax: number;
+
+  constructor(
+    options: { disk?: MemoryState | undefined; memoryBytesMax?: number | undefined } = { disk: new MemoryState() },
+  ) {
     this.disk = options.disk;
+    this.#memoryBytesMax = options.memoryBytesMax ?? memoryBytesMax;
     this.delivery = this.#start();
   }
 
@@ -119,7 +124,7 @@ export class DeliveryHarness {
       windowMs,
       disk: this.disk,
       store: {
-        memoryBytesMax,
+        memoryBytesMax: this.#memoryBytesMax,
         forgetAfterMs: 24 * 3_600_000,
         onReport: (outcome) => this.events.push(outcome),
         onEvict: (reason, unscraped) => this.events.push(`evicted ${reason}${unscraped ? ' unscraped' : ''}`),

@@ -152,3 +152,29 @@ test('the sum is that of the schemas that are held, in whatever order they come,
     }),
   );
 });
+
+test('what a large schema took is given back little by little, and counts as gone at once', () => {
+  const schemas = new SchemasInUse();
+  const kept = declared(schemas, declaration('kept', ['x']));
+  const { bytes } = schemas;
+  const many = Array.from({ length: 5000 }, (_, at) => declaration(`a${at}`, [`${at}`]));
+  const large = declared(schemas, ...many);
+  assert.ok(schemas.bytes > bytes + 5000 * 100);
+  const released = schemas.release(large);
+  assert.ok(released > 5000 * 100, `${released} bytes`);
+  // What it shared with itself, such as the names of labels, was counted once and goes with its last group.
+  assert.ok(schemas.bytes <= bytes, `${schemas.bytes} of ${bytes} bytes`);
+  const isShared = () => schemas.share(many[4999]!) === large.groups[4999];
+  let rounds = 0;
+  for (; isShared(); rounds++) schemas.giveBack();
+  assert.ok(rounds > 5 && rounds < 20, `${rounds} rounds`);
+  assert.equal(schemas.bytes, bytes);
+  // A frame that declares gives back more than it can declare.
+  for (let round = 0; round < 100; round++) {
+    schemas.release(declared(schemas, ...many.slice(0, 400)));
+    assert.ok(schemas.bytes <= bytes);
+  }
+  schemas.release(kept);
+  for (let round = 0; round < 10; round++) schemas.giveBack();
+  assert.equal(schemas.bytes, 0);
+});
