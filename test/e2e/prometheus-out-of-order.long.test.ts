@@ -7,8 +7,8 @@ import { Prometheus, prometheusPrograms } from '../support/prometheus.ts';
 import { portOf } from '../support/sockets.ts';
 
 // Nothing of ours is here: a Prometheus with an out-of-order window, and exporters that give it the past of one new target
-// after another, as agents do that come back. Prometheus 2.53.3 was seen to show only a part of what was given in the
-// moment in which it began to compact what was out of order, each two hours or after a restart; its log has
+// after another, as agents do that come back. Prometheus 2.42 and 2.53.3 were seen to show only a part of what was given in
+// the moment in which they began to compact what was out of order, each two hours or after a restart; their log has
 // "Overlapping blocks found during reloadBlocks" then. All of it was stored: after a restart it is there.
 
 const second = 1000;
