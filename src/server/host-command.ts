@@ -13,7 +13,8 @@ export interface OfferedArchive extends Archive {
 
 /**
  * The command for the host: fetches the release for its machine from this server, compares its SHA-256, installs it, and
- * asks for the join line. What is fetched need not be trusted, since the command has been brought by a person.
+ * asks for the join line. What is fetched need not be trusted, since the command has been brought by a person. Nothing of
+ * it stays outside of what is installed.
  */
 export function fetchCommand(base: string, archives: readonly OfferedArchive[]): string {
   const [{ file } = { file: '' }] = archives;
@@ -22,7 +23,9 @@ export function fetchCommand(base: string, archives: readonly OfferedArchive[]):
   const isTls = base.startsWith('https:');
   return [
     '(set -e',
-    'cd "$(mktemp -d)"',
+    'd=$(mktemp -d)',
+    'trap \'rm -rf "$d"\' EXIT',
+    'cd "$d"',
     `f=${name(`$(uname -m | sed 's/x86_64/x64/;s/aarch64/arm64/')`)}`,
     `u=${base}/install/$f`,
     `{ curl -fsS${isTls ? 'k' : ''}O "$u" || wget -q${isTls ? ' --no-check-certificate' : ''} "$u"; }`,
@@ -36,7 +39,7 @@ export function fetchCommand(base: string, archives: readonly OfferedArchive[]):
 export function sshCommand(name: string, { path }: Archive): string {
   return (
     `{ sudo sysmon-server enroll ${name}; cat ${path}; } | ssh ${name} ` +
-    `'read -r line; cd "$(mktemp -d)" && tar -xzf - --strip-components=1 && ` +
+    `'read -r line; d=$(mktemp -d) && trap "rm -rf $d" EXIT && cd "$d" && tar -xzf - --strip-components=1 && ` +
     `printf "%s\\n" "$line" | $(command -v sudo) ./install.sh agent'`
   );
 }

@@ -7,6 +7,7 @@ import {
   copyFileSync,
   existsSync,
   mkdirSync,
+  mkdtempSync,
   readdirSync,
   readFileSync,
   statSync,
@@ -362,15 +363,21 @@ async function fetched(world: World): Promise<void> {
     ['wget', { curl: 'exit 127' }],
   ] as const) {
     assert.equal(spawnSync(name, ['--version']).status, 0, `${name} is missing: apt-get install ${name}`);
-    const { code, out, err } = await run(['sh', '-c', fetching], `${line}\n`, pathWith(world, name, tools));
-    assert.deepEqual([code, out], [0, 'agent is installed with sysmon-join-v1, 64\n'], err);
+    for (const shell of ['sh', 'bash']) {
+      const env = { ...pathWith(world, `${name}-${shell}`, tools), TMPDIR: emptyFolder(world) };
+      const { code, out, err } = await run([shell, '-c', fetching], `${line}\n`, env);
+      assert.deepEqual([code, out], [0, 'agent is installed with sysmon-join-v1, 64\n'], err);
+      assert.deepEqual(readdirSync(env.TMPDIR), [], 'what was fetched and unpacked');
+    }
   }
   const archive = join(world.folder, 'server', 'install', releaseFile);
   const bytes = readFileSync(archive);
   bytes[20]! ^= 1;
   writeFileSync(archive, bytes);
-  const tampered = await run(['sh', '-c', fetching], `${line}\n`, pathWith(world, 'tampered', {}));
+  const env = { ...pathWith(world, 'tampered', {}), TMPDIR: emptyFolder(world) };
+  const tampered = await run(['sh', '-c', fetching], `${line}\n`, env);
   assert.notEqual(tampered.code, 0);
+  assert.deepEqual(readdirSync(env.TMPDIR), []);
   assert.match(tampered.err, /FAILED|did NOT match/);
   assert.equal(tampered.out.includes('is installed'), false);
   bytes[20]! ^= 1;
@@ -380,13 +387,19 @@ async function fetched(world: World): Promise<void> {
 async function piped(world: World): Promise<void> {
   const command = indented(await world.shown('web-9'), /\| ssh web-9 /);
   const [, ...args] = world.enrollArgv('web-9');
-  const env = pathWith(world, 'ssh', {
-    ssh: 'shift; exec sh -c "$1"',
-    'sysmon-server': `exec ${process.execPath} ${args.join(' ')}`,
-  });
-  const { code, out, err } = await run(['sh', '-c', command], '', env);
-  assert.deepEqual([code, out], [0, 'agent is installed with sysmon-join-v1, 64\n'], err);
+  for (const shell of ['sh', 'bash']) {
+    const programs = {
+      ssh: `shift; exec ${shell} -c "$1"`,
+      'sysmon-server': `exec ${process.execPath} ${args.join(' ')}`,
+    };
+    const env = { ...pathWith(world, `ssh-${shell}`, programs), TMPDIR: emptyFolder(world) };
+    const { code, out, err } = await run(['sh', '-c', command], '', env);
+    assert.deepEqual([code, out], [0, 'agent is installed with sysmon-join-v1, 64\n'], err);
+    assert.deepEqual(readdirSync(env.TMPDIR), []);
+  }
 }
+
+const emptyFolder = (world: World): string => mkdtempSync(join(world.folder, 'tmp-'));
 
 async function notOffered(world: World): Promise<void> {
   const url = `http://127.0.0.1:${world.server.webPort}/install/${releaseFile}`;
