@@ -5,9 +5,9 @@
 import { statSync } from 'node:fs';
 import { createServer, type IncomingMessage, request, type ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
-import { userInfo } from 'node:os';
 import { dirname } from 'node:path';
 import { CodedError } from './coded-error.ts';
+import { userName } from './denied.ts';
 import type { Log } from './log.ts';
 import { listenAtPath, removeStaleSocket, socketPathBytesMax } from './unix-socket.ts';
 import { reasonOf } from './words.ts';
@@ -166,7 +166,7 @@ export async function askToLook(
     return await askControl(statusSocket, question);
   } catch (error) {
     if (!(error instanceof ControlError) || error.code !== 'denied') throw error;
-    const { username } = userInfo();
+    const username = userName();
     throw new ControlError(
       'denied',
       `only root and members of the group '${lookersGroup}' may ask: 'sudo usermod -aG ${lookersGroup} ${username}', and a new login`,

@@ -8,11 +8,20 @@ import { codeOf } from './words.ts';
  * for the file, which is given to a group if one is named.
  */
 export function deniedText(path: string, { mode, group }: { readonly mode: string; readonly group?: string }): string {
-  const { username } = userInfo();
+  const username = userName();
   const folder = closedFolder(resolve(path));
   if (folder !== undefined) return `the user '${username}' may not enter '${folder}'; run 'chmod 0755 ${folder}'`;
   const give = group === undefined ? '' : `chown root:${group} ${path} && `;
   return `the user '${username}' may not read it; run '${give}chmod ${mode} ${path}'`;
+}
+
+/** The name of the user as whom this process runs; its number where it has none, as in a container. */
+export function userName(): string {
+  try {
+    return userInfo().username;
+  } catch {
+    return String(process.geteuid!());
+  }
 }
 
 /** The first folder on the way to the path that this user may not enter. */

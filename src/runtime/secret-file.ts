@@ -1,7 +1,6 @@
-import { closeSync, fstatSync, openSync, readFileSync, type Stats } from 'node:fs';
-import { userInfo } from 'node:os';
+import { closeSync, fstatSync, openSync, readFileSync, type Stats, statSync } from 'node:fs';
 import { CodedError } from './coded-error.ts';
-import { deniedText } from './denied.ts';
+import { deniedText, userName } from './denied.ts';
 import { codeOf, reasonOf, withoutKeys } from './words.ts';
 
 /** A file of secrets that cannot be used; the message names it and the command that corrects it. */
@@ -56,20 +55,37 @@ function check(path: string, { mode, uid, gid }: Stats): void {
   if ((mode & 0o040) === 0 || isOurGroup) return;
   throw new SecretFileError(
     'owner',
-    `key file '${path}': group ${gid} can read it; run 'chgrp ${userInfo().username} ${path}', or 'chmod g-r ${path}'`,
+    `key file '${path}': group ${gid} can read it; run 'chgrp ${userName()} ${path}', or 'chmod g-r ${path}'`,
   );
 }
 
 /** The group of a service's user has its name. */
-const giveToUs = (path: string): string => `chown root:${userInfo().username} ${path} && chmod 0440 ${path}`;
+const giveToUs = (path: string): string => `chown root:${userName()} ${path} && chmod 0440 ${path}`;
 
 function openReason(path: string, error: unknown): string {
   switch (codeOf(error)) {
     case 'ENOENT':
       return 'there is no such file';
-    case 'EACCES':
-      return deniedText(path, { mode: '0440', group: userInfo().username });
+    case 'EACCES': {
+      const username = userName();
+      if (!isForPerson(path)) return deniedText(path, { mode: '0440', group: username });
+      return `the user '${username}' may not read it, only root and its group may; run this as root`;
+    }
     default:
       return reasonOf(error);
+  }
+}
+
+// The users that distributions give to services are below it: UID_MIN of login.defs(5).
+const personUidMin = 1000;
+
+/** A person reads a service's key: it is not the file that is wrong. A service whose key has another group must be given it. */
+function isForPerson(path: string): boolean {
+  if (process.geteuid!() < personUidMin) return false;
+  try {
+    const { uid, gid, mode } = statSync(path);
+    return uid === 0 && gid !== 0 && (mode & 0o040) !== 0;
+  } catch {
+    return false; // a folder on its way may not be entered
   }
 }

@@ -56,17 +56,24 @@ test("a service reads what is root's and its group's, and refuses a group that i
     });`;
     return spawnSync(process.execPath, ['-e', script], { encoding: 'utf8' }).stdout.trim();
   };
-  const [service, users] = [65_534, 100];
+  const [service, users] = [33, 100];
   chownSync(path, 0, service);
   assert.equal(readAs(service, service, []), 'secret');
   chmodSync(path, 0o444);
   assert.match(readAs(service, service, []), /^mode .* run 'chmod 0440 /);
   chownSync(path, 0, 0);
-  assert.match(readAs(service, service, []), /^mode .* run 'chown root:\w+ \S+ && chmod 0440 /, 'both in one message');
+  assert.match(readAs(service, service, []), /^mode .* run 'chown root:\S+ \S+ && chmod 0440 /, 'both in one message');
   chmodSync(path, 0o440);
   chownSync(path, 0, users);
-  assert.match(readAs(service, service, []), /^unreadable /);
+  assert.match(readAs(service, service, []), /^unreadable .* may not read it; run 'chown root:\S+ \S+ && chmod 0440 /);
+  // A person is not told to take a service's key away from it.
+  assert.match(
+    readAs(65_534, 65_534, []),
+    /^unreadable .*: the user 'nobody' may not read it, only root .*; run this as root$/,
+  );
   assert.equal(readAs(service, service, [users]), 'secret', 'its administrator has put it into that group');
+  chownSync(path, 0, 0);
+  assert.match(readAs(12_345, 12_345, []), /^unreadable .*: the user '12345' may not read it; run 'chown root:12345 /);
   chownSync(path, service, users);
   assert.match(readAs(service, service, []), /^owner .*group 100 can read it; run 'chgrp /);
 });

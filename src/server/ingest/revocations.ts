@@ -4,7 +4,7 @@ import { type AgentId, agentId } from '../../model/agent-id.ts';
 import { CodedError } from '../../runtime/coded-error.ts';
 import { readIfThere, replaceFile } from '../../runtime/files.ts';
 import { UsageError } from '../../runtime/options.ts';
-import { reasonOf } from '../../runtime/words.ts';
+import { codeOf, reasonOf } from '../../runtime/words.ts';
 
 /** Up to which generation each name's keys are refused: all that is stored of keys. */
 export type Revocations = ReadonlyMap<AgentId, number>;
@@ -64,9 +64,14 @@ export function writeRevocations(path: string, revoked: Revocations): void {
 }
 
 function unwritten(path: string, cause: unknown): RevocationsError {
-  return new RevocationsError('unwritten', `the revocations in '${path}' cannot be written: ${reasonOf(cause)}`, {
-    cause,
-  });
+  const remedy = codeOf(cause) === 'EACCES' ? '; run this as root' : '';
+  return new RevocationsError(
+    'unwritten',
+    `the revocations in '${path}' cannot be written: ${reasonOf(cause)}${remedy}`,
+    {
+      cause,
+    },
+  );
 }
 
 /** The file of revocations: `{"version":1,"revoked":{"web-1":2}}`. */
