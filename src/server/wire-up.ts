@@ -3,6 +3,7 @@ import { ProtocolError } from '../protocol/errors.ts';
 import { type BootClock, type Clock, type HostBoot, runEvery } from '../runtime/clock.ts';
 import { ListenError, type Listener, type ListenOptions } from '../runtime/listen.ts';
 import { type Log, onceAMinute, type SeldomLog } from '../runtime/log.ts';
+import { isLoopback } from '../runtime/options.ts';
 import { version } from '../runtime/version.ts';
 import { plural, reasonOf, secondsText } from '../runtime/words.ts';
 import { AgentsLog } from './agents-log.ts';
@@ -252,7 +253,7 @@ export class Server {
         problems: problemsView(() => ({ nowMs: clock.nowMs(), startedAtMs: this.#sources.startedAtMs })),
       },
       ...{ plaintext: settings.plaintext, hostNames: settings.webHosts, config: this.#parts.webConfig },
-      joining: settings.fleetKeys.length > 0 ? { kind: 'by-key' } : { kind: 'without-key', port: settings.listen.port },
+      joining: joiningOf(settings),
       archiveFolder: settings.archiveFolder,
       compression: settings.compression,
       turn: () => new Promise((resolve) => loop.next(resolve)),
@@ -354,3 +355,11 @@ function withOption(error: ListenError, option: string): ListenError {
 const tidyEveryMs = 10_000;
 // A scrape under way may end; a stop takes 5 s in all.
 const webGraceMs = 2000;
+
+/** How a host joins, as the page says it. */
+function joiningOf({
+  fleetKeys,
+  listen: { address, port },
+}: Pick<Settings, 'fleetKeys' | 'listen'>): WebOptions['joining'] {
+  return fleetKeys.length > 0 ? { kind: 'by-key' } : { kind: 'without-key', isLoopback: isLoopback(address), port };
+}

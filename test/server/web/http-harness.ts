@@ -30,7 +30,7 @@ export class HttpHarness extends DeliveryHarness {
   readonly scrapers = new KnownScrapers(this);
   isReady = true;
   plaintext = false;
-  joining: Joining = { kind: 'without-key', port: 9732 };
+  joining: Joining = { kind: 'without-key', isLoopback: true, port: 9732 };
   archiveFolder: string | undefined;
   compression = true;
   keepAliveMs = 310_000;
@@ -128,7 +128,7 @@ export async function withHttp(
     keepAliveMs,
     archiveFolder,
     compression = true,
-    joining = { kind: 'without-key', port: 9732 },
+    joining = { kind: 'without-key', isLoopback: true, port: 9732 },
     ...options
   }: {
     disk?: MemoryState | undefined;

@@ -77,8 +77,15 @@ test('ready says whether it is', () =>
 
 test('the page of a server without agents says how a host joins', async () => {
   for (const [joining, expected] of [
-    [{ kind: 'by-key' }, 'Run <code>sudo sysmon-server enroll NAME</code> on this host'],
-    [{ kind: 'without-key', port: 19732 }, '<code>sysmon-agent --server HOST:19732</code> on a host'],
+    [{ kind: 'by-key' }, 'Run <code>sudo sysmon-server enroll NAME</code> on the host of the server'],
+    [
+      { kind: 'without-key', isLoopback: true, port: 19732 },
+      '<code>sysmon-agent --server 127.0.0.1:19732</code> on the host of the server: without a fleet key no other one',
+    ],
+    [
+      { kind: 'without-key', isLoopback: false, port: 19732 },
+      '<code>sysmon-agent --server HOST:19732</code> on a host, where HOST is the name of the server',
+    ],
   ] as const) {
     await withHttp(
       async (world) => {

@@ -7,7 +7,9 @@ import { page } from './layout.ts';
 import { lineSvg, type Point, rangeText } from './spark.ts';
 
 /** How a host becomes an agent: with a key, or with the port of agents alone. */
-export type Joining = { readonly kind: 'by-key' } | { readonly kind: 'without-key'; readonly port: number };
+export type Joining =
+  | { readonly kind: 'by-key' }
+  | { readonly kind: 'without-key'; readonly isLoopback: boolean; readonly port: number };
 
 /** A host with what its line needs beside. */
 export interface FleetHost extends HostView {
@@ -314,9 +316,11 @@ ${rows.join('')}</table></div>`;
 function joiningHtml(joining: Joining): string {
   switch (joining.kind) {
     case 'by-key':
-      return 'Run <code>sudo sysmon-server enroll NAME</code> on this host: it prints how the host NAME joins.';
+      return 'Run <code>sudo sysmon-server enroll NAME</code> on the host of the server: it prints how the host NAME joins.';
     case 'without-key':
-      return `Run <code>sysmon-agent --server HOST:${joining.port}</code> on a host, where HOST is the name of this one.`;
+      return joining.isLoopback
+        ? `Run <code>sysmon-agent --server 127.0.0.1:${joining.port}</code> on the host of the server: without a fleet key no other one reaches it.`
+        : `Run <code>sysmon-agent --server HOST:${joining.port}</code> on a host, where HOST is the name of the server's host.`;
   }
 }
 
