@@ -182,6 +182,15 @@ test('files of the sources that are named', () => {
   }
 });
 
+// Commands for a host begin with `# on HOST`; the lab runs them as they stand.
+test('each procedure of docs/operating.md is run in the lab', () => {
+  const lab = read('test/lab/procedures.test.ts');
+  const sections = read('docs/operating.md').split(/^(?=##+ )/m);
+  const headings = sections.filter((text) => /^```\n# on \S+\n/m.test(text)).map((text) => text.split('\n')[0]!);
+  assert.ok(headings.length > 5, `${headings}`);
+  for (const heading of headings) assert.ok(lab.includes(`'${heading}')`), heading);
+});
+
 // A log line is quoted in a table whose first column is headed `log line`, with … for text that varies.
 test('log lines that are quoted', () => {
   const texts = below('src', /\.ts$/).map((path) => literals(read(path)));
