@@ -98,6 +98,10 @@ function options(version, assets) {
       // Set here, so that the bundle can load no native addon from wherever it happens to lie.
       'process.env.MSGPACKR_NATIVE_ACCELERATION_DISABLED': '"true"',
     },
+    // V8 keeps the text in memory. Names stay, and short lines, for the stack of a bug.
+    minifyWhitespace: true,
+    minifySyntax: true,
+    lineLimit: 120,
     external: ['msgpackr-extract'],
   };
 }

@@ -7,6 +7,7 @@ import { version } from '../runtime/version.ts';
 import { isoTime } from '../runtime/words.ts';
 import { createCollectors } from './collect/collectors/index.ts';
 import { EpochClock } from './collect/epoch-clock.ts';
+import { Optimizer } from './collect/optimizer.ts';
 import { Host } from './collect/proc/host.ts';
 import { keptFiles } from './collect/proc/kept-files.ts';
 import { nodeSystem } from './collect/proc/system.ts';
@@ -229,8 +230,13 @@ export function newSampler(
   const startTimeMs = clock.nowMs() - process.uptime() * 1000;
   const self = new SelfMetrics(counters, processFacts(version, Math.round(startTimeMs), clock));
   const sampler = new Sampler({ host, collectors, self, clock, counters, log, budget });
+  const optimizer = new Optimizer();
   return {
-    sample: () => sampler.sample(),
+    async sample() {
+      const recording = await sampler.sample();
+      optimizer.suit(recording.schema.seriesCount);
+      return recording;
+    },
     get failures() {
       return sampler.failures;
     },

@@ -62,7 +62,7 @@ export class KernelText {
 
   /** Takes a copy, and makes room for it and a little more. */
   fill(bytes: Uint8Array, length: number, options = anyFile): void {
-    if (length >= this.#bytes.length) this.#bytes = Buffer.allocUnsafeSlow(roomFor(length));
+    if (length >= this.#bytes.length) this.#bytes = newRoom(roomFor(length));
     this.#bytes.set(bytes.subarray(0, length));
     this.filled(length, options);
   }
@@ -599,3 +599,10 @@ function ascii(bytes: Uint8Array, start: number, end: number): string {
 function roomFor(length: number): number {
   return length + (length >> 2) + 16;
 }
+
+/** A value has a few bytes, and there may be 20,000: they share Node's pools, for memory of its own takes 300 bytes more. */
+function newRoom(bytes: number): Buffer {
+  return bytes <= sharedRoomMax ? Buffer.allocUnsafe(bytes) : Buffer.allocUnsafeSlow(bytes);
+}
+
+const sharedRoomMax = 128;
