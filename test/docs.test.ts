@@ -87,7 +87,17 @@ test('metrics', async () => {
   const counters = newAgentCounters();
   const sampler = new Sampler({
     host: new Host(),
-    collectors: [{ name: 'x', collector: { collect() {} } }],
+    collectors: [
+      { name: 'works', collector: { collect() {} } },
+      {
+        name: 'fails',
+        collector: {
+          collect() {
+            throw new Error('it fails');
+          },
+        },
+      },
+    ],
     self: new SelfMetrics(counters, facts),
     clock: { monotonicMs: () => 0 },
     counters,

@@ -191,6 +191,12 @@ export class Sampler {
     for (const { name, state, unreadable } of this.#entries) {
       if (state.kind !== 'absent' || unreadable > 0) out.sample(unreadableTotal, unreadable, name);
     }
+    for (const { name, state, logged } of this.#entries) {
+      if (state.kind !== 'failed') continue;
+      // The reason that was logged: one with other numbers each time would be a new series each time.
+      const isLogged = logged.kind === 'failed' && logged.errorKind === state.errorKind;
+      out.sample(failedCollector, 1, name, shortReason(isLogged ? logged.reason : state.reason));
+    }
     this.#self.collect(out);
     out.leave();
   }
@@ -290,6 +296,17 @@ const unreadableTotal = counter(
     'are, for usual answers of drivers at --log.level=debug.',
   { labels: ['collector'] },
 );
+const failedCollector = gauge(
+  'sysmon_agent_collector_failed',
+  'A collector that failed as a whole, with the reason that is in the log; always 1. There is none for one that works, ' +
+    'or of whose subject the host has nothing.',
+  { labels: ['collector', 'reason'] },
+);
+
+/** Its first line, as long as a label may well be. */
+const shortReason = (reason: string): string => reason.split('\n', 1)[0]!.slice(0, reasonCharactersMax);
+const reasonCharactersMax = 200;
+
 // A device with another name each time must not fill the memory.
 const loggedErrorsMax = 100;
 // One failed look costs some 20 µs, and a device that is plugged in is seen soon enough.

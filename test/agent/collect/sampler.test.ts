@@ -87,6 +87,10 @@ test('a collector that fails costs itself alone; each change is one line', async
     'node_scrape_collector_success{collector="last"} 1',
   ]);
   failure = new UnreadableError('/proc/x', { errno: 'EACCES', reason: ' cannot be read: EACCES' });
+  const reason = /^sysmon_agent_collector_failed/;
+  assert.deepEqual(await bench.lines(reason), [
+    `sysmon_agent_collector_failed{collector="flaky",reason="'/proc/x' cannot be read: EACCES"} 1`,
+  ]);
   for (let instant = 0; instant < 3; instant++) {
     assert.deepEqual(await bench.lines(all), [
       'good{n="0"} 0',
@@ -101,9 +105,13 @@ test('a collector that fails costs itself alone; each change is one line', async
   }
   for (let line = 1; line <= 3; line++) {
     failure = new FormatError('/proc/x', `, line ${line}: it is bent`);
-    await bench.sampler.sample();
+    // The first of its kind, so that a reason with a number is not a new series each time.
+    assert.deepEqual(await bench.lines(reason), [
+      `sysmon_agent_collector_failed{collector="flaky",reason="'/proc/x', line 1: it is bent"} 1`,
+    ]);
   }
   failure = undefined;
+  assert.deepEqual(await bench.lines(reason), []);
   assert.equal((await bench.lines(all)).length, 7);
   assert.deepEqual(bench.sampler.failures, []);
   assert.deepEqual(bench.log, [
