@@ -90,10 +90,14 @@ function isAwaited(agent: AgentStatus, { nowMs, startedAtMs }: Present): boolean
 
 function downText(agent: AgentStatus, nowMs: number): string {
   const { connected, lastReportAt } = agent;
-  if (connected && reportsOfLate(agent, nowMs)) return 'down: it reports, and its reports are not stored';
+  if (connected && reportsOfLate(agent, nowMs)) {
+    return 'down: it reports, and its reports are not stored; journalctl -u sysmon-server says why';
+  }
   const since =
     lastReportAt === undefined ? "since the server's start" : `for ${ageText(nowMs - Date.parse(lastReportAt))}`;
-  return `down: ${connected ? 'connected, but' : 'not connected,'} no report ${since}`;
+  return connected
+    ? `down: connected, but no report ${since}; run sysmon-agent status there`
+    : `down: not connected, no report ${since}; is the host on, and its sysmon-agent running?`;
 }
 
 function reportsOfLate(agent: AgentStatus, nowMs: number): boolean {

@@ -48,6 +48,8 @@ export interface AgentStatus {
   readonly overBudget: readonly ExcessStatus[];
   /** Reports that some known scraper has not had; null if nobody scrapes. */
   readonly unscrapedReports: number | null;
+  /** The same for each of these scrapers. */
+  readonly unscrapedBy: readonly { readonly scraper: string; readonly reports: number }[];
   /** Reports that were refused, or evicted before every scraper had them, since the server's start. */
   readonly drops: readonly DropStatus[];
   /** By its last ping: reports in its spool, and those that it has dropped since its start. */
@@ -178,6 +180,7 @@ function agentStatus(agent: AgentRecord, monotonicMs: number, delivery: Delivery
       ...{ budget, count, lastAt: isoTime(lastMs), text },
     })),
     unscrapedReports: unscraped.includes(null) ? null : sum(unscraped.map((count) => count ?? 0)),
+    unscrapedBy: unscrapedBy(streams, delivery),
     drops: agent.drops.all.map(({ reason, count, firstMs, lastMs, droppedMs }) => ({
       ...{ reason, count, firstAt: isoTime(firstMs), lastAt: isoTime(lastMs), droppedAt: isoTime(droppedMs) },
     })),
@@ -191,6 +194,16 @@ function agentStatus(agent: AgentRecord, monotonicMs: number, delivery: Delivery
 function unscrapedReports(stream: StreamRecord, delivery: Delivery): number | null {
   const confirmedMs = delivery.confirmedMs(stream);
   return confirmedMs === Infinity ? null : stream.window.countAfter(confirmedMs);
+}
+
+function unscrapedBy(streams: readonly StreamRecord[], delivery: Delivery): AgentStatus['unscrapedBy'] {
+  const counts = new Map<string, number>();
+  for (const stream of streams) {
+    for (const [scraper, reports] of delivery.unscrapedReports(stream)) {
+      counts.set(scraper, (counts.get(scraper) ?? 0) + reports);
+    }
+  }
+  return [...counts].map(([scraper, reports]) => ({ scraper, reports }));
 }
 
 function sum(numbers: readonly number[]): number {
@@ -275,15 +288,17 @@ function scrapersStatus(sources: StatusSources): ScraperStatus[] {
       }
       const seenAtMs = Math.max(...cursors.map((cursor) => cursor.seenAtMs));
       const last = cursors.find((cursor) => cursor.seenAtMs === seenAtMs) ?? cursors[0]!;
+      const lagMs = nowMs - oldestMs;
+      const behind = lagMs > 2 * (last.intervalMs ?? intervalMsUnknown) + confirmingMs;
       statuses.push({
         ...{ scraper: text, selection, program, version, address: last.address },
         confirmedBy: known?.confirmedBy === 'none' ? 'none' : last.confirmedBy,
-        ...{ connections: cursors.length, conflicts, backlogReports, lagSeconds: (nowMs - oldestMs) / 1000 },
-        behind: nowMs - oldestMs > 2 * (last.intervalMs ?? intervalMsUnknown) + confirmingMs,
+        ...{ connections: cursors.length, conflicts, backlogReports, lagSeconds: lagMs / 1000 },
+        behind,
         lastScrapeAt: isoTime(nowMs - (monotonicMs - seenAtMs)),
         known: getsReports && cursors.some(holdsAcks),
         ...lastAnswerOf(known),
-        problems: scraperProblems(sources, scraper, { last, known }),
+        problems: scraperProblems(sources, scraper, { last, known, lagMs: behind ? lagMs : 0 }),
       });
     }
   }
@@ -319,7 +334,7 @@ function lastAnswerOf(known: KnownScraper | undefined): Pick<ScraperStatus, 'las
 function scraperProblems(
   { clock, delivery, windowMs }: StatusSources,
   scraper: Scraper,
-  { last, known }: { readonly last: Cursor; readonly known: KnownScraper | undefined },
+  { last, known, lagMs }: { readonly last: Cursor; readonly known: KnownScraper | undefined; readonly lagMs: number },
 ): string[] {
   const monotonicMs = clock.monotonicMs();
   const problems: string[] = [];
@@ -329,6 +344,11 @@ function scraperProblems(
     problems.push(
       `it has not scraped for ${ageText(awayMs)}, and ${held}; if it is gone for good: ` +
         `sysmon-server forget-scraper ${scraperText(scraper.name)}`,
+    );
+  } else if (lagMs > lagMsMin) {
+    problems.push(
+      `its oldest report that was not scraped is of ${ageText(lagMs)} ago: it catches up after an outage; if it does not, scrape more often, ` +
+        'or raise max and max-bytes of its job',
     );
   }
   if (known?.newestWhy !== undefined) problems.push(`it gets the newest values only: ${known.newestWhy}`);
@@ -384,3 +404,5 @@ const intervalMsUnknown = 60_000;
 // What the way to it, and the question for a receipt, may take.
 const confirmingMs = 10_000;
 const awayMsMin = 60_000;
+// A short outage is caught up with before anybody reads of it.
+const lagMsMin = 120_000;

@@ -16,7 +16,15 @@ const well: AgentStatus = {
   ...{ identity: 'web-1:1:d3088595', software: 'sysmon-agent 0.1.0', lastReportAt: before(3), newestAt: before(4) },
   ...{ labels: { site: 'north', rack: 'r8' }, intervalSeconds: 5, clockOffsetSeconds: 0, series: 216, sources: [] },
   ...{ windowReports: 360, windowBytes: 1000, memoryBytes: 1000, memoryShareBytes: 1_000_000, newSeries: 0 },
-  ...{ framesSeconds: 0.5, overBudget: [], unscrapedReports: 1, drops: [], spoolReports: 2, droppedByAgent: 0 },
+  ...{
+    framesSeconds: 0.5,
+    overBudget: [],
+    unscrapedReports: 1,
+    unscrapedBy: [],
+    drops: [],
+    spoolReports: 2,
+    droppedByAgent: 0,
+  },
 };
 
 const { peer: _, connectedAt: __, ...lost } = well;
@@ -43,8 +51,8 @@ test('what is wrong comes first, in sentences and in the table; of several versi
   assert.equal(
     text,
     `4 of 14 agents, versions 0.0.9 (1), 0.1.0 (2), unknown (1), 2 with problems:
-  db-1: down: not connected, no report for 12 min
-  x\\x1b[2J: down: not connected, no report for 60 min
+  db-1: down: not connected, no report for 12 min; is the host on, and its sysmon-agent running?
+  x\\x1b[2J: down: not connected, no report for 60 min; is the host on, and its sysmon-agent running?
 
 NAME      STATE  NEWEST REPORT  VERSION  LABELS              KEY         CONNECTION       EVERY  SERIES
 db-1      down   12 min ago     0.1.0    site=south          2:d3088595  not connected    5 s    216
@@ -88,9 +96,11 @@ test('each problem of an agent has its sentence', () => {
   const problems = (change: Partial<AgentStatus>, agent = well) => agentProblems({ ...agent, ...change }, present);
   assert.deepEqual(problems({}), []);
   assert.deepEqual(problems({ lastReportAt: before(60) }, { ...well, up: false }), [
-    'down: connected, but no report for 60 s',
+    'down: connected, but no report for 60 s; run sysmon-agent status there',
   ]);
-  assert.deepEqual(problems({ up: false }), ['down: it reports, and its reports are not stored']);
+  assert.deepEqual(problems({ up: false }), [
+    'down: it reports, and its reports are not stored; journalctl -u sysmon-server says why',
+  ]);
   assert.deepEqual(problems({ newestAt: before(2100), spoolReports: 420 }), [
     'it sends its backlog: 420 reports in its spool, the newest here is of 35 min ago',
   ]);
@@ -131,7 +141,9 @@ test('who has only just connected, or lost its connection, or is awaited after a
   const { lastReportAt: _before, ...unseen } = away;
   assert.deepEqual(at(unseen, 30), ['awaited', 0]);
   assert.deepEqual(at(unseen, 61), ['down', 1]);
-  assert.deepEqual(agentProblems(unseen, present), ["down: not connected, no report since the server's start"]);
+  assert.deepEqual(agentProblems(unseen, present), [
+    "down: not connected, no report since the server's start; is the host on, and its sysmon-agent running?",
+  ]);
   assert.deepEqual(at(away, 30), ['down', 1], 'it has reported since the start');
 });
 

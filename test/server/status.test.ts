@@ -1,11 +1,15 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { type ScraperStatus, type StatusSources, serverStatus } from '../../src/server/status.ts';
+import type { KnownScraper } from '../../src/server/web/known-scrapers.ts';
 import { VirtualDatabase } from '../support/virtual-database.ts';
 import { connect, windowMs } from './delivery/cursors-harness.ts';
 import { DeliveryHarness, memoryBytesMax } from './delivery/delivery-harness.ts';
 
-function scrapersOf({ clock, delivery }: DeliveryHarness): readonly ScraperStatus[] {
+function scrapersOf(
+  { clock, delivery }: DeliveryHarness,
+  known: ReadonlyMap<string, KnownScraper> = new Map(),
+): readonly ScraperStatus[] {
   const serverClock = { status: { steps: 0 } };
   const sources: StatusSources = {
     clock,
@@ -15,7 +19,7 @@ function scrapersOf({ clock, delivery }: DeliveryHarness): readonly ScraperStatu
     windowMs,
     memoryBytesMax,
     serverClock,
-    scrapers: { all: new Map() },
+    scrapers: { all: known },
   };
   return serverStatus(sources).scrapers;
 }
@@ -100,4 +104,60 @@ test('a scraper is behind by more than its last answer, which its next scrape co
   assert.equal(scrapersOf(harness)[0]!.behind, false, 'two intervals and 10 s');
   await harness.clock.advance(2000);
   assert.equal(scrapersOf(harness)[0]!.behind, true);
+});
+
+test('a scraper that is late, away, behind a proxy, or under a name that another has; one that is well is none of these', async () => {
+  const harness = new DeliveryHarness();
+  const agent = harness.connect('web-1');
+  const steady = connect();
+  const problems = (known?: Partial<KnownScraper>) => {
+    const program = { name: 'Prometheus', version: '3.5.0' };
+    const each: KnownScraper = {
+      ...{ program, address: '192.0.2.1', confirmedBy: 'connection', newestWhy: undefined, proxy: undefined },
+      ...{ seenAtMs: harness.clock.monotonicMs(), line: '', lastAnswer: undefined, ...known },
+    };
+    return scrapersOf(harness, new Map([['p', each]])).flatMap((scraper) => scraper.problems);
+  };
+  for (let scrape = 0; scrape < 4; scrape++) {
+    agent.report();
+    await harness.scrape(steady);
+    await harness.clock.advance(5000);
+  }
+  assert.deepEqual(problems(), []);
+  assert.deepEqual(problems({ proxy: 'Via: 1.1 nginx' }), [
+    'an HTTP proxy is in between (Via: 1.1 nginx), whose reading counts as scraped: connect directly, or use --prometheus',
+  ]);
+  assert.deepEqual(problems({ newestWhy: 'it ignores timestamps' }), [
+    'it gets the newest values only: it ignores timestamps',
+  ]);
+
+  // It is given one report at each scrape, and there are two.
+  for (let scrape = 0; scrape < 80; scrape++) {
+    agent.report();
+    await harness.clock.advance(2500);
+    agent.report();
+    await harness.scrape(steady, { reportsMax: 1 });
+    await harness.clock.advance(2500);
+  }
+  assert.match(problems().join(), /^its oldest report that was not scraped is of \d+ (?:s|min) ago: it catches up/);
+  for (let scrape = 0; scrape < 2; scrape++) await harness.scrape(steady);
+  assert.deepEqual(problems(), []);
+
+  await harness.clock.advance(61_000);
+  assert.match(
+    problems().join(),
+    /^it has not scraped for 61 s; if it is gone for good: sysmon-server forget-scraper p$/,
+  );
+
+  const other = connect();
+  for (let scrape = 0; scrape < 3; scrape++) {
+    for (const connection of [steady, other]) await harness.scrape(connection);
+    await harness.clock.advance(5000);
+  }
+  assert.ok(
+    problems().includes(
+      'two connections have scraped under its name at once: give each Prometheus a scraper=NAME of its own',
+    ),
+    problems().join('\n'),
+  );
 });

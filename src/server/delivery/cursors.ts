@@ -196,7 +196,18 @@ export class Cursors {
     return least;
   }
 
-  /** The same, counting what was sent and is not confirmed yet. */
+  /** The same for each of these scrapers. */
+  confirmedMsByScraper(stream: StreamId, agent: string, nowMs: number): Map<Scraper, number> {
+    const found = new Map<Scraper, number>();
+    for (const scraper of this.#scrapers.values()) {
+      for (const cursor of this.#holdingOf(scraper, agent, nowMs)) {
+        found.set(scraper, Math.min(found.get(scraper) ?? Infinity, cursor.positionMs(stream)));
+      }
+    }
+    return found;
+  }
+
+  /** As confirmedMs, counting what was sent and is not confirmed yet. */
   sentMs(stream: StreamId, agent: string, nowMs: number): number {
     let least = Infinity;
     for (const cursor of this.#holding(agent, nowMs)) {

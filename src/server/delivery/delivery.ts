@@ -142,6 +142,12 @@ export class Delivery {
     return this.#cursors.confirmedMs(id, agent.id, this.#options.clock.monotonicMs());
   }
 
+  /** How many reports in this stream's window each known scraper that selects it has not had. */
+  unscrapedReports({ id, agent, window }: StreamRecord): Map<string, number> {
+    const confirmed = this.#cursors.confirmedMsByScraper(id, agent.id, this.#options.clock.monotonicMs());
+    return new Map([...confirmed].map(([{ name }, ms]) => [scraperText(name), window.countAfter(ms)]));
+  }
+
   /**
    * Begins a scrape, and reads what this scraper has not had. Undefined if there are too many scrapers: this one gets
    * the newest values instead.

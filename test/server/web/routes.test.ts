@@ -200,6 +200,10 @@ test('the agents as JSON', () =>
         ['b', null],
       ],
     );
+    assert.deepEqual(
+      agents.map(({ unscrapedBy }: { unscrapedBy: unknown }) => unscrapedBy),
+      [[{ scraper: server.scrapers[0].scraper, reports: 1 }], []],
+    );
     assert.equal(agents[0].newestAt, new Date(ms + 1).toISOString());
     assert.deepEqual(agents[0].labels, { site: 'x' });
     assert.equal(server.scrapers[0].selection, 'a');
