@@ -103,6 +103,75 @@ test('the page without agents says how a host joins', { skip }, async (context) 
   assert.deepEqual(world.faults, []);
 });
 
+test('every page, light and dark, wide and as narrow as a telephone: accessible, and nothing moves', {
+  skip,
+}, async (context) => {
+  const world = await BrowserWorld.start(context);
+  const full = {
+    'node_filesystem_size_bytes{device="/dev/sda1",mountpoint="/",fstype="ext4"}': 100,
+    'node_filesystem_avail_bytes{device="/dev/sda1",mountpoint="/",fstype="ext4"}': 5,
+  };
+  world.host('web-1', [['site', 'north']], full)();
+  await world.clock.advance(60_000);
+  world.host('web-2')();
+  await world.scrapeAll();
+  for (const path of ['/', '/?state=down', '/agents/web-1', '/scrapers']) {
+    for (const colorScheme of ['light', 'dark'] as const) {
+      for (const width of [320, 1280]) {
+        const page = await world.visit(path, {
+          ...{ colorScheme, reducedMotion: 'reduce', viewport: { width, height: 700 } },
+        });
+        const what = `${path}, ${colorScheme}, ${width}`;
+        await assertAccessible(page);
+        const wide = await page.evaluate('document.documentElement.scrollWidth');
+        assert.ok(Number(wide) <= width, `${what}: only tables scroll sideways: ${wide}`);
+        const moving = await page.evaluate(
+          `[...document.querySelectorAll('*')].filter((each) => {
+            const { transitionDuration, animationName, scrollBehavior } = getComputedStyle(each);
+            return transitionDuration !== '0s' || animationName !== 'none' || scrollBehavior === 'smooth';
+          }).map((each) => each.tagName)`,
+        );
+        assert.deepEqual(moving, [], what);
+        await page.context().close();
+      }
+    }
+  }
+  assert.deepEqual(world.faults, []);
+});
+
+test('by the keyboard alone: to a host, a filter, another order; the focus is seen, and stays', {
+  skip,
+}, async (context) => {
+  const world = await BrowserWorld.start(context);
+  world.host('db-1');
+  world.host('web-1');
+  const page = await world.visit('/');
+  await eventually(async () => assert.equal(await page.textContent('#live'), 'Live.'));
+  const focused = () => page.evaluate<string>('document.activeElement.name || document.activeElement.textContent');
+  const tabTo = async (what: string) => {
+    for (let presses = 0; (await focused()) !== what; presses++) {
+      assert.ok(presses < 40, `${what} is never reached`);
+      await page.keyboard.press('Tab');
+      const outline = await page.evaluate('getComputedStyle(document.activeElement).outlineStyle');
+      assert.notEqual(outline, 'none', await focused());
+    }
+  };
+  await tabTo('q');
+  await page.keyboard.type('web');
+  await eventually(async () => assert.deepEqual(await rowsOf(page), ['web-1']));
+  assert.equal(await focused(), 'q');
+  for (let count = 0; count < 3; count++) await page.keyboard.press('Backspace');
+  await eventually(async () => assert.deepEqual(await rowsOf(page), ['db-1', 'web-1']));
+  await tabTo('Host');
+  await page.keyboard.press('Enter');
+  await eventually(async () => assert.deepEqual(await rowsOf(page), ['web-1', 'db-1']));
+  assert.equal(await focused(), 'Host', 'whoever sorts goes on from there');
+  await tabTo('web-1');
+  await page.keyboard.press('Enter');
+  await page.waitForURL('**/agents/web-1');
+  assert.deepEqual(world.faults, []);
+});
+
 test('hosts that go down and come back, live; filters, sorting and the way back', { skip }, async (context) => {
   const world = await BrowserWorld.start(context);
   const evil = `<img src=//192.0.2.1/x onerror="alert('1')">`;

@@ -10,7 +10,7 @@ import { escapeHtml, percentText, rateText, sizeText, tableHtml } from './html.t
 import { page } from './layout.ts';
 import { Reading } from './reading.ts';
 import { lineSvg, rangeText } from './spark.ts';
-import { fileSystemsOf, Since } from './vitals.ts';
+import { failedCollectorsOf, fileSystemsOf, Since } from './vitals.ts';
 
 export interface AgentPageOptions {
   readonly agent: AgentStatus;
@@ -71,7 +71,12 @@ function factsHtml({ agent, nowMs }: AgentPageOptions): string {
     ],
     ['Waits in its spool', agent.spoolReports === undefined ? undefined : plural(agent.spoolReports, 'report')],
     ['In the window', `${plural(agent.windowReports, 'report')} in ${sizeText(agent.windowBytes)}`],
-    ['Not scraped', agent.unscrapedReports === null ? 'nobody scrapes' : plural(agent.unscrapedReports, 'report')],
+    [
+      'Not scraped',
+      agent.unscrapedBy.length === 0
+        ? 'nobody scrapes'
+        : agent.unscrapedBy.map(({ scraper, reports }) => `${plural(reports, 'report')} by ${scraper}`).join(', '),
+    ],
   ];
   const lines = facts.flatMap(([name, value]) => (value === undefined ? [] : [`<dt>${name}<dd>${escapeHtml(value)}`]));
   return `<dl>${lines.join('')}</dl>
@@ -157,15 +162,21 @@ function collectorsHtml(now: Reading): string {
       value,
     ]),
   );
+  const failures = new Map(failedCollectorsOf(now).map(({ name, reason }) => [name, reason]));
   const rows = [...now.series('node_scrape_collector_success')].map(({ labels, value }) => {
     const name = labels.get('collector') ?? '';
+    const failure = failures.get(name);
     return [
       escapeHtml(name),
-      value === 1 ? 'yes' : '<span class=soft>no</span>',
       `${((durations.get(name) ?? 0) * 1000).toFixed(2)} ms`,
+      failure !== undefined
+        ? `<span class=warn>fails:</span> ${escapeHtml(failure)}`
+        : value === 1
+          ? 'has data'
+          : '<span class=soft>nothing of the kind here</span>',
     ];
   });
-  return section('Collectors', 'Collector,Has data,#Duration', rows);
+  return section('Collectors', 'Collector,#Duration,State', rows);
 }
 
 /** All series with their newest values, and the PromQL that selects each. */

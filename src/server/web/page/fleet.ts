@@ -1,7 +1,7 @@
 import { ageText, plural } from '../../../runtime/words.ts';
 import type { AgentStatus, ServerStatus } from '../../status.ts';
 import type { Reply } from '../reply.ts';
-import { ageOf, fleetProblems, type HostView } from './hosts.ts';
+import { ageOf, fleetProblems, type HostView, versionOf } from './hosts.ts';
 import { escapeHtml, percentText, rateText } from './html.ts';
 import { page } from './layout.ts';
 import { lineSvg, type Point, rangeText } from './spark.ts';
@@ -156,7 +156,7 @@ const columns = [
     id: 'version',
     title: 'Version',
     isNumber: false,
-    cell: ({ agent }) => escapeHtml(versionOf(agent)),
+    cell: ({ agent }) => escapeHtml(versionOf(agent) ?? 'unknown'),
     key: ({ agent }) => versionOf(agent),
   },
   {
@@ -168,10 +168,9 @@ const columns = [
   },
   {
     id: 'unscraped',
-    title: 'Waits for scrapes',
+    title: 'Waits in window',
     isNumber: true,
-    // What was made since the last scrapes is no backlog.
-    cell: ({ agent }) => (agent.unscrapedReports === null ? optional(undefined) : waitingText(agent.unscrapedReports)),
+    cell: ({ agent }) => waitingHtml(agent),
     key: ({ agent }) => agent.unscrapedReports ?? undefined,
   },
 ] as const satisfies readonly FleetColumn[];
@@ -186,9 +185,17 @@ const sumText = (a: number | undefined, b: number | undefined): string | undefin
   const sum = sumOf(a, b);
   return sum === undefined ? undefined : rateText(sum);
 };
-/** `sysmon-agent 0.1.0` → `0.1.0` */
-const versionOf = ({ software }: AgentStatus): string => software?.replace(/^sysmon-agent /, '') ?? 'unknown';
-const waitingText = (reports: number): string => (reports < waitingReportsMin ? '0' : String(reports));
+
+/** Which scrapers have not had how many reports, where there are several. */
+function waitingHtml({ unscrapedReports, unscrapedBy }: AgentStatus): string {
+  if (unscrapedReports === null) return optional(undefined);
+  // What was made since the last scrapes is no backlog.
+  const late = unscrapedBy.filter(({ reports }) => reports >= waitingReportsMin);
+  if (late.length === 0) return '0';
+  if (unscrapedBy.length === 1) return String(unscrapedReports);
+  return late.map(({ scraper, reports }) => `${reports} ${escapeHtml(scraper)}`).join('<br>');
+}
+
 const waitingReportsMin = 10;
 
 /** From the query of a URL. What is not known counts as not said. */

@@ -31,10 +31,24 @@ export function hostView(agent: AgentStatus, record: AgentRecord | undefined, wo
   const now = newest && new Reading(newest);
   const vitals = now && vitalsOf(now, recent.length > 1 ? new Reading(recent[0]!) : undefined);
   const state = words.stateOf(agent);
-  const own = words.ofAgent(agent).map((text) => ({ rank: text.startsWith('down') ? 0 : 3, text }));
+  const seen = vitals === undefined ? '' : ` (seen last: ${lastSeenText(vitals)})`;
+  const own = words.ofAgent(agent).map((text) => {
+    return text.startsWith('down') ? { rank: 0, text: `${text}${seen}` } : { rank: 3, text };
+  });
   // Of a host that is down, what was seen last is not what is.
   const problems = vitals === undefined || state === 'down' ? [] : hostProblems(now!, vitals, window!);
   return { agent, state, vitals, problems: [...own, ...problems].sort((a, b) => a.rank - b.rank) };
+}
+
+/** How a host was before it was heard of no more, which may say why. */
+function lastSeenText({ cpu, memory, disk, load }: Vitals): string {
+  const parts = [
+    cpu === undefined ? [] : `CPU ${percentText(cpu)}`,
+    memory === undefined ? [] : `memory ${percentText(memory)}`,
+    disk === undefined ? [] : `${disk.mountpoint} ${percentText(disk.used)} full`,
+    load === undefined ? [] : `load by core ${load.toFixed(2)}`,
+  ].flat();
+  return parts.length === 0 ? 'nothing of CPU, memory and disks' : parts.join(', ');
 }
 
 /** What is wrong with a host, by its newest report. */
@@ -51,27 +65,33 @@ function hostProblems(now: Reading, vitals: Vitals, window: Window): Problem[] {
     problems.push({ rank: 1, text: `${name} has failed: systemctl status ${name}` });
   }
   const killed = oomKillsOf(vitals, window);
-  if (killed > 0) {
+  if (killed.count > 0) {
     problems.push({
       rank: 1,
-      text: `${plural(killed, 'process', 'processes')} killed for want of memory within the window: journalctl -k -g oom`,
+      text: `${plural(killed.count, 'process', 'processes')} killed for want of memory within the last ${ageText(killed.withinMs)}: journalctl -k -g oom there; add memory, or bound what takes most of it (MemoryMax=)`,
     });
   }
-  for (const name of vitals.failedCollectors) {
-    problems.push({ rank: 3, text: `collector '${name}' fails: 'sysmon-agent status' there says why` });
+  for (const { name, reason } of vitals.failedCollectors) {
+    problems.push({ rank: 3, text: `collector '${name}' fails, and its series are absent: ${reason}` });
   }
   return problems;
 }
 
-/** Since the oldest report in the window, at most an hour ago. */
-function oomKillsOf({ oomKills, timeMs }: Vitals, window: Window): number {
-  if (oomKills === undefined || oomKills === 0) return 0;
+/** Within the last hour, or since the oldest report of a window that does not go back so far. */
+function oomKillsOf(
+  { oomKills, timeMs }: Vitals,
+  window: Window,
+): { readonly count: number; readonly withinMs: number } {
+  const none = { count: 0, withinMs: 0 };
+  if (oomKills === undefined || oomKills === 0) return none;
   for (const report of window.sparse()) {
     if (report.timeMs < timeMs - hourMs) continue;
     const before = new Reading(report).value('node_vmstat_oom_kill');
-    return before === undefined || before > oomKills ? 0 : oomKills - before;
+    return before === undefined || before > oomKills
+      ? none
+      : { count: oomKills - before, withinMs: timeMs - report.timeMs };
   }
-  return 0;
+  return none;
 }
 
 /** How much of the processors' time was used over the window, from each of its chunks to the next. */
@@ -103,19 +123,25 @@ export function fleetProblems(
   if (plaintext) {
     own.push({
       rank: 4,
-      text: 'agents connect without keys (--allow-plaintext): anyone who can reach the port can report under any name',
+      text: 'agents connect without keys (--allow-plaintext): anyone who can reach the port can report under any name; make a fleet key (--fleet-key-file) and enroll each agent',
     });
   }
-  const versions = new Set(hosts.flatMap(({ agent }) => agent.software ?? []));
+  const versions = new Map([[server.version, 'the server']]);
+  for (const { agent } of hosts) {
+    const version = versionOf(agent);
+    if (version === undefined || versions.get(version) === 'the server') continue;
+    versions.set(version, versions.has(version) ? 'agents' : agent.name);
+  }
   if (versions.size > 1) {
-    own.push({
-      rank: 5,
-      text: `agents run ${versions.size} versions: ${[...versions].sort().join(', ')}; upgrade the older ones`,
-    });
+    const each = [...versions].sort(([a], [b]) => (a < b ? -1 : 1)).map(([version, who]) => `${version} (${who})`);
+    own.push({ rank: 5, text: `${versions.size} versions run at once: ${each.join(', ')}; upgrade the older ones` });
   }
   const ofAgents = hosts.flatMap(({ agent, problems }) => problems.map((each) => ({ ...each, agent: agent.name })));
   return [...own, ...ofAgents].sort((a, b) => a.rank - b.rank);
 }
+
+/** `sysmon-agent 0.1.0` → `0.1.0`; what another program says of itself, whole. */
+export const versionOf = ({ software }: AgentStatus): string | undefined => software?.replace(/^sysmon-agent /, '');
 
 /** What an agent that is down was seen with last: its age. */
 export const ageOf = ({ newestAt }: AgentStatus, nowMs: number): string =>

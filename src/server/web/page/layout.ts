@@ -14,17 +14,19 @@ nav a { margin-right: 1rem; } a { color: inherit; } a:focus-visible, [tabindex]:
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .5rem; text-align: left; border-bottom: 1px solid var(--line); white-space: nowrap; vertical-align: top; }
 thead th { font-weight: 600; } tbody th { font-weight: 400; }
-.n, #hosts td { text-align: right; } #hosts td.t { text-align: left; } .soft { color: var(--soft); }
+.n, #hosts td { text-align: right; } #hosts td.t { text-align: left; } #hosts tr:has(.down) td { color: var(--soft); } .soft { color: var(--soft); }
 .up { color: var(--up); } .down { color: var(--down); font-weight: 600; } .warn { color: var(--warn); font-weight: 600; }
 .wrap { white-space: normal; min-width: 16rem; }
 .wrong { padding: .5rem .8rem; border-left: 4px solid var(--down); background: #c62a2f14; } .calm { padding: .5rem .8rem; border-left: 4px solid var(--up); background: #18794e14; }
-.wrong ul { margin: .2rem 0; padding-left: 1.2rem; } .wrong li { overflow-wrap: anywhere; }
+.wrong h2 { margin: .1rem 0 .3rem; } .wrong ul { margin: .2rem 0; padding-left: 1.2rem; } .wrong li { overflow-wrap: anywhere; }
 form { display: flex; flex-wrap: wrap; gap: .5rem .8rem; align-items: end; margin: .6rem 0; } label { display: grid; font-size: .85rem; color: var(--soft); } input, select, button { font: inherit; color: inherit; background: transparent; border: 1px solid var(--soft); border-radius: 4px; padding: .2rem .4rem; max-width: 100%; }
 select option { background: Canvas; color: CanvasText; }
 svg.s { width: 60px; height: 16px; margin-left: .4rem; vertical-align: middle; } svg path { fill: none; stroke: var(--chart); stroke-width: 1.5; vector-effect: non-scaling-stroke; }
 .charts { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 24rem), 1fr)); } figure { margin: 0; } figcaption { font-size: .9rem; } figure svg { width: 100%; height: 7rem; border-bottom: 1px solid var(--line); }
+.u-legend { width: auto; min-height: 1.5em; margin: 0 0 0 70px; text-align: left; font-size: .8rem; color: var(--soft); } .u-legend th { display: none; } .u-legend td { border: 0; padding: 0 .5rem 0 0; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; margin: .4rem 0; } dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 code { overflow-wrap: anywhere; }
+@media (min-width: 70rem) { dl { grid-template-columns: max-content 1fr max-content 1fr; } }
 @media (max-width: 30rem) { body { padding: .5rem; } dl { grid-template-columns: 1fr; } dd { margin-bottom: .4rem; } }
 `;
 

@@ -28,8 +28,13 @@ export interface Vitals {
   readonly uptimeSeconds?: number;
   /** Processes killed for want of memory since the boot. */
   readonly oomKills?: number;
-  /** Collectors that failed. */
-  readonly failedCollectors: readonly string[];
+  readonly failedCollectors: readonly FailedCollector[];
+}
+
+/** A collector that failed, and why, as its agent's log says it. */
+export interface FailedCollector {
+  readonly name: string;
+  readonly reason: string;
 }
 
 export interface FileSystem {
@@ -198,16 +203,12 @@ function failedUnitsOf(now: Reading): string[] | undefined {
   return failed;
 }
 
-/** A collector whose subject this host does not have has no success either, and counts no errors. */
-function failedCollectorsOf(now: Reading): string[] {
-  const counting = new Set<string>();
-  for (const { labels } of now.series('sysmon_agent_parse_errors_total')) counting.add(labels.get('collector') ?? '');
-  const failed: string[] = [];
-  for (const { labels, value } of now.series('node_scrape_collector_success')) {
-    const collector = labels.get('collector') ?? '';
-    if (value === 0 && counting.has(collector)) failed.push(collector);
-  }
-  return failed;
+/** A collector whose subject this host does not have is none of them. */
+export function failedCollectorsOf(now: Reading): FailedCollector[] {
+  return [...now.series('sysmon_agent_collector_failed')].map(({ labels }) => ({
+    name: labels.get('collector') ?? '',
+    reason: labels.get('reason') ?? '',
+  }));
 }
 
 /** Partitions, RAID members and loop devices are counted by what is below them. */

@@ -1,11 +1,12 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { problemsView } from '../../../../src/server/problems.ts';
-import type { AgentStatus, ServerStatus } from '../../../../src/server/status.ts';
+import type { AgentStatus, ScraperStatus, ServerStatus } from '../../../../src/server/status.ts';
 import {
   cellsOf,
   chosen,
   type FleetHost,
+  fleetPage,
   parseFleetQuery,
   problemsHtml,
 } from '../../../../src/server/web/page/fleet.ts';
@@ -22,7 +23,7 @@ function hostOf(
   const agent: AgentStatus = {
     ...{ name, labels, up: true, connected: true, intervalSeconds: 5, clockOffsetSeconds: 0, series: 1, sources: [] },
     ...{ windowReports: 0, windowBytes: 0, memoryBytes: 0, memoryShareBytes: 0, newSeries: 0, framesSeconds: 0 },
-    ...{ overBudget: [], drops: [], unscrapedReports: 0, newestAt: new Date(nowMs).toISOString() },
+    ...{ overBudget: [], drops: [], unscrapedReports: 0, unscrapedBy: [], newestAt: new Date(nowMs).toISOString() },
   };
   return { agent, state: 'up', vitals: undefined, problems: [], trend: [], ...others };
 }
@@ -33,6 +34,11 @@ const serverOf = (fields: Partial<ServerStatus> = {}): ServerStatus => ({
   ...fields,
 });
 
+const fleetPageOf = (hosts: readonly FleetHost[]): string =>
+  fleetPage({
+    ...{ server: serverOf(), hosts, cells: new Map(hosts.map((host) => [host.agent.name, cellsOf(host, nowMs)])) },
+    ...{ query: parseFleetQuery(''), joining: { kind: 'by-key' }, problems: '', revision: 1, nowMs },
+  }).body;
 const names = (hosts: readonly FleetHost[]) => hosts.map(({ agent }) => agent.name);
 const vitals = (cpu: number) => ({ timeMs: nowMs, failedCollectors: [], cpu });
 
@@ -82,12 +88,117 @@ test('what is wrong: the worst on top, long lists cut with a link to the rest; n
   );
   assert.match(html, /its &lt;disk&gt; is full/);
   assert.match(html, /and 12 more: <a href="\/\?state=problems">/);
-  const full = problemsHtml([], serverOf({ windowBytes: 95 }), { ...options, plaintext: true });
-  assert.match(full, /windows take 95 % of --memory-max/);
-  assert.match(full, /without keys/);
-  const two = ['1', '2'].map((version) => hostOf(version));
-  const mixed = two.map((host, at) => ({ ...host, agent: { ...host.agent, software: `sysmon-agent ${at}` } }));
-  assert.match(problemsHtml(mixed, serverOf(), options), /agents run 2 versions: sysmon-agent 0, sysmon-agent 1/);
+});
+
+const scraper: ScraperStatus = {
+  ...{ scraper: 'prometheus', selection: '', program: 'Prometheus', version: '3.5.0', address: '192.0.2.9' },
+  ...{ confirmedBy: 'connection', connections: 1, conflicts: 0, lastScrapeAt: new Date(nowMs).toISOString() },
+  ...{ known: true, backlogReports: 0, lagSeconds: 0, behind: false, problems: [] },
+};
+
+test('what is wrong with the server, and nothing where it is not', () => {
+  const words = problemsView(() => ({ nowMs, startedAtMs: nowMs }));
+  const calm = '<p class=calm>Nothing is wrong.</p>';
+  const html = (
+    server: Partial<ServerStatus> = {},
+    { plaintext = false, versions = ['1'] }: { plaintext?: boolean; versions?: readonly string[] } = {},
+  ) => {
+    const hosts = versions.map((version, at) => {
+      const host = hostOf(`h${at}`);
+      return { ...host, agent: { ...host.agent, software: `sysmon-agent ${version}` } };
+    });
+    return problemsHtml(hosts, serverOf({ scrapers: [scraper], ...server }), { words, plaintext });
+  };
+  assert.equal(html(), calm);
+  assert.equal(html({ windowBytes: 90 }), calm);
+  assert.match(html({ windowBytes: 91 }), /windows take 91 % of --memory-max: raise it, or/);
+  assert.match(html({}, { plaintext: true }), /agents connect without keys .*; make a fleet key/);
+  assert.match(
+    html({}, { versions: ['1', '0'] }),
+    /2 versions run at once: 0 \(h1\), 1 \(the server\); upgrade the older/,
+  );
+  assert.match(html({}, { versions: ['2', '2'] }), /2 versions run at once: 1 \(the server\), 2 \(agents\); upgrade/);
+  assert.match(html({ scrapers: [] }), /no Prometheus has scraped yet/);
+  assert.match(
+    html({ scrapers: [{ ...scraper, problems: ['it is <b>'] }] }),
+    /scraper &#39;prometheus&#39;: it is &lt;b&gt;/,
+  );
+  const step = { at: new Date(nowMs - 60_000).toISOString(), seconds: 5 };
+  assert.match(html({ clock: { steps: 1, lastStep: step } }), /the clock was set by 5 s 60 s ago/);
+});
+
+test('each column of the line of a host', () => {
+  const whole: FleetHost = {
+    ...hostOf('web-1', {
+      labels: { site: 'north' },
+      trend: [0.1, 0.5].map((value, at) => ({ timeMs: at * 1000, value })),
+      vitals: {
+        ...{ timeMs: nowMs, failedCollectors: [], cpu: 0.42, memory: 0.5, load: 1.234, celsius: 61.4, oomKills: 0 },
+        disk: {
+          ...{ mountpoint: '/srv', device: '/dev/sda', fstype: 'xfs' },
+          sizeBytes: 9,
+          availableBytes: 1,
+          used: 0.91,
+        },
+        ...{ readBytes: 1000, writtenBytes: 500, receivedBytes: 2e6, sentBytes: 1e6, uptimeSeconds: 90_000 },
+        ...{ pressure: { resource: 'io', share: 0.25 }, failedUnits: ['a.service', 'b.service'] },
+      },
+    }),
+  };
+  const { agent } = whole;
+  const cellsBy = (change: Partial<typeof agent>, host: Partial<FleetHost> = {}) => {
+    const cells = cellsOf({ ...whole, ...host, agent: { ...agent, software: 'sysmon-agent 0.1.0', ...change } }, nowMs);
+    return cells.map((cell) => cell.replace(/<br>/g, ', ').replace(/<[^>]+>/g, ''));
+  };
+  assert.deepEqual(cellsBy({ spoolReports: 7 }), [
+    ...['web-1 site=north', 'up', 'now', '42 %', '50 %', '/srv 91 %', '1.5 kB/s', '3.0 MB/s', '1.23', 'io 25 %'],
+    ...['61 °C', '2', '25 h', '0.1.0', '7', '0'],
+  ]);
+  assert.match(cellsOf(whole, nowMs).join(), /aria-label="CPU over the window: 10 % to 50 %"/);
+  const ago = (seconds: number) => new Date(nowMs - seconds * 1000).toISOString();
+  const down = cellsBy({ newestAt: ago(100), lastReportAt: ago(90), unscrapedReports: null }, { state: 'down' });
+  assert.deepEqual([down[1], down[2], down.at(-1)], ['down for 90 s', '100 s ago', '–']);
+  const unknown = cellsBy({}, { vitals: { timeMs: nowMs, failedCollectors: [] }, trend: [] });
+  assert.deepEqual(
+    unknown.slice(3, 13),
+    Array.from({ length: 10 }, () => '–'),
+  );
+  // Which scraper lacks how much; what was made since the last scrape is no backlog.
+  const waiting = (...reports: number[]) => {
+    const unscrapedBy = reports.map((count, at) => ({ scraper: `p${at}`, reports: count }));
+    return cellsBy({ unscrapedReports: Math.max(...reports), unscrapedBy }).at(-1);
+  };
+  assert.equal(waiting(9, 3), '0');
+  assert.equal(waiting(360), '360');
+  assert.equal(waiting(3, 360), '360 p1');
+  assert.equal(waiting(40, 360), '40 p0, 360 p1');
+});
+
+test('every column sorts both ways', () => {
+  const [a, b] = [1, 2].map((value) => {
+    const used = value / 10;
+    const host = hostOf(`h${value}`, {
+      state: value === 1 ? 'down' : 'up',
+      vitals: {
+        ...{ timeMs: nowMs, failedCollectors: [], cpu: used, memory: used, load: used, celsius: value, oomKills: 0 },
+        ...{ disk: { mountpoint: '/', device: 'a', fstype: 'xfs', sizeBytes: 9, availableBytes: 1, used } },
+        ...{ readBytes: value, sentBytes: value, uptimeSeconds: value, pressure: { resource: 'io', share: used } },
+        failedUnits: Array.from({ length: value }, () => 'a.service'),
+      },
+    });
+    const newestAt = new Date(nowMs - value * 1000).toISOString();
+    const waiting = { spoolReports: value, unscrapedReports: value, software: `sysmon-agent ${value}`, newestAt };
+    return { ...host, agent: { ...host.agent, ...waiting } };
+  }) as [FleetHost, FleetHost];
+  const ids = [...fleetPageOf([a, b]).matchAll(/<th scope=col[^>]*><a href="\/\?[^"]*sort=(\w+)/g)].map(
+    ([, id]) => id!,
+  );
+  assert.equal(ids.length, 16);
+  for (const id of ids) {
+    const order = (way: string) => names(chosen([a, b], parseFleetQuery(`sort=${id}&order=${way}`)));
+    assert.deepEqual(order('asc'), ['h1', 'h2'], id);
+    assert.deepEqual(order('desc'), ['h2', 'h1'], id);
+  }
 });
 
 test('a line is drawn of two points or more, with gaps, and says its range in words', () => {

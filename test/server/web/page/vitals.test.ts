@@ -100,15 +100,14 @@ test('failed units and collectors; a collector without a subject has not failed'
       'node_scrape_collector_success{collector="hwmon"}': 0,
       'node_scrape_collector_success{collector="cpu"}': 1,
       'node_scrape_collector_success{collector="zfs"}': 0,
-      'sysmon_agent_parse_errors_total{collector="hwmon"}': 0,
-      'sysmon_agent_parse_errors_total{collector="cpu"}': 0,
+      'sysmon_agent_collector_failed{collector="hwmon",reason="EIO"}': 1,
       'node_hwmon_temp_celsius{chip="a",sensor="temp1"}': 50,
       'node_thermal_zone_temp{zone="0",type="x"}': 60,
     }),
     undefined,
   );
   assert.deepEqual(vitals.failedUnits, ['nginx.service']);
-  assert.deepEqual(vitals.failedCollectors, ['hwmon']);
+  assert.deepEqual(vitals.failedCollectors, [{ name: 'hwmon', reason: 'EIO' }]);
   assert.equal(vitals.celsius, 60);
 });
 

@@ -25,6 +25,9 @@ const textOf: Readonly<Record<string, (value: number) => string>> = {
   celsius: (value) => `${Math.round(value)} °C`,
 };
 
+/** `14:05:09`, as this browser's clock has it. */
+const timeText = (seconds: number): string => new Date(seconds * 1000).toTimeString().slice(0, 8);
+
 const section = document.querySelector<HTMLElement>('.charts');
 
 function chart(figure: HTMLElement): uPlot {
@@ -37,21 +40,23 @@ function chart(figure: HTMLElement): uPlot {
   const { unit = 'number' } = figure.dataset;
   const text = textOf[unit] ?? String;
   const axis = { stroke: ink, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1 } };
-  const title = figure.querySelector('figcaption')!.firstChild!.textContent!.trim();
   return new uPlot(
     {
       width: figure.clientWidth,
       height: 180,
       scales: { y: { range: (_, __, most) => [0, unit === 'share' ? 1 : Math.max(most ?? 0, 1e-9) * 1.05] } },
-      axes: [axis, { ...axis, size: 70, values: (_, splits) => splits.map(text) }],
+      axes: [
+        { ...axis, size: 30, values: (_, splits) => splits.map((seconds) => timeText(seconds).slice(0, 5)) },
+        { ...axis, size: 70, values: (_, splits) => splits.map(text) },
+      ],
       series: [
-        { value: (_, seconds) => (seconds === null ? '–' : new Date(seconds * 1000).toLocaleTimeString()) },
+        // What the pointer is over is below the chart, and nothing while it is elsewhere.
+        { value: (_, seconds) => (seconds === null ? '' : timeText(seconds)) },
         {
-          label: title,
           stroke: colour,
           width: 1.5,
           points: { show: false },
-          value: (_, value) => (value === null ? '–' : text(value)),
+          value: (_, value) => (value === null ? '' : text(value)),
         },
       ],
     },
@@ -75,6 +80,9 @@ async function run(charts: HTMLElement): Promise<void> {
       // What is drawn already says the same in words.
       figure.querySelector(':scope > svg')?.remove();
       plot.setData([times, own]);
+      const known = own.filter((value) => value !== null);
+      const [least, most] = [Math.min(...known), Math.max(...known)].map(textOf[figure.dataset['unit']!]!);
+      figure.querySelector('figcaption span')!.textContent = least === most ? least! : `${least} to ${most}`;
     }
   };
   addEventListener('resize', () => {

@@ -74,8 +74,13 @@ async function load(): Promise<void> {
     const [old, next] = [section(), fresh.querySelector<HTMLElement>('#hosts')!];
     const form = old.querySelector('form');
     const focused = document.activeElement?.closest('th')?.cellIndex;
-    if (form?.contains(document.activeElement)) next.querySelector('form')?.replaceWith(form);
-    old.replaceWith(next);
+    const nextForm = next.querySelector('form');
+    if (form !== null && nextForm !== null && form.contains(document.activeElement)) {
+      // It stays where it is: an element that is moved loses the focus.
+      old.dataset['revision'] = next.dataset['revision'];
+      while (form.nextSibling !== null) form.nextSibling.remove();
+      while (nextForm.nextSibling !== null) old.append(nextForm.nextSibling);
+    } else old.replaceWith(next);
     if (focused !== undefined) next.querySelectorAll<HTMLElement>('thead a')[focused]?.focus();
     listen();
     connect();
