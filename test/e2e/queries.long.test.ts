@@ -29,16 +29,6 @@ const absent: readonly (readonly [metrics: RegExp, reason: string])[] = [
   ],
 ];
 
-/** Those of collectors that there may not be yet: as soon as there is one, its metrics have to be there. */
-const unwritten = (
-  [
-    ['filesystem', /^node_filesystem_/],
-    ['netclass', /^node_network_(?:carrier|mtu_bytes|speed_bytes|up)$/],
-    ['processes', /^node_processes_/],
-    ['tcpstat', /^node_tcp_connection_states$/],
-  ] as const
-).filter(([collector]) => !collectorRows.some(({ name }) => name === collector));
-
 /** Queries that find nothing where all is well. */
 const quiet: readonly (readonly [where: RegExp, reason: string])[] = [
   [/: (?:Dropped by agents|Refused or evicted)$/, 'nothing is dropped'],
@@ -46,6 +36,9 @@ const quiet: readonly (readonly [where: RegExp, reason: string])[] = [
   [/: annotation Down$/, 'no host is down'],
   [/: annotation Alerts$/, 'no alert fires within half a minute'],
 ];
+
+/** Selectors of rules that find nothing where all is well. */
+const unseen: readonly (readonly [selector: RegExp, reason: string])[] = [];
 
 const agents = ['this-machine', 'fixture'] as const;
 
@@ -62,6 +55,10 @@ for (const { name, path, skip } of prometheusPrograms) {
       assert.ok(metrics.length > 200);
       checkMetrics(new Set(metrics), names);
     });
+    await context.test('what is recorded is there', () => {
+      checkMetrics(new Set(rulesOf(ruleFiles[0]!).map(({ record }) => record!)), names);
+    });
+    await context.test('every selector of the rules finds data', () => everySelector(prometheus, names));
     await context.test('every query of the dashboards finds data', () => everyQuery(prometheus, names));
     await context.test('every rule is evaluated without an error', () => everyRule(prometheus));
     await context.test('no alert about sysmon itself', async () => {
@@ -78,6 +75,25 @@ async function everyRule(prometheus: Prometheus): Promise<void> {
   const states = groups.flatMap(({ rules }) => rules);
   assert.equal(states.length, ruleFiles.flatMap(rulesOf).length);
   for (const { name, health, lastError } of states) assert.equal(health, 'ok', `${name}: ${lastError}`);
+}
+
+/** What an alert compares is there, whether it fires or not: no matcher is of a label or a value that does not exist. */
+async function everySelector(prometheus: Prometheus, names: ReadonlySet<string>): Promise<void> {
+  const selectors = new Set<string>();
+  for (const { expr } of ruleFiles.flatMap(rulesOf)) {
+    // Metrics that are not there are in the list above.
+    for (const { metric, matchers } of selectorsOf(expr))
+      if (names.has(metric)) selectors.add(`${metric}{${matchers}}`);
+  }
+  const empty: string[] = [];
+  for (const selector of selectors) {
+    if ((await prometheus.values(selector)).length === 0) empty.push(selector);
+  }
+  assert.deepEqual(
+    empty.filter((selector) => !unseen.some(([pattern]) => pattern.test(selector))),
+    [],
+  );
+  assert.ok(selectors.size - empty.length > 60, `${selectors.size - empty.length} selectors found data`);
 }
 
 /** The server is away for 100 s. While it is, nothing is marked; afterwards there are reports of that time. */
@@ -134,8 +150,7 @@ async function fill(context: TestContext, path: string): Promise<{ prometheus: P
 }
 
 function checkMetrics(wanted: ReadonlySet<string>, names: ReadonlySet<string>): void {
-  const excused = [...absent.map(([metrics]) => metrics), ...unwritten.map(([, metrics]) => metrics)];
-  const missing = [...wanted].filter((name) => !names.has(name) && !excused.some((metrics) => metrics.test(name)));
+  const missing = [...wanted].filter((name) => !names.has(name) && !absent.some(([metrics]) => metrics.test(name)));
   assert.deepEqual(missing.sort(), []);
 }
 
