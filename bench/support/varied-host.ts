@@ -213,13 +213,14 @@ export class VariedHost {
     );
     add('node_hwmon_temp_celsius', 'gauge', 'Hardware monitor for temperature.', 1000, ['chip', 'sensor'], sensors);
     const units = plan.services.map((service) => `${service}.service`);
-    if (plan.failed !== undefined) {
-      add(
-        ...(['node_systemd_unit_state', 'gauge', 'Systemd unit', 1] as const),
-        ['name', 'state', 'type'],
-        [[[plan.failed, 'failed', 'oneshot'], () => 1]],
-      );
-    }
+    add(
+      ...(['node_systemd_unit_state', 'gauge', 'Systemd unit', 1] as const),
+      ['name', 'state', 'type'],
+      [
+        ...units.map((unit) => [[unit, 'active', 'simple'], () => 1] as const),
+        ...(plan.failed === undefined ? [] : [[[plan.failed, 'failed', 'oneshot'], () => 1] as const]),
+      ],
+    );
     add(
       ...(['node_systemd_unit_cpu_seconds_total', 'counter', 'Seconds that the unit used CPUs.', 1e6] as const),
       ['mode', 'name'],

@@ -49,6 +49,7 @@ try {
   await sleep(40_000);
   await picture('page', `${web}/`, { width: 1840, height: 600 });
   await picture('page-dark', `${web}/`, { width: 1840, height: 600, colorScheme: 'dark' });
+  await picture('page-narrow', `${web}/`, { width: 320, height: 640 });
   await picture('agent', `${web}/agents/${busyHost}`, { height: 900 });
   await picture('scrapers', `${web}/scrapers`, { width: 1440, height: 220 });
 
@@ -208,7 +209,8 @@ function instant(expression) {
 
 // Debian's package has the classic pages only.
 function graph() {
-  const expression = 'node_load1{agent="web-1"}';
+  // Its scale has round numbers, of which that page writes all digits.
+  const expression = 'node_hwmon_temp_celsius{agent="web-1",sensor="temp1"}';
   return `${prometheus}/classic/graph?g0.expr=${encodeURIComponent(expression)}&g0.tab=0&g0.range_input=5m&g0.step_input=1`;
 }
 

@@ -41,7 +41,7 @@ function generated(kind: string, argument: string): string {
     case 'wire':
       return fenced(wireFrames(argument.split(' / ')), 'text');
     case 'file':
-      return fenced(read(argument).replace(/^(?:#.*\n)+\n?/, ''), argument.endsWith('.yml') ? 'yaml' : 'dockerfile');
+      return fenced(read(argument).replace(/^(?:#.*\n)+\n?/, ''), /\.ya?ml$/.test(argument) ? 'yaml' : 'dockerfile');
     default:
       throw new Error(`no generated part of the kind '${kind}'`);
   }
