@@ -189,8 +189,8 @@ async function isUp(name) {
 /** Agents that have reports which Prometheus lacks. */
 async function lag() {
   const { agents } = await (await fetch(`${web}/api/v1/agents`)).json();
-  return agents.filter(({ name, connected, spoolReports, unscrapedReports }) => {
-    return name !== 'mail-1' && (!connected || spoolReports > 3 || unscrapedReports > 3);
+  return agents.filter(({ name, connected, newestAt, unscrapedReports }) => {
+    return name !== 'mail-1' && (!connected || Date.now() - Date.parse(newestAt) > 15_000 || unscrapedReports > 3);
   }).length;
 }
 

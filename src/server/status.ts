@@ -54,6 +54,8 @@ export interface AgentStatus {
   readonly drops: readonly DropStatus[];
   /** By its last ping: reports in its spool, and those that it has dropped since its start. */
   readonly spoolReports?: number;
+  /** When that ping came: an agent whose reports are acknowledged at once sends hardly any. */
+  readonly spoolReportsAt?: string;
   readonly droppedByAgent?: number;
   /** When the ping came with which that number had grown. */
   readonly droppedByAgentAt?: string;
@@ -185,6 +187,7 @@ function agentStatus(agent: AgentRecord, monotonicMs: number, delivery: Delivery
       ...{ reason, count, firstAt: isoTime(firstMs), lastAt: isoTime(lastMs), droppedAt: isoTime(droppedMs) },
     })),
     ...(agent.spoolReports === undefined ? {} : { spoolReports: agent.spoolReports }),
+    ...(agent.spoolReportsAtMs === undefined ? {} : { spoolReportsAt: isoTime(agent.spoolReportsAtMs) }),
     ...(agent.droppedReports === undefined ? {} : { droppedByAgent: agent.droppedReports }),
     ...(agent.droppedReportsAtMs === undefined ? {} : { droppedByAgentAt: isoTime(agent.droppedReportsAtMs) }),
   };

@@ -146,7 +146,7 @@ test('a scraper that is late, away, behind a proxy, or under a name that another
   await harness.clock.advance(61_000);
   assert.match(
     problems().join(),
-    /^it has not scraped for 61 s; if it is gone for good: sysmon-server forget-scraper p$/,
+    /^it has not scraped for 61 s, and agents keep reports for it; if it is gone for good: sysmon-server forget-scraper p$/,
   );
 
   const other = connect();

@@ -41,6 +41,8 @@ export class AgentRecord {
   software = '';
   /** By its last ping: reports in its spool, and those that it has dropped since its start. */
   spoolReports: number | undefined;
+  /** When that ping came, on the wall clock. */
+  spoolReportsAtMs: number | undefined;
   droppedReports: number | undefined;
   /** When that number was last seen to have grown, on the wall clock. */
   droppedReportsAtMs: number | undefined;
@@ -193,6 +195,7 @@ export class AgentRecord {
   /** A ping has come, at this time. */
   pinged({ spoolReports, droppedReports }: Pick<Ping, 'spoolReports' | 'droppedReports'>, nowMs: number): void {
     this.spoolReports = spoolReports;
+    this.spoolReportsAtMs = nowMs;
     // An agent that was restarted counts from 0.
     if (droppedReports > (this.droppedReports ?? 0)) this.droppedReportsAtMs = nowMs;
     this.droppedReports = droppedReports;

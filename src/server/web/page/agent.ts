@@ -5,7 +5,7 @@ import type { AgentStatus } from '../../status.ts';
 import type { ProblemsView } from '../api.ts';
 import type { Reply } from '../reply.ts';
 import { charts, historyOf, pointsOf, unitText } from './charts.ts';
-import { ageOf, hostView } from './hosts.ts';
+import { ageOf, type HostView, hostView, spoolReportsOf } from './hosts.ts';
 import { escapeHtml, percentText, rateText, sizeText, tableHtml } from './html.ts';
 import { page } from './layout.ts';
 import { Reading } from './reading.ts';
@@ -33,15 +33,16 @@ export function agentPage(options: AgentPageOptions): Reply {
   const problems = view.problems.map(({ text }) => `<li>${escapeHtml(text)}`);
   const main = `<h1>${escapeHtml(agent.name)} <span class=${view.state === 'down' ? 'down' : view.state === 'up' ? 'up' : 'warn'}>${escapeHtml(view.state)}</span></h1>
 ${problems.length === 0 ? '<p class=calm>Nothing is wrong.</p>' : `<div class=wrong><ul>${problems.join('')}</ul></div>`}
-${factsHtml(options)}
+${factsHtml(options, view)}
 ${chartsHtml(options)}
 ${now === undefined ? '<p>There is no report in its window.</p>' : [fileSystemsHtml(now), interfacesHtml(since), servicesHtml(now, since), sensorsHtml(now), collectorsHtml(now), seriesHtml(now, agent, search)].join('')}`;
   return page({ title: `sysmon: ${agent.name}`, path: '', main, scripts: ['agent.js'], styles: ['uPlot.css'] });
 }
 
-function factsHtml({ agent, nowMs }: AgentPageOptions): string {
+function factsHtml({ agent, nowMs }: AgentPageOptions, view: HostView): string {
   const ago = (iso: string) => `${ageText(nowMs - Date.parse(iso))} ago`;
   const offset = agent.clockOffsetSeconds;
+  const spoolReports = spoolReportsOf(view);
   const facts: [string, string | undefined][] = [
     [
       'Labels',
@@ -61,7 +62,7 @@ function factsHtml({ agent, nowMs }: AgentPageOptions): string {
         ? 'not connected'
         : `${agent.peer}${agent.connectedAt === undefined ? '' : `, since ${ago(agent.connectedAt)}`}`,
     ],
-    ['Key', agent.identity ?? 'none'],
+    ['Key', keyText(agent)],
     ['Program', agent.software],
     [
       'Clock',
@@ -69,7 +70,7 @@ function factsHtml({ agent, nowMs }: AgentPageOptions): string {
         ? 'right, as far as the server can tell'
         : `${Math.abs(offset)} s ${offset > 0 ? 'behind' : 'ahead'}: its times are corrected`,
     ],
-    ['Waits in its spool', agent.spoolReports === undefined ? undefined : plural(agent.spoolReports, 'report')],
+    ['Waits in its spool', spoolReports === undefined ? undefined : plural(spoolReports, 'report')],
     ['In the window', `${plural(agent.windowReports, 'report')} in ${sizeText(agent.windowBytes)}`],
     [
       'Not scraped',
@@ -81,6 +82,12 @@ function factsHtml({ agent, nowMs }: AgentPageOptions): string {
   const lines = facts.flatMap(([name, value]) => (value === undefined ? [] : [`<dt>${name}<dd>${escapeHtml(value)}`]));
   return `<dl>${lines.join('')}</dl>
 <p><a href="/api/v1/agents/${agent.name}">As JSON</a></p>`;
+}
+
+/** `NAME:GENERATION:FLEETKEYID` in words. */
+function keyText({ identity }: AgentStatus): string {
+  const [, generation, fleetKey] = /:(\d+):(\w+)$/.exec(identity ?? '') ?? [];
+  return generation === undefined ? 'none' : `generation ${generation}, of fleet key ${fleetKey}`;
 }
 
 function chartsHtml({ agent, record }: AgentPageOptions): string {

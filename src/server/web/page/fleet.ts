@@ -1,7 +1,7 @@
 import { ageText, plural } from '../../../runtime/words.ts';
 import type { AgentStatus, ServerStatus } from '../../status.ts';
 import type { Reply } from '../reply.ts';
-import { ageOf, fleetProblems, type HostView, versionOf } from './hosts.ts';
+import { ageOf, fleetProblems, type HostView, spoolReportsOf, versionOf } from './hosts.ts';
 import { escapeHtml, percentText, rateText } from './html.ts';
 import { page } from './layout.ts';
 import { lineSvg, type Point, rangeText } from './spark.ts';
@@ -163,8 +163,8 @@ const columns = [
     id: 'spool',
     title: 'Waits in spool',
     isNumber: true,
-    cell: ({ agent }) => String(agent.spoolReports ?? 0),
-    key: ({ agent }) => agent.spoolReports ?? 0,
+    cell: (host) => waitingText(spoolReportsOf(host) ?? 0),
+    key: (host) => spoolReportsOf(host) ?? 0,
   },
   {
     id: 'unscraped',
@@ -189,13 +189,14 @@ const sumText = (a: number | undefined, b: number | undefined): string | undefin
 /** Which scrapers have not had how many reports, where there are several. */
 function waitingHtml({ unscrapedReports, unscrapedBy }: AgentStatus): string {
   if (unscrapedReports === null) return optional(undefined);
-  // What was made since the last scrapes is no backlog.
   const late = unscrapedBy.filter(({ reports }) => reports >= waitingReportsMin);
   if (late.length === 0) return '0';
   if (unscrapedBy.length === 1) return String(unscrapedReports);
   return late.map(({ scraper, reports }) => `${reports} ${escapeHtml(scraper)}`).join('<br>');
 }
 
+/** What was made since the last scrapes is no backlog. */
+const waitingText = (reports: number): string => (reports < waitingReportsMin ? '0' : String(reports));
 const waitingReportsMin = 10;
 
 /** From the query of a URL. What is not known counts as not said. */
