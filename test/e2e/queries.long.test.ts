@@ -38,7 +38,9 @@ const quiet: readonly (readonly [where: RegExp, reason: string])[] = [
 ];
 
 /** Selectors of rules that find nothing where all is well. */
-const unseen: readonly (readonly [selector: RegExp, reason: string])[] = [];
+const unseen: readonly (readonly [selector: RegExp, reason: string])[] = [
+  [/^sysmon_server_agent_over_budget_total\{/, 'an agent that has too much; on a busy machine only its turns are long'],
+];
 
 const agents = ['this-machine', 'fixture'] as const;
 

@@ -80,7 +80,7 @@ test("a host's page has its labels, connection, key, clock and what waits where"
     'In the window': facts.get('In the window'),
     'Not scraped': '0 reports by p',
   });
-  assert.match(facts.get('In the window')!, /^3 reports in \d+ k?B$/);
+  assert.match(facts.get('In the window')!, /^3 reports in [\d.]+ k?B$/);
   assert.match(body, /<div class=wrong><ul><li>its clock is 3 s behind .*<li>collector &#39;hwmon&#39; fails/);
 });
 
