@@ -23,6 +23,8 @@ test("cloud-init's file: the join line is for root alone, and its shell is valid
   assert.match(text, /^#cloud-config\n/);
   const config = parse(text) as { write_files: { permissions: string; content: string }[]; runcmd: string[][] };
   assert.equal(config.write_files[0]!.permissions, '0600');
+  // There the programs have their sockets, and the last command removes the folder.
+  assert.doesNotMatch(text, /\/run\/sysmon(?!-join)/);
   assert.match(config.write_files[0]!.content, /^sysmon-join-v1 (\S+ ){2}\S+\n$/);
   const [shell, flags, script] = config.runcmd[0]!;
   assert.equal(`${shell} ${flags}`, 'sh -ec');

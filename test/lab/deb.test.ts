@@ -3,6 +3,8 @@ import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
+import { parse } from 'yaml';
+import { rootFile } from '../support/files.ts';
 import { eventually, Lab } from './lab.ts';
 import { listing } from './listing.ts';
 import {
@@ -105,6 +107,28 @@ describe('Debian packages on a bare Debian', () => {
     await lab.sh('s1', 'apt-get purge -y sysmon-agent-archives');
     assert.equal(await lab.sh('s1', 'ls /usr/lib/sysmon-server'), 'node\nsysmon-server.cjs');
     await lab.act('stop', 'b1');
+  });
+
+  test('the example for cloud-init: a host that boots for the first time joins, and its line is gone afterwards', async () => {
+    const text = readFileSync(rootFile('examples/cloud-init/agent.yml'), 'utf8');
+    const { write_files: files, runcmd } = parse(text) as {
+      write_files: { path: string; permissions: string }[];
+      runcmd: string[][];
+    };
+    const { path, permissions } = files[0]!;
+    await lab.boot('c1', { bare: true });
+    await lab.copy('c1', fileOf('agent'), '/root/sysmon-agent.deb');
+    const curl = '#!/bin/sh\ncp /root/sysmon-agent.deb "$2"\n';
+    await lab.sh('c1', 'cat >/usr/local/bin/curl && chmod 755 /usr/local/bin/curl', curl);
+    // As cloud-init does it.
+    const line = await lab.sh('s1', 'sysmon-server enroll c1');
+    await lab.sh('c1', `mkdir -p "$(dirname ${path})" && cat >${path} && chmod ${permissions} ${path}`, `${line}\n`);
+    const script = runcmd[0]!.at(-1)!.replace('SHA256', sha256(fileOf('agent')));
+    assert.match(await lab.sh('c1', `set -e\n${script}`), /^agent 'c1' is connected to /m);
+    assert.equal(await lab.sh('c1', `ls -d "$(dirname ${path})" 2>/dev/null || echo gone`), 'gone');
+    const asMember = 'setpriv --reuid nobody --regid sysmon --clear-groups sysmon-agent status';
+    await eventually('who may look can', async () => /^state +healthy$/m.test(await lab.sh('c1', asMember)));
+    await lab.act('stop', 'c1');
   });
 
   test('the units: verified, as closed as Node allows, on the Node of the package', async () => {
