@@ -1,6 +1,6 @@
 import type { Clock } from '../runtime/clock.ts';
 import { ageText, isoTime, plural } from '../runtime/words.ts';
-import type { AgentRecord, StreamRecord } from './delivery/agent-record.ts';
+import type { AgentRecord } from './delivery/agent-record.ts';
 import type { Budget } from './delivery/budget.ts';
 import type { ConfirmedBy, Cursor } from './delivery/cursor.ts';
 import type { Scraper } from './delivery/cursors.ts';
@@ -149,7 +149,8 @@ export function agentsStatus({ clock, delivery }: StatusSources): AgentStatus[] 
 function agentStatus(agent: AgentRecord, monotonicMs: number, delivery: Delivery): AgentStatus {
   const { host } = agent;
   const streams = [...agent.streams];
-  const unscraped = streams.map((stream) => unscrapedReports(stream, delivery));
+  const unscraped = streams.map((stream) => delivery.unscrapedReports(stream));
+  const isScraped = unscraped.every(({ size }) => size > 0);
   return {
     name: agent.id,
     up: host.up(monotonicMs),
@@ -181,8 +182,8 @@ function agentStatus(agent: AgentRecord, monotonicMs: number, delivery: Delivery
     overBudget: agent.excesses.all.map(({ budget, count, lastMs, text }) => ({
       ...{ budget, count, lastAt: isoTime(lastMs), text },
     })),
-    unscrapedReports: unscraped.includes(null) ? null : sum(unscraped.map((count) => count ?? 0)),
-    unscrapedBy: unscrapedBy(streams, delivery),
+    unscrapedReports: isScraped ? sum(unscraped.map((counts) => Math.max(...counts.values()))) : null,
+    unscrapedBy: sumsByScraper(unscraped),
     drops: agent.drops.all.map(({ reason, count, firstMs, lastMs, droppedMs }) => ({
       ...{ reason, count, firstAt: isoTime(firstMs), lastAt: isoTime(lastMs), droppedAt: isoTime(droppedMs) },
     })),
@@ -193,20 +194,13 @@ function agentStatus(agent: AgentRecord, monotonicMs: number, delivery: Delivery
   };
 }
 
-/** Null if nobody scrapes. */
-function unscrapedReports(stream: StreamRecord, delivery: Delivery): number | null {
-  const confirmedMs = delivery.confirmedMs(stream);
-  return confirmedMs === Infinity ? null : stream.window.countAfter(confirmedMs);
-}
-
-function unscrapedBy(streams: readonly StreamRecord[], delivery: Delivery): AgentStatus['unscrapedBy'] {
-  const counts = new Map<string, number>();
-  for (const stream of streams) {
-    for (const [scraper, reports] of delivery.unscrapedReports(stream)) {
-      counts.set(scraper, (counts.get(scraper) ?? 0) + reports);
-    }
+/** Over all streams of an agent. */
+function sumsByScraper(streams: readonly ReadonlyMap<string, number>[]): AgentStatus['unscrapedBy'] {
+  const sums = new Map<string, number>();
+  for (const counts of streams) {
+    for (const [scraper, reports] of counts) sums.set(scraper, (sums.get(scraper) ?? 0) + reports);
   }
-  return [...counts].map(([scraper, reports]) => ({ scraper, reports }));
+  return [...sums].map(([scraper, reports]) => ({ scraper, reports }));
 }
 
 function sum(numbers: readonly number[]): number {
