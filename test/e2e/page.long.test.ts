@@ -97,7 +97,7 @@ test('the page without agents says how a host joins', { skip }, async (context) 
   const world = await BrowserWorld.start(context);
   for (const colorScheme of ['light', 'dark'] as const) {
     const page = await world.visit('/', { colorScheme });
-    assert.match((await page.textContent('main'))!, /sysmon-agent --server HOST:9732/);
+    assert.match((await page.textContent('main'))!, /sysmon-agent --server 127\.0\.0\.1:9732/);
     await assertAccessible(page);
   }
   assert.deepEqual(world.faults, []);
