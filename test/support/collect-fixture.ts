@@ -13,6 +13,10 @@ import { type FixtureHost, type FixtureTree, hostOf, makeTree, parseFixture } fr
 /** 2024-07-01 12:00:00.250 UTC. */
 export const fixtureNowMs = Date.UTC(2024, 6, 1, 12) + 250;
 
+/** Files that are empty in good health. */
+export const mayBeEmpty =
+  /\/(btrfs\/[^/]+\/label|bcachefs\/[^/]+\/(errors|dev-\d+\/label)|nvme-subsys\d+\/\w+|fc_host\/host\d+\/\w+|net\/([^/]+\/(bonding\/slaves|ifalias)|bonding_masters))$/;
+
 /** What a collector is given in tests: a clock that stands still, and its options from texts. */
 export function contextOf(options: ReadonlyMap<string, string> = new Map()): CollectorContext {
   return {

@@ -417,7 +417,7 @@ class SlowFile extends Kept implements ReadFile {
         return;
       }
       if (error === null && !(this.failure === undefined && this.text.says(into, length))) {
-        this.text.fill(into, length, { comesWhole: this.#isAttribute });
+        this.text.fill(into, length);
         this.parsedBy = undefined;
         this.#changed();
       }

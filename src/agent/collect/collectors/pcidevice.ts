@@ -9,7 +9,6 @@
 // https://pci-ids.ucw.cz
 import { basename, dirname } from 'node:path';
 import { optional, path } from '../../../runtime/options.ts';
-import { FormatError } from '../proc/errors.ts';
 import type { Host } from '../proc/host.ts';
 import type { KernelText } from '../proc/text.ts';
 import {
@@ -170,22 +169,19 @@ class PciNames {
   readonly #files: readonly string[];
   /** By what leads to a name in the file, '' where it is not there: `8086 1533`, `C 02 00`. */
   #names: ReadonlyMap<string, string> = new Map();
-  #isWhole = true;
 
   constructor(files: readonly string[]) {
     this.#files = files;
   }
 
-  /** Reads the file if there is something new. Where it cannot be read, or not to its end, it is tried again. */
+  /** Reads the file if there is something new. Where it cannot be read, it is tried again. */
   learn(host: Host, devices: readonly Ids[]): void {
     const wanted = new Set(devices.flatMap((ids) => Object.values(keysOf(ids)).flat()));
-    if (this.#isWhole && [...wanted].every((key) => this.#names.has(key))) return;
+    if ([...wanted].every((key) => this.#names.has(key))) return;
     for (const file of this.#files) {
       const found = host.rareValue(file, (text) => namesIn(text, wanted));
       if (found === undefined) continue;
-      this.#names = found.names;
-      this.#isWhole = found.error === undefined;
-      if (found.error !== undefined) host.passOver(found.error);
+      this.#names = found;
       return;
     }
   }
@@ -217,13 +213,9 @@ function keysOf(ids: Ids) {
   };
 }
 
-/** Of these keys, each with its name. A last line without an end is left out. */
-function namesIn(
-  text: KernelText,
-  wanted: ReadonlySet<string>,
-): { readonly names: ReadonlyMap<string, string>; readonly error: FormatError | undefined } {
+/** Of these keys, each with its name. */
+function namesIn(text: KernelText, wanted: ReadonlySet<string>): ReadonlyMap<string, string> {
   const lines = Buffer.from(text.content()).toString().split('\n');
-  const error = lines.pop() === '' ? undefined : new FormatError(text.path, ' ends in the middle of a line');
   const names = new Map([...wanted].map((key) => [key, '']));
   /** The keys of the lines that the present one is below. */
   const above: string[] = [];
@@ -235,7 +227,7 @@ function namesIn(
     above[tabs.length] = key;
     if (wanted.has(key)) names.set(key, name);
   }
-  return { names, error };
+  return names;
 }
 
 function parseHexadecimal(text: KernelText): number {

@@ -201,21 +201,21 @@ export class Host {
    */
   readEach(paths: readonly string[], read: (text: KernelText, at: number) => void): void {
     let errors = noErrors;
-    let found = 0;
+    let isRead = false;
     for (let at = 0; at < paths.length; at++) {
       try {
         const text = this.readIfThere(paths[at]!);
         if (text === undefined) continue;
-        found++;
         read(text, at);
+        isRead = true;
       } catch (error) {
         if (!(error instanceof CollectError)) throw error;
         errors = [...errors, error];
       }
     }
-    if (errors.length > 0 && errors.length >= found) throw errors[0];
+    if (errors.length > 0 && !isRead) throw errors[0];
     this.#errors.push(...errors);
-    if (found === 0) throw new NoDataError(this.path(paths[0]!), ' does not exist, or is switched off');
+    if (!isRead) throw new NoDataError(this.path(paths[0]!), ' does not exist, or is switched off');
   }
 
   /** Reads a file that is only a part of a collector, if there is one. If it cannot be read or parsed, its own series go. */
@@ -457,14 +457,14 @@ export class Host {
     }
   }
 
-  #readOpen(fd: number, { text, root, comesWhole }: KernelFile): void {
+  #readOpen(fd: number, { text, comesWhole }: KernelFile): void {
     // Usually a file is about as long as the last time.
     const { room } = text;
     let length = readInto(room, fd, { from: 0, comesWhole });
-    if (length < room.length) return text.filled(length, { comesWhole: root === 'sys' });
+    if (length < room.length) return text.filled(length);
     length = readInto(this.#buffer, fd, { from: 0, comesWhole });
     while (length === this.#buffer.length) length = this.#readOn(fd, length, comesWhole);
-    text.fill(this.#buffer, length, { comesWhole: root === 'sys' });
+    text.fill(this.#buffer, length);
   }
 
   /** Reads on into a larger buffer. */

@@ -29,6 +29,8 @@ export class KernelText {
   readonly #parseErrors: CollectError[];
   #bytes: Buffer = Buffer.alloc(0);
   #length = 0;
+  /** Without a newline that was added. */
+  #contentLength = 0;
   /** The content in Latin-1. */
   #text = '';
   #at = 0;
@@ -50,21 +52,22 @@ export class KernelText {
   }
 
   /**
-   * The first bytes of `room` are the content; there is room for one more. An attribute of sysfs comes whole, by one
-   * read: where a driver ends it without a newline, it is ended here, and not taken for one that was cut.
+   * The first bytes of `room` are the content; there is room for one more. It was read to its end: where the last line
+   * has no newline (some drivers, a sandbox whose /proc is a program's, os-release written by hand), it is ended here.
    */
-  filled(length: number, { comesWhole }: { readonly comesWhole: boolean } = anyFile): void {
+  filled(length: number): void {
     this.#length = length;
-    if (comesWhole && length > 0 && this.#bytes[length - 1] !== newline) this.#bytes[this.#length++] = newline;
+    this.#contentLength = length;
+    if (length > 0 && this.#bytes[length - 1] !== newline) this.#bytes[this.#length++] = newline;
     this.#text = this.#bytes.toString('latin1', 0, this.#length);
     this.rewind();
   }
 
   /** Takes a copy, and makes room for it and a little more. */
-  fill(bytes: Uint8Array, length: number, options = anyFile): void {
+  fill(bytes: Uint8Array, length: number): void {
     if (length >= this.#bytes.length) this.#bytes = newRoom(roomFor(length));
     this.#bytes.set(bytes.subarray(0, length));
-    this.filled(length, options);
+    this.filled(length);
   }
 
   /** Whether these bytes are the content, but perhaps for the newline at its end that `filled` has added. */
@@ -124,13 +127,9 @@ export class KernelText {
   nextLine(): boolean {
     const start = this.#lineNumber === 0 ? 0 : this.#lineEnd + 1;
     if (start >= this.#length) return false;
-    const end = this.#text.indexOf('\n', start);
     this.#lineNumber++;
     this.#at = start;
-    this.#lineEnd = end < 0 ? this.#length : end;
-    // The kernel ends every line with a newline. Without it, a number that was cut in half would read as a smaller
-    // number.
-    if (end < 0) throw new FormatError(this.path, ` ends in the middle of line ${this.#lineNumber}`);
+    this.#lineEnd = this.#text.indexOf('\n', start);
     return true;
   }
 
@@ -389,7 +388,6 @@ export class KernelText {
    */
   unsignedsBehind(starts: readonly string[], into: number[]): boolean {
     const bytes = this.#bytes;
-    if (bytes[this.#length - 1] !== newline) return false;
     // The newline before the line; there is none before the first.
     let before = -1;
     for (let index = 0; index < starts.length; index++) {
@@ -496,7 +494,7 @@ export class KernelText {
 
   /** The content as it is, for what is not text. */
   content(): Uint8Array {
-    return this.#bytes.subarray(0, this.#length);
+    return this.#bytes.subarray(0, this.#contentLength);
   }
 
   /** A FormatError that names the file and the line. */
@@ -556,7 +554,6 @@ export class Words {
   }
 }
 
-const anyFile: { readonly comesWhole: boolean } = { comesWhole: false };
 /** By byte; what is no digit is 255. */
 const hexadecimalDigits = new Uint8Array(256).fill(255);
 for (let digit = 0; digit < 16; digit++) {

@@ -5,7 +5,7 @@ import { test } from 'node:test';
 import { collectorRows } from '../../../../src/agent/collect/collectors/index.ts';
 import { CollectError } from '../../../../src/agent/collect/proc/errors.ts';
 import type { Host } from '../../../../src/agent/collect/proc/host.ts';
-import { collectOn, fixtureHosts } from '../../../support/collect-fixture.ts';
+import { collectOn, fixtureHosts, mayBeEmpty } from '../../../support/collect-fixture.ts';
 import { type FixtureHost, type FixtureTree, hostOf, makeTree } from '../../../support/fixture-proc.ts';
 import { Random } from '../../../support/random.ts';
 
@@ -45,9 +45,6 @@ const withSomeSums = ['ipvs'];
 const withPresence = ['selinux'];
 /** Whose lines are added up, one for each device that had any I/O: with fewer lines, or none, it is another right sum. */
 const sums = /\/io\.stat$/;
-/** Files that are empty in good health. */
-const mayBeEmpty =
-  /\/(btrfs\/[^/]+\/label|bcachefs\/[^/]+\/(errors|dev-\d+\/label)|nvme-subsys\d+\/\w+|fc_host\/host\d+\/\w+|net\/([^/]+\/(bonding\/slaves|ifalias)|bonding_masters))$/;
 
 interface Outcome {
   /** Empty where the collector failed. */
@@ -197,15 +194,25 @@ class Patient {
     return this.#bed.withFolder(this.#file);
   }
 
-  /** Nothing beyond what the whole file gives; whatever is said is said of this file. */
+  /** Nothing beyond what the whole file gives, and `checkPaths`. */
   check({ lines, errors }: Outcome, what: string, differ: 'nothing' | 'labels' = 'nothing'): void {
+    const shown = (line: string) => this.shown(line, differ);
+    const known = new Set(this.whole.lines.map(shown));
+    for (const line of lines) assert.ok(known.has(shown(line)), `${what}: ${line}`);
+    this.checkPaths({ errors }, what);
+  }
+
+  /** What of a line the file must not change. */
+  shown(line: string, differ: 'nothing' | 'labels' = 'nothing'): string {
     const isFree =
       differ === 'labels' || [this.#name, `${this.#name} ${this.#file}`].some((each) => withSubstitutes.includes(each));
     const isFreeOfValue = this.isSum || this.mayBeSum || withPresence.includes(this.#name);
-    const valueless = (line: string) => (isFreeOfValue ? line.slice(0, line.lastIndexOf(' ')) : line);
-    const shown = (line: string) => valueless(isFree ? line.replace(/\{.*\}/, '') : line);
-    const known = new Set(this.whole.lines.map(shown));
-    for (const line of lines) assert.ok(known.has(shown(line)), `${what}: ${line}`);
+    const labelless = isFree ? line.replace(/\{.*\}/, '') : line;
+    return isFreeOfValue ? labelless.slice(0, labelless.lastIndexOf(' ')) : labelless;
+  }
+
+  /** Whatever is said is said of this file. */
+  checkPaths({ errors }: Pick<Outcome, 'errors'>, what: string): void {
     for (const error of errors) {
       assert.equal(withoutLinks(error.path), withoutLinks(this.#bed.path(this.#file)), what);
       assert.ok(error.message.startsWith(`'${error.path}'`), error.message);
@@ -241,25 +248,24 @@ function checkCuts(patient: Patient, cause: Cause): void {
     const at = Buffer.byteLength(patient.text.slice(0, index));
     return [at, at + 1, at + number.length];
   });
-  // An attribute of sysfs comes whole, by one read: its last line may lack the newline, and a part of it is a value.
-  const isCuttable = !patient.isAttribute;
   const anywhere = Array.from({ length: bytesRandom / 2 }, () => random.whole(0, bytes.length - 1));
   const ends = lineEnds(bytes);
   for (const end of some(ends, cause)) patient.check(patient.with(bytes.subarray(0, end)), `cut at ${end}`);
-  for (const cut of isCuttable ? [...some(edges, cause), ...anywhere] : []) {
+  // The kernel's files are read to their ends: one whose last line has no newline is whole.
+  if (bytes.length > 1) {
+    assert.deepEqual(patient.with(bytes.subarray(0, -1)), patient.whole, 'without the last newline');
+  }
+  if (patient.isAttribute) return;
+  for (const cut of [...some(edges, cause), ...anywhere]) {
     const outcome = patient.with(bytes.subarray(0, cut));
-    patient.check(outcome, `cut at ${cut}`);
+    patient.checkPaths(outcome, `cut at ${cut}`);
     const lineStart = ends.filter((end) => end <= cut).at(-1) ?? 0;
-    if (cut === lineStart) continue;
-    assert.ok(outcome.errors.length > 0, `cut in a line, at ${cut}, and nothing is said`);
-    if (lineStart === 0) continue;
-    if (patient.mayBeSum) continue;
-    if (patient.isSum) {
-      assert.ok(outcome.lines.length < patient.whole.lines.length, `cut at ${cut}`);
-      continue;
-    }
-    // The line that was cut costs itself alone.
-    assert.deepEqual(outcome.lines, patient.with(bytes.subarray(0, lineStart)).lines, `cut at ${cut}`);
+    if (lineStart === 0 || patient.isSum || patient.mayBeSum) continue;
+    // The line that was cut costs itself alone: what is before it stays.
+    const kept = new Set(outcome.lines.map((line) => patient.shown(line)));
+    const before = patient.with(bytes.subarray(0, lineStart)).lines;
+    const lost = before.filter((line) => !kept.has(patient.shown(line)));
+    assert.deepEqual(lost, [], `cut at ${cut}`);
   }
 }
 

@@ -222,7 +222,15 @@ test('several files of one collector: each that cannot be read costs itself', ()
       host.takeErrors().map(({ path }) => path),
       [tree.path('proc/b')],
     );
+    // A folder cannot be read by anybody.
+    mkdirSync(tree.path('proc/d'));
+    assert.deepEqual(read('proc/d', 'proc/c', 'proc/b'), [[1, 3]]);
+    assert.deepEqual(
+      host.takeErrors().map(({ path }) => path),
+      [tree.path('proc/d'), tree.path('proc/b')],
+    );
     assert.throws(() => read('proc/none', 'proc/b'), /proc\/b', line 1: n is "x"/);
+    assert.throws(() => read('proc/d', 'proc/none'), /proc\/d' cannot be read/);
     assert.throws(
       () => read('proc/none', 'proc/nothing'),
       (error) => error instanceof NoDataError && error.message.includes(tree.path('proc/none')),
