@@ -14,6 +14,8 @@ export interface OptionRow<T> {
   readonly name: string;
   /** The name of the value in the help, such as `BYTES`. Undefined: a switch, which needs none. */
   readonly placeholder: string | undefined;
+  /** What it is where the command line gives it without a value. Undefined: that is refused. */
+  readonly bare: string | undefined;
   /** As one would write it. Undefined: none. */
   readonly default: string | undefined;
   /** What the help says instead where the default depends on the host. */
@@ -39,6 +41,7 @@ interface Common {
 interface Valued<T> extends Common {
   readonly placeholder: string;
   readonly parse: Parser<T>;
+  readonly bare?: string;
   readonly default?: string | undefined;
   readonly defaultHelp?: string;
 }
@@ -100,6 +103,7 @@ function common<T>(row: Omit<Valued<T>, 'placeholder' | 'parse'> & { placeholder
   return {
     name: row.name,
     placeholder: row.placeholder,
+    bare: row.bare,
     default: row.default,
     defaultHelp: row.defaultHelp,
     help: row.help,
@@ -244,10 +248,15 @@ function readArguments(rows: ReadonlyMap<string, OptionRow<unknown>>, argv: read
     const row = argument.startsWith('--') ? rows.get(name) : undefined;
     if (row === undefined) throw unknownOption(rows, argument.split('=', 1)[0] ?? argument);
     let text = inline;
+    if (text === undefined && row.bare !== undefined && isOption(argv[index + 1])) text = row.bare;
     if (text === undefined && row.placeholder !== undefined) text = followingValue(row, argv[++index]);
     addFlag(flags, row, text ?? 'true');
   }
   return { words, flags };
+}
+
+function isOption(argument: string | undefined): boolean {
+  return argument === undefined || argument.startsWith('--');
 }
 
 function followingValue(row: OptionRow<unknown>, next: string | undefined): string {

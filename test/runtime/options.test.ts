@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import {
+  boolean,
   bytes,
   choice,
   configFileOption,
@@ -57,6 +58,14 @@ const program = {
       help: 'Labels.',
     }),
     plain: flagOption({ name: 'allow-plaintext', help: 'Plain.' }),
+    detailed: option({
+      name: 'detailed',
+      placeholder: 'BOOLEAN',
+      parse: boolean,
+      bare: 'true',
+      default: 'false',
+      help: 'More.',
+    }),
     level: option({
       name: 'log.level',
       placeholder: 'LEVEL',
@@ -106,6 +115,7 @@ test('defaults', () => {
     keyFile: '/etc/key',
     labels: [],
     plain: false,
+    detailed: false,
     level: 'info',
     configFile: '/etc/test.env',
   });
@@ -168,6 +178,19 @@ test('commands and their words', () => {
   );
   // From the environment it is no mistake: the file serves all commands.
   assert.equal(read({ argv: ['enroll', 'x'], env: { SYSMON_WINDOW: '2m' } }).values.window, 120_000);
+});
+
+test('a value may be left out where the option says what it is then', () => {
+  const detailed = (...argv: string[]) => read({ argv }).values.detailed;
+  assert.deepEqual(
+    [detailed('--detailed'), detailed('--detailed', '--window=1m'), detailed('run', '--detailed', '--')],
+    [true, true, true],
+  );
+  assert.deepEqual([detailed(), detailed('--detailed', 'off'), detailed('--detailed=no')], [false, false, false]);
+  refused(
+    { argv: ['--detailed', 'run'] },
+    "option '--detailed' is 'run' (by the command line): expected true or false",
+  );
 });
 
 test('what is refused names the option, the value, where it was, and what was expected', () => {

@@ -115,9 +115,14 @@ export function patternOption(name: string, defaultText: string, help: string): 
   return optional({ name, placeholder: 'REGEXP', parse: regexp, default: defaultText, help });
 }
 
-/** A switch, on or off by default. */
+/** The same pattern for a whole name: what node_exporter makes of patterns of units. */
+export function whole(pattern: RegExp | undefined): RegExp | undefined {
+  return pattern && new RegExp(`^(?:${pattern.source})$`, pattern.flags);
+}
+
+/** A switch, on or off by default; on where it is given without a value. */
 export function switchOption(name: string, defaultText: 'true' | 'false', help: string): OptionRow<boolean> {
-  return option({ name, placeholder: 'BOOLEAN', parse: boolean, default: defaultText, help });
+  return option({ name, placeholder: 'BOOLEAN', parse: boolean, default: defaultText, bare: 'true', help });
 }
 
 /**

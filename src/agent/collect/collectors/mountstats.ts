@@ -243,7 +243,11 @@ class Mountstats implements Collector {
     }
     for (const protocol of mount.protocols) {
       const labels = this.#labels.of(mount.export, protocol, mount.address, name);
-      for (let at = 0; at < found; at++) out.sampleLabels(operationFamilies[at]!, counts[at]!, labels);
+      for (let at = 0; at < found; at++) {
+        const family = operationFamilies[at]!;
+        // As node_exporter: a time that the kernel has counted below 0 is close to 2^64.
+        out.sampleLabels(family, family.divisor === 1 ? counts[at]! : counts[at]! % 2 ** 53, labels);
+      }
     }
   }
 }

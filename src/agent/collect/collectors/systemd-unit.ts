@@ -18,13 +18,18 @@ import {
   patternOption,
   type SampledFamily,
   type Samples,
+  whole,
 } from './collector.ts';
 
-const include = patternOption('systemd-unit.include', '', 'Slices, services and scopes to collect. Empty: all.');
+const include = patternOption(
+  'systemd-unit.include',
+  '',
+  'Slices, services and scopes to collect, matched as a whole. Empty: all.',
+);
 const exclude = patternOption(
   'systemd-unit.exclude',
-  '^(session|run)-.*\\.(scope|service)$',
-  'Slices, services and scopes to leave out. Empty: none.',
+  '(session|run)-.*\\.(scope|service)',
+  'Slices, services and scopes to leave out, matched as a whole. Empty: none.',
 );
 const max: OptionRow<number> = option({
   name: 'systemd-unit.max',
@@ -159,7 +164,7 @@ class SystemdUnits implements Collector {
 
   constructor(context: CollectorContext) {
     this.#clock = context.clock;
-    this.#filter = new NameFilter(context.option(include), context.option(exclude));
+    this.#filter = new NameFilter(whole(context.option(include)), whole(context.option(exclude)));
     this.#max = context.option(max);
   }
 
@@ -208,8 +213,9 @@ class SystemdUnits implements Collector {
 
 /** Finds slices with what is in them, services, scopes and containers; not what these have made in theirs. */
 function walk(host: Host, found: Candidate[], group: { path: string; name: string; depth: number }): void {
-  for (const name of namesIn(host, group.path)) {
-    const path = `${group.path}/${name}`;
+  for (const folder of namesIn(host, group.path)) {
+    const path = `${group.path}/${folder}`;
+    const name = unescaped(folder);
     const isSlice = name.endsWith('.slice');
     const isGroup = isSlice || containers.test(name);
     const isContainer = container.test(name);
@@ -221,6 +227,14 @@ function walk(host: Host, found: Candidate[], group: { path: string; name: strin
     if (isGroup && group.depth < depthMax)
       walk(host, found, { path, name: isSlice ? '' : own, depth: group.depth + 1 });
   }
+}
+
+/**
+ * systemd puts `_` before a name that a file of the kernel could have: `cpu.service` is in `_cpu.service`.
+ * https://systemd.io/CONTROL_GROUP_INTERFACE/
+ */
+function unescaped(folder: string): string {
+  return folder.startsWith('_') ? folder.slice(1) : folder;
 }
 
 /** Sorted; empty where the group has just gone. */

@@ -15,13 +15,14 @@ import {
   patternOption,
   type Samples,
   switchOption,
+  whole,
 } from './collector.ts';
 
-const include = patternOption('systemd.unit-include', '', 'Units to name. Empty: all.');
+const include = patternOption('systemd.unit-include', '', 'Units to name, matched as a whole. Empty: all.');
 const exclude = patternOption(
   'systemd.unit-exclude',
   '.+\\.(automount|device|mount|scope|slice)$',
-  'Units to leave out. Empty: none.',
+  'Units to leave out, matched as a whole. Empty: none.',
 );
 const unitState = switchOption(
   'systemd.unit-state',
@@ -94,7 +95,7 @@ class Systemd implements Collector {
 
   constructor(context: CollectorContext) {
     this.#asked = new Asked({ clock: context.clock, everyMs, validMs });
-    this.#filter = new NameFilter(context.option(include), context.option(exclude));
+    this.#filter = new NameFilter(whole(context.option(include)), whole(context.option(exclude)));
     this.#isFull = context.option(unitState);
     const wantsType = (unit: SystemdUnit) =>
       this.#filter.keeps(unit.name) && (this.#isFull || unit.activeState === 'failed');

@@ -90,7 +90,7 @@ test('a unit that uses no CPU is read again twice a minute', async () => {
 });
 
 test('those with the most memory are collected, and one is not left out for a small difference', async () => {
-  using bed = new Bed({ 'systemd-unit.max': '2', 'systemd-unit.include': '\\.service$' });
+  using bed = new Bed({ 'systemd-unit.max': '2', 'systemd-unit.include': '.*\\.service' });
   for (const [name, memory] of Object.entries({ 'a.service': 100, 'b.service': 300, 'c.service': 200 }))
     bed.unit(name, { memory });
   assert.deepEqual(bed.collect(), ['b.service 300', 'c.service 200', 'left 1']);
@@ -100,6 +100,13 @@ test('those with the most memory are collected, and one is not left out for a sm
   bed.unit('a.service', { memory: 260 });
   await bed.clock.advance(30_000);
   assert.deepEqual(bed.collect(), ['b.service 300', 'a.service 260', 'left 1']);
+});
+
+test("systemd's underscore before a name that a file of the kernel could have is no part of it; patterns are of whole names", () => {
+  using bed = new Bed({ 'systemd-unit.include': 'cpu.service|b', 'systemd-unit.exclude': 'cpu' });
+  bed.unit('_cpu.service');
+  bed.unit('b.service');
+  assert.deepEqual(bed.collect(), ['cpu.service 1', 'left 0']);
 });
 
 test('300 services: a tick in which nothing happens costs one read each', () => {
