@@ -85,7 +85,11 @@ function parseReply(text: string): VarlinkReply {
     throw new BusError('format', `an answer is no JSON: ${JSON.stringify(text.slice(0, 80))}`, { cause: error });
   }
   if (typeof reply !== 'object' || reply === null) throw new BusError('format', 'an answer is no object');
-  if ('error' in reply) throw new BusError('refused', String(reply.error).slice(0, 200));
+  if ('error' in reply) {
+    // Not every value of JSON can be made a string.
+    const name = typeof reply.error === 'string' ? reply.error : 'an error without a name';
+    throw new BusError('refused', name.slice(0, 200));
+  }
   return {
     parameters: 'parameters' in reply ? reply.parameters : {},
     continues: 'continues' in reply && reply.continues === true,

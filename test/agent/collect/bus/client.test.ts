@@ -101,6 +101,7 @@ test('Varlink: one answer after another, wherever the stream is cut', () => {
     refused('{"error":"org.varlink.service.MethodNotFound"}\0'),
     'refused: org.varlink.service.MethodNotFound',
   );
+  assert.equal(refused('{"error":{"toString":1,"valueOf":1}}\0'), 'refused: an error without a name');
   assert.equal(refused('x'.repeat(1024 * 1024 + 1)), 'limit: a message of more than 1048576 bytes');
 });
 
