@@ -81,7 +81,8 @@ class Mdadm implements Collector {
     out.sample(blocksSynced, array.synced ?? size, name);
     const attributes = this.#attributesOf(host, array);
     if (attributes === undefined) return;
-    const made = host.value(attributes.raidDisks, parseCount);
+    // A container of arrays has none of its own, and a line without a number.
+    const made = host.value(attributes.raidDisks, (text) => (text.more() ? parseCount(text) : undefined));
     if (made !== undefined) out.sample(raidDisks, made, name);
     const lacking = attributes.degraded === undefined ? 0 : host.value(attributes.degraded, parseCount);
     if (lacking !== undefined) out.sample(degraded, lacking, name);

@@ -301,7 +301,7 @@ function readRow(line: KernelText, names: readonly string[], countMin: number): 
 function readAddresses(host: Host): Map<string, string> {
   const addresses = new Map<string, string>();
   host.read('proc/self/mountinfo').eachLine('a mount', (line) => {
-    const match = /^\d+ \d+ \S+ \S+ (\S+) .* - \S+ \S+(?: (\S+))?$/.exec(line.rest());
+    const match = /^\d+ \d+ \S+ \S+ +(\S+) .* - \S+ \S+(?: (\S+))?$/.exec(line.rest());
     if (match === null) throw line.error('it is not a line of mountinfo');
     const [, mountPoint = '', options = ''] = match;
     // mountinfo alone escapes `#`.

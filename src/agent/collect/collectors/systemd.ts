@@ -21,7 +21,7 @@ import {
 const include = patternOption('systemd.unit-include', '', 'Units to name, matched as a whole. Empty: all.');
 const exclude = patternOption(
   'systemd.unit-exclude',
-  '.+\\.(automount|device|mount|scope|slice)$',
+  '.+\\.(automount|device|mount|scope|slice)',
   'Units to leave out, matched as a whole. Empty: none.',
 );
 const unitState = switchOption(
