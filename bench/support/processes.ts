@@ -112,6 +112,11 @@ export function cpuMsOf(pid: number): number {
   return nanoseconds / 1e6;
 }
 
+/** For how long its main thread was ready to run, and something else had the processors. */
+export function waitedMsOf(pid: number): number {
+  return Number(readFileSync(`/proc/${pid}/schedstat`, 'utf8').split(' ')[1]) / 1e6;
+}
+
 export function memoryOf(pid: number): { readonly rssMiB: number; readonly anonymousMiB: number } {
   const text = readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8');
   const mebibytes = (field: string) => Number(new RegExp(`^${field}: +(\\d+) kB$`, 'm').exec(text)?.[1]) / 1024;

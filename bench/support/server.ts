@@ -79,6 +79,8 @@ export class Server {
         const tail = new Tail();
         const text = gzip ? createGunzip() : new PassThrough();
         text.setEncoding('utf8');
+        // What was cut off is no whole gzip: it says so also after the pipeline has ended.
+        text.on('error', () => {});
         text.on('data', (piece: string) => {
           tail.push(piece);
           onText?.(piece);
