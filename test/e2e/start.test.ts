@@ -1,13 +1,12 @@
 import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
-import { createServer } from 'node:net';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { rootFile } from '../support/files.ts';
 import { eventually, freePort, isTaken, Program, temporaryFolder } from '../support/programs.ts';
 
-// `npm start`, on ports and in folders of its own.
+// `npm start`, on ports and in folders of its own. What else may happen to it is in test/scripts/start.test.ts.
 
 interface Start {
   readonly program: Program;
@@ -17,9 +16,8 @@ interface Start {
   processes(): number[];
 }
 
-async function npmStart(context: TestContext, ports: { webPort?: number; port?: number } = {}): Promise<Start> {
-  const port = ports.port ?? (await freePort());
-  const webPort = ports.webPort ?? (await freePort());
+async function npmStart(context: TestContext): Promise<Start> {
+  const [port, webPort] = [await freePort(), await freePort()];
   const folder = temporaryFolder(context);
   const program = new Program('npm start', 'npm', ['start', '--silent'], {
     cwd: rootFile(''),
@@ -91,21 +89,3 @@ test('npm start runs both programs, says where to look, and leaves nothing behin
   assert.equal(await isTaken(port), false);
   assert.equal(await isTaken(webPort), false);
 });
-
-for (const { option, ports } of [
-  { option: '--listen', ports: (taken: number) => ({ port: taken }) },
-  { option: '--web.listen-address', ports: (taken: number) => ({ webPort: taken }) },
-]) {
-  test(`npm start with the port of ${option} taken says so, and ends`, async (context) => {
-    const taken = await freePort();
-    const other = createServer();
-    context.after(() => void other.close());
-    await new Promise<void>((resolve) => other.listen(taken, '127.0.0.1', resolve));
-    const { program, processes } = await npmStart(context, ports(taken));
-    const { code } = await program.ended;
-    assert.equal(code, 1);
-    assert.deepEqual(processes(), []);
-    const line = program.lines.find((each) => each.includes(option));
-    assert.ok(line?.includes(String(taken)), `no line names ${option} and ${taken}:\n${program.lines.join('\n')}`);
-  });
-}
