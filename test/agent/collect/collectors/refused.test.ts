@@ -72,8 +72,8 @@ function lostOf(
 /** Whether it need not be an error: the file is not there, or is root's alone, or is empty in good health. */
 function isSilent(name: string, path: string, refusal: string): boolean {
   if (refusal === 'EPERM') return withPrivate.includes(name);
-  // Names of any kind: an interface of a bond, a device that had no I/O.
-  if (refusal === '<unknown>') return /\/(bonding\/slaves|io\.stat)$/.test(path);
+  // Names of any kind: an interface of a bond, a device that had no I/O, what somebody calls a file system.
+  if (refusal === '<unknown>') return /\/(bonding\/slaves|io\.stat|label)$/.test(path);
   // What a network device does not have, by design.
   if (refusal === 'EINVAL') return name === 'netclass';
   return gone.includes(refusal) || (refusal === '' && (mayBeEmpty.test(path) || path.endsWith('/io.stat')));
