@@ -145,8 +145,8 @@ export class DeclaredSource implements Source {
   #state: Sums = noSums;
   /** By their names, the families whose series have suffixes, while something is being declared. */
   #suffixed: Map<string, Family> | undefined;
-  /** By such a name, once one has been declared again. */
-  #series: Map<string, Set<string>> | undefined;
+  /** By name, once one has been declared again: its groups, or their series once it was that name. */
+  #named: Map<string, SeriesGroup[] | Set<string>> | undefined;
   #lastTimeMs = Number.NEGATIVE_INFINITY;
   #reportsSinceKey = 0;
   #reportsSinceSchema = 0;
@@ -201,7 +201,7 @@ export class DeclaredSource implements Source {
   #compact(): void {
     if (++this.#reportsSinceSchema * compactedSeriesAReport < this.schema.seriesCount) return;
     this.#suffixed = undefined;
-    this.#series = undefined;
+    this.#named = undefined;
     this.schema.compact();
   }
 
@@ -231,7 +231,11 @@ export class DeclaredSource implements Source {
     if (suffix !== '') this.#suffixed?.set(name, family);
     this.size.series += seriesCount;
     this.size.textBytes += textBytes;
-    this.schema.add(this.#share(group));
+    const shared = this.#share(group);
+    this.schema.add(shared);
+    const named = this.#named?.get(name);
+    if (named === undefined) this.#named?.set(name, [shared]);
+    else if (Array.isArray(named)) named.push(shared);
   }
 
   /** By the bounds that a scraper has: the values are looked at one by one later. */
@@ -273,14 +277,15 @@ export class DeclaredSource implements Source {
   }
 
   /**
-   * Where the series of a name have to be distinct. Most schemas have each name in one group, so that a set for the
-   * time of one declaration is enough; a schema that has one again gets sets for all of its names, which stay.
+   * Where the series of a name have to be distinct. Most names are in one group, so that a set for the time of one
+   * declaration is enough. One that comes again, as of a group that is in two frames, gets a set that stays.
    */
   #seriesNamed(name: string, again: boolean): SeriesKeys {
-    if (again) this.#series ??= seriesByName(this.schema);
-    if (this.#series === undefined) return { keys: new Set(), byValues: true };
-    const keys = this.#series.get(name) ?? new Set();
-    this.#series.set(name, keys);
+    if (!again) return { keys: new Set(), byValues: true };
+    this.#named ??= groupsByName(this.schema);
+    const named = this.#named.get(name) ?? [];
+    const keys = Array.isArray(named) ? seriesKeys(named) : named;
+    this.#named.set(name, keys);
     return { keys, byValues: false };
   }
 }
@@ -398,16 +403,24 @@ function isNumberText(text: string): boolean {
   return /^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$/.test(text) || text === '+Inf';
 }
 
-function seriesByName(schema: Schema): Map<string, Set<string>> {
-  const byName = new Map<string, Set<string>>();
+function groupsByName(schema: Schema): Map<string, SeriesGroup[]> {
+  const byName = new Map<string, SeriesGroup[]>();
   for (const group of schema.groups) {
     const name = group.family.name + group.suffix;
-    const keys = byName.get(name) ?? new Set();
-    byName.set(name, keys);
+    const named = byName.get(name);
+    if (named === undefined) byName.set(name, [group]);
+    else named.push(group);
+  }
+  return byName;
+}
+
+function seriesKeys(groups: readonly SeriesGroup[]): Set<string> {
+  const keys = new Set<string>();
+  for (const group of groups) {
     const keyOf = keyByLabels(group);
     for (let i = 0; i < group.seriesCount; i++) keys.add(keyOf(i));
   }
-  return byName;
+  return keys;
 }
 
 /** Different for different label values. */
