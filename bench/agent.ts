@@ -21,8 +21,8 @@ import {
 import { startWake } from './support/wake-sink.ts';
 
 const intervalMs = 5000;
-// Compiling and the first collections are not what an agent costs from day to day.
-const warmUpIntervals = 4;
+// An agent runs for months: what V8 compiles and learns in its first two minutes is not what it costs from day to day.
+const warmUpIntervals = 24;
 const collectors = selectCollectors({ enable: [], disable: [] }).map(({ name }) => name);
 const nodeExporterPath = '/usr/bin/prometheus-node-exporter';
 
@@ -39,8 +39,8 @@ interface Subject {
 /**
  * What the agent costs its host: the bundle as the unit runs it, over TLS to a server on the loopback, beside Debian's
  * node_exporter with the same collectors, scraped as often, in the same minutes. First on this host, then on a large one,
- * which is made of files. SYSMON_BENCH_SECONDS is how long each, 90 by default; the processor's time of an interval is the
- * median over those after the first 20 s.
+ * which is made of files. SYSMON_BENCH_SECONDS is how long each, 240 by default; the processor's time of an interval and
+ * the memory are the medians after the first two minutes.
  */
 export async function rows(): Promise<BenchRow[]> {
   const small = await measure({ name: 'this host', cpuTarget: 0.5 });
@@ -53,7 +53,7 @@ export async function rows(): Promise<BenchRow[]> {
 }
 
 function measure(subject: Subject): Promise<BenchRow[]> {
-  const seconds = Number(process.env.SYSMON_BENCH_SECONDS ?? 90);
+  const seconds = Number(process.env.SYSMON_BENCH_SECONDS ?? 240);
   const intervals = Math.max(1, Math.round((seconds * 1000) / intervalMs) - warmUpIntervals);
   return inWorkshop(async (workshop) => {
     const agent = await startAgent(workshop, subject);
@@ -143,6 +143,8 @@ async function watch(options: {
   const agentMs: number[] = [];
   const wakeMs: number[] = [];
   const exporterMs: number[] = [];
+  const agentMemory: Memory[] = [];
+  const exporterMemory: Memory[] = [];
   let first = await agent.look();
   await delay(intervalMs * 1.5 - (Date.now() % intervalMs));
   for (let interval = 0; interval < warmUpIntervals + intervals; interval++) {
@@ -154,15 +156,27 @@ async function watch(options: {
     if (interval < warmUpIntervals) continue;
     agentMs.push(cpuMsOf(agent.pid) - before.agent);
     wakeMs.push(cpuMsOf(wake.pid) - before.wake);
-    if (exporter !== undefined) exporterMs.push(cpuMsOf(exporter.pid) - before.exporter!);
+    agentMemory.push(memoryOf(agent.pid));
+    if (exporter === undefined) continue;
+    exporterMs.push(cpuMsOf(exporter.pid) - before.exporter!);
+    exporterMemory.push(memoryOf(exporter.pid));
   }
   const last = await agent.look();
   return {
-    agent: { cpuMs: agentMs, ...memoryOf(agent.pid) },
-    exporter: exporter && { cpuMs: exporterMs, ...memoryOf(exporter.pid) },
+    agent: { cpuMs: agentMs, ...medianOf(agentMemory) },
+    exporter: exporter && { cpuMs: exporterMs, ...medianOf(exporterMemory) },
     wake: { cpuMs: wakeMs, files: wake.files },
     seriesCount: last.seriesCount,
     bytesPerSample: (last.sentBytes - first.sentBytes) / ((last.reports - first.reports) * last.seriesCount),
+  };
+}
+
+type Memory = ReturnType<typeof memoryOf>;
+
+function medianOf(memory: readonly Memory[]): Memory {
+  return {
+    rssMiB: median(memory.map(({ rssMiB }) => rssMiB)),
+    anonymousMiB: median(memory.map(({ anonymousMiB }) => anonymousMiB)),
   };
 }
 
