@@ -1,6 +1,7 @@
 // /sys/class/net/DEVICE: one attribute a file; `flags` and `dev_id` are hexadecimal. An attribute that a device does not
-// have, or not while it is down, gives EINVAL: carrier, dormant, duplex, name_assign_type, speed; there is no such series then,
-// and nothing is wrong. `ifalias` is empty where there is none. For `speed` and `duplex` the kernel takes a lock (rtnl) that a driver may hold for seconds.
+// have, or not while it is down, gives EINVAL: carrier, dormant, duplex, name_assign_type, speed; there is no such series
+// then, and nothing is wrong. `ifalias` is empty where there is none. For `speed` and `duplex` the kernel takes a lock (rtnl)
+// that a driver may hold for seconds.
 // https://www.kernel.org/doc/Documentation/ABI/testing/sysfs-class-net
 // A host may have hundreds of interfaces: at each instant two files of each are read, operstate and carrier_changes, which is
 // up_count and down_count together. What changes with the link is read when one of these does; what somebody may set, or may

@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import { agentPage } from '../../../../src/server/web/page/agent.ts';
 import { HttpHarness } from '../http-harness.ts';
 import { type Metrics, schemaOf } from './host-reports.ts';
+import { cellsOf } from './table.ts';
 
 const metricsAt = (seconds: number): Metrics => ({
   'node_cpu_seconds_total{cpu="0",mode="idle"}': seconds / 2,
@@ -47,20 +48,10 @@ async function pageOf({ search = '' } = {}) {
   const { body } = agentPage({
     ...{ agent: world.view.agents()[0]!, record, words: world.view.problems, nowMs: world.clock.nowMs(), search },
   });
-  const text = (html: string) => html.replace(/<[^>]+>/g, '').trim();
   const tables = new Map(
     [...body.matchAll(/aria-label="([^"]+)" tabindex=0><table>.*?<tbody>\n(.*?)<\/table>/gs)].map(([, title, rows]) => [
       title!,
-      rows!
-        .trim()
-        .split('\n')
-        .map((row) =>
-          row
-            .split('<td')
-            .slice(1)
-            .map((cell) => text(`<td${cell}`))
-            .join(' | '),
-        ),
+      cellsOf(rows!).map((cells) => cells.join(' | ')),
     ]),
   );
   const facts = new Map([...body.matchAll(/<dt>([^<]+)<dd>([^<]*)/g)].map(([, name, value]) => [name!, value!]));

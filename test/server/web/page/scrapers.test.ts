@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { ScraperStatus, ServerStatus } from '../../../../src/server/status.ts';
 import { scrapersPage } from '../../../../src/server/web/page/scrapers.ts';
+import { cellsOf } from './table.ts';
 
 const nowMs = 1_700_000_000_000;
 
@@ -19,15 +20,7 @@ function pageOf(...scrapers: ScraperStatus[]) {
   };
   const { body } = scrapersPage(server, nowMs);
   const rows = /<tbody>\n(.*)<\/table>/s.exec(body)?.[1] ?? '';
-  const cells = rows
-    .trim()
-    .split('\n')
-    .map((row) =>
-      row
-        .split('<td')
-        .slice(1)
-        .map((cell) => `<td${cell}`.replace(/<[^>]+>/g, '')),
-    );
+  const cells = cellsOf(rows);
   return { body, cells };
 }
 
