@@ -274,7 +274,6 @@ function scrapersStatus(sources: StatusSources): ScraperStatus[] {
       let backlogReports = 0;
       let oldestMs = nowMs;
       const getsReports = scraper.probe.keeps !== 'none';
-      const holdsAcks = ({ isKnown, seenAtMs }: Cursor) => isKnown && monotonicMs - seenAtMs <= sources.windowMs;
       for (const agent of delivery.store.agents.values()) {
         if (!getsReports || cursors[0]?.selects(agent.id) !== true) continue;
         for (const { id, window } of agent.streams) {
@@ -293,7 +292,7 @@ function scrapersStatus(sources: StatusSources): ScraperStatus[] {
         ...{ connections: cursors.length, conflicts, backlogReports, lagSeconds: lagMs / 1000 },
         behind,
         lastScrapeAt: isoTime(nowMs - (monotonicMs - seenAtMs)),
-        known: getsReports && cursors.some(holdsAcks),
+        known: getsReports && cursors.some((cursor) => cursor.holdsAcks(monotonicMs, sources.windowMs)),
         ...lastAnswerOf(known),
         problems: scraperProblems(sources, scraper, { last, known, lagMs: behind ? lagMs : 0 }),
       });

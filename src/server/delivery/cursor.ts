@@ -284,6 +284,11 @@ export class Cursor {
     return this.#agents?.has(agent) ?? true;
   }
 
+  /** It was sent a whole answer and has scraped within the window, so acknowledgements wait for it. */
+  holdsAcks(nowMs: number, windowMs: number): boolean {
+    return this.isKnown && nowMs - this.seenAtMs <= windowMs;
+  }
+
   /** -Infinity for a stream of which this scraper has had nothing. */
   positionMs(stream: StreamId): number {
     return this.positions.get(stream) ?? -Infinity;

@@ -342,7 +342,7 @@ export class Cursors {
     if (scraper.probe.keeps === 'none') return;
     for (const { cursors } of scraper.groups.values()) {
       if (cursors[0]?.selects(agent) !== true) continue;
-      for (const cursor of cursors) if (cursor.isKnown && nowMs - cursor.seenAtMs <= this.#windowMs) yield cursor;
+      for (const cursor of cursors) if (cursor.holdsAcks(nowMs, this.#windowMs)) yield cursor;
     }
   }
 
