@@ -92,7 +92,7 @@ async function render(exposition: Exposition, batches: readonly AgentBatch[]): P
 }
 
 async function renderCompressed(exposition: Exposition, batches: readonly AgentBatch[]): Promise<void> {
-  const compressor = createGzip({ level: constants.Z_BEST_SPEED, chunkSize: 64 * 1024 });
+  const compressor = createGzip({ level: constants.Z_BEST_SPEED, chunkSize: 256 * 1024 });
   compressor.resume();
   for (const slice of exposition.render(batches, { timestamps: true })) {
     const taken = compressor.write(slice, () => exposition.release(slice));

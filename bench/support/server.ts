@@ -122,15 +122,21 @@ export type OwnMetrics = ReadonlyMap<string, number>;
 
 /** The end of a text, where the server's own metrics stand. */
 class Tail {
+  /** The last two stretches of `tailCharacters`, or a little more: what a piece costs does not depend on what is kept. */
+  #before = '';
   #text = '';
 
   push(piece: string): void {
-    this.#text = (this.#text + piece).slice(-tailCharacters);
+    if (this.#text.length >= tailCharacters) {
+      this.#before = this.#text;
+      this.#text = '';
+    }
+    this.#text += piece;
   }
 
   metrics(): OwnMetrics {
     const found = new Map<string, number>();
-    for (const line of this.#text.split('\n')) {
+    for (const line of (this.#before + this.#text).split('\n')) {
       const match = /^(sysmon_server_\S+(?:{.*})?) (\S+)$/.exec(line);
       if (match !== null) found.set(match[1]!, Number(match[2]));
     }

@@ -104,7 +104,7 @@ export class Window {
   /** How many reports have `afterMs < time ≤ untilMs`. */
   countAfter(afterMs: number, untilMs = Infinity): number {
     let count = 0;
-    for (let at = this.#chunks.length - 1; at >= 0; at--) {
+    for (let at = this.#chunkUpTo(untilMs); at >= 0; at--) {
       const chunk = this.#chunks[at]!;
       const from = Math.max(chunk.first, firstAfter(chunk.timesMs, afterMs));
       const to = firstAfter(chunk.timesMs, untilMs);
@@ -148,7 +148,7 @@ export class Window {
       const held = this.#newest[at]!;
       if (held.timeMs <= untilMs) return { schema: held.schema, labels: held.labels, reports: [held] };
     }
-    for (let at = this.#chunks.length - 1; at >= 0; at--) {
+    for (let at = this.#chunkUpTo(untilMs); at >= 0; at--) {
       const chunk = this.#chunks[at]!;
       const index = firstAfter(chunk.timesMs, untilMs) - 1;
       if (index >= chunk.first) {
@@ -185,7 +185,7 @@ export class Window {
 
   /** The newest report with `time ≤ untilMs`, which an ack for that time may name. */
   receipt(untilMs: number): Receipt | undefined {
-    for (let at = this.#chunks.length - 1; at >= 0; at--) {
+    for (let at = this.#chunkUpTo(untilMs); at >= 0; at--) {
       const chunk = this.#chunks[at]!;
       const index = firstAfter(chunk.timesMs, untilMs) - 1;
       if (index >= chunk.first) {
@@ -203,7 +203,7 @@ export class Window {
 
   /** The newest report with `time ≤ untilMs` that came before another one of its agent. */
   receiptBefore(other: Receipt, untilMs: number): Receipt | undefined {
-    for (let at = this.#chunks.length - 1; at >= 0; at--) {
+    for (let at = this.#chunkUpTo(untilMs); at >= 0; at--) {
       const chunk = this.#chunks[at]!;
       for (let index = firstAfter(chunk.timesMs, untilMs) - 1; index >= chunk.first; index--) {
         const receipt = chunk.receipt(index);
@@ -285,11 +285,14 @@ export class Window {
     return evicted;
   }
 
-  /** The first chunk that may hold something after `afterMs`. */
-  #chunkAfter(afterMs: number): number {
-    let at = this.#chunks.length;
-    while (at > 0 && this.#chunks[at - 1]!.timesMs.at(-1)! > afterMs) at--;
-    return at;
+  /** The first chunk that ends after `ms`. */
+  #chunkAfter(ms: number): number {
+    return firstIndex(this.#chunks, (chunk) => chunk.timesMs.at(-1)! > ms);
+  }
+
+  /** The last chunk that may hold something up to `ms`, or -1. */
+  #chunkUpTo(ms: number): number {
+    return Math.min(this.#chunkAfter(ms), this.#chunks.length - 1);
   }
 
   #decode(chunk: Chunk, from: number, to: number): Report[] {
@@ -493,23 +496,17 @@ function presentCount(present: Uint8Array): number {
 }
 
 /** The first index whose time is over `ms`. */
-function firstAfter(timesMs: readonly number[], ms: number): number {
-  let low = 0;
-  let high = timesMs.length;
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (timesMs[middle]! > ms) high = middle;
-    else low = middle + 1;
-  }
-  return low;
-}
+const firstAfter = (timesMs: readonly number[], ms: number): number => firstIndex(timesMs, (time) => time > ms);
 
-function firstAtOrAfter(timesMs: readonly number[], ms: number): number {
+const firstAtOrAfter = (timesMs: readonly number[], ms: number): number => firstIndex(timesMs, (time) => time >= ms);
+
+/** The first of a list that is so, as are all after it; the length of the list where none is. */
+function firstIndex<T>(list: readonly T[], isSo: (one: T) => boolean): number {
   let low = 0;
-  let high = timesMs.length;
+  let high = list.length;
   while (low < high) {
     const middle = (low + high) >> 1;
-    if (timesMs[middle]! >= ms) high = middle;
+    if (isSo(list[middle]!)) high = middle;
     else low = middle + 1;
   }
   return low;

@@ -95,4 +95,4 @@ async function endOf(response: ServerResponse, socket: Socket): Promise<'sent' |
   }
 }
 
-const gzipChunkBytes = 64 * 1024;
+const gzipChunkBytes = 256 * 1024;

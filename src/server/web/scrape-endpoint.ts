@@ -55,8 +55,6 @@ export interface ScrapeEndpointOptions {
 export class ScrapeEndpoint {
   readonly #options: ScrapeEndpointOptions;
   readonly #queue = new AnswerQueue(queueLimits);
-  /** That had to wait for their readers, of all answers. */
-  #slices = 0;
 
   constructor(options: ScrapeEndpointOptions) {
     this.#options = options;
@@ -203,7 +201,7 @@ export class ScrapeEndpoint {
         await sink.drained();
         watch.isWaitedFor = false;
         // The kernel may have taken it at once: whoever reads fast would keep all others waiting, request after request.
-        if (++this.#slices % slicesATurn === 0) await this.#options.turn();
+        await this.#options.turn();
       }
       const own = answerText(scrape, request.agents) + (await this.#ownText(agents, scrape?.withheld));
       await scrape?.mayEnd;
@@ -329,8 +327,6 @@ const lateMs = 2000;
 const deadlineMsMax = 120_000;
 // A decoded report: a number of 8 bytes and a mark of presence for each series.
 const sampleBytes = 9;
-// Half a MiB: some milliseconds, as the frames of agents have in a turn.
-const slicesATurn = 4;
 // Three answers keep a core busy while one of them waits for its reader, and two owners leave room for a third.
 const queueLimits = {
   turnsMax: 3,

@@ -6,7 +6,13 @@ import { encodeKey } from '../../../src/protocol/delta.ts';
 import { limits } from '../../../src/protocol/limits.ts';
 import { SchemasInUse } from '../../../src/server/delivery/schemas.ts';
 import type { ReceivedReport } from '../../../src/server/delivery/store.ts';
-import { Window, type WindowRun } from '../../../src/server/delivery/window.ts';
+import {
+  type AppendedReport,
+  isBefore,
+  type Receipt,
+  Window,
+  type WindowRun,
+} from '../../../src/server/delivery/window.ts';
 import { growSchema, ReportMaker, testSchema, type Values, valuesOf } from './report-maker.ts';
 
 /** As the store does. */
@@ -105,8 +111,13 @@ class Model {
       times.find((ms) => ms > afterMs),
     );
     const upTo = rows.findLast(({ report }) => report.timeMs <= untilMs)?.report;
-    const receipt = upTo && { epoch: upTo.epoch, seq: upTo.seq, timeMs: upTo.timeMs, arrival: 0 };
-    assert.deepEqual(window.receipt(untilMs), receipt);
+    assert.deepEqual(window.receipt(untilMs), upTo && receiptOf(upTo));
+    const after = rows.find(({ report }) => report.timeMs > afterMs)?.report;
+    assert.deepEqual(window.receiptAfter(afterMs), after && receiptOf(after));
+    for (const other of rows.map(({ report }) => receiptOf(report))) {
+      const before = rows.findLast(({ report }) => report.timeMs <= untilMs && isBefore(receiptOf(report), other));
+      assert.deepEqual(window.receiptBefore(other, untilMs), before && receiptOf(before.report));
+    }
     const newest = window.newest(untilMs);
     assert.deepEqual(newest && saw([newest]), upTo && expected([upTo]));
     const runs = window.read(afterMs, untilMs, reportsMax);
@@ -141,6 +152,8 @@ function expected(reports: readonly ReceivedReport[]): unknown[] {
     values: valuesOf(report),
   }));
 }
+
+const receiptOf = ({ epoch, seq, timeMs }: AppendedReport): Receipt => ({ epoch, seq, timeMs, arrival: 0 });
 
 const value = fc.oneof(
   { weight: 3, arbitrary: fc.integer({ min: -3, max: 1000 }) },

@@ -527,20 +527,19 @@ test('three answers are made at a time, two of an address; a reader that is slow
   assert.equal(world.clock.timers, 0);
 });
 
-test('readers that take each slice at once keep nobody else waiting: the event loop turns after every few', async () => {
+test('readers that take each slice at once keep nobody else waiting: the event loop turns after each', async () => {
   const world = new HttpHarness();
   bigAgent(world, 1);
   let turns = 0;
   const ask = endpointOf(world, () => turns++);
   const sink = new FastSink();
   await ask('192.0.2.1', '', sink).ended;
-  assert.ok(sink.slices >= 8, `${sink.slices} slices`);
-  assert.ok(turns >= sink.slices / 4, `${turns} turns for ${sink.slices} slices`);
-  // Small ones count together.
+  assert.ok(sink.slices >= 3, `${sink.slices} slices`);
+  assert.ok(turns >= sink.slices, `${turns} turns for ${sink.slices} slices`);
   world.connect('small').report();
   turns = 0;
   for (let answer = 0; answer < 8; answer++) await ask('192.0.2.1', 'agent=small', new FastSink()).ended;
-  assert.equal(turns, 2);
+  assert.equal(turns, 8);
 });
 
 test('a reader that takes nothing is cut off after 15 s, and nobody has longer than 120 s', async () => {
