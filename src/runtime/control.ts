@@ -3,8 +3,8 @@
  * Who may ask is who may write to the socket: its owner and group.
  */
 import { statSync } from 'node:fs';
-import { createServer, type IncomingMessage, request, type ServerResponse } from 'node:http';
-import type { Socket } from 'node:net';
+import type { Server as HttpServer, IncomingMessage, ServerResponse } from 'node:http';
+import { createServer, type Socket } from 'node:net';
 import { dirname } from 'node:path';
 import { CodedError } from './coded-error.ts';
 import { userName } from './denied.ts';
@@ -66,17 +66,32 @@ export async function serveControl(
   }
   await makeRoom(path);
   const overdue = new WeakMap<Socket, NodeJS.Timeout>();
-  const server = createServer(limits, (question, response) => {
-    clearTimeout(overdue.get(question.socket));
-    question.resume();
-    void reply(handlers, question, response, log);
-  });
-  server.maxConnections = askersMax;
-  server.on('connection', (socket: Socket) => {
+  let http: Promise<HttpServer> | undefined;
+  // An agent that nobody asks does without Node's HTTP, which takes 150 KiB: it is loaded for the first question.
+  const serveHttp = async (): Promise<HttpServer> => {
+    const { createServer } = await import('node:http');
+    return createServer(limits, (question, response) => {
+      clearTimeout(overdue.get(question.socket));
+      question.resume();
+      void reply(handlers, question, response, log);
+    });
+  };
+  const sockets = new Set<Socket>();
+  // As Node's own HTTP server does it: a client may end its side before it has the answer.
+  const server = createServer({ allowHalfOpen: true }, async (socket) => {
+    sockets.add(socket);
+    socket.on('error', () => socket.destroy());
     const timer = setTimeout(() => socket.destroy(), askMsMax);
     overdue.set(socket, timer);
-    socket.once('close', () => clearTimeout(timer));
+    socket.once('close', () => {
+      clearTimeout(timer);
+      sockets.delete(socket);
+    });
+    http ??= serveHttp();
+    const server = await http;
+    if (!socket.destroyed) server.emit('connection', socket);
   });
+  server.maxConnections = askersMax;
   try {
     await listenAtPath(server, path);
   } catch (error) {
@@ -88,7 +103,7 @@ export async function serveControl(
     close: () =>
       new Promise((resolve) => {
         server.close(() => resolve()); // removes the socket, too
-        server.closeAllConnections();
+        for (const socket of sockets) socket.destroy();
       }),
   };
 }
@@ -133,13 +148,14 @@ function send(response: ServerResponse, status: number, body: unknown): void {
 }
 
 /** Asks the program at the path; its answer, or a ControlError that says what to do. */
-export function askControl(
+export async function askControl(
   path: string,
   question: ControlQuestion,
   { parameters = {}, timeoutMs = 10_000 }: { parameters?: Readonly<Record<string, string>>; timeoutMs?: number } = {},
 ): Promise<unknown> {
   const [method, name] = question.split(' ', 2) as [string, string];
   const query = new URLSearchParams(parameters).toString();
+  const { request } = await import('node:http');
   return new Promise((resolve, reject) => {
     const asking = request({ socketPath: path, method, path: `${root}${name}${query && `?${query}`}` }, (response) => {
       readAnswer(response, path).then(resolve, reject);

@@ -99,6 +99,15 @@ function raw(path: string, text: string): Promise<string> {
   });
 }
 
+test('a client may end its side before it has the answer, or go away at once', async (context) => {
+  const { path } = await serve(context, { 'GET status': () => 1 });
+  connect(path).destroy();
+  const socket = connect(path).end('GET /api/v1/status HTTP/1.1\r\nHost: a\r\n\r\n').setEncoding('utf8');
+  let answer = '';
+  for await (const chunk of socket) answer += chunk;
+  assert.match(answer, /^HTTP\/1\.1 200 OK\r\n[\s\S]*\r\n1\n/);
+});
+
 test('what is no question, and one that has no end', async (context) => {
   const { path } = await serve(context, { 'GET status': () => 1 });
   assert.match(await raw(path, '{"command":"status"}\n'), /^HTTP\/1.1 400 /);

@@ -6,6 +6,7 @@ import { sameTexts, textsKey } from '../../model/series.ts';
 import { limits } from '../../protocol/limits.ts';
 import type { SampledFamily, Samples } from './collectors/collector.ts';
 import { cutToBytes, declaredFamily, problemOf } from './family-rules.ts';
+import { flatText } from './flat-text.ts';
 import {
   addCost,
   type CostedSeries,
@@ -151,7 +152,7 @@ export class Recorder implements Samples {
   sampleLabels(family: SampledFamily, sum: number, labelValues: readonly string[]): void {
     const part = this.#part;
     const next = part?.plan[part.cursor];
-    if (next !== undefined && next.family === family && sameTexts(next.given, labelValues)) {
+    if (next !== undefined && next.family === family && next.isPassed(labelValues)) {
       this.#write(part!, next, sum);
     } else {
       this.#sampleAnew(family, sum, labelValues);
@@ -184,13 +185,12 @@ export class Recorder implements Samples {
   #write(part: PartState, series: Series, sum: number): void {
     const { id } = series;
     const present = this.#present;
-    if (id === pending ? series.isGiven : present[id] === 1) {
+    if (id === pending ? series.given !== undefined : present[id] === 1) {
       this.#duplicate(series);
       return;
     }
     if (id === pending) {
-      series.isGiven = true;
-      series.sum = sum;
+      series.given = { sum };
     } else {
       present[id] = 1;
       this.#sums[id] = sum;
@@ -217,7 +217,7 @@ export class Recorder implements Samples {
       const textBytes = this.#budget.textBytesOf(source, labels);
       if (textBytes > limits.lineBytesMax) return this.#refuseLong(source);
       series = new Series(source, given, { home: family, labels, textBytes });
-      family.series.set(key, series);
+      family.series.set(flatText(key), series);
       part.added.push(series);
     }
     this.#write(part, series, sum);
@@ -307,9 +307,9 @@ export class Recorder implements Samples {
     for (const series of group) {
       labelValues.push(...series.labels);
       this.#series.push(series);
-      this.#sums[id] = series.isGiven ? series.sum : 0;
-      this.#present[id] = series.isGiven ? 1 : 0;
-      series.isGiven = false;
+      this.#sums[id] = series.given?.sum ?? 0;
+      this.#present[id] = series.given === undefined ? 0 : 1;
+      series.given = undefined;
       series.id = id++;
     }
     this.#schema.add({ family: declared, suffix, labelNames, seriesCount: group.length, labelValues });
@@ -322,8 +322,7 @@ export class Recorder implements Samples {
     for (const series of this.#series) {
       if (isKept(series)) {
         kept.push(series);
-        series.isGiven = this.#present[series.id] === 1;
-        series.sum = this.#sums[series.id]!;
+        series.given = this.#present[series.id] === 1 ? { sum: this.#sums[series.id]! } : undefined;
       } else {
         series.home.series.delete(textsKey(series.labels));
         series.id = gone;
@@ -396,34 +395,52 @@ const gone = -2;
 class Series implements CostedSeries {
   readonly family: SampledFamily;
   readonly home: FamilySeries;
-  /** The label values as the collector passed them, to compare the next sample with. */
-  readonly given: readonly string[];
-  /** The first two, undefined where there are none, or more than two. */
+  /** The label values as the collector passed them, to compare the next sample with: of most series, which have two or less, */
   readonly label1: string | undefined;
   readonly label2: string | undefined;
-  /** The label values as they go into the schema. */
-  readonly labels: readonly string[];
+  /** of the others. Forty thousand lists of one text or two would be a twentieth of the agent's memory. */
+  readonly #many: readonly string[] | undefined;
+  /** The label values as they go into the schema, where they are others. */
+  readonly #cut: readonly string[] | undefined;
   readonly labelBytes: number;
   readonly textBytes: number;
   /** The series' id in the schema. */
   id = pending;
-  /** While it has no place: whether it has a sample at this instant, and its sum. */
-  isGiven = false;
-  sum = 0;
+  /** While it has no place: its sample of this instant. */
+  given: { readonly sum: number } | undefined;
 
   constructor(
     family: SampledFamily,
-    given: readonly string[],
+    passed: readonly string[],
     { home, labels, textBytes }: { home: FamilySeries; labels: readonly string[]; textBytes: number },
   ) {
     this.family = family;
     this.home = home;
-    this.given = given;
-    this.label1 = given.length <= 2 ? given[0] : undefined;
-    this.label2 = given.length <= 2 ? given[1] : undefined;
-    this.labels = labels;
+    const isFew = passed.length <= 2;
+    this.label1 = isFew ? passed[0] : undefined;
+    this.label2 = isFew ? passed[1] : undefined;
+    this.#many = isFew ? undefined : passed;
+    this.#cut = labels === passed ? undefined : labels;
     this.labelBytes = labelBytesOf(labels);
     this.textBytes = textBytes;
+  }
+
+  /** Whether the collector has passed these label values. */
+  isPassed(values: readonly string[]): boolean {
+    if (this.#many !== undefined) return sameTexts(this.#many, values);
+    switch (values.length) {
+      case 0:
+        return this.label1 === undefined;
+      case 1:
+        return this.label1 === values[0] && this.label2 === undefined;
+      default:
+        return this.label1 === values[0] && this.label2 === values[1] && values.length === 2;
+    }
+  }
+
+  /** The label values as they go into the schema. */
+  get labels(): readonly string[] {
+    return this.#cut ?? this.#many ?? [this.label1, this.label2].filter((value) => value !== undefined);
   }
 }
 

@@ -1,5 +1,6 @@
 import { type Collector, gauge, type Samples } from './collectors/collector.ts';
 import type { NamedCollector } from './collectors/index.ts';
+import { flatText } from './flat-text.ts';
 import { NoDataError } from './proc/errors.ts';
 import { codeOf, Host, type HostRoots, notReadCode, type ReadFile, type Signs } from './proc/host.ts';
 import type { FileSystemSize } from './proc/system.ts';
@@ -99,6 +100,8 @@ class SlowHost extends Host {
   /** What the last run asked for that was never read. */
   #added: Kept[] = [];
   #isIncomplete = false;
+  /** The text of the value that is parsed now: thousands of files keep what they say, and not a text each. */
+  readonly #shown = this.newText();
 
   constructor(roots: HostRoots, lane: SlowLane, asker: Asker) {
     super(roots);
@@ -171,14 +174,15 @@ class SlowHost extends Host {
   /** Once a value was made of what the file says, that is the value until it says something else. */
   protected override valueOf<T>(file: ReadFile, parse: (text: KernelText) => T, whenEmpty?: T): T | undefined {
     if (!(file instanceof SlowFile)) return super.valueOf(file, parse, whenEmpty);
-    if (file.error === undefined && file.parsedBy === parse) return file.parsed as T;
+    const { error } = file;
+    if (error === undefined && file.parsedBy === parse) return file.parsed as T;
     const parseOnce = (text: KernelText) => {
       const value = parse(text);
       file.parsed = value;
       file.parsedBy = parse;
       return value;
     };
-    return super.valueOf(file, parseOnce, whenEmpty);
+    return super.valueOf({ text: file.shownBy(this.#shown), error }, parseOnce, whenEmpty);
   }
 
   /** The file as this run sees it. */
@@ -187,24 +191,24 @@ class SlowHost extends Host {
     file.run = this.#run;
     file.error = isCurrent(file, this.#lane) ? file.failure : noAnswer;
     this.#isIncomplete ||= file.error === noAnswer || file.error === notRead;
-    file.text.rewind();
+    file.rewind();
     return file;
   }
 
   protected override names(path: string): string[] {
-    const make = () =>
+    const make = (path: string) =>
       new SlowCall<string[]>(this.#asker, path, { everyMs: folderMs, call: (calls, done) => calls.names(path, done) });
     return this.#answerOf(this.#names, path, make);
   }
 
   protected override resolved(path: string): string {
-    const make = () =>
+    const make = (path: string) =>
       new SlowCall<string>(this.#asker, path, { everyMs: rareMs, call: (calls, done) => calls.resolved(path, done) });
     return this.#answerOf(this.#resolved, path, make);
   }
 
   protected override size(path: string): FileSystemSize {
-    const make = () =>
+    const make = (path: string) =>
       new SlowCall<FileSystemSize>(this.#asker, path, { everyMs: 0, call: (calls, done) => calls.size(path, done) });
     try {
       return this.#answerOf(this.#sizes, path, make);
@@ -215,11 +219,14 @@ class SlowHost extends Host {
     }
   }
 
+  readonly #newText = () => this.newText();
+
   #slowFile(path: string, everyMs: number): SlowFile {
     let file = this.#files.get(path);
     if (file === undefined) {
-      file = new SlowFile(this.#asker, this.newText(path), { everyMs, isAttribute: path.startsWith('sys/') });
-      this.#files.set(path, file);
+      const isAttribute = path.startsWith('sys/');
+      file = new SlowFile(this.#asker, flatText(this.path(path)), { everyMs, isAttribute, newText: this.#newText });
+      this.#files.set(flatText(path), file);
       this.#added.push(file);
     }
     return file;
@@ -228,8 +235,9 @@ class SlowHost extends Host {
   #answerOf<T>(known: Map<string, SlowCall<T>>, path: string, make: (path: string) => SlowCall<T>): T {
     let call = known.get(path);
     if (call === undefined) {
-      call = make(path);
-      known.set(path, call);
+      const kept = flatText(path);
+      call = make(kept);
+      known.set(kept, call);
       this.#added.push(call);
     }
     call.run = this.#run;
@@ -353,7 +361,11 @@ class SlowCall<T> extends Kept {
 
 /** A file, which is kept open where it is an attribute that is read at each instant. */
 class SlowFile extends Kept implements ReadFile {
-  readonly text: KernelText;
+  /** What it says, in Latin-1. */
+  #content = '';
+  /** The same, once it was asked for as a whole. */
+  #text: KernelText | undefined;
+  readonly #newText: () => KernelText;
   readonly #isAttribute: boolean;
   /** What says that it may have changed, and how often they had when it was taken for reading. */
   signs: readonly SlowFile[] = noSigns;
@@ -372,12 +384,41 @@ class SlowFile extends Kept implements ReadFile {
 
   constructor(
     asker: Asker,
-    text: KernelText,
-    { everyMs, isAttribute }: { readonly everyMs: number; readonly isAttribute: boolean },
+    path: string,
+    options: { readonly everyMs: number; readonly isAttribute: boolean; readonly newText: () => KernelText },
   ) {
-    super(asker, text.path, everyMs);
-    this.text = text;
-    this.#isAttribute = isAttribute;
+    super(asker, path, options.everyMs);
+    this.#isAttribute = options.isAttribute;
+    this.#newText = options.newText;
+  }
+
+  get text(): KernelText {
+    this.#text ??= this.shownBy(this.#newText());
+    return this.#text;
+  }
+
+  /** Its text, or `text` with what it says. */
+  shownBy(text: KernelText): KernelText {
+    if (this.#text !== undefined) return this.#text;
+    text.path = this.path;
+    text.fillLatin1(this.#content);
+    return text;
+  }
+
+  rewind(): void {
+    this.#text?.rewind();
+  }
+
+  #says(bytes: Uint8Array, length: number): boolean {
+    if (this.failure !== undefined || this.#content.length !== length) return false;
+    for (let at = 0; at < length; at++) if (this.#content.charCodeAt(at) !== bytes[at]) return false;
+    return true;
+  }
+
+  #take(bytes: Uint8Array, length: number): void {
+    this.#content = Buffer.from(bytes.buffer, bytes.byteOffset, length).toString('latin1');
+    this.#text?.fillLatin1(this.#content);
+    this.parsedBy = undefined;
   }
 
   ask(lane: SlowLane): void {
@@ -416,9 +457,8 @@ class SlowFile extends Kept implements ReadFile {
         this.#read(lane, fd, { into: new Uint8Array(length * 8), isFresh });
         return;
       }
-      if (error === null && !(this.failure === undefined && this.text.says(into, length))) {
-        this.text.fill(into, length);
-        this.parsedBy = undefined;
+      if (error === null && !this.#says(into, length)) {
+        this.#take(into, length);
         this.#changed();
       }
       lane.giveBuffer(into);

@@ -79,12 +79,9 @@ export class Host {
   readonly #files = new Map<string, KernelFile>();
   readonly #words = new Words();
   readonly #errors: CollectError[] = [];
-  readonly #passing = new KernelText('', this.#words, this.#errors);
+  readonly #passing = this.newText();
   #openCount = 0;
   #instant = 0;
-  // For what does not fit where the file was the last time. Each keeps its own text, so that a collector may hold two
-  // files at a time.
-  #buffer = new Uint8Array(bufferBytesFirst);
 
   constructor(roots: HostRoots = hostRoots, system: HostSystem = nodeSystem, filesKeptMax = filesKeptMin) {
     this.system = system;
@@ -351,9 +348,9 @@ export class Host {
     try {
       const fd = openSync(text.path, 'r');
       try {
-        let length = readInto(this.#buffer, fd, { from: 0, comesWhole: false });
-        while (length === this.#buffer.length) length = this.#readOn(fd, length);
-        text.fill(this.#buffer, length);
+        let length = readInto(buffer, fd, { from: 0, comesWhole: false });
+        while (length === buffer.length) length = this.#readOn(fd, length);
+        text.fill(buffer, length);
       } finally {
         closeSync(fd);
       }
@@ -385,9 +382,9 @@ export class Host {
     return file;
   }
 
-  /** A text whose errors are among `takeErrors`. */
-  protected newText(path: string): KernelText {
-    return new KernelText(this.path(path), this.#words, this.#errors);
+  /** A text without a path yet, whose errors are among `takeErrors`. */
+  protected newText(): KernelText {
+    return new KernelText('', this.#words, this.#errors);
   }
 
   // The system calls behind `list`, `realPath` and `fileSystem`, on real paths. They throw as node:fs does.
@@ -408,7 +405,8 @@ export class Host {
     let file = this.#files.get(path);
     if (file === undefined) {
       const root = path.slice(0, path.indexOf('/'));
-      const text = this.newText(path);
+      const text = this.newText();
+      text.path = this.path(path);
       const comesWhole = root === 'sys' || wholeFiles.has(path) || path.startsWith('proc/sys/');
       file = { text, root, comesWhole, fd: undefined, error: undefined, instantRead: never, instantAsked: never };
       this.#files.set(path, file);
@@ -462,22 +460,18 @@ export class Host {
     const { room } = text;
     let length = readInto(room, fd, { from: 0, comesWhole });
     if (length < room.length) return text.filled(length);
-    length = readInto(this.#buffer, fd, { from: 0, comesWhole });
-    while (length === this.#buffer.length) length = this.#readOn(fd, length, comesWhole);
-    text.fill(this.#buffer, length);
+    length = readInto(buffer, fd, { from: 0, comesWhole });
+    while (length === buffer.length) length = this.#readOn(fd, length, comesWhole);
+    text.fill(buffer, length);
   }
 
   /** Reads on into a larger buffer. */
   #readOn(fd: number, length: number, comesWhole = false): number {
     if (length > fileBytesMax) throw new Error(`it is longer than ${fileBytesMax} bytes`);
-    this.#grow();
-    return readInto(this.#buffer, fd, { from: length, comesWhole });
-  }
-
-  #grow(): void {
-    const larger = new Uint8Array(this.#buffer.length * 2);
-    larger.set(this.#buffer);
-    this.#buffer = larger;
+    const larger = new Uint8Array(buffer.length * 2);
+    larger.set(buffer);
+    buffer = larger;
+    return readInto(buffer, fd, { from: length, comesWhole });
   }
 
   #closeUnread(): void {
@@ -501,17 +495,21 @@ export class Host {
   }
 }
 
+// For what does not fit where the file was the last time. Each file keeps its own text, so that a collector may hold two at
+// a time; nothing stays in here, so that all hosts share it (each collector of the slow lane has one).
+let buffer = new Uint8Array(16 * 1024);
+
 /** Reads on to the end of the file, or of the buffer. Returns up to where. */
 function readInto(
-  buffer: Uint8Array,
+  into: Uint8Array,
   fd: number,
   { from, comesWhole }: { readonly from: number; readonly comesWhole: boolean },
 ): number {
   let length = from;
-  while (length < buffer.length) {
-    const count = readSync(fd, buffer, length, buffer.length - length, length);
+  while (length < into.length) {
+    const count = readSync(fd, into, length, into.length - length, length);
     length += count;
-    if (count === 0 || (comesWhole && length < buffer.length)) break;
+    if (count === 0 || (comesWhole && length < into.length)) break;
   }
   return length;
 }
@@ -529,7 +527,6 @@ const noNames: readonly string[] = [];
 const never = -1;
 // A collector may read some files rarely. A file that was not read for longer is closed: its device is probably gone.
 const unreadInstants = 120;
-const bufferBytesFirst = 16 * 1024;
 // Far more than any file of the kernel that is read here: a larger one is not of the kernel, and must not fill the
 // memory.
 const fileBytesMax = 32 * 1024 * 1024;

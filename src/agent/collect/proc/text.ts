@@ -70,10 +70,10 @@ export class KernelText {
     this.filled(length);
   }
 
-  /** Whether these bytes are the content, but perhaps for the newline at its end that `filled` has added. */
-  says(bytes: Uint8Array, length: number): boolean {
-    const ended = length > 0 && bytes[length - 1] !== newline ? length + 1 : length;
-    return ended === this.#length && this.#bytes.compare(bytes, 0, length, 0, length) === 0;
+  /** The same of bytes that are characters of Latin-1. */
+  fillLatin1(content: string): void {
+    if (content.length >= this.#bytes.length) this.#bytes = newRoom(roomFor(content.length));
+    this.filled(this.#bytes.write(content, 'latin1'));
   }
 
   get isEmpty(): boolean {

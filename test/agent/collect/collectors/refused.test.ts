@@ -174,7 +174,8 @@ class RefusingHost extends Host {
     if (real.error === undefined) this.#found.add(path);
     if (path !== refused || refusal === undefined) return real;
     if (/^E/.test(refusal)) return { text: real.text, error: failure(refusal) };
-    const text = this.newText(path);
+    const text = this.newText();
+    text.path = this.path(path);
     const content = refusal === '' ? '' : `${refusal}\n`;
     text.fill(Buffer.from(content), content.length);
     return { text, error: undefined };
