@@ -28,4 +28,4 @@ async function setV8Flag(flag: string): Promise<void> {
 
 const seriesCountMin = 5000;
 // With 60 % the heap is 8 MiB larger on a host of 42 000 series; with 20 % collections of garbage cost a sixth more CPU time.
-const flagsOfLarge = ['--opt', '--heap-growing-percent=40'];
+const flagsOfLarge = ['--opt', '--heap-growing-percent=35'];

@@ -304,7 +304,8 @@ abstract class Kept extends Question {
   /** The run that asked for it last. */
   run = 0;
   readonly everyMs: number;
-  dueMs = Number.NEGATIVE_INFINITY;
+  /** Whole, like all times of a question: thousands of other numbers would each have an object in V8. */
+  dueMs = 0;
 
   constructor(asker: Asker, path: string, everyMs: number) {
     super(asker, path);
@@ -319,9 +320,9 @@ let spread = 0;
 
 /** What is read rarely is spread over time: a host of 500 interfaces would read all their names at one instant. */
 function nextMs({ everyMs }: Pick<Kept, 'everyMs'>, nowMs: number): number {
-  if (everyMs < rareMs) return nowMs + everyMs - earlyMs;
+  if (everyMs < rareMs) return Math.round(nowMs + everyMs - earlyMs);
   spread = (spread + goldenRatio) % 1;
-  return nowMs + everyMs * (1 - spread / 2) - earlyMs;
+  return Math.round(nowMs + everyMs * (1 - spread / 2) - earlyMs);
 }
 
 /** One call, such as the names in a folder. */

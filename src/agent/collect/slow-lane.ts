@@ -255,7 +255,7 @@ export class SlowLane {
     const nowMs = this.#clock.monotonicMs();
     for (const question of this.#asked) {
       question.state = 'late';
-      question.lateSinceMs = nowMs;
+      question.lateSinceMs = Math.round(nowMs);
       question.asker.late++;
       this.#late.add(question);
     }

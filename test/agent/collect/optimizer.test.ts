@@ -9,7 +9,7 @@ test('the optimizer is switched on once, by the first collection of a large host
   for (const seriesCount of [500, 4999]) optimizer.suit(seriesCount);
   assert.deepEqual(flags, []);
   for (const seriesCount of [5000, 42_000, 500, 42_000]) optimizer.suit(seriesCount);
-  assert.deepEqual(flags, ['--opt', '--heap-growing-percent=40']);
+  assert.deepEqual(flags, ['--opt', '--heap-growing-percent=35']);
 });
 
 test('this Node.js takes the flag while it runs, and optimizes from then on', () => {
