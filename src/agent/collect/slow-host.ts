@@ -318,11 +318,16 @@ abstract class Kept extends Question {
 
 let spread = 0;
 
-/** What is read rarely is spread over time: a host of 500 interfaces would read all their names at one instant. */
-function nextMs({ everyMs }: Pick<Kept, 'everyMs'>, nowMs: number): number {
+/**
+ * What is read rarely is spread over time: a host of 500 interfaces would read all their names at one instant. The second
+ * read comes in the second half of the interval, those after it as rarely as they should, or a little sooner: what was put
+ * off together (a suspend) drifts apart.
+ */
+function nextMs({ everyMs, dueMs }: Pick<Kept, 'everyMs' | 'dueMs'>, nowMs: number): number {
   if (everyMs < rareMs) return Math.round(nowMs + everyMs - earlyMs);
   spread = (spread + goldenRatio) % 1;
-  return Math.round(nowMs + everyMs * (1 - spread / 2) - earlyMs);
+  const share = spread / (dueMs === 0 ? 2 : 8);
+  return Math.round(nowMs + everyMs * (1 - share) - earlyMs);
 }
 
 /** One call, such as the names in a folder. */
@@ -494,7 +499,7 @@ class SlowFile extends Kept implements ReadFile {
     this.failure = error ?? undefined;
     const everyMs =
       this.signs !== noSigns && codeOf(error) === 'EINVAL' ? sureMs : (absentMs.get(codeOf(error) ?? '') ?? 0);
-    if (everyMs > this.everyMs) this.dueMs = nextMs({ everyMs }, lane.nowMs);
+    if (everyMs > this.everyMs) this.dueMs = nextMs({ everyMs, dueMs: this.dueMs }, lane.nowMs);
     lane.answered(this);
   }
 }
