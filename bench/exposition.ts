@@ -7,6 +7,7 @@ import { promisify } from 'node:util';
 import { constants, createGzip, gzip } from 'node:zlib';
 import { Counter, Gauge, Registry } from 'prom-client';
 import { type AgentBatch, Exposition } from '../src/server/exposition/exposition.ts';
+import { gzipOptions } from '../src/server/web/http-sink.ts';
 import type { BenchRow } from './row.ts';
 import { cpuMsOfWork, floorsOf } from './support/floors.ts';
 import { hostBatches, hostGroups, hostSeriesCount, moveOn } from './support/host.ts';
@@ -92,7 +93,7 @@ async function render(exposition: Exposition, batches: readonly AgentBatch[]): P
 }
 
 async function renderCompressed(exposition: Exposition, batches: readonly AgentBatch[]): Promise<void> {
-  const compressor = createGzip({ level: constants.Z_BEST_SPEED, chunkSize: 256 * 1024 });
+  const compressor = createGzip(gzipOptions);
   compressor.resume();
   for (const slice of exposition.render(batches, { timestamps: true })) {
     const taken = compressor.write(slice, () => exposition.release(slice));

@@ -88,8 +88,8 @@ export async function serveControl(
       sockets.delete(socket);
     });
     http ??= serveHttp();
-    const server = await http;
-    if (!socket.destroyed) server.emit('connection', socket);
+    const answering = await http;
+    if (!socket.destroyed) answering.emit('connection', socket);
   });
   server.maxConnections = askersMax;
   try {

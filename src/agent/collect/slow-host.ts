@@ -102,6 +102,7 @@ class SlowHost extends Host {
   #isIncomplete = false;
   /** The text of the value that is parsed now: thousands of files keep what they say, and not a text each. */
   readonly #shown = this.newText();
+  readonly #newText = () => this.newText();
 
   constructor(roots: HostRoots, lane: SlowLane, asker: Asker) {
     super(roots);
@@ -218,8 +219,6 @@ class SlowHost extends Host {
       throw isKnown ? error : notRead;
     }
   }
-
-  readonly #newText = () => this.newText();
 
   #slowFile(path: string, everyMs: number): SlowFile {
     let file = this.#files.get(path);

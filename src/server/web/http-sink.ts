@@ -38,7 +38,7 @@ export class HttpSink implements AnswerSink {
   begin(): void {
     writeMetricsHead(this.#response, { gzip: this.#gzip });
     if (!this.#gzip) return;
-    const gzip = createGzip({ level: constants.Z_BEST_SPEED, chunkSize: gzipChunkBytes });
+    const gzip = createGzip(gzipOptions);
     this.#response.once('close', () => gzip.destroy());
     gzip.pipe(this.#response);
     this.#body = gzip;
@@ -95,4 +95,4 @@ async function endOf(response: ServerResponse, socket: Socket): Promise<'sent' |
   }
 }
 
-const gzipChunkBytes = 256 * 1024;
+export const gzipOptions = { level: constants.Z_BEST_SPEED, chunkSize: 256 * 1024 };
