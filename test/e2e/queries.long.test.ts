@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { closeSync, openSync, readFileSync, writeSync } from 'node:fs';
+import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { collectorRows } from '../../src/agent/collect/collectors/index.ts';
 import { asked, dashboardQueries, ruleFiles, rulesOf, selectorsOf } from '../prometheus/queries.ts';
@@ -130,6 +131,7 @@ async function fill(context: TestContext, path: string): Promise<{ prometheus: P
   const tree = wholeHost('Linux 6.18');
   context.after(() => tree.remove());
   const { procfs, sysfs, rootfs, udev } = tree.roots;
+  keepDisksBusy(context, join(procfs, 'diskstats'));
   const off = collectorRows.filter(({ enabled }) => enabled !== 'by default').map(({ name }) => name);
   const enable = off.flatMap((name) => ['--enable', name]);
   const roots = ['--procfs', procfs, '--sysfs', sysfs, '--rootfs', rootfs, '--udev', udev];
@@ -149,6 +151,34 @@ async function fill(context: TestContext, path: string): Promise<{ prometheus: P
     }
   });
   return { prometheus, server };
+}
+
+/** Each disk of the fixture that has ever read serves a read and a write a second: this machine's may serve none for minutes. */
+function keepDisksBusy(context: TestContext, path: string): void {
+  let lines = readFileSync(path, 'latin1').split('\n');
+  assert.ok(lines.some(hasRead), path);
+  // In place, as the agent keeps the file open. Nothing of before stays behind it: numbers only grow.
+  const fd = openSync(path, 'r+');
+  const timer = setInterval(() => {
+    lines = lines.map((line) => (hasRead(line) ? withRequests(line) : line));
+    writeSync(fd, lines.join('\n'), 0);
+  }, 1000);
+  context.after(() => {
+    clearInterval(timer);
+    closeSync(fd);
+  });
+}
+
+const hasRead = (line: string): boolean => /^ *\d+ +\d+ \S+ [1-9]/.test(line);
+
+/** After major, minor and name: reads, merged, sectors, ms, and the same of writes. */
+function withRequests(line: string): string {
+  const grows = [0, 0, 0, 1, 0, 8, 2, 1, 0, 8, 2];
+  let at = 0;
+  return line.replace(/\S+/g, (column) => {
+    const by = grows[at++] ?? 0;
+    return by === 0 ? column : String(Number(column) + by);
+  });
 }
 
 function checkMetrics(wanted: ReadonlySet<string>, names: ReadonlySet<string>): void {
