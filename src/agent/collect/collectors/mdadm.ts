@@ -1,8 +1,11 @@
-// /proc/mdstat: of each array a line with its state and disks, one with its size, and where it is at work one with how far it is:
+// /proc/mdstat: of each array a line with its state and disks, which alone is not indented, one with its size, and where it is
+// at work one with how far it is:
 //     md6 : active raid1 sdb2[2](F) sdc[1](S) sda2[0]
 //           195310144 blocks [2/1] [U_]
 //           [=>...................]  recovery =  8.5% (16775552/195310144) finish=17.0min speed=259783K/sec
-// `unused devices: <none>` ends the file. A block is 1 KiB; [disks wanted/disks that work].
+// `unused devices: <none>` ends the file. A block is 1 KiB; [disks wanted/disks that work]. `broken` instead of `active`: an array
+// that has lost more disks than it can do without (since 2024; before, it is `active`):
+// https://lore.kernel.org/linux-raid/20240903142949.53628-1-mateusz.kusiak@intel.com/
 // /sys/block/mdN/md/{raid_disks,degraded}: a number each; degraded where the level has redundancy.
 // https://www.kernel.org/doc/html/latest/admin-guide/md.html
 import type { FormatError } from '../proc/errors.ts';
@@ -32,14 +35,14 @@ const blocksSynced = gauge(
 const degraded = gauge('node_md_degraded', 'Disks that the array lacks to be whole.', perDevice);
 const raidDisks = gauge('node_md_raid_disks', 'Disks that the array is made for.', perDevice);
 
-// `reshaping` is none of them, as in node_exporter.
+// `reshaping` and `broken` are none of them, as in node_exporter.
 const states = ['active', 'inactive', 'recovering', 'resync', 'check'] as const;
 
 interface MdArray {
   readonly name: string;
   /** `raid1`, empty for one that is inactive. */
   readonly level: string;
-  state: (typeof states)[number] | 'reshaping';
+  state: (typeof states)[number] | 'reshaping' | 'broken';
   readonly failed: number;
   readonly spare: number;
   active: number;
@@ -109,41 +112,53 @@ function parseCount(text: KernelText): number {
 
 function parseMdstat(text: KernelText): MdArray[] {
   const arrays: MdArray[] = [];
+  /** The array that a line with an indentation is of. */
+  let array: MdArray | undefined;
   let isWhole = false;
   text.eachLine('an array, or of unused devices', (line) => {
+    const isIndented = line.isIndented();
     const entry = line.rest();
     if (entry.startsWith('unused devices:')) isWhole = true;
-    else if (!readArray(entry, arrays)) {
-      const array = arrays.at(-1);
-      if (array === undefined || isWhole) return false;
+    if (isWhole) return true;
+    if (isIndented) {
+      if (array === undefined) return false;
       readSize(entry, array, line);
       readWork(entry, array, line);
       return false;
     }
+    const next = readArray(entry, line);
+    if (next === undefined) return false;
+    arrays.push(next);
+    array = next;
     return true;
   });
-  for (const array of arrays) {
-    if (array.blocks === undefined) array.problem ??= text.error(`the size of '${array.name}' is missing`);
+  for (const each of arrays) {
+    if (each.blocks === undefined) each.problem ??= text.error(`the size of '${each.name}' is missing`);
   }
   const last = arrays.at(-1);
   if (!isWhole && last !== undefined) last.problem ??= text.error(`the file ends before '${last.name}' is complete`);
   return arrays;
 }
 
-/** `md3 : active raid6 sda1[8] sdb1[7](F)`; false where the line is none of this kind. */
-function readArray(entry: string, arrays: MdArray[]): boolean {
-  const [, name, activity, rest] = /^(\S+) : (active|inactive)(?: \([a-z-]+\))?( .*|)$/.exec(entry) ?? [];
-  if (name === undefined || rest === undefined) return false;
+/** `md3 : active raid6 sda1[8] sdb1[7](F)`; undefined where the line is none of this kind. */
+function readArray(entry: string, line: KernelText): MdArray | undefined {
+  const [, name, activity = '', rest = ''] = /^(\S+) : (\S+)(?: \([a-z-]+\))?( .*|)$/.exec(entry) ?? [];
+  if (name === undefined || name === 'Personalities') return undefined;
   const level = /^ ([a-z]+\d*)(?= |$)/.exec(rest)?.[1] ?? '';
   const count = (mark: string) => rest.split(mark).length - 1;
   const isWithoutRedundancy = level === 'raid0' || level === 'linear';
   const members = isWithoutRedundancy ? count('[') : 0;
-  arrays.push({
-    ...{ name, level, state: activity === 'active' ? 'active' : 'inactive', failed: count('(F)'), spare: count('(S)') },
-    ...{ active: members, required: members, blocks: undefined, synced: undefined, problem: undefined },
-  });
-  return true;
+  const known = activities.find((each) => each === activity);
+  const expected = `expected ${activities.join(', ')}`;
+  const problem = known === undefined ? line.error(`'${name}' is ${JSON.stringify(activity)}, ${expected}`) : undefined;
+  return {
+    ...{ name, level, state: known ?? 'inactive', failed: count('(F)'), spare: count('(S)') },
+    ...{ active: members, required: members, blocks: undefined, synced: undefined, problem },
+  };
 }
+
+/** The word behind the name of an array. */
+const activities = ['active', 'inactive', 'broken'] as const;
 
 /** `195310144 blocks super 1.2 [2/1] [U_]` */
 function readSize(entry: string, array: MdArray, line: KernelText): void {

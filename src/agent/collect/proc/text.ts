@@ -172,6 +172,12 @@ export class KernelText {
     return count;
   }
 
+  /** Whether there are spaces before the position: in `eachLine`, before the line. */
+  isIndented(): boolean {
+    const before = this.#bytes[this.#at - 1];
+    return before === space || before === tab;
+  }
+
   /** Whether the next byte is a digit. */
   isAtDigit(): boolean {
     return (this.#bytes[this.#at]! ^ zero) <= 9;
