@@ -1,6 +1,7 @@
 // /sys/class/nvme/nvmeN: firmware_rev, model, serial, state, cntlid (the controller's number in its subsystem), and a folder
-// nvmeNnM for each namespace that it has alone: size (in sectors of 512 bytes), nuse (in blocks of the namespace; since
-// Linux 6.8; the device is asked), queue/logical_block_size, and ana_state where there are several ways to it.
+// for each namespace: nvmeNnM, or nvmeScNnM (S is the subsystem) where the kernel joins several ways to a disk (native multipath)
+// and this is one of them. In it size (in sectors of 512 bytes), nuse (in blocks of the namespace; since Linux 6.8; the device is
+// asked), queue/logical_block_size, and ana_state where the disk says which way is the best.
 // https://www.kernel.org/doc/Documentation/ABI/testing/sysfs-nvme
 import type { Host } from '../proc/host.ts';
 import type { KernelText } from '../proc/text.ts';
@@ -47,20 +48,28 @@ class Nvme implements Collector {
       const state = host.value(`${path}/state`, parseText) ?? '';
       const controller = host.rareText(`${path}/cntlid`) ?? '';
       out.sampleLabels(info, 1, [device, firmware, model, serial, state, controller]);
-      for (const namespace of host.attributes(path)) {
-        if (/^nvme\d+n\d+$/.test(namespace)) collectNamespace(host, out, { device, namespace });
+      for (const [id, namespace] of namespacesOf(host, path)) {
+        collectNamespace(host, out, { device, id, path: `${path}/${namespace}` });
       }
     }
   }
 }
 
+/** Folders by what node_exporter calls their nsid, the last number. Of two with the same one, the way counts. */
+function namespacesOf(host: Host, path: string): ReadonlyMap<string, string> {
+  const namespaces = new Map<string, string>();
+  for (const name of host.attributes(path)) {
+    const { way, id } = /^nvme\d+(?<way>c\d+)?n(?<id>\d+)$/.exec(name)?.groups ?? {};
+    if (id !== undefined && (way !== undefined || !namespaces.has(id))) namespaces.set(id, name);
+  }
+  return namespaces;
+}
+
 function collectNamespace(
   host: Host,
   out: Samples,
-  { device, namespace }: { readonly device: string; readonly namespace: string },
+  { device, id, path }: { readonly device: string; readonly id: string; readonly path: string },
 ): void {
-  const path = `${folder}/${device}/${namespace}`;
-  const id = namespace.slice(namespace.lastIndexOf('n') + 1);
   out.sampleLabels(namespaceInfo, 1, [device, id, host.value(`${path}/ana_state`, parseText) ?? 'unknown']);
   const blockBytes = host.rareValue(`${path}/queue/logical_block_size`, parseNumber);
   if (blockBytes === undefined) return;
