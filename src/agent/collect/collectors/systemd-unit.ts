@@ -348,8 +348,7 @@ function readIo(host: Host, path: string, values: Float64Array): void {
     const text = host.readIfThere(path);
     if (text !== undefined && !text.isEmpty) {
       text.eachLine('a device', (line) => {
-        line.word('the device');
-        if (!line.more() || !line.skip('rbytes=')) return true; // a device without I/O
+        if (!skipToCounts(line)) return true;
         isWhole = false;
         sums[0]! += line.unsigned('rbytes');
         for (let index = 1; index < ioKeys.length; index++) {
@@ -366,6 +365,19 @@ function readIo(host: Host, path: string, values: Float64Array): void {
     host.passOver(error);
   }
   for (let index = 0; index < ioKeys.length; index++) values[place.io + index] = isWhole ? sums[index]! : Number.NaN;
+}
+
+/**
+ * False for a device without I/O. Linux 5.15 to 5.18 does not end the line of such a device, so that the next one follows on the
+ * same: `7:7 7:6 8:0 rbytes=4096 …` (https://git.kernel.org/linus/3607849df478).
+ */
+function skipToCounts(line: KernelText): boolean {
+  line.word('the device');
+  while (line.more()) {
+    if (line.skip(ioKeys[0]!)) return true;
+    line.skipWord();
+  }
+  return false;
 }
 
 const ioKeys = ['rbytes=', 'wbytes=', 'rios=', 'wios='];
