@@ -62,7 +62,7 @@ function hostProblems(now: Reading, vitals: Vitals, window: Window): Problem[] {
     problems.push({ rank: 1, text });
   }
   for (const name of vitals.failedUnits ?? []) {
-    problems.push({ rank: 1, text: `${name} has failed: systemctl status ${name}` });
+    problems.push({ rank: 1, text: `${name} has failed: systemctl status ${unitArgument(name)}` });
   }
   const killed = oomKillsOf(vitals, window);
   if (killed.count > 0) {
@@ -75,6 +75,12 @@ function hostProblems(now: Reading, vitals: Vitals, window: Window): Problem[] {
     problems.push({ rank: 3, text: `collector '${name}' fails, and its series are absent: ${reason}` });
   }
   return problems;
+}
+
+/** For a shell: names have `\x2d` in them, that of the root mount is `-.mount`, and what an agent sends may be anything. */
+function unitArgument(name: string): string {
+  const word = /^[\w.@:-]+$/.test(name) ? name : `'${name.replaceAll("'", "'\\''")}'`;
+  return name.startsWith('-') ? `-- ${word}` : word;
 }
 
 /** Within the last hour, or since the oldest report of a window that does not go back so far. */

@@ -196,14 +196,16 @@ function uptimeOf(now: Reading): number | undefined {
   return Math.max(0, (now.value('node_time_seconds') ?? now.timeMs / 1000) - bootSeconds);
 }
 
-/** systemd's units that failed. */
+/** systemd's units that failed. An agent names only these by default, so that without one there is no such series. */
 function failedUnitsOf(now: Reading): string[] | undefined {
-  let failed: string[] | undefined;
+  const failed: string[] = [];
+  let isKnown = false;
   for (const { labels, value } of now.series('node_systemd_unit_state')) {
-    failed ??= [];
+    isKnown = true;
     if (labels.get('state') === 'failed' && value === 1) failed.push(labels.get('name') ?? '');
   }
-  return failed;
+  for (const _ of now.series('node_systemd_units')) isKnown = true;
+  return isKnown ? failed : undefined;
 }
 
 /** A collector whose subject this host does not have is none of them. */

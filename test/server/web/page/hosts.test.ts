@@ -137,3 +137,15 @@ test('services that have failed', async () => {
   ]);
   assert.deepEqual(await problemsOf(unit('cron.service', 0)), []);
 });
+
+test('a mount that has failed, and the names of units that a shell or systemctl would read as something else', async () => {
+  const unit = (name: string): Metrics => ({ [`node_systemd_unit_state{name="${name}",state="failed"}`]: 1 });
+  const names = ['mnt-data.mount', 'a@b:1_2.service', '-.mount', 'srv-a\\x2db.mount', "x'; reboot"];
+  assert.deepEqual(await problemsOf(Object.assign({}, ...names.map(unit))), [
+    'mnt-data.mount has failed: systemctl status mnt-data.mount',
+    'a@b:1_2.service has failed: systemctl status a@b:1_2.service',
+    '-.mount has failed: systemctl status -- -.mount',
+    "srv-a\\x2db.mount has failed: systemctl status 'srv-a\\x2db.mount'",
+    "x'; reboot has failed: systemctl status 'x'\\''; reboot'",
+  ]);
+});

@@ -107,6 +107,8 @@ test('failed units and collectors; a collector without a subject has not failed'
     undefined,
   );
   assert.deepEqual(vitals.failedUnits, ['nginx.service']);
+  assert.deepEqual(vitalsOf(readingOf({ 'node_systemd_units{state="failed"}': 0 }), undefined).failedUnits, []);
+  assert.equal(vitalsOf(readingOf({ node_load1: 0 }), undefined).failedUnits, undefined);
   assert.deepEqual(vitals.failedCollectors, [{ name: 'hwmon', reason: 'EIO' }]);
   assert.equal(vitals.celsius, 60);
 });
