@@ -3,6 +3,9 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, normalize } from 'node:path';
 import { test } from 'node:test';
 import { collectorRows } from '../src/agent/collect/collectors/index.ts';
+import { program as agentProgram } from '../src/agent/options.ts';
+import { environmentName } from '../src/runtime/options.ts';
+import { program as serverProgram } from '../src/server/options.ts';
 import { rootFile } from './support/files.ts';
 
 // What no tool checks.
@@ -216,6 +219,16 @@ test("a collector's options are named after it, and say what they are for", () =
       assert.ok(option.name.startsWith(`${optionPrefixes[name] ?? name}.`), option.name);
       assert.notEqual(option.help, '');
     }
+  }
+});
+
+test('no two options are one variable of the environment', () => {
+  for (const options of [agentProgram.options, serverProgram.options]) {
+    const names = Object.values(options).map(({ name }) => environmentName(name));
+    assert.deepEqual(
+      names.filter((name, at) => names.indexOf(name) !== at),
+      [],
+    );
   }
 });
 

@@ -22,12 +22,12 @@ import {
 } from './collector.ts';
 
 const include = patternOption(
-  'systemd-unit.include',
+  'systemd-unit.name-include',
   '',
   'Slices, services and scopes to collect, matched as a whole. Empty: all.',
 );
 const exclude = patternOption(
-  'systemd-unit.exclude',
+  'systemd-unit.name-exclude',
   '(session|run)-.*\\.(scope|service)',
   'Slices, services and scopes to leave out, matched as a whole. Empty: none.',
 );

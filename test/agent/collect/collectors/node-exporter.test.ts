@@ -270,7 +270,13 @@ const differences: readonly Difference[] = [
 /** Collectors and options that Debian's 1.5 does not have; where a newer version is installed that has them, it is asked. */
 const newer: ReadonlySet<string> = new Set([
   // Of no version: node_exporter leaves these to other exporters.
-  ...['systemd-unit', 'systemd-unit.exclude', 'systemd-unit.include', 'systemd-unit.max', 'systemd.unit-state'],
+  ...[
+    'systemd-unit',
+    'systemd-unit.name-exclude',
+    'systemd-unit.name-include',
+    'systemd-unit.max',
+    'systemd.unit-state',
+  ],
   'bcachefs',
   'cpu_vulnerabilities',
   'dmmultipath',

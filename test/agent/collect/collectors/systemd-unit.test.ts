@@ -90,7 +90,7 @@ test('a unit that uses no CPU is read again twice a minute', async () => {
 });
 
 test('those with the most memory are collected, and one is not left out for a small difference', async () => {
-  using bed = new Bed({ 'systemd-unit.max': '2', 'systemd-unit.include': '.*\\.service' });
+  using bed = new Bed({ 'systemd-unit.max': '2', 'systemd-unit.name-include': '.*\\.service' });
   for (const [name, memory] of Object.entries({ 'a.service': 100, 'b.service': 300, 'c.service': 200 }))
     bed.unit(name, { memory });
   assert.deepEqual(bed.collect(), ['b.service 300', 'c.service 200', 'left 1']);
@@ -103,7 +103,7 @@ test('those with the most memory are collected, and one is not left out for a sm
 });
 
 test("systemd's underscore before a name that a file of the kernel could have is no part of it; patterns are of whole names", () => {
-  using bed = new Bed({ 'systemd-unit.include': 'cpu.service|b', 'systemd-unit.exclude': 'cpu' });
+  using bed = new Bed({ 'systemd-unit.name-include': 'cpu.service|b', 'systemd-unit.name-exclude': 'cpu' });
   bed.unit('_cpu.service');
   bed.unit('b.service');
   assert.deepEqual(bed.collect(), ['cpu.service 1', 'left 0']);
