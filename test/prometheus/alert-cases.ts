@@ -358,6 +358,22 @@ export const alertCases: readonly AlertCase[] = [
       },
     ],
   },
+  ...['mnt-data.mount', 'docker-0.scope'].map(
+    (name): AlertCase => ({
+      ...{ alert: 'NodeSystemdServiceFailed', severity: 'warning' },
+      fires: {
+        series: { [`node_systemd_unit_state{name="${name}",state="failed"}`]: '1x60' },
+        ...{ at: '10m', labels: { name, state: 'failed' } },
+      },
+      stays: [
+        {
+          why: 'it has not failed for long',
+          series: { [`node_systemd_unit_state{name="${name}",state="failed"}`]: '_x6 1x3 _x60' },
+          at: '10m',
+        },
+      ],
+    }),
+  ),
   {
     ...{ alert: 'NodeSystemdServiceFailed', severity: 'warning' },
     fires: {

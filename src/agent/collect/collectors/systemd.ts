@@ -1,6 +1,7 @@
 // What systemd says of its units, by D-Bus at /run/dbus/system_bus_socket, or where systemd is 260 or newer by Varlink at
 // /run/systemd/report/io.systemd.Manager. https://www.freedesktop.org/wiki/Software/systemd/dbus/
 // At most four times a minute, whatever the interval: it is work for the host's first process.
+import { type OptionRow, optional, regexp } from '../../../runtime/options.ts';
 import { Asked } from '../bus/asked.ts';
 import { SystemdManager, type SystemdState, type SystemdUnit } from '../bus/systemd-manager.ts';
 import { NoDataError, UnreadableError } from '../proc/errors.ts';
@@ -19,15 +20,24 @@ import {
 } from './collector.ts';
 
 const include = patternOption('systemd.unit-include', '', 'Units to name, matched as a whole. Empty: all.');
-const exclude = patternOption(
-  'systemd.unit-exclude',
-  '.+\\.(automount|device|mount|scope|slice)',
-  'Units to leave out, matched as a whole. Empty: none.',
-);
+/** node_exporter's default, whose `systemd.unit-state` is always on: it keeps devices and mounts, which are many, out of that. */
+const excludedOfAll = '.+\\.(automount|device|mount|scope|slice)';
+const nothing = /(?!)/;
+const exclude: OptionRow<RegExp | undefined> = {
+  ...optional({
+    name: 'systemd.unit-exclude',
+    placeholder: 'REGEXP',
+    parse: regexp,
+    defaultHelp: `\`${excludedOfAll}\` with --systemd.unit-state, otherwise none`,
+    help: 'Units to leave out, matched as a whole. Empty: none.',
+  }),
+  // Undefined only where it was not given: an empty text is not the default.
+  toValue: ([text]) => (text === undefined ? undefined : text === '' ? nothing : regexp(text)),
+};
 const unitState = switchOption(
   'systemd.unit-state',
   'false',
-  'Collect the state of each unit, five series a unit; otherwise only units that have failed are named.',
+  'Collect the state of each unit, five series a unit; otherwise only units that have failed are named, of whatever type.',
 );
 
 export const systemd: CollectorRow = {
@@ -45,6 +55,7 @@ export const systemd: CollectorRow = {
 };
 
 const unitStates = ['active', 'activating', 'deactivating', 'inactive', 'failed'] as const;
+const failedOnly = ['failed'] as const;
 const systemStates = ['initializing', 'starting', 'running', 'degraded', 'maintenance', 'stopping', 'offline'] as const;
 
 const units = gauge('node_systemd_units', 'How many units are in each state.', { labels: ['state'] });
@@ -87,18 +98,21 @@ const timeoutMs = 5000;
 const validMs = 60_000;
 
 class Systemd implements Collector {
+  /** What may be named at all. */
   readonly #filter: NameFilter;
-  readonly #isFull: boolean;
+  /** What of that has all its states, with --systemd.unit-state. */
+  readonly #all: NameFilter | undefined;
   readonly #manager: SystemdManager;
   readonly #asked: Asked<SystemdState>;
   readonly #labels = new Map<string, readonly string[]>();
 
   constructor(context: CollectorContext) {
     this.#asked = new Asked({ clock: context.clock, everyMs, validMs });
-    this.#filter = new NameFilter(whole(context.option(include)), whole(context.option(exclude)));
-    this.#isFull = context.option(unitState);
+    const excluded = context.option(exclude);
+    this.#filter = new NameFilter(whole(context.option(include)), whole(excluded));
+    if (context.option(unitState)) this.#all = new NameFilter(undefined, whole(excluded ?? new RegExp(excludedOfAll)));
     const wantsType = (unit: SystemdUnit) =>
-      this.#filter.keeps(unit.name) && (this.#isFull || unit.activeState === 'failed');
+      this.#filter.keeps(unit.name) && (this.#all !== undefined || unit.activeState === 'failed');
     this.#manager = new SystemdManager({ uid: process.getuid?.() ?? 0, timeoutMs, wantsType });
   }
 
@@ -120,11 +134,10 @@ class Systemd implements Collector {
   }
 
   #sample(state: SystemdState, out: Samples): void {
-    for (const each of unitStates) {
-      out.sample(units, state.units.filter(({ activeState }) => activeState === each).length, each);
-    }
-    const named = state.units.filter(({ name, loadState }) => loadState === 'loaded' && this.#filter.keeps(name));
-    for (const unit of named) this.#sampleState(unit, state, out);
+    this.#sampleCounts(state, out);
+    const kept = state.units.filter(({ name }) => this.#filter.keeps(name));
+    for (const unit of kept) this.#sampleState(unit, state, out);
+    const named = kept.filter(({ loadState }) => loadState === 'loaded');
     for (const { name, activeState } of named) {
       const count = state.restarts.get(name);
       // A service that does not run and never did again is not worth a series.
@@ -145,13 +158,24 @@ class Systemd implements Collector {
     for (const each of systemStates) out.sample(systemState, state.systemState === each ? 1 : 0, each);
   }
 
-  #sampleState({ name, activeState }: SystemdUnit, { types }: SystemdState, out: Samples): void {
-    const type = types.get(name) ?? '';
-    if (!this.#isFull) {
-      if (activeState === 'failed') out.sampleLabels(stateOfUnit, 1, this.#labelsOf(name, 'failed', type));
-      return;
+  /** The five states always, others (`reloading`, `maintenance`, `refreshing`) where a unit is in one, as node_exporter has it. */
+  #sampleCounts(state: SystemdState, out: Samples): void {
+    const counts = new Map<string, number>(unitStates.map((each) => [each, 0]));
+    for (const { activeState } of state.units) {
+      if (activeState !== '') counts.set(activeState, (counts.get(activeState) ?? 0) + 1);
     }
-    for (const each of unitStates) {
+    for (const [each, count] of counts) out.sample(units, count, each);
+  }
+
+  /**
+   * A unit that has failed is named whatever its type is, and also where its file has gone meanwhile (`not-found`): all of
+   * them make the system `degraded`.
+   */
+  #sampleState({ name, loadState, activeState }: SystemdUnit, { types }: SystemdState, out: Samples): void {
+    const hasAll = loadState === 'loaded' && this.#all?.keeps(name);
+    if (!hasAll && activeState !== 'failed') return;
+    const type = types.get(name) ?? '';
+    for (const each of hasAll ? unitStates : failedOnly) {
       out.sampleLabels(stateOfUnit, activeState === each ? 1 : 0, this.#labelsOf(name, each, type));
     }
   }

@@ -93,6 +93,59 @@ test('every state of every unit, by an option', async () => {
   ]);
 });
 
+/** A unit of every type that has failed, one whose file is gone, and one that reloads. */
+async function bedWithFailures(options?: Readonly<Record<string, string>>): Promise<Bed> {
+  const bed = await bedWithUnits(options);
+  for (const name of ['mnt-data.mount', 'x.scope', 'dev-sdb1.swap', 'a\\x2db.socket', '-.mount', 'a@b.service']) {
+    bed.bus.units.set(name, { active: 'failed' });
+  }
+  bed.bus.units.set('gone.service', { active: 'failed', load: 'not-found' });
+  bed.bus.units.set('reload.service', { active: 'reloading' });
+  return bed;
+}
+
+const failedNames = (lines: readonly string[]) => lines.map((line) => /name="(.*?)"/.exec(line)![1]).sort();
+
+test('a unit that has failed is named whatever its type, also without a file; each state that occurs is counted', async () => {
+  await using bed = await bedWithFailures();
+  const counts = Object.fromEntries((await bed.grep(/^node_systemd_units/)).map((line) => line.split(' ')));
+  assert.deepEqual(counts, {
+    ...{ 'node_systemd_units{state="active"}': '3', 'node_systemd_units{state="inactive"}': '1' },
+    ...{ 'node_systemd_units{state="activating"}': '0', 'node_systemd_units{state="deactivating"}': '0' },
+    ...{ 'node_systemd_units{state="failed"}': '8', 'node_systemd_units{state="reloading"}': '1' },
+  });
+  const named = await bed.grep(/unit_state/);
+  for (const line of named) assert.match(line, /,state="failed".*\} 1$/);
+  assert.deepEqual(
+    failedNames(named),
+    [
+      ...['-.mount', 'a@b.service', 'a\\\\x2db.socket', 'bad.service', 'dev-sdb1.swap'],
+      ...['gone.service', 'mnt-data.mount', 'x.scope'],
+    ].sort(),
+  );
+});
+
+test('with every state of every unit, those that are left out by default are named where they have failed', async () => {
+  await using bed = await bedWithFailures({ 'systemd.unit-state': 'true' });
+  const lines = await bed.grep(/unit_state/);
+  const of = (name: string) => lines.filter((line) => line.includes(`name="${name}"`));
+  assert.deepEqual(of('mnt-data.mount'), ['node_systemd_unit_state{name="mnt-data.mount",state="failed"} 1']);
+  assert.deepEqual(of('gone.service'), ['node_systemd_unit_state{name="gone.service",state="failed"} 1']);
+  assert.deepEqual(of('tmp.mount'), []);
+  assert.equal(of('dev-sdb1.swap').length, 5);
+});
+
+test('a pattern that was given leaves out units that have failed; an empty one leaves out none', async () => {
+  await using quiet = await bedWithFailures({
+    'systemd.unit-exclude': '.*\\.(mount|scope|swap|socket)',
+    'systemd.unit-include': '[a-g].*',
+  });
+  assert.deepEqual(failedNames(await quiet.grep(/unit_state/)), ['a@b.service', 'bad.service', 'gone.service']);
+  assert.match((await quiet.grep(/units\{state="failed"/))[0]!, / 8$/, 'they are counted');
+  await using all = await bedWithFailures({ 'systemd.unit-state': 'true', 'systemd.unit-exclude': '' });
+  assert.equal((await all.grep(/unit_state\{name="tmp.mount"/)).length, 5);
+});
+
 test('one ListUnits a quarter of a minute, and a call a unit only when it is new: what changes is said by itself', async () => {
   await using bed = await bedWithUnits();
   for (let tick = 0; tick < 12; tick++) {
