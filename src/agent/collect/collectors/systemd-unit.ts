@@ -5,6 +5,7 @@
 //                    system_usec 421113            cpu.pressure   some avg10=0.00 avg60=0.00 avg300=0.00 total=51221
 // Memory's peak came with Linux 5.19, cpu.pressure's `full` with 5.13. A file is missing where its controller is off.
 import { integer, type OptionRow, option } from '../../../runtime/options.ts';
+import { type ControlGroup, controlGroups, findControlGroups } from '../proc/control-groups.ts';
 import { CollectError, NoDataError } from '../proc/errors.ts';
 import type { Host } from '../proc/host.ts';
 import type { KernelText } from '../proc/text.ts';
@@ -26,9 +27,10 @@ const include = patternOption(
   '',
   'Slices, services and scopes to collect, matched as a whole. Empty: all.',
 );
+/** Sessions, what systemd-run makes where it is given no name, and single runs of podman's health checks. */
 const exclude = patternOption(
   'systemd-unit.name-exclude',
-  '(session|run)-.*\\.(scope|service)',
+  'session-c?\\d+\\.scope|run-(r[0-9a-f]{32}|u\\d+(-s\\d+)?|p\\d+(-i\\d+)?)\\.(scope|service)|[0-9a-f]{64}(-.*)?\\.service',
   'Slices, services and scopes to leave out, matched as a whole. Empty: none.',
 );
 const max: OptionRow<number> = option({
@@ -121,13 +123,6 @@ const files: readonly { readonly name: string; read(host: Host, path: string, va
   { name: 'io.pressure', read: pressureInto(place.ioPressure) },
 ];
 
-const top = 'sys/fs/cgroup';
-const unitName = /\.(?:slice|service|scope)$/;
-/** Containers of an engine that makes no units, and the groups that they are in. */
-const container = /^(?:(?:crio-|libpod-)?[0-9a-f]{64}|lxc\.payload\..+)$/;
-const containers = /^(?:docker|podman|libpod_parent|crio|kubepods|burstable|besteffort|pod[0-9a-f][0-9a-f-]*)$/;
-const depthMax = 12;
-const candidatesMax = 10_000;
 /** A group that came in the same interval as another went changes no count, so the tree is walked now and then anyway. */
 const walkEveryMs = 30_000;
 /** A unit that uses no CPU changes little: what others do to it (reclaim, writeback) is seen this late. */
@@ -135,13 +130,7 @@ const idleReadEveryMs = 30_000;
 /** Not to change the choice whenever two units have nearly the same. */
 const advantage = 1.25;
 
-interface Candidate {
-  readonly name: string;
-  /** The folder of its files. */
-  readonly path: string;
-}
-
-interface Unit extends Candidate {
+interface Unit extends ControlGroup {
   /** Undefined before Linux 4.15. */
   readonly cpuPath: string | undefined;
   cpuKeys: readonly string[];
@@ -182,28 +171,32 @@ class SystemdUnits implements Collector {
 
   /** NaN where it is not known; throws NoDataError without cgroup v2. */
   #groupCount(host: Host): number {
-    const path = `${top}/cgroup.stat`;
+    const path = `${controlGroups}/cgroup.stat`;
     const count = new Float64Array(1);
     if (host.readIfThere(path) === undefined) throw new NoDataError(host.path(path), ' does not exist: no cgroup v2');
     return keyedInto(host, path, { keys: groupKeys, values: count, at: 0 }) ? count[0]! : Number.NaN;
   }
 
   #choose(host: Host, nowMs: number): void {
-    const found: Candidate[] = [];
-    walk(host, found, { path: top, name: '', depth: 0 });
-    const candidates = found.filter(({ name }) => this.#filter.keeps(name));
+    const { groups: candidates, leftOut: notFound } = findControlGroups(host, (name) => this.#filter.keeps(name));
     const known = new Map(this.#units.map((unit) => [unit.path, unit]));
     const chosen = candidates.length <= this.#max ? candidates : this.#largest(host, candidates, known);
-    this.#leftOut = candidates.length - chosen.length;
-    this.#units = chosen.flatMap((each) => known.get(each.path) ?? newUnit(host, each, nowMs) ?? []);
+    this.#leftOut = notFound + candidates.length - chosen.length;
+    this.#units = chosen.flatMap((each) => {
+      const unit = known.get(each.path);
+      // Another controller: other files, and other lines in cpu.stat.
+      return unit?.controllers === each.controllers ? unit : (newUnit(host, each, nowMs) ?? []);
+    });
   }
 
-  #largest(host: Host, candidates: readonly Candidate[], known: ReadonlyMap<string, Unit>): readonly Candidate[] {
+  #largest(host: Host, candidates: readonly ControlGroup[], known: ReadonlyMap<string, Unit>): readonly ControlGroup[] {
     const weighed = candidates.map((candidate, at) => {
       const bytes = host.value(`${candidate.path}/memory.current`, parseCount) ?? 0;
-      return { candidate, at, weight: known.has(candidate.path) ? bytes * advantage : bytes };
+      const isKnown = known.has(candidate.path);
+      return { candidate, at, isKnown: Number(isKnown), weight: isKnown ? bytes * advantage : bytes };
     });
-    weighed.sort((a, b) => b.weight - a.weight || a.at - b.at);
+    // Without a number of the memory controller all are equal.
+    weighed.sort((a, b) => b.weight - a.weight || b.isKnown - a.isKnown || a.at - b.at);
     return weighed
       .slice(0, this.#max)
       .sort((a, b) => a.at - b.at)
@@ -211,46 +204,19 @@ class SystemdUnits implements Collector {
   }
 }
 
-/** Finds slices with what is in them, services, scopes and containers; not what these have made in theirs. */
-function walk(host: Host, found: Candidate[], group: { path: string; name: string; depth: number }): void {
-  for (const folder of namesIn(host, group.path)) {
-    const path = `${group.path}/${folder}`;
-    const name = unescaped(folder);
-    const isSlice = name.endsWith('.slice');
-    const isGroup = isSlice || containers.test(name);
-    const isContainer = container.test(name);
-    if (!isGroup && !isContainer && !unitName.test(name)) continue;
-    if (found.length >= candidatesMax) return;
-    const own = unitName.test(name) || group.name === '' ? name : `${group.name}/${name}`;
-    if (!isGroup || isSlice) found.push({ name: own, path });
-    // The name of a container's group is put before its own; that of a slice is not.
-    if (isGroup && group.depth < depthMax)
-      walk(host, found, { path, name: isSlice ? '' : own, depth: group.depth + 1 });
-  }
-}
-
-/**
- * systemd puts `_` before a name that a file of the kernel could have: `cpu.service` is in `_cpu.service`.
- * https://systemd.io/CONTROL_GROUP_INTERFACE/
- */
-function unescaped(folder: string): string {
-  return folder.startsWith('_') ? folder.slice(1) : folder;
-}
-
 /** Sorted; empty where the group has just gone. */
 function namesIn(host: Host, path: string): readonly string[] {
   return host.devicesIfThere(path);
 }
 
-function newUnit(host: Host, { name, path }: Candidate, nowMs: number): Unit | undefined {
+function newUnit(host: Host, group: ControlGroup, nowMs: number): Unit | undefined {
+  const { path } = group;
   const there = new Set(namesIn(host, path));
   if (there.size === 0) return undefined;
   return {
-    ...{ name, path },
+    ...group,
     ...{ cpuPath: there.has('cpu.stat') ? `${path}/cpu.stat` : undefined, cpuKeys, usage: Number.NaN, readAtMs: nowMs },
-    files: files
-      .filter((file) => there.has(file.name))
-      .map(({ name: file, read }) => ({ path: `${path}/${file}`, read })),
+    files: files.filter((file) => there.has(file.name)).map(({ name, read }) => ({ path: `${path}/${name}`, read })),
     values: new Float64Array(families.length).fill(Number.NaN),
   };
 }

@@ -102,6 +102,28 @@ test('those with the most memory are collected, and one is not left out for a sm
   assert.deepEqual(bed.collect(), ['b.service 300', 'a.service 260', 'left 1']);
 });
 
+test('without the memory controller all are equal: those that are collected stay', async () => {
+  using bed = new Bed({ 'systemd-unit.max': '2', 'systemd-unit.name-include': '.*\\.service' });
+  for (const name of ['b.service', 'c.service']) bed.unit(name, { memory: 0 });
+  assert.deepEqual(bed.collect(), ['b.service 0', 'c.service 0', 'left 0']);
+  bed.unit('a.service', { memory: 0 });
+  bed.count();
+  assert.deepEqual(bed.collect(), ['b.service 0', 'c.service 0', 'left 1']);
+});
+
+test('a controller that systemd switches on later brings its files', async () => {
+  using bed = new Bed();
+  const slice = `${top}/system.slice`;
+  bed.tree.write(`${slice}/cgroup.subtree_control`, 'cpu\n');
+  bed.tree.write(`${slice}/a.service/cpu.stat`, 'usage_usec 1\nuser_usec 1\nsystem_usec 0\n');
+  assert.deepEqual(bed.collect(), ['left 0']);
+  bed.tree.write(`${slice}/cgroup.subtree_control`, 'cpu memory\n');
+  bed.unit('a.service', { memory: 7 });
+  assert.deepEqual(bed.collect(), ['left 0']);
+  await bed.clock.advance(30_000);
+  assert.deepEqual(bed.collect(), ['a.service 7', 'left 0']);
+});
+
 test("systemd's underscore before a name that a file of the kernel could have is no part of it; patterns are of whole names", () => {
   using bed = new Bed({ 'systemd-unit.name-include': 'cpu.service|b', 'systemd-unit.name-exclude': 'cpu' });
   bed.unit('_cpu.service');
