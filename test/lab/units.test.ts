@@ -46,6 +46,26 @@ describe('a host with systemd, as an agent without privileges sees it', () => {
     assert.equal(values.get(`node_systemd_version{version="${version}"}`), Number(/\d{3,}(\.\d+)?/.exec(version)![0]));
   });
 
+  test('a mount that fails, and a service that has failed and whose file is gone', async () => {
+    await lab.sh(
+      'u1',
+      "printf '[Mount]\\nWhat=/dev/missing\\nWhere=/mnt/no-data\\nType=ext4\\n' > '/run/systemd/system/mnt-no\\x2ddata.mount'; " +
+        "printf '[Service]\\nExecStart=/bin/false\\n' > /run/systemd/system/gone.service; systemctl daemon-reload; " +
+        "systemctl start 'mnt-no\\x2ddata.mount' gone.service || :",
+    );
+    await eventually(
+      'it has failed',
+      async () => (await lab.sh('u1', 'systemctl is-failed gone.service || :')) === 'failed',
+    );
+    await lab.sh('u1', 'rm /run/systemd/system/gone.service; systemctl daemon-reload');
+    assert.equal(await lab.sh('u1', 'systemctl show -P LoadState gone.service'), 'not-found');
+    const values = await collect();
+    for (const name of ['mnt-no\\\\x2ddata.mount', 'gone.service'])
+      assert.equal(values.get(`node_systemd_unit_state{name="${name}",state="failed"}`), 1, name);
+    const failed = [...values.keys()].filter((series) => series.startsWith('node_systemd_unit_state{'));
+    assert.equal(values.get('node_systemd_units{state="failed"}'), failed.length, 'each that is counted is named');
+  });
+
   test('a timer that has triggered', async () => {
     await lab.sh(
       'u1',
