@@ -151,8 +151,10 @@ class Bcache implements Collector {
     for (const uuid of host.devices('sys/fs/bcache', /-/)) {
       const set = `sys/fs/bcache/${uuid}`;
       for (const file of setFiles) giveSize(host, out, set, file, uuid);
-      for (const device of host.devicesIfThere(set, /^bdev\d+$/)) this.#collectBacking(host, out, uuid, device);
-      for (const device of host.devicesIfThere(set, /^cache\d+$/)) this.#collectCache(host, out, uuid, device);
+      for (const device of host.attributes(set)) {
+        if (/^bdev\d+$/.test(device)) this.#collectBacking(host, out, uuid, device);
+        if (/^cache\d+$/.test(device)) this.#collectCache(host, out, uuid, device);
+      }
     }
   }
 

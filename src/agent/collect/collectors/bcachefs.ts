@@ -93,6 +93,9 @@ class Bcachefs implements Collector {
 
   #collectOne(host: Host, out: Samples, uuid: string): void {
     const folder = `sys/fs/bcachefs/${uuid}`;
+    const names = host.attributes(folder);
+    // One that has gone since it was listed has nothing of all this.
+    if (names.length === 0) return;
     out.sample(info, 1, uuid);
     const bytes = host.value(`${folder}/btree_cache_size`, parseSize);
     if (bytes !== undefined) out.sample(cacheSize, bytes, uuid);
@@ -128,7 +131,7 @@ class Bcachefs implements Collector {
         return true;
       });
     });
-    for (const file of host.devicesIfThere(`${folder}/counters`)) {
+    for (const file of host.attributes(`${folder}/counters`)) {
       host.part(`${folder}/counters/${file}`, (text) => {
         text.eachLine('the number since the file system was made', (line) => {
           if (!line.skip('since filesystem creation:')) return false;
@@ -137,7 +140,7 @@ class Bcachefs implements Collector {
         });
       });
     }
-    for (const name of host.devicesIfThere(folder, /^dev-/)) {
+    for (const name of names.filter((each) => each.startsWith('dev-'))) {
       this.#collectDevice(host, out, { folder: `${folder}/${name}`, uuid, device: name.slice('dev-'.length) });
     }
   }

@@ -89,7 +89,7 @@ class Btrfs implements Collector {
         return true;
       });
     });
-    const devices = host.devicesIfThere(`${folder}/devices`);
+    const devices = host.attributes(`${folder}/devices`);
     for (const device of devices) {
       const sectors = host.value(`${folder}/devices/${device}/size`, parseNumber);
       if (sectors !== undefined) out.sample(deviceSize, sectors * sectorBytes, uuid, device);
@@ -106,7 +106,7 @@ class Btrfs implements Collector {
     const folder = `${of.folder}/allocation/${kind}`;
     const reservedBytes = host.value(`${folder}/bytes_reserved`, parseNumber);
     if (reservedBytes !== undefined) out.sample(reserved, reservedBytes, uuid, kind);
-    for (const mode of host.devicesIfThere(folder, profile)) {
+    for (const mode of host.attributes(folder, profile)) {
       const labelValues = this.#labels.of(uuid, kind, mode);
       const usedBytes = host.value(`${folder}/${mode}/used_bytes`, parseNumber);
       if (usedBytes !== undefined) out.sampleLabels(used, usedBytes, labelValues);

@@ -220,7 +220,7 @@ class Online {
 
   /** When CPUs have come or gone. */
   look(host: Host): void {
-    const names = host.exists(`${cpuFolder}/cpu0/online`) ? host.devicesIfThere(cpuFolder, /^cpu\d+$/) : [];
+    const names = host.exists(`${cpuFolder}/cpu0/online`) ? host.attributes(cpuFolder, /^cpu\d+$/) : [];
     this.#cpus = names.map((name) => name.slice('cpu'.length)).sort((a, b) => Number(a) - Number(b));
   }
 

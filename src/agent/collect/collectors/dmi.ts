@@ -30,7 +30,7 @@ class Dmi implements Collector {
 
   collect(host: Host, out: Samples): void {
     this.#values ??= readValues(host);
-    out.sampleLabels(info, 1, this.#values);
+    if (this.#values.some((value) => value !== '')) out.sampleLabels(info, 1, this.#values);
   }
 }
 

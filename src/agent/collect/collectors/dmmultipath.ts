@@ -56,7 +56,8 @@ class DmMultipath implements Collector {
     if (suspended !== undefined) out.sample(active, suspended === 0 ? 1 : 0, device, disk);
     const sectors = host.value(`${folder}/${disk}/size`, parseNumber);
     if (sectors !== undefined) out.sample(size, sectors * sectorBytes, device, disk);
-    const names = host.devicesIfThere(`${folder}/${disk}/slaves`);
+    const names = host.attributesIfKnown(`${folder}/${disk}/slaves`);
+    if (names === undefined) return;
     const states = names.map((path) => host.value(`${folder}/${path}/device/state`, parseText));
     for (const [at, state] of states.entries()) {
       if (state !== undefined) out.sampleLabels(pathState, 1, this.#labels.of(device, names[at]!, state));

@@ -253,11 +253,12 @@ class Infiniband implements Collector {
   collect(host: Host, out: Samples): void {
     for (const device of host.devices(folder)) {
       if (!this.#filter.keeps(device)) continue;
-      const texts = ['board_id', 'fw_ver', 'hca_type'].map(
-        (file) => host.rareText(`${folder}/${device}/${file}`) ?? '',
-      );
-      out.sampleLabels(info, 1, this.#labels.of(device, ...texts));
-      for (const port of host.devicesIfThere(`${folder}/${device}/ports`, /^\d+$/)) {
+      const texts = ['board_id', 'fw_ver', 'hca_type'].map((file) => host.rareText(`${folder}/${device}/${file}`));
+      // One that has gone since it was listed has nothing of all this.
+      if (texts.some((text) => text !== undefined)) {
+        out.sampleLabels(info, 1, this.#labels.of(device, ...texts.map((text) => text ?? '')));
+      }
+      for (const port of host.attributes(`${folder}/${device}/ports`, /^\d+$/)) {
         collectPort(host, out, device, port);
       }
     }
@@ -277,7 +278,7 @@ function collectPort(host: Host, out: Samples, device: string, port: string): vo
   if (milliseconds !== undefined) out.sample(lifespan, milliseconds, device, port);
   for (const [name, known] of counters) {
     // Which of them there are, the driver says.
-    for (const file of host.devicesIfThere(`${at}/${name}`)) {
+    for (const file of host.attributes(`${at}/${name}`)) {
       const one = known.get(file);
       const units = one && host.value(`${at}/${name}/${file}`, parseCount);
       if (units !== undefined) out.sample(one!.family, units * one!.factor, device, port);

@@ -42,12 +42,15 @@ class Nvme implements Collector {
   collect(host: Host, out: Samples): void {
     for (const device of host.devices(folder)) {
       const path = `${folder}/${device}`;
-      const firmware = host.rareText(`${path}/firmware_rev`) ?? '';
-      const model = host.rareText(`${path}/model`) ?? '';
-      const serial = host.rareText(`${path}/serial`) ?? '';
-      const state = host.value(`${path}/state`, parseText) ?? '';
-      const controller = host.rareText(`${path}/cntlid`) ?? '';
-      out.sampleLabels(info, 1, [device, firmware, model, serial, state, controller]);
+      const texts = [
+        ...['firmware_rev', 'model', 'serial'].map((file) => host.rareText(`${path}/${file}`)),
+        host.value(`${path}/state`, parseText),
+        host.rareText(`${path}/cntlid`),
+      ];
+      // One that has gone since it was listed has nothing of all this.
+      if (texts.some((text) => text !== undefined)) {
+        out.sampleLabels(info, 1, [device, ...texts.map((text) => text ?? '')]);
+      }
       for (const [id, namespace] of namespacesOf(host, path)) {
         collectNamespace(host, out, { device, id, path: `${path}/${namespace}` });
       }
@@ -70,10 +73,13 @@ function collectNamespace(
   out: Samples,
   { device, id, path }: { readonly device: string; readonly id: string; readonly path: string },
 ): void {
-  out.sampleLabels(namespaceInfo, 1, [device, id, host.value(`${path}/ana_state`, parseText) ?? 'unknown']);
+  const anaState = host.value(`${path}/ana_state`, parseText);
   const blockBytes = host.rareValue(`${path}/queue/logical_block_size`, parseNumber);
-  if (blockBytes === undefined) return;
   const sectors = host.rareValue(`${path}/size`, parseNumber);
+  // One that has gone since it was listed has nothing of all this.
+  if (anaState === undefined && blockBytes === undefined && sectors === undefined) return;
+  out.sampleLabels(namespaceInfo, 1, [device, id, anaState ?? 'unknown']);
+  if (blockBytes === undefined) return;
   if (sectors !== undefined) {
     out.sample(capacity, sectors * blockBytes, device, id);
     out.sample(size, sectors * blockBytes, device, id);

@@ -47,8 +47,10 @@ class NvmeSubsystem implements Collector {
     // One that has gone since it was listed has nothing of all this.
     if (texts.every((text) => text === undefined)) return;
     out.sampleLabels(info, 1, this.#labels.of(name, ...texts.map((text) => text ?? '')));
-    for (const disk of host.devicesIfThere(at, /^nvme\d+n\d+$/)) out.sample(namespaceInfo, 1, name, disk);
-    const controllers = host.devicesIfThere(at, /^nvme\d+$/);
+    const names = host.attributesIfKnown(at);
+    if (names === undefined) return;
+    for (const disk of names.filter((each) => /^nvme\d+n\d+$/.test(each))) out.sample(namespaceInfo, 1, name, disk);
+    const controllers = names.filter((each) => /^nvme\d+$/.test(each));
     const found = controllers.map((controller) => host.value(`${at}/${controller}/state`, parseState));
     for (const [index, controller] of controllers.entries()) {
       if (found[index] === undefined) continue;

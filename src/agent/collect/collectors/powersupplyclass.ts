@@ -187,18 +187,23 @@ class PowerSupplyClass implements Collector {
     for (const supply of host.devices(folder)) {
       if (!this.#filter.keeps(supply)) continue;
       const files = new Set(host.attributes(`${folder}/${supply}`));
+      let hasValue = false;
       for (const [file, family] of families) {
         const value = files.has(file) ? host.value(`${folder}/${supply}/${file}`, parseNumber) : undefined;
         if (value !== undefined) out.sample(family, value, supply);
+        hasValue ||= value !== undefined;
       }
-      out.sampleLabels(info, 1, [supply, ...texts.map((file) => (files.has(file) ? textOf(host, supply, file) : ''))]);
+      const found = texts.map((file) => (files.has(file) ? textOf(host, supply, file) : undefined));
+      // One that has gone since it was listed has nothing of all this.
+      if (!hasValue && found.every((text) => text === undefined)) continue;
+      out.sampleLabels(info, 1, [supply, ...found.map((text) => text ?? '')]);
     }
   }
 }
 
-function textOf(host: Host, supply: string, file: string): string {
+function textOf(host: Host, supply: string, file: string): string | undefined {
   const path = `${folder}/${supply}/${file}`;
-  return (changingTexts.has(file) ? host.value(path, parseText) : host.rareText(path)) ?? '';
+  return changingTexts.has(file) ? host.value(path, parseText) : host.rareText(path);
 }
 
 function parseNumber(text: KernelText): number {

@@ -206,7 +206,7 @@ class SystemdUnits implements Collector {
 
 /** Sorted; empty where the group has just gone. */
 function namesIn(host: Host, path: string): readonly string[] {
-  return host.devicesIfThere(path);
+  return host.attributes(path);
 }
 
 function newUnit(host: Host, group: ControlGroup, nowMs: number): Unit | undefined {

@@ -1,6 +1,5 @@
 // The clock, its time zone, and /sys/devices/system/clocksource/clocksource*/{available,current}_clocksource, one line
 // of words each. https://www.kernel.org/doc/Documentation/ABI/testing/sysfs-devices-clocksource
-import { NoDataError } from '../proc/errors.ts';
 import type { Host } from '../proc/host.ts';
 import type { KernelText } from '../proc/text.ts';
 import { TimeZone, utc } from '../proc/time-zone.ts';
@@ -97,15 +96,9 @@ function zonePathOf(timeZone: string | undefined): string | undefined {
 
 /** A kernel without the folder has no such series. */
 function listClocksources(host: Host): Device[] {
-  try {
-    const names = host.list(clocksources).filter((name) => /^clocksource\d+$/.test(name));
-    return names.map((name) => ({
-      number: name.slice('clocksource'.length),
-      available: host.value(`${clocksources}/${name}/available_clocksource`, parseNames) ?? [],
-      current: host.value(`${clocksources}/${name}/current_clocksource`, parseName),
-    }));
-  } catch (error) {
-    if (error instanceof NoDataError) return [];
-    throw error;
-  }
+  return host.attributes(clocksources, /^clocksource\d+$/).map((name) => ({
+    number: name.slice('clocksource'.length),
+    available: host.value(`${clocksources}/${name}/available_clocksource`, parseNames) ?? [],
+    current: host.value(`${clocksources}/${name}/current_clocksource`, parseName),
+  }));
 }

@@ -33,8 +33,11 @@ function one(file: string, name: string, help: string): readonly [string, Sample
   return [file, gauge(`node_watchdog_${name}`, help, { labels: ['name'] })];
 }
 
+const texts = ['options', 'identity', 'state', 'status', 'pretimeout_governor'];
+/** Of these, those that change. */
+const changingTexts: ReadonlySet<string> = new Set(['state', 'status']);
 const info = gauge('node_watchdog_info', 'Always 1; what the watchdog is, and how it is, as labels.', {
-  labels: ['name', 'options', 'identity', 'state', 'status', 'pretimeout_governor'],
+  labels: ['name', ...texts],
 });
 
 const folder = 'sys/class/watchdog';
@@ -48,14 +51,17 @@ class Watchdog implements Collector {
         const value = files.includes(file) ? host.value(`${path}/${file}`, parseNumber) : undefined;
         if (value !== undefined) out.sample(family, value, name);
       }
-      const options = host.rareText(`${path}/options`) ?? '';
-      const identity = host.rareText(`${path}/identity`) ?? '';
-      const state = host.value(`${path}/state`, parseText) ?? '';
-      const status = host.value(`${path}/status`, parseText) ?? '';
-      const governor = host.rareText(`${path}/pretimeout_governor`) ?? '';
-      out.sampleLabels(info, 1, [name, options, identity, state, status, governor]);
+      const listed = texts.filter((file) => files.includes(file));
+      const found = new Map(listed.map((file) => [file, textOf(host, `${path}/${file}`, file)]));
+      // One that has gone since it was listed has no files, or says nothing of what is listed. Some kernels have no such files.
+      const isGone = files.length === 0 || (listed.length > 0 && listed.every((file) => found.get(file) === undefined));
+      if (!isGone) out.sampleLabels(info, 1, [name, ...texts.map((file) => found.get(file) ?? '')]);
     }
   }
+}
+
+function textOf(host: Host, path: string, file: string): string | undefined {
+  return changingTexts.has(file) ? host.value(path, parseText) : host.rareText(path);
 }
 
 function parseNumber(text: KernelText): number {

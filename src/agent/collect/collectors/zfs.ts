@@ -59,7 +59,7 @@ class Zfs implements Collector {
   }
 
   #collectPool(host: Host, out: Samples, pool: string): void {
-    for (const file of host.devicesIfThere(`${folder}/${pool}`)) {
+    for (const file of host.attributes(`${folder}/${pool}`)) {
       const path = `${folder}/${pool}/${file}`;
       if (file === 'io') host.part(path, (text) => this.#readIo(text, out, pool));
       if (file.startsWith('objset-')) host.part(path, (text) => this.#readDataset(text, out, pool));

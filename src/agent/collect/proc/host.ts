@@ -315,7 +315,7 @@ export class Host {
     return names;
   }
 
-  /** The same, but empty where there is none: for a part of what a collector looks for. */
+  /** The same, but empty where there is none: for one of several folders that a collector looks for its devices in. */
   devicesIfThere(path: string, pattern = anyName): string[] {
     try {
       return this.devices(path, pattern);
@@ -326,15 +326,20 @@ export class Host {
   }
 
   /**
-   * The names in the folder of one device, sorted; none where there is no such folder. One that cannot be read costs its own
-   * device: it is empty, too, and one of `takeErrors`.
+   * The names in a folder of one device that match, sorted; none where there is no such folder. One that cannot be read costs
+   * its own device: it is empty, too, and one of `takeErrors`.
    */
-  attributes(path: string): readonly string[] {
+  attributes(path: string, pattern = anyName): readonly string[] {
+    return this.attributesIfKnown(path, pattern) ?? noNames;
+  }
+
+  /** The same, but undefined where the folder cannot be read: for what is counted. */
+  attributesIfKnown(path: string, pattern = anyName): readonly string[] | undefined {
     try {
-      return this.list(path);
+      const names = this.list(path);
+      return pattern === anyName ? names : names.filter((name) => pattern.test(name));
     } catch (error) {
-      if (!(error instanceof NoDataError)) this.passOver(error);
-      return noNames;
+      return error instanceof NoDataError ? noNames : this.passOver(error);
     }
   }
 

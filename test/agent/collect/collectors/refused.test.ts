@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { relative } from 'node:path';
 import { test } from 'node:test';
 import { collectorRows } from '../../../../src/agent/collect/collectors/index.ts';
 import { CollectError, UnreadableError } from '../../../../src/agent/collect/proc/errors.ts';
@@ -7,8 +8,9 @@ import { collectOn, fixtureHosts, mayBeEmpty } from '../../../support/collect-fi
 import { type FixtureHost, makeTree, systemOf } from '../../../support/fixture-proc.ts';
 import { Random } from '../../../support/random.ts';
 
-// Attributes of devices that a collector reads over its fixtures, refused in each way in which a driver may refuse one. One bad
-// device costs its own series and nothing else: what may be missing then is what is missing without the device.
+// Attributes of devices that a collector reads over its fixtures, refused in each way in which a driver may refuse one, and
+// folders that cannot be listed. One bad device costs its own series and nothing else: what may be missing then is what is
+// missing without the device. One that goes after it was listed has none.
 
 const seed = process.env.SEED ?? String(Math.floor(Math.random() * 2 ** 31));
 /** Of a fixture; another run takes others. */
@@ -21,11 +23,19 @@ const refusals = [
 ];
 /** The folder of a device. */
 const deviceFolder =
-  /^sys\/(?:class\/[^/]+|block|bus\/pci\/devices|fs\/[^/]+|devices\/system\/(?:cpu|node|edac\/mc|clocksource))\/[^/]+(?=\/)/;
+  /^(?:sys\/(?:class\/[^/]+|block|bus\/pci\/devices|fs\/[^/]+|devices\/system\/(?:cpu|node|edac\/mc|clocksource))|proc\/spl\/kstat\/zfs)\/[^/]+(?=\/)/;
+/** The errors of a folder that is there and cannot be listed. */
+const unlistable = ['EACCES', 'ELOOP', 'EIO'];
 /** Values that a device shares with others. */
 const shared: Readonly<Record<string, RegExp>> = {
   bonding: /^node_bonding_/,
   cpu: /^node_cpu_(core|package)_throttles_total/,
+};
+/** What is known of a device without its files, and what others are called only while it is listed. */
+const knownElsewhere: Readonly<Record<string, RegExp>> = {
+  bcachefs: /^node_bcachefs_info/,
+  hwmon: /{chip="platform_asus_nb_wmi_/,
+  mdadm: /^node_md_degraded/,
 };
 /** Those that read what the kernel gives to root alone. */
 const withPrivate = ['cpufreq', 'dmi', 'rapl'];
@@ -48,9 +58,27 @@ function check(name: string, fixture: FixtureHost): void {
       if (isSilent(name, path, refusal)) assert.ok(errors.length <= 1, what);
       else assert.deepEqual(errors.map(codeOf), [{ '<unknown>': 'unknown', '': 'empty' }[refusal] ?? refusal], what);
     }
+    for (const folder of random.shuffled(bed.folders).slice(0, attributesMax)) {
+      const device = deviceFolder.exec(`${folder}/`)![0];
+      const others = otherLines.get(device) ?? bed.collect({ missing: device }).lines;
+      otherLines.set(device, others);
+      const refusal = random.pick(unlistable);
+      const what = `${folder}: ${refusal}`;
+      const { lines, errors, failure } = bed.collect({ unlisted: folder, refusal });
+      assert.equal(failure, undefined, what);
+      assert.deepEqual(lostOf(whole.lines, others, lines, shared[name]), [], what);
+      // Some list a folder once more for each of its parts.
+      const said = errors.map((error) => `${error.path}: ${codeOf(error)}`);
+      assert.deepEqual([...new Set(said)], [`${bed.path(folder)}: ${refusal}`], what);
+    }
     for (const [folder, others] of otherLines) {
-      const { lines } = bed.collect({ gone: folder });
-      assert.deepEqual(lostOf(whole.lines, others, lines, shared[name]), [], `${folder} goes after it was listed`);
+      for (const fault of [{ gone: folder }, { gone: folder, hasNames: true }]) {
+        const { lines } = bed.collect(fault);
+        const what = `${JSON.stringify(fault)} after it was listed`;
+        assert.deepEqual(lostOf(whole.lines, others, lines, shared[name]), [], what);
+        const own = lines.filter((line) => !others.includes(line) && !knownElsewhere[name]?.test(line));
+        assert.deepEqual(own, [], what);
+      }
     }
   } finally {
     bed.end();
@@ -90,6 +118,10 @@ interface Fault {
   readonly missing?: string;
   /** One whose files all say ENODEV. */
   readonly gone?: string;
+  /** Whether the names in it are those of an earlier listing, as in the slow lane. */
+  readonly hasNames?: boolean;
+  /** One that cannot be listed. */
+  readonly unlisted?: string;
   readonly refused?: string;
   readonly refusal?: string;
 }
@@ -97,6 +129,14 @@ interface Fault {
 interface Outcome {
   readonly lines: readonly string[];
   readonly errors: readonly CollectError[];
+  /** Why nothing was collected; also the last of the errors. */
+  readonly failure?: CollectError;
+}
+
+/** The files that were read, and the real paths of the folders that were listed. */
+interface Asked {
+  readonly asked: readonly string[];
+  readonly listed: readonly string[];
 }
 
 /** The files of a fixture, and a new collector each time. */
@@ -106,12 +146,18 @@ class Bed {
   readonly #tree;
   /** Those that are read. */
   readonly attributes: readonly string[];
+  /** Those that are listed. */
+  readonly folders: readonly string[];
 
   constructor(name: string, fixture: FixtureHost) {
     this.#name = name;
     this.#fixture = fixture;
     this.#tree = makeTree(fixture.files, fixture.links);
-    this.attributes = this.#collect({}).asked.filter((path) => deviceFolder.test(path));
+    const { asked, listed } = this.#collect({});
+    this.attributes = asked.filter((path) => deviceFolder.test(path));
+    this.folders = listed
+      .map((real) => relative(this.#tree.folder, real))
+      .filter((path) => deviceFolder.test(`${path}/`) && !path.endsWith('/cpu/vulnerabilities'));
   }
 
   path(file: string): string {
@@ -126,18 +172,24 @@ class Bed {
     this.#tree.remove();
   }
 
-  #collect(fault: Fault): Outcome & { readonly asked: readonly string[] } {
+  #collect(fault: Fault): Outcome & Asked {
     const host = new RefusingHost(this.#tree.roots, this.#fixture, fault);
     try {
       const { text, parseErrors } = collectOn(this.#name, host, this.#fixture.options, () => {});
       return {
-        lines: text.split('\n').filter((line) => !line.startsWith('#')),
+        lines: text.split('\n').filter((line) => line !== '' && !line.startsWith('#')),
         errors: parseErrors,
-        asked: host.found,
+        ...{ asked: host.found, listed: host.listed },
       };
     } catch (error) {
       if (!(error instanceof CollectError)) throw error;
-      return { lines: [], errors: [...host.takeErrors(), error], asked: host.found };
+      return {
+        lines: [],
+        errors: [...host.takeErrors(), error],
+        failure: error,
+        asked: host.found,
+        listed: host.listed,
+      };
     } finally {
       host.close();
     }
@@ -147,6 +199,7 @@ class Bed {
 class RefusingHost extends Host {
   readonly #fault: Fault;
   readonly #found = new Set<string>();
+  readonly #listed = new Set<string>();
 
   constructor(roots: ConstructorParameters<typeof Host>[0], fixture: FixtureHost, fault: Fault) {
     super(roots, systemOf(fixture.system));
@@ -156,6 +209,11 @@ class RefusingHost extends Host {
   /** The files that were asked for and are there. */
   get found(): string[] {
     return [...this.#found];
+  }
+
+  /** The real paths of the folders that were listed. */
+  get listed(): string[] {
+    return [...this.#listed];
   }
 
   override exists(path: string): boolean {
@@ -182,7 +240,12 @@ class RefusingHost extends Host {
   }
 
   protected override names(path: string): string[] {
+    const { gone, hasNames, unlisted, refusal } = this.#fault;
     if (this.#isMissing(path)) throw failure('ENOENT');
+    if (gone !== undefined && hasNames !== true && `${path}/`.startsWith(`${this.path(gone)}/`))
+      throw failure('ENOENT');
+    if (unlisted !== undefined && path === this.path(unlisted)) throw failure(refusal!);
+    this.#listed.add(path);
     return super.names(path).filter((name) => !this.#isMissing(`${path}/${name}`));
   }
 
@@ -208,4 +271,25 @@ for (const { name } of collectorRows) {
     if (bed.attributes.length === 0) continue;
     test(`${name}: ${fixture.title}: attributes refused, SEED=${seed}`, () => check(name, fixture));
   }
+}
+
+// Folders that are only a part of what the collector looks at.
+for (const [name, folder, file] of [
+  ['cpu', 'sys/devices/system/cpu', 'cpu0/online'],
+  ['time', 'sys/devices/system/clocksource', 'clocksource0/current_clocksource'],
+] as const) {
+  test(`${name}: ${folder} cannot be listed`, () => {
+    const hosts = fixtureHosts(name).filter(({ title }) => !title.startsWith('broken'));
+    const bed = new Bed(name, hosts.find(({ files }) => files.has(`${folder}/${file}`))!);
+    try {
+      const { lines, errors } = bed.collect({ unlisted: folder, refusal: 'EACCES' });
+      const others = bed.collect({ missing: folder }).lines;
+      assert.ok(others.length > 0);
+      assert.deepEqual(lostOf(others, others, lines, undefined), []);
+      const paths = errors.map(({ path }) => path);
+      assert.deepEqual(paths, [bed.path(folder)]);
+    } finally {
+      bed.end();
+    }
+  });
 }
