@@ -136,6 +136,16 @@ export interface FixtureTree {
   remove(): void;
 }
 
+/** Where the trees of a fixture are in its folder. */
+export function rootsBelow(folder: string): HostRoots {
+  return {
+    procfs: join(folder, 'proc'),
+    sysfs: join(folder, 'sys'),
+    rootfs: join(folder, 'root'),
+    udev: join(folder, 'udev'),
+  };
+}
+
 /** When the files of a fixture were last written. */
 const writtenAtSeconds = Date.UTC(2024, 6, 1, 11, 30) / 1000;
 
@@ -148,12 +158,7 @@ export function makeTree(
   links: Iterable<readonly [string, string]> = [],
 ): FixtureTree {
   const folder = mkdtempSync(join(inMemory, 'sysmon-fixture-'));
-  const roots = {
-    procfs: join(folder, 'proc'),
-    sysfs: join(folder, 'sys'),
-    rootfs: join(folder, 'root'),
-    udev: join(folder, 'udev'),
-  };
+  const roots = rootsBelow(folder);
   for (const root of Object.values(roots)) mkdirSync(root);
   const tree: FixtureTree = {
     folder,

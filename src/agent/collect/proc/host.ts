@@ -255,7 +255,7 @@ export class Host {
     const real = this.path(path);
     let fd: number | undefined;
     try {
-      fd = openSync(real, constants.O_RDONLY | constants.O_NONBLOCK);
+      fd = openSync(real, atOnce);
       const stat = fstatSync(fd);
       if (!stat.isFile()) throw new Error('it is no regular file');
       if (stat.size > bytesMax) throw new Error(`it has ${stat.size} bytes, more than ${bytesMax}`);
@@ -351,7 +351,7 @@ export class Host {
     const text = this.#passing;
     text.path = this.path(path);
     try {
-      const fd = openSync(text.path, 'r');
+      const fd = openSync(text.path, atOnce);
       try {
         let length = readInto(buffer, fd, { from: 0, comesWhole: false });
         while (length === buffer.length) length = this.#readOn(fd, length);
@@ -449,7 +449,7 @@ export class Host {
   }
 
   #readFresh(file: KernelFile): void {
-    const fd = openSync(file.text.path, 'r');
+    const fd = openSync(file.text.path, atOnce);
     file.fd = fd;
     this.#openCount++;
     try {
@@ -526,6 +526,13 @@ function readInto(
  * https://www.kernel.org/doc/html/latest/filesystems/seq_file.html#the-extra-simple-version
  */
 const wholeFiles: ReadonlySet<string> = new Set(['proc/loadavg', 'proc/meminfo', 'proc/stat', 'proc/uptime']);
+
+/**
+ * A FIFO in place of a file would keep open(2) waiting for a writer. With O_NONBLOCK it opens, and a read at a position
+ * fails with ESPIPE. Files of /proc, sysfs and cgroups, and those on a disk, know no such mode and read as ever; lxcfs gets
+ * the flag and ignores it. https://man7.org/linux/man-pages/man7/fifo.7.html
+ */
+const atOnce = constants.O_RDONLY | constants.O_NONBLOCK;
 
 const noErrors: readonly CollectError[] = [];
 const noNames: readonly string[] = [];
