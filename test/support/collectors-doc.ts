@@ -58,6 +58,7 @@ export function isMissingKnown(row: CollectorRow, family: string): boolean {
 /** docs/collectors.md, out of the rows and the fixtures. */
 export function collectorsDocument(): string {
   const byDefault = collectorRows.filter(({ enabled }) => enabled === 'by default').length;
+  const slow = collectorRows.filter(({ lane }) => lane === 'slow').map(({ name }) => name);
   return `# Collectors
 
 What an agent collects: families, options, and what is missing, with the reason. Names, types, labels, options and defaults are those of
@@ -68,6 +69,11 @@ ${collectorRows.length} collectors, of which ${byDefault} are on by default. \`-
 options, and \`sysmon-agent collect --enable NAME\` what one gives on this host. A collector that finds nothing of its kind
 is asked again once a minute and costs nothing between; \`node_scrape_collector_success\` is 0 for it, unless it says 1 below.
 \`sysmon-agent check\` says what is absent, and which file is missing. Absent is not zero: what the kernel does not say gives no series.
+
+A device that never answers costs its own series and delays nothing. What can hang, attributes of devices and the sizes of file systems, is
+read off the main thread, with a deadline: by ${slow.slice(0, -1).join(', ')} and ${slow.at(-1)}. The others read what the kernel has in
+memory. \`sysmon_agent_reads_late\` counts what is late; what does not answer for 5 s is named in the log
+([how a collector is written](developing.md#what-can-block-the-slow-lane)).
 
 | collector | default | families | what |
 | --------- | ------- | -------- | ---- |

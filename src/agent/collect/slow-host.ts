@@ -81,7 +81,7 @@ export class SlowCollector implements Collector {
 const nowhere: Samples = { sample() {}, sampleLabels() {} };
 
 /**
- * A host whose files, except those of /proc, are read by the lane before the collector asks for them. What has not
+ * A host whose files, except those of /proc and of udev, are read by the lane before the collector asks for them. What has not
  * answered keeps its last answer for one instant; then it is an UnreadableError, `late`. What was not asked for in the
  * last run is closed and forgotten.
  */
@@ -113,6 +113,8 @@ class SlowHost extends Host {
   /** Has everything read that the next run will ask for, as far as it answers in time. `run` runs the collector. */
   async prepare(instant: number, run: () => void): Promise<void> {
     this.beginInstant();
+    // Counters are of this instant, however long the lane takes.
+    this.readAhead();
     this.#lane.begin(instant);
     const isNew = this.#run === 0 || this.#added.length > 0;
     await this.#ask(this.#takeDue());
@@ -503,9 +505,9 @@ class SlowFile extends Kept implements ReadFile {
   }
 }
 
-/** Files of /proc do not block, and are read when they are asked for. */
+/** Files of /proc, and those that udev writes to memory, do not block, and are read when they are asked for. */
 function isFast(path: string): boolean {
-  return path.startsWith('proc/');
+  return !path.startsWith('sys/') && !path.startsWith('root/');
 }
 
 function errorOf(code: string, message: string): Error {

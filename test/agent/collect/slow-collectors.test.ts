@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import type { CollectorRow } from '../../../src/agent/collect/collectors/collector.ts';
+import { diskstats } from '../../../src/agent/collect/collectors/diskstats.ts';
 import { hwmon } from '../../../src/agent/collect/collectors/hwmon.ts';
 import { collectorRows } from '../../../src/agent/collect/collectors/index.ts';
 import { expositionOf } from '../../../src/agent/collect/exposition.ts';
@@ -57,6 +58,28 @@ test('hwmon: what a driver refuses, and what hangs, costs its own series', async
   }
 });
 
+test('diskstats: a disk whose queue hangs stays what it was, and its counters are there', async () => {
+  const rotational = 'sys/block/sda/queue/rotational';
+  const files = new Map([
+    ['proc/diskstats', '   8       0 sda 1 2 3 4 5 6 7 8 9 10 11\n'],
+    [rotational, '1\n'],
+  ]);
+  const bed = new Bed(diskstats, { ...fixtureHosts('diskstats')[0]!, files, links: new Map() });
+  try {
+    const whole = await bed.collect();
+    assert.match(whole, /^node_disk_info\{device="sda",.*rotational="1"\} 1$/m);
+    bed.calls.hanging.add(rotational);
+    for (let instant = 0; instant < 24; instant++) assert.equal(await bed.collect(), whole);
+    assert.ok(bed.takeErrnos().includes('late'));
+    bed.calls.release(rotational);
+    bed.tree.write(rotational, '0\n');
+    for (let instant = 0; instant < 13; instant++) await bed.collect();
+    assert.equal(await bed.collect(), whole.replace('rotational="1"', 'rotational="0"'));
+  } finally {
+    bed.end();
+  }
+});
+
 test('no collector of the lane reads past it', () => {
   for (const { name } of collectorRows.filter(({ lane }) => lane === 'slow')) {
     const url = new URL(`../../../../src/agent/collect/collectors/${name}.ts`, import.meta.url);
@@ -92,19 +115,19 @@ async function collectTwice(row: CollectorRow, fixture: FixtureHost): Promise<vo
 /** A collector in the lane, over the files of a fixture. */
 class Bed {
   readonly calls: TreeCalls;
-  readonly #tree: FixtureTree;
+  readonly tree: FixtureTree;
   readonly #clock = new VirtualClock();
   readonly #slow: SlowCollector;
   readonly #host: Host;
   readonly #one: OneCollector;
 
   constructor(row: CollectorRow, fixture: FixtureHost) {
-    this.#tree = makeTree(fixture.files, fixture.links);
-    this.calls = new TreeCalls(this.#tree);
+    this.tree = makeTree(fixture.files, fixture.links);
+    this.calls = new TreeCalls(this.tree);
     const lane = new SlowLane({ clock: this.#clock, log: new MemoryLog(), calls: this.calls, rareFilesKeptMax: 0 });
-    const { roots } = this.#tree;
+    const { roots } = this.tree;
     this.#slow = new SlowCollector(row.name, row.create(contextOf(fixture.options)), { lane, roots });
-    this.#host = hostOf(this.#tree, fixture);
+    this.#host = hostOf(this.tree, fixture);
     this.#one = new OneCollector(this.#slow);
   }
 
@@ -114,7 +137,7 @@ class Bed {
     const prepared = this.#slow.prepare(this.#host);
     await this.#clock.advance(5000);
     await prepared;
-    return withoutOwn(expositionOf(this.#one.collect(this.#host)).replaceAll(this.#tree.folder, ''));
+    return withoutOwn(expositionOf(this.#one.collect(this.#host)).replaceAll(this.tree.folder, ''));
   }
 
   takeErrnos(): string[] {
@@ -125,7 +148,7 @@ class Bed {
     this.#slow.close();
     this.#host.close();
     assert.equal(this.calls.openCount, 0);
-    this.#tree.remove();
+    this.tree.remove();
   }
 }
 

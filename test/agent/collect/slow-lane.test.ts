@@ -384,6 +384,27 @@ test('what hangs at the first instant is absent, and the rest is there', () =>
     assert.deepEqual(await bed.sample(), { series: expected, ms: 0 });
   }));
 
+/** Things, and a number of /proc. */
+class CountedThings extends Things {
+  override collect(host: Host, out: Samples): void {
+    super.collect(host, out);
+    const count = host.value('proc/count', number);
+    if (count !== undefined) out.sample(value, count, 'all', 'count');
+  }
+}
+
+test('a file of /proc is read when the instant begins, also while a device is waited for', () =>
+  withBed({ ...thing('a', 1), 'proc/count': '1\n' }, { things: new CountedThings(things) }, async (bed) => {
+    const counted = 'node_value{device="all",kind="count"}';
+    assert.equal((await bed.sample()).series[counted], 1);
+    bed.calls.hanging.add(`${things}/a/value`);
+    const sampling = bed.sample();
+    bed.tree.write('proc/count', '2\n');
+    const { series: found, ms } = await sampling;
+    assert.deepEqual([found[counted], ms], [1, 500]);
+    assert.equal((await bed.sample()).series[counted], 2);
+  }));
+
 /** Things of which one without a value is none. */
 class RealThings extends Things {
   override collect(host: Host, out: Samples): void {

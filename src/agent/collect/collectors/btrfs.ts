@@ -21,6 +21,7 @@ export const btrfs: CollectorRow = {
   successWithoutData: 1,
   description: 'Btrfs file systems: what is allocated and used, commits, devices, from /sys/fs/btrfs',
   options: [],
+  lane: 'slow',
   missing: [
     {
       families: ['node_btrfs_device_errors_total', 'node_btrfs_device_unused_bytes'],
@@ -69,14 +70,16 @@ class Btrfs implements Collector {
     for (const name of host.devices('sys/fs/btrfs', /-/)) {
       const folder = `sys/fs/btrfs/${name}`;
       // Since Linux 4.20 the UUID of a file system may differ from that of its metadata, by which it is known.
-      const uuid = host.value(`${folder}/metadata_uuid`, parseText) || name;
+      const uuid = host.rareText(`${folder}/metadata_uuid`) || name;
       this.#collectOne(host, out, folder, uuid);
     }
     this.#labels.endCollection();
   }
 
   #collectOne(host: Host, out: Samples, folder: string, uuid: string): void {
-    host.part(`${folder}/label`, (text) => out.sample(info, 1, uuid, parseLabel(text)));
+    // Without a label the file is empty.
+    const label = host.rareText(`${folder}/label`, '');
+    if (label !== undefined) out.sample(info, 1, uuid, label);
     const reserveBytes = host.value(`${folder}/allocation/global_rsv_size`, parseNumber);
     if (reserveBytes !== undefined) out.sample(reserve, reserveBytes, uuid);
     host.part(`${folder}/commit_stats`, (text) => {
@@ -91,7 +94,7 @@ class Btrfs implements Collector {
     });
     const devices = host.attributes(`${folder}/devices`);
     for (const device of devices) {
-      const sectors = host.value(`${folder}/devices/${device}/size`, parseNumber);
+      const sectors = host.rareValue(`${folder}/devices/${device}/size`, parseNumber);
       if (sectors !== undefined) out.sample(deviceSize, sectors * sectorBytes, uuid, device);
     }
     for (const kind of kinds) this.#collectKind(host, out, { folder, uuid, kind, deviceCount: devices.length });
@@ -144,15 +147,4 @@ function ratioOf(mode: string, deviceCount: number): number | undefined {
 
 function parseNumber(line: KernelText): number {
   return line.unsigned('the value');
-}
-
-/** Without a label the file is empty. */
-function parseLabel(text: KernelText): string {
-  if (text.isEmpty) return '';
-  text.firstLine();
-  return text.rest();
-}
-
-function parseText(line: KernelText): string {
-  return line.rest();
 }

@@ -30,6 +30,7 @@ export const diskstats: CollectorRow = {
   enabled: 'by default',
   description: 'reads, writes and their time of block devices, from /proc/diskstats and /run/udev/data',
   options: [include, exclude],
+  lane: 'slow',
   create: (context) => new Diskstats(new NameFilter(context.option(include), context.option(exclude)), context.clock),
 };
 
@@ -122,7 +123,11 @@ interface Device {
   readonly isKept: boolean;
   readonly major: number;
   readonly minor: number;
-  /** What is known of it, each with its labels. */
+  readonly rotationalPath: string;
+  rotational: string;
+  /** The labels of `info`; the last says whether the disk turns. */
+  infoLabels: readonly string[];
+  /** What else is known of it, each with its labels. */
   facts: readonly Fact[];
   seen: number;
 }
@@ -165,6 +170,8 @@ class Diskstats implements Collector {
         const { family, factor } = columns[at]!;
         out.sample(family, counts[at]! * factor, name);
       }
+      readRotational(host, device);
+      out.sampleLabels(info, 1, device.infoLabels);
       for (const { family, value, labels } of device.facts) out.sampleLabels(family, value, labels);
       return true;
     });
@@ -174,8 +181,11 @@ class Diskstats implements Collector {
   #device(host: Host, { name, major, minor }: Pick<Device, 'name' | 'major' | 'minor'>): Device {
     let device = this.#devices.get(name);
     if (device === undefined || device.major !== major || device.minor !== minor) {
-      device = { name, isKept: this.#filter.keeps(name), major, minor, facts: [], seen: 0 };
-      if (device.isKept) device.facts = readFacts(host, device);
+      device = {
+        ...{ name, isKept: this.#filter.keeps(name), major, minor, seen: 0, infoLabels: [], facts: [] },
+        ...{ rotationalPath: `sys/block/${name.replaceAll('/', '!')}/queue/rotational`, rotational: '0' },
+      };
+      if (device.isKept) readFacts(host, device);
       this.#devices.set(name, device);
     }
     device.seen = this.#collection;
@@ -186,7 +196,7 @@ class Diskstats implements Collector {
     const nowMs = this.#clock.monotonicMs();
     if (nowMs - this.#lookedMs < lookAgainMs) return;
     this.#lookedMs = nowMs;
-    for (const device of this.#devices.values()) if (device.isKept) device.facts = readFacts(host, device);
+    for (const device of this.#devices.values()) if (device.isKept) readFacts(host, device);
   }
 
   #forgetTheGone(): void {
@@ -194,21 +204,24 @@ class Diskstats implements Collector {
   }
 }
 
-function readFacts(host: Host, { name, major, minor }: Device): Fact[] {
+/** What does not answer stays as it was. A partition has no queue, and is 0 as in node_exporter. */
+function readRotational(host: Host, device: Device): void {
+  const rotational = host.rareValue(device.rotationalPath, parseSwitch);
+  if (rotational === undefined || rotational === device.rotational) return;
+  device.rotational = rotational;
+  device.infoLabels = device.infoLabels.with(-1, rotational);
+}
+
+function readFacts(host: Host, device: Device): void {
+  const { name, major, minor, rotational } = device;
   const udev = readProperties(host, `udev/b${major}:${minor}`);
   const of = (property: string) => udev.get(property) ?? '';
   const serial = of('SCSI_IDENT_SERIAL') || of('ID_SERIAL_SHORT') || of('ID_SERIAL');
-  const rotational = host.value(`sys/block/${name.replaceAll('/', '!')}/queue/rotational`, parseSwitch) ?? '0';
-  const facts: Fact[] = [
-    {
-      family: info,
-      value: 1,
-      labels: [
-        ...[name, String(major), String(minor), of('ID_PATH'), of('ID_WWN'), of('ID_MODEL'), serial],
-        ...[of('ID_REVISION'), rotational],
-      ],
-    },
+  device.infoLabels = [
+    ...[name, String(major), String(minor), of('ID_PATH'), of('ID_WWN'), of('ID_MODEL'), serial],
+    ...[of('ID_REVISION'), rotational],
   ];
+  const facts: Fact[] = [];
   if (of('ID_FS_TYPE') !== '') {
     const labels = ['ID_FS_TYPE', 'ID_FS_USAGE', 'ID_FS_UUID', 'ID_FS_VERSION'].map(of);
     facts.push({ family: filesystemInfo, value: 1, labels: [name, ...labels] });
@@ -223,7 +236,7 @@ function readFacts(host: Host, { name, major, minor }: Device): Fact[] {
       if (/^\d{1,9}$/.test(value)) facts.push({ family, value: Number(value), labels: [name] });
     }
   }
-  return facts;
+  device.facts = facts;
 }
 
 function parseSwitch(text: KernelText): string {

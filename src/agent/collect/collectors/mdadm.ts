@@ -18,6 +18,7 @@ export const mdadm: CollectorRow = {
   enabled: 'by default',
   description: 'arrays of disks (software RAID), from /proc/mdstat and /sys/block',
   options: [],
+  lane: 'slow',
   create: () => new Mdadm(),
 };
 
@@ -55,17 +56,7 @@ interface MdArray {
   problem: FormatError | undefined;
 }
 
-/** The files of an array in sysfs; undefined where there are none. */
-interface Attributes {
-  readonly raidDisks: string;
-  /** Undefined where the level has no redundancy, and so lacks no disk. */
-  readonly degraded: string | undefined;
-}
-
 class Mdadm implements Collector {
-  /** By name and level, which can be changed. */
-  readonly #attributes = new Map<string, Attributes | undefined>();
-
   collect(host: Host, out: Samples): void {
     for (const array of parseMdstat(host.read('proc/mdstat'))) {
       if (array.problem !== undefined) host.passOver(array.problem);
@@ -82,28 +73,21 @@ class Mdadm implements Collector {
     out.sample(disksRequired, array.required, name);
     out.sample(blocks, size, name);
     out.sample(blocksSynced, array.synced ?? size, name);
-    const attributes = this.#attributesOf(host, array);
-    if (attributes === undefined) return;
+    const folder = `sys/block/${name}/md`;
+    if (host.attributes(folder).length === 0) return;
     // A container of arrays has none of its own, and a line without a number.
-    const made = host.value(attributes.raidDisks, (text) => (text.more() ? parseCount(text) : undefined));
+    const made = host.value(`${folder}/raid_disks`, parseCountIfThere);
     if (made !== undefined) out.sample(raidDisks, made, name);
-    const lacking = attributes.degraded === undefined ? 0 : host.value(attributes.degraded, parseCount);
+    // A level without redundancy lacks no disk, and has no such file.
+    const lacking = hasRedundancy.test(array.level) ? host.value(`${folder}/degraded`, parseCount) : 0;
     if (lacking !== undefined) out.sample(degraded, lacking, name);
   }
+}
 
-  #attributesOf(host: Host, { name, level }: MdArray): Attributes | undefined {
-    const key = `${name} ${level}`;
-    if (this.#attributes.has(key)) return this.#attributes.get(key);
-    const folder = `sys/block/${name}/md`;
-    const hasRedundancy = /^raid(?:1|4|5|6|10)$/.test(level);
-    const attributes = host.exists(folder)
-      ? { raidDisks: `${folder}/raid_disks`, degraded: hasRedundancy ? `${folder}/degraded` : undefined }
-      : undefined;
-    // Arrays come and go by hand; a host that makes them without end must not fill the memory.
-    if (this.#attributes.size > 1000) this.#attributes.clear();
-    this.#attributes.set(key, attributes);
-    return attributes;
-  }
+const hasRedundancy = /^raid(?:1|4|5|6|10)$/;
+
+function parseCountIfThere(text: KernelText): number | undefined {
+  return text.more() ? parseCount(text) : undefined;
 }
 
 function parseCount(text: KernelText): number {

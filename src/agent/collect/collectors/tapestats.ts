@@ -21,6 +21,7 @@ export const tapestats: CollectorRow = {
   enabled: 'by default',
   description: 'reads, writes and their time of tape drives, from /sys/class/scsi_tape',
   options: [ignored],
+  lane: 'slow',
   create: (context) => new Tapestats(new NameFilter(undefined, context.option(ignored))),
 };
 

@@ -380,9 +380,17 @@ export class Host {
     this.#files.clear();
   }
 
+  /** Reads now the files of /proc that were asked for at the last instant, and will be again. */
+  protected readAhead(): void {
+    for (const file of this.#files.values()) {
+      if (file.root === 'proc' && file.instantAsked === this.#instant - 1) this.#update(file);
+    }
+  }
+
   /** Reads the file where it was not read at this instant. */
   protected file(path: string): ReadFile {
     const file = this.#fileOf(path);
+    file.instantAsked = this.#instant;
     file.error = this.#update(file);
     return file;
   }
@@ -421,7 +429,6 @@ export class Host {
 
   /** Reads the file where it was not read at this instant. Returns the system call's error, if there is one. */
   #update(file: KernelFile): unknown {
-    file.instantAsked = this.#instant;
     if (file.instantRead === this.#instant) {
       file.text.rewind();
       return undefined;
