@@ -1,4 +1,5 @@
-// /proc/net/sockstat and sockstat6: `TCP: inuse 1115 orphan 0 tw 0 alloc 1115 mem 51`, a line a protocol. `mem` is in pages.
+// /proc/net/sockstat and sockstat6: `TCP: inuse 1115 orphan 0 tw 0 alloc 1115 mem 51`, a line a protocol. `mem` is in pages; it may be
+// a little below zero, because CPUs count apart.
 // https://git.kernel.org/pub/scm/linux/kernel/git/torvalds/linux.git/tree/net/ipv4/proc.c
 import type { Host } from '../proc/host.ts';
 import type { KernelText } from '../proc/text.ts';
@@ -49,7 +50,8 @@ class Sockstat implements Collector {
       if (fields[count] === undefined || !line.skip(fields[count]!.prefix)) {
         fields[count] = fieldOf(protocol, line.word('the name of a field'));
       }
-      this.#counts[count] = line.unsigned(fields[count]!.name);
+      const { name, bytesFamily } = fields[count]!;
+      this.#counts[count] = bytesFamily === undefined ? line.unsigned(name) : line.signed(name);
     }
     for (let at = 0; at < count; at++) {
       const { family, bytesFamily } = fields[at]!;

@@ -32,7 +32,7 @@ const withSubstitutes = [
 /** Whose numbers may be negative: a minus sign does no damage. */
 const withNegatives = [
   ...['bcache', 'bcachefs', 'hwmon', 'ksmd', 'netclass', 'netstat', 'powersupplyclass', 'swap', 'sysctl'],
-  ...['thermal_zone', 'wifi'],
+  ...['sockstat', 'thermal_zone', 'wifi'],
   'zfs',
 ];
 /** A file of theirs is refused whole, by design; each has a test of its own. */
