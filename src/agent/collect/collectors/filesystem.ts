@@ -1,4 +1,4 @@
-// /proc/1/mountinfo (proc/self where that cannot be seen: hidepid), a line a mount, in records: number, parent,
+// /proc/1/mountinfo (proc/self where that cannot be seen or opened: hidepid), a line a mount, in records: number, parent,
 // major:minor, root, mount point, options, optional fields up to a hyphen; then type, source, options of the superblock.
 //     36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue
 // https://www.kernel.org/doc/html/latest/filesystems/proc.html#proc-pid-mountinfo-information-about-mounts
@@ -87,8 +87,7 @@ class Filesystem implements Collector {
   }
 
   collect(host: Host, out: Samples): void {
-    const text =
-      host.readIfThere('proc/1/mountinfo') ?? host.readIfThere('proc/self/mountinfo') ?? host.read('proc/1/mountinfo');
+    const text = readMountinfo(host);
     const content = text.content();
     if (!this.#text.equals(content) || content.length === 0) {
       const mounts = this.#read(text);
@@ -114,6 +113,17 @@ class Filesystem implements Collector {
     });
     return { kept: [...kept.values()], isWhole: lines === read };
   }
+}
+
+/** With hidepid=2 there is no /proc/1, with hidepid=1 nothing in it may be opened (EPERM); SELinux says EACCES. */
+function readMountinfo(host: Host): KernelText {
+  try {
+    const text = host.readIfThere('proc/1/mountinfo');
+    if (text !== undefined) return text;
+  } catch (error) {
+    if (!(error instanceof UnreadableError && (error.errno === 'EACCES' || error.errno === 'EPERM'))) throw error;
+  }
+  return host.readIfThere('proc/self/mountinfo') ?? host.read('proc/1/mountinfo');
 }
 
 function parseMount(line: KernelText): Mount {

@@ -293,3 +293,20 @@ for (const [name, folder, file] of [
     }
   });
 }
+
+test('filesystem: /proc/1 is there and nothing in it may be opened, as with hidepid=1', () => {
+  const hidden = fixtureHosts('filesystem').find(({ files }) => files.has('proc/self/mountinfo'))!;
+  const bed = new Bed('filesystem', { ...hidden, files: new Map([...hidden.files, ['proc/1/mountinfo', '']]) });
+  try {
+    const whole = bed.collect({ missing: 'proc/1' }).lines;
+    assert.ok(whole.length > 0);
+    for (const refusal of ['EPERM', 'EACCES']) {
+      const { lines, errors } = bed.collect({ refused: 'proc/1/mountinfo', refusal });
+      assert.deepEqual([lines, errors], [whole, []], refusal);
+    }
+    const broken = bed.collect({ refused: 'proc/1/mountinfo', refusal: 'EIO' });
+    assert.equal(broken.failure?.path, bed.path('proc/1/mountinfo'));
+  } finally {
+    bed.end();
+  }
+});
