@@ -152,7 +152,8 @@ class TextParser {
     const family = this.#declared('TYPE');
     this.#skipBlanks();
     const given = this.#match(word) ?? '';
-    const type = metricTypes.find((each) => each === given);
+    // Prometheus reads it so, too: some programs write GAUGE.
+    const type = metricTypes.find((each) => each === given.toLowerCase());
     if (type === undefined)
       throw this.#error(`the type of '${family.name}' is ${quoted(given)}, expected one of ${metricTypes.join(', ')}`);
     if (family.hasType) throw this.#error(`a second TYPE of '${family.name}'`);

@@ -22,6 +22,7 @@ const good: readonly (readonly [text: string, ...samples: string[]])[] = [
   ['\n  # a comment\n#\n# EOF\na\t 1 \n\n', 'untyped "": a{} 1'],
   ['# HELP a What \\\\ \\n \\x.\n# TYPE a counter\na 1\n', 'counter "What \\\\ \\n \\\\x.": a{} 1'],
   ['# TYPE a gauge\n# HELP a \na 1\n', 'gauge "": a{} 1'],
+  ['# TYPE a GAUGE\na 1\n# TYPE b Counter\nb 1\n', 'gauge "": a{} 1', 'counter "": b{} 1'],
   [
     'a{y="2", x = "q\\"b\\\\n\\nü{}#," ,} 1 1719835200000\n',
     'untyped "": a{x="q\\"b\\\\n\\nü{}#,",y="2"} 1 @1719835200000',

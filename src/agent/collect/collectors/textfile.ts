@@ -2,6 +2,8 @@
 // https://github.com/prometheus/node_exporter#textfile-collector
 // A good writer replaces its file at once (it writes another and renames it). Another is seen while it writes, so a file
 // that is empty or ends in the middle of a line is refused, and read again when it has changed.
+import { isUtf8 } from 'node:buffer';
+import { join, normalize } from 'node:path';
 import { parseText, TextError, type TextGroup, type TextSample } from '../../../model/text-parser.ts';
 import { listOption, path } from '../../../runtime/options.ts';
 import { CollectError, FormatError, NoDataError, UnreadableError } from '../proc/errors.ts';
@@ -106,7 +108,8 @@ class Textfile implements Collector {
     this.#clock = context.clock;
     const given = context.option(directory);
     const isOptional = given.length === 0;
-    this.#folders = (isOptional ? usualFolders : given).map((name) => ({
+    const names = new Set((isOptional ? usualFolders : given).map(withoutSlash));
+    this.#folders = [...names].map((name) => ({
       ...{
         name,
         isOptional,
@@ -275,12 +278,39 @@ class Combined {
   }
 }
 
+/** As the label has it: `/dir` for `/dir/` and `//dir`. */
+function withoutSlash(folder: string): string {
+  return normalize(folder).replace(/(?<=.)\/$/, '');
+}
+
 function newFile(folder: string, name: string): TextFile {
   const path = `root/${folder}/${name}`;
-  return { name: `${folder}/${name}`, path, stat: undefined, isSure: false, content: { kind: 'absent' } };
+  return { name: join(folder, name), path, stat: undefined, isSure: false, content: { kind: 'absent' } };
 }
 
 const utf8 = new TextDecoder('utf-8');
+
+/** A text is UTF-8; in its comments, helps among them, other bytes become U+FFFD. Throws a TextError. */
+function decode(bytes: Uint8Array): string {
+  if (!isUtf8(bytes)) {
+    for (let start = 0, line = 1; start < bytes.length; line++) {
+      const found = bytes.indexOf(newline, start);
+      const end = found < 0 ? bytes.length : found;
+      const one = bytes.subarray(start, end);
+      if (!isUtf8(one) && !/^\s*#/.test(utf8.decode(one))) {
+        throw new TextError(
+          'format',
+          line,
+          `it has bytes that are no UTF-8: ${JSON.stringify(utf8.decode(one).slice(0, 60))}`,
+        );
+      }
+      start = end + 1;
+    }
+  }
+  return utf8.decode(bytes);
+}
+
+const newline = 0x0a;
 
 function contentOf(host: Host, at: string, { size, mtimeMs }: FileStat): Content {
   const path = host.path(at);
@@ -290,7 +320,7 @@ function contentOf(host: Host, at: string, { size, mtimeMs }: FileStat): Content
   const bytes = host.readForeign(at, fileBytesMax);
   if (bytes === undefined) return { kind: 'absent' };
   try {
-    const samples = parseText(utf8.decode(bytes), { samplesMax: fileSamplesMax, labelsMax });
+    const samples = parseText(decode(bytes), { samplesMax: fileSamplesMax, labelsMax });
     const stamped = samples.find(({ timestampMs }) => timestampMs !== undefined);
     if (stamped === undefined) return { kind: 'read', samples, bytes: bytes.length, mtimeMs };
     return refuse('timestamp', `, line ${stamped.line}: a sample has a timestamp, expected none in a text file`);

@@ -128,6 +128,35 @@ test('what is no file, too large, or too many is refused singly', () => {
   );
 });
 
+test('bytes that are no UTF-8: a sample that has some costs its file, a comment does not', () => {
+  using bed = new Bed();
+  bed.tree.write(`${folder}/comment.prom`, Buffer.from('# HELP a Gr\xf6sse\n  # \xe9\na{x="\xc3\xa9"} 1\n', 'latin1'));
+  bed.tree.write(`${folder}/label.prom`, Buffer.from('b 1\nc{x="caf\xe9"} 1\n', 'latin1'));
+  const { lines, errors } = bed.collect();
+  assert.deepEqual(lines, [
+    'a{x="é"} 1',
+    'node_textfile_scrape_error 1',
+    'sysmon_agent_textfile_refused{file="/var/lib/sysmon-agent/textfile/label.prom",reason="format"} 1',
+  ]);
+  assert.deepEqual(errors, [
+    `'/${folder}/label.prom', line 2: it has bytes that are no UTF-8: "c{x=\\"caf\ufffd\\"} 1"`,
+  ]);
+});
+
+test('a folder that is named with a slash at its end, and twice', () => {
+  using bed = new Bed(new Map([['textfile.directory', '/srv//a/\n/srv/a\n/']]));
+  bed.tree.write('root/srv/a/a.prom', 'a 1\n');
+  bed.tree.write('root/b.prom', 'b x\n');
+  assert.deepEqual(bed.collect().lines, [
+    'a 1',
+    'node_textfile_scrape_error 1',
+    'sysmon_agent_textfile_refused{file="/b.prom",reason="format"} 1',
+  ]);
+  bed.tree.write('root/b.prom', 'b 1\n');
+  bed.tree.write('root/srv/a/a.prom', 'a x\n');
+  assert.equal(bed.collect().lines.at(-1), 'sysmon_agent_textfile_refused{file="/srv/a/a.prom",reason="format"} 1');
+});
+
 test('files that are together more than a collector may give: the first stay', () => {
   using bed = new Bed();
   for (const name of ['a', 'b', 'c', 'd']) {
