@@ -1,8 +1,11 @@
+import type { AgentId } from '../model/agent-id.ts';
 import { askControl, askToLook, ControlError } from '../runtime/control.ts';
+import type { LockedFile } from '../runtime/files.ts';
 import type { Out } from '../runtime/standard-output.ts';
 import { plural, printable } from '../runtime/words.ts';
 import {
   checkWritable,
+  lockRevocations,
   mergeRevocations,
   noRevocations,
   parseRevocations,
@@ -30,24 +33,37 @@ export async function revoke(options: ServerOptions, out: Out): Promise<number> 
     throw options.refuse('fleet-key-file', 'expected the file of the fleet key, beside which the revocations are kept');
   }
   checkWritable(revocationsFile);
-  const onDisk = readRevocations(revocationsFile) ?? noRevocations;
+  const file = await lockRevocations(revocationsFile);
+  try {
+    out(await revokeIn(file, { id, controlSocket }));
+  } finally {
+    await file.release();
+  }
+  return 0;
+}
+
+/** Returns what was done. */
+async function revokeIn(
+  file: LockedFile,
+  { id, controlSocket }: { readonly id: AgentId; readonly controlSocket: string },
+): Promise<string> {
+  const onDisk = readRevocations(file.path) ?? noRevocations;
   const generationMin = (onDisk.get(id) ?? 0) + 1;
   const reply = await revokeAtServer(controlSocket, { name: id, generation: String(generationMin) });
   const inMemory = reply === undefined ? new Map([[id, generationMin]]) : parseRevocations(reply.file);
   try {
-    writeRevocations(revocationsFile, mergeRevocations(onDisk, inMemory));
+    writeRevocations(file, mergeRevocations(onDisk, inMemory));
   } catch (error) {
     if (!(error instanceof RevocationsError) || reply === undefined) throw error;
     const till = `the key of agent '${id}' is refused until the server's next start; revoke it again`;
     throw new RevocationsError('unwritten', `${error.message}; ${till}`, { cause: error });
   }
   const isKnown = reply?.isKnown ?? onDisk.has(id);
-  out(
+  return (
     `the key of generation ${reply?.generation ?? generationMin} of agent '${id}' is revoked; ` +
-      `${reply === undefined ? 'the server is not running, and will refuse it once it is' : `${plural(reply.ended, 'connection')} ended`}\n` +
-      (isKnown ? '' : `no agent named '${id}' is known: check the name with 'sysmon-server agents'\n`),
+    `${reply === undefined ? 'the server is not running, and will refuse it once it is' : `${plural(reply.ended, 'connection')} ended`}\n` +
+    (isKnown ? '' : `no agent named '${id}' is known: check the name with 'sysmon-server agents'\n`)
   );
-  return 0;
 }
 
 /** Undefined if it does not run. */

@@ -2,12 +2,14 @@ import { fchmodSync, fstatSync } from 'node:fs';
 import { basename, dirname } from 'node:path';
 import type { AgentId } from '../model/agent-id.ts';
 import { askControl, ControlError } from '../runtime/control.ts';
+import { FileLockError } from '../runtime/files.ts';
 import { UsageError } from '../runtime/options.ts';
 import type { Out } from '../runtime/standard-output.ts';
 import { plural } from '../runtime/words.ts';
 import { fetchCommand, installBase, likeliest, sshCommand } from './host-command.ts';
 import { KeyRing } from './ingest/key-ring.ts';
 import {
+  lockRevocations,
   noRevocations,
   parseRevocations,
   type Revocations,
@@ -56,7 +58,7 @@ export async function enroll(options: ServerOptions, parts: EnrollParts): Promis
   const reach = await reachOf(settings, network);
   for (const notice of [...reach.notices, ...protectOutput()]) warn(notice);
   out(`${joinVersion} ${addressesText(reach.agents)} ${identity} ${key.toString('hex')}\n`);
-  makeRevocations(warn);
+  await makeRevocations(warn);
   if (isTerminal) out(await nextSteps(id, { settings, reach, architecture: parts.architecture }));
   return 0;
 }
@@ -65,7 +67,7 @@ interface Enrolled {
   readonly identity: string;
   readonly key: Buffer;
   /** Makes the file of revocations where there is none. */
-  makeRevocations(warn: Out): void;
+  makeRevocations(warn: Out): Promise<void>;
 }
 
 async function enrolled(options: ServerOptions, id: AgentId): Promise<Enrolled> {
@@ -80,7 +82,9 @@ async function enrolled(options: ServerOptions, id: AgentId): Promise<Enrolled> 
   if (made === undefined) throw new UsageError(`--fleet-key-file '${fleetKeyFile}': expected a key`);
   return {
     ...made,
-    makeRevocations: (warn) => onDisk === undefined && makeRevocations(revocationsFile, revoked, warn),
+    makeRevocations: async (warn) => {
+      if (onDisk === undefined) await makeRevocations(revocationsFile, revoked, warn);
+    },
   };
 }
 
@@ -96,11 +100,19 @@ async function revokedByServer(controlSocket: string, fleetKeyId = ''): Promise<
 }
 
 /** The join line has been printed: whatever happens here is a warning. */
-function makeRevocations(path: string, revoked: Revocations, warn: Out): void {
+async function makeRevocations(path: string, revoked: Revocations, warn: Out): Promise<void> {
   try {
-    writeRevocations(path, revoked);
+    const file = await lockRevocations(path);
+    try {
+      // Another command may have made it meanwhile.
+      if (readRevocations(path) !== undefined) return;
+      writeRevocations(file, revoked);
+    } finally {
+      await file.release();
+    }
   } catch (error) {
-    if (!(error instanceof RevocationsError)) throw error;
+    if (!(error instanceof RevocationsError || error instanceof FileLockError || error instanceof UsageError))
+      throw error;
     return warn(error.message);
   }
   warn(

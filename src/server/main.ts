@@ -4,6 +4,7 @@ import { createInterface } from 'node:readline';
 import { isMainThread } from 'node:worker_threads';
 import { realClock } from '../runtime/clock.ts';
 import { ControlError } from '../runtime/control.ts';
+import { FileLockError } from '../runtime/files.ts';
 import { systemdLifecycle } from '../runtime/lifecycle.ts';
 import { ListenError } from '../runtime/listen.ts';
 import { lastWords, stderrIsJournal, stderrLog } from '../runtime/log.ts';
@@ -101,6 +102,7 @@ if (isMainThread) {
         isUsage ||
         error instanceof ListenError ||
         error instanceof ControlError ||
+        error instanceof FileLockError ||
         error instanceof RevocationsError ||
         error instanceof RotateError;
       const text = isExpected ? error.message : String((error as Error).stack);

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { realpathSync, statSync } from 'node:fs';
 import { CodedError } from '../runtime/coded-error.ts';
 import { askControl, ControlError } from '../runtime/control.ts';
-import { replaceFile } from '../runtime/files.ts';
+import { FileLockError, type LockedFile, lockFile } from '../runtime/files.ts';
 import { UsageError } from '../runtime/options.ts';
 import { readSecretFile } from '../runtime/secret-file.ts';
 import type { Out } from '../runtime/standard-output.ts';
@@ -29,18 +29,33 @@ export interface RotateParts {
  * Replaces the fleet key in two halves. The first puts a new key before the present one: keys of both are accepted, and
  * `enroll` makes keys of the new one. The second removes the old one, and says before who would be refused.
  */
-export function rotateKey(options: ServerOptions, parts: RotateParts): Promise<number> {
+export async function rotateKey(options: ServerOptions, parts: RotateParts): Promise<number> {
   const { finish, fleetKeyFile, yes, controlSocket } = rotateSettings(options);
   if (fleetKeyFile === undefined) throw options.refuse('fleet-key-file', 'expected the file of the fleet key');
   if (yes && !finish) throw options.refuse('yes', 'expected with --finish, which asks');
-  const file = { path: realpathSync(fleetKeyFile), keys: readFleetKeys(fleetKeyFile) };
-  return finish
-    ? finishRotation(file, { ...parts, yes, controlSocket })
-    : beginRotation(file, { ...parts, controlSocket });
+  readFleetKeys(fleetKeyFile); // so that what is wrong with it is said before anything else
+  const locked = await lock(realpathSync(fleetKeyFile));
+  try {
+    const file = { locked, keys: readFleetKeys(locked.path) };
+    return finish
+      ? await finishRotation(file, { ...parts, yes, controlSocket })
+      : await beginRotation(file, { ...parts, controlSocket });
+  } finally {
+    await locked.release();
+  }
+}
+
+async function lock(path: string): Promise<LockedFile> {
+  try {
+    return await lockFile(path);
+  } catch (error) {
+    if (error instanceof FileLockError) throw error;
+    throw unwritten(path, error);
+  }
 }
 
 interface KeyFile {
-  readonly path: string;
+  readonly locked: LockedFile;
   /** The present one first. */
   readonly keys: readonly FleetKey[];
 }
@@ -49,7 +64,8 @@ async function beginRotation(
   file: KeyFile,
   { out, controlSocket }: RotateParts & { readonly controlSocket: string },
 ): Promise<number> {
-  const { path, keys } = file;
+  const { locked, keys } = file;
+  const { path } = locked;
   const [present, retiring] = keys;
   if (retiring !== undefined) {
     throw new RotateError(
@@ -59,9 +75,9 @@ async function beginRotation(
   }
   const isRunning = await checkLoaded(file, controlSocket);
   const before = readSecretFile(path);
-  write(path, `${randomBytes(keyBytes).toString('hex')}\n${before}`);
+  write(locked, `${randomBytes(keyBytes).toString('hex')}\n${before}`);
   const [made] = readFleetKeys(path);
-  await reloadOrUndo({ path, before, isRunning, controlSocket });
+  await reloadOrUndo({ locked, before, isRunning, controlSocket });
   const agents = isRunning ? (await askAgents(controlSocket)).agents : [];
   const holders = holdersOf(present!, agents);
   out(
@@ -79,7 +95,8 @@ async function finishRotation(
   file: KeyFile,
   { out, ask, yes, controlSocket }: RotateParts & { readonly yes: boolean; readonly controlSocket: string },
 ): Promise<number> {
-  const { path, keys } = file;
+  const { locked, keys } = file;
+  const { path } = locked;
   const [present, retiring] = keys;
   if (retiring === undefined) {
     throw new RotateError(
@@ -97,8 +114,8 @@ async function finishRotation(
     if ((await ask(`${warning}. Go on? (yes or no) `)).trim() !== 'yes') throw new UsageError('nothing is changed');
   } else out(`${who}\n`);
   const before = readSecretFile(path);
-  write(path, withoutKey(before, retiring));
-  const ended = await reloadOrUndo({ path, before, isRunning, controlSocket });
+  write(locked, withoutKey(before, retiring));
+  const ended = await reloadOrUndo({ locked, before, isRunning, controlSocket });
   out(
     `the fleet key ${retiring.id} is retired, ${present!.id} is the only one; ` +
       `${ended === undefined ? 'the server is not running' : `${plural(ended, 'connection')} ended`}\n` +
@@ -108,7 +125,7 @@ async function finishRotation(
 }
 
 /** Whether the server runs; if so, it must have the keys of the file. */
-async function checkLoaded({ path, keys }: KeyFile, controlSocket: string): Promise<boolean> {
+async function checkLoaded({ locked: { path }, keys }: KeyFile, controlSocket: string): Promise<boolean> {
   let reply: RevocationsReply;
   try {
     reply = (await askControl(controlSocket, 'GET revocations')) as RevocationsReply;
@@ -155,12 +172,12 @@ async function remaining(retiring: FleetKey, controlSocket: string): Promise<str
 
 /** The running server takes the file, or it is as it was before. How many connections that ended; undefined if none runs. */
 async function reloadOrUndo({
-  path,
+  locked,
   before,
   isRunning,
   controlSocket,
 }: {
-  readonly path: string;
+  readonly locked: LockedFile;
   readonly before: string;
   readonly isRunning: boolean;
   readonly controlSocket: string;
@@ -170,23 +187,25 @@ async function reloadOrUndo({
     return (await askReload(controlSocket)).ended;
   } catch (error) {
     if (!(error instanceof ControlError)) throw error;
-    write(path, before);
-    throw new RotateError('not-loaded', `the server does not reload: ${error.message}; '${path}' is as it was`, {
+    write(locked, before);
+    throw new RotateError('not-loaded', `the server does not reload: ${error.message}; '${locked.path}' is as it was`, {
       cause: error,
     });
   }
 }
 
 /** With the owner, group and mode that it has. */
-function write(path: string, text: string): void {
-  const { mode, gid } = statSync(path);
+function write(file: LockedFile, text: string): void {
+  const { mode, gid } = statSync(file.path);
   try {
-    replaceFile(path, text, { mode: mode & 0o777, gid });
+    file.replace(text, { mode: mode & 0o777, gid });
   } catch (error) {
-    throw new RotateError('unwritten', `'${path}' cannot be written: ${reasonOf(error)}; run this as root`, {
-      cause: error,
-    });
+    throw unwritten(file.path, error);
   }
+}
+
+function unwritten(path: string, cause: unknown): RotateError {
+  return new RotateError('unwritten', `'${path}' cannot be written: ${reasonOf(cause)}; run this as root`, { cause });
 }
 
 /** The text of a key file without the line of one key; comments stay. */

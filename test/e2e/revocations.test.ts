@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
-import { chmodSync, mkdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { bundleOf, command, temporaryFolder } from '../support/programs.ts';
@@ -95,6 +95,28 @@ test('a name that nobody has, and a place that cannot be written', { timeout: 60
   assert.ok(!agent.run.lines.some((line) => refused.test(line)));
 });
 
+test('revocations that run at once are all kept, with the server and without', { timeout: 60_000 }, async (context) => {
+  const fleet = await Fleet.start(context);
+  const names = (prefix: string) => Array.from({ length: 6 }, (_, at) => `${prefix}-${at}`);
+  const revokeAll = async (prefix: string) => {
+    for (const said of await Promise.all(names(prefix).map((name) => fleet.revoke(name)))) {
+      assert.match(said, /^the key of generation 1 of agent '.*' is revoked; /);
+    }
+  };
+  await revokeAll('on');
+  await fleet.server.kill('SIGTERM');
+  // One that was killed has left its lock and a part of a file behind.
+  writeFileSync(`${fleet.file}.lock.1`, '');
+  writeFileSync(`${fleet.file}.new`, '{');
+  await revokeAll('off');
+  const kept = Object.fromEntries([...names('on'), ...names('off')].map((name) => [name, 1]));
+  assert.deepEqual(fleet.revoked, kept);
+  assert.deepEqual(
+    readdirSync(fleet.folder).filter((name) => name.startsWith('revoked.json.')),
+    [],
+  );
+});
+
 test("root follows no link in another user's folder", { skip: process.getuid?.() !== 0 && 'needs root' }, (context) => {
   const folder = temporaryFolder(context);
   chmodSync(folder, 0o755);
@@ -124,6 +146,7 @@ test("root follows no link in another user's folder", { skip: process.getuid?.()
   assert.equal(readFileSync(target, 'utf8'), 'secret');
   const { uid, gid } = statSync(target);
   assert.deepEqual([uid, gid], [0, 0]);
+  assert.deepEqual(readdirSync(state), ['revoked.json']);
   const written = statSync(planted[0]!);
   assert.deepEqual([written.uid, written.gid], [nobody, nobody], 'written with the rights of the owner of the folder');
 });

@@ -1,11 +1,11 @@
 import { accessSync, constants, statSync, write as writeFile } from 'node:fs';
 import { type FileHandle, mkdir, open as openFile, readdir, readFile, rename, rm, unlink } from 'node:fs/promises';
-import { connect, createServer, type Server } from 'node:net';
 import { dirname, join, resolve } from 'node:path';
 import type { Clock } from '../../runtime/clock.ts';
 import { CodedError } from '../../runtime/coded-error.ts';
+import { type Lock, takeLock } from '../../runtime/lock.ts';
 import { codeOf, durationText, reasonOf } from '../../runtime/words.ts';
-import { isLockName, type SpoolDisk, unless } from './mirror.ts';
+import { type SpoolDisk, unless } from './mirror.ts';
 
 /** A folder that cannot hold a spool. The message names the folder and what to do. */
 export class SpoolFolderError extends CodedError<'access' | 'locked' | 'timeout'> {
@@ -42,14 +42,13 @@ async function open(path: string): Promise<SpoolFolder> {
   await prepareFolder(path);
   const folder = await openFile(path, 'r');
   try {
-    const lock = await lockFolder(path, folder.fd);
+    const lock = await lockFolder(path);
     const disk = new FolderDisk(path, folder);
     return {
       disk,
       async close() {
         await disk.close();
-        // Node removes the socket's file when its server closes.
-        await new Promise((resolve) => lock.close(resolve));
+        await lock.release();
         await folder.close();
       },
     };
@@ -212,75 +211,19 @@ function writeAll(fd: number, position: number, bytes: Uint8Array): Promise<void
   });
 }
 
-/**
- * The lock is a socket in the folder on which its holder listens: the kernel releases it with the process, however that
- * ends, and it works between containers that share the folder, where process ids mean nothing. Its file outlives a
- * process that is killed, and must not be removed by a process that only believes that nobody listens. So each start
- * creates a new file, numbered above all others, listens, and only then checks who else listens. Of two that start at
- * once, the one that checks later sees the other; both may give up, never both stay.
- */
-async function lockFolder(path: string, folder: number): Promise<Server> {
-  // Through the open folder, because the path of a socket is at most 107 bytes long.
-  const at = (number: number) => `/proc/self/fd/${folder}/${lockName(number)}`;
-  for (let attempt = 0; attempt < lockAttemptsMax; attempt++) {
-    const found = await lockNumbers(path);
-    if (await anyAnswers(found.map(at))) break;
-    const own = Math.max(0, ...found) + 1;
-    const server = await listenOn(at(own), path);
-    if (server === undefined) continue;
-    const others = (await lockNumbers(path)).filter((number) => number !== own);
-    if (!(await anyAnswers(others.map(at)))) {
-      for (const number of others) await rm(join(path, lockName(number)), { force: true });
-      return server;
-    }
-    await new Promise((resolve) => server.close(resolve));
+/** Throws a SpoolFolderError if another process has it. */
+async function lockFolder(path: string): Promise<Lock> {
+  let lock: Lock | undefined;
+  try {
+    lock = await takeLock(path, 'lock');
+  } catch (error) {
+    throw new SpoolFolderError('access', `--spool-dir: '${path}' cannot be locked: ${reasonOf(error)}`, {
+      cause: error,
+    });
   }
+  if (lock !== undefined) return lock;
   throw new SpoolFolderError(
     'locked',
     `--spool-dir: '${path}' is in use by another sysmon-agent: give each its own folder`,
   );
-}
-
-// An attempt fails only because another process starts at the same moment.
-const lockAttemptsMax = 3;
-
-function lockName(number: number): string {
-  return `lock.${number}`;
-}
-
-async function lockNumbers(path: string): Promise<number[]> {
-  return (await readdir(path)).flatMap((name) =>
-    isLockName(name) ? [Number.parseInt(name.slice('lock.'.length), 10)] : [],
-  );
-}
-
-async function anyAnswers(lockPaths: readonly string[]): Promise<boolean> {
-  return (await Promise.all(lockPaths.map(answers))).includes(true);
-}
-
-/** Undefined where the file is there already. */
-function listenOn(lockPath: string, path: string): Promise<Server | undefined> {
-  return new Promise((resolve, reject) => {
-    const server = createServer((socket) => socket.destroy());
-    server.on('error', (error) => {
-      if (codeOf(error) === 'EADDRINUSE') return resolve(undefined);
-      const words = `--spool-dir: '${path}' cannot be locked: ${reasonOf(error)}`;
-      reject(new SpoolFolderError('access', words, { cause: error }));
-    });
-    server.listen(lockPath, () => {
-      server.unref();
-      resolve(server);
-    });
-  });
-}
-
-function answers(lockPath: string): Promise<boolean> {
-  return new Promise((resolve) => {
-    const socket = connect(lockPath);
-    socket.on('connect', () => {
-      socket.destroy();
-      resolve(true);
-    });
-    socket.on('error', (error) => resolve(codeOf(error) !== 'ECONNREFUSED' && codeOf(error) !== 'ENOENT'));
-  });
 }

@@ -595,8 +595,8 @@ function isOurs(name: string): boolean {
 
 const ownNames = new Set(['host-id', 'control.sock', 'lost+found']);
 
-/** The files by which an agent holds its folder (folder.ts). */
-export function isLockName(name: string): boolean {
+/** The files by which an agent holds its folder (runtime/lock.ts). */
+function isLockName(name: string): boolean {
   return /^lock\.\d{1,9}$/.test(name);
 }
 

@@ -2,7 +2,7 @@ import { accessSync, constants } from 'node:fs';
 import { dirname } from 'node:path';
 import { type AgentId, agentId } from '../../model/agent-id.ts';
 import { CodedError } from '../../runtime/coded-error.ts';
-import { readIfThere, replaceFile } from '../../runtime/files.ts';
+import { FileLockError, type LockedFile, lockFile, readIfThere } from '../../runtime/files.ts';
 import { UsageError } from '../../runtime/options.ts';
 import { codeOf, reasonOf } from '../../runtime/words.ts';
 
@@ -54,12 +54,22 @@ export function checkWritable(path: string): void {
   }
 }
 
-/** For the commands: see {@link replaceFile}. It holds no secret, and the server reads it as another user. */
-export function writeRevocations(path: string, revoked: Revocations): void {
+/** For a command that reads it and then writes it. Throws a RevocationsError, or a FileLockError if another one does so. */
+export async function lockRevocations(path: string): Promise<LockedFile> {
   try {
-    replaceFile(path, encodeRevocations(revoked), { mode: 0o644 });
+    return await lockFile(path);
   } catch (error) {
+    if (error instanceof FileLockError) throw error;
     throw unwritten(path, error);
+  }
+}
+
+/** It holds no secret, and the server reads it as another user. Throws a RevocationsError. */
+export function writeRevocations(file: LockedFile, revoked: Revocations): void {
+  try {
+    file.replace(encodeRevocations(revoked), { mode: 0o644 });
+  } catch (error) {
+    throw unwritten(file.path, error);
   }
 }
 
