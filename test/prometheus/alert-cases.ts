@@ -358,17 +358,17 @@ export const alertCases: readonly AlertCase[] = [
       },
     ],
   },
-  ...['mnt-data.mount', 'docker-0.scope'].map(
-    (name): AlertCase => ({
+  ...Object.entries({ 'mnt-data.mount': 'ext4', 'docker-0.scope': '' }).map(
+    ([name, type]): AlertCase => ({
       ...{ alert: 'NodeSystemdServiceFailed', severity: 'warning' },
       fires: {
-        series: { [`node_systemd_unit_state{name="${name}",state="failed"}`]: '1x60' },
-        ...{ at: '10m', labels: { name, state: 'failed' } },
+        series: { [`node_systemd_unit_state{name="${name}",state="failed",type="${type}"}`]: '1x60' },
+        ...{ at: '10m', labels: { name, state: 'failed', ...(type !== '' && { type }) } },
       },
       stays: [
         {
           why: 'it has not failed for long',
-          series: { [`node_systemd_unit_state{name="${name}",state="failed"}`]: '_x6 1x3 _x60' },
+          series: { [`node_systemd_unit_state{name="${name}",state="failed",type="${type}"}`]: '_x6 1x3 _x60' },
           at: '10m',
         },
       ],

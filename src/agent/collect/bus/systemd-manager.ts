@@ -5,6 +5,7 @@
 //     at first         Subscribe, AddMatch, Version, Virtualization
 //     each time        ListUnits, SystemState
 //     once a unit      NRestarts of services, LastTriggerUSec of timers; from then on systemd says what has changed
+//                      Type of services and mounts, as far as it is wanted
 import { BusClient, type Call } from './client.ts';
 import { BusError, type BusMessage, type BusValue } from './message.ts';
 import { callMore } from './varlink.ts';
@@ -23,7 +24,7 @@ export interface SystemdState {
   readonly restarts: ReadonlyMap<string, number>;
   /** Of timers, by name: microseconds since 1970, 0 before the first time. */
   readonly lastTriggers: ReadonlyMap<string, number>;
-  /** Of services, by name, as far as they were asked for: `simple`, `oneshot`. */
+  /** Of services and mounts, by name, as far as they were asked for: `simple`, `oneshot`, `ext4`. */
   readonly types: ReadonlyMap<string, string>;
   readonly version: string | undefined;
   readonly virtualization: string | undefined;
@@ -40,7 +41,7 @@ export interface SystemdPlaces {
 export interface SystemdManagerOptions {
   readonly uid: number;
   readonly timeoutMs: number;
-  /** Whether the type of this service is wanted, which is one more call, once. */
+  /** Whether the type of this service or mount is wanted, which is one more call, once. */
   readonly wantsType: (unit: SystemdUnit) => boolean;
 }
 
@@ -50,6 +51,7 @@ const askedMax = 500;
 const manager = { destination: 'org.freedesktop.systemd1', path: '/org/freedesktop/systemd1' };
 const service = 'org.freedesktop.systemd1.Service';
 const timer = 'org.freedesktop.systemd1.Timer';
+const mount = 'org.freedesktop.systemd1.Mount';
 const properties = 'org.freedesktop.DBus.Properties';
 
 export class SystemdManager {
@@ -112,6 +114,8 @@ class ManagerOnBus {
   /** Services and timers, by their path. */
   readonly #services = new Map<string, KnownUnit>();
   readonly #timers = new Map<string, KnownUnit>();
+  /** Those whose type is wanted, and only while it is: it is another one when something else is mounted there. */
+  readonly #mounts = new Map<string, KnownUnit>();
   readonly #version: string | undefined;
   readonly #virtualization: string | undefined;
 
@@ -160,13 +164,17 @@ class ManagerOnBus {
         : [reported.map((unit) => ({ ...unit, path: pathOf(unit.name) })), undefined];
     follow(this.#services, units, (unit) => reported === undefined && unit.name.endsWith('.service'));
     follow(this.#timers, units, (unit) => unit.name.endsWith('.timer'));
+    const wants = (unit: SystemdUnit) => unit.name.endsWith('.mount') && this.#options.wantsType(unit);
+    follow(this.#mounts, units, (unit) => reported === undefined && wants(unit));
     await this.#askNew(units);
     return {
       ...{ units, systemState, version: this.#version, virtualization: this.#virtualization },
       restarts: valuesOf(this.#services),
       lastTriggers: valuesOf(this.#timers),
       types: new Map(
-        [...this.#services.values()].flatMap(({ name, type }) => (type === undefined ? [] : [[name, type]])),
+        [...this.#services.values(), ...this.#mounts.values()].flatMap(({ name, type }) =>
+          type === undefined ? [] : [[name, type]],
+        ),
       ),
     };
   }
@@ -194,6 +202,9 @@ class ManagerOnBus {
       const known = this.#services.get(unit.path);
       if (known === undefined || known.type !== undefined || !this.#options.wantsType(unit)) continue;
       ask(unit.path, service, 'Type', (value) => (known.type = textOf(value)));
+    }
+    for (const [path, unit] of this.#mounts) {
+      if (unit.type === undefined) ask(path, mount, 'Type', (value) => (unit.type = textOf(value)));
     }
     await Promise.all(asks);
   }

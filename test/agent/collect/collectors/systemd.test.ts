@@ -96,9 +96,11 @@ test('every state of every unit, by an option', async () => {
 /** A unit of every type that has failed, one whose file is gone, and one that reloads. */
 async function bedWithFailures(options?: Readonly<Record<string, string>>): Promise<Bed> {
   const bed = await bedWithUnits(options);
-  for (const name of ['mnt-data.mount', 'x.scope', 'dev-sdb1.swap', 'a\\x2db.socket', '-.mount', 'a@b.service']) {
+  bed.bus.units.set('mnt-data.mount', { active: 'failed', type: 'ext4' });
+  for (const name of ['x.scope', 'dev-sdb1.swap', 'a\\x2db.socket', 'a@b.service']) {
     bed.bus.units.set(name, { active: 'failed' });
   }
+  bed.bus.units.set('-.mount', { active: 'failed', type: 'auto' });
   bed.bus.units.set('gone.service', { active: 'failed', load: 'not-found' });
   bed.bus.units.set('reload.service', { active: 'reloading' });
   return bed;
@@ -116,6 +118,8 @@ test('a unit that has failed is named whatever its type, also without a file; ea
   });
   const named = await bed.grep(/unit_state/);
   for (const line of named) assert.match(line, /,state="failed".*\} 1$/);
+  assert.ok(named.includes('node_systemd_unit_state{name="mnt-data.mount",state="failed",type="ext4"} 1'));
+  assert.equal(bed.bus.calls.get('Get Type'), 4, 'of two services and two mounts');
   assert.deepEqual(
     failedNames(named),
     [
@@ -129,7 +133,9 @@ test('with every state of every unit, those that are left out by default are nam
   await using bed = await bedWithFailures({ 'systemd.unit-state': 'true' });
   const lines = await bed.grep(/unit_state/);
   const of = (name: string) => lines.filter((line) => line.includes(`name="${name}"`));
-  assert.deepEqual(of('mnt-data.mount'), ['node_systemd_unit_state{name="mnt-data.mount",state="failed"} 1']);
+  assert.deepEqual(of('mnt-data.mount'), [
+    'node_systemd_unit_state{name="mnt-data.mount",state="failed",type="ext4"} 1',
+  ]);
   assert.deepEqual(of('gone.service'), ['node_systemd_unit_state{name="gone.service",state="failed"} 1']);
   assert.deepEqual(of('tmp.mount'), []);
   assert.equal(of('dev-sdb1.swap').length, 5);
