@@ -206,7 +206,7 @@ describe('limits of a job', { concurrency: 12, skip: prometheusSkip, timeout: 60
 
     for (const [limit, value, flags] of [
       ['sample_limit', '700', ['--vmstat.fields', '.', '--stat.softirq', 'true']],
-      ['label_value_length_limit', '100', [...leanAgent, '--label', `note=${'x'.repeat(120)}`]],
+      ['label_value_length_limit', '100', [...leanAgent, '--label', `note=EOF ${'x'.repeat(120)}`]],
     ] as const) {
       test(`${limit} exceeded by one agent, ${words(receipts)}`, (context) =>
         oneAgentExceeds(context, { limit, value, flags, receipts }));

@@ -1,6 +1,7 @@
 import type { StreamId } from '../../model/source.ts';
 import { limits } from '../../protocol/limits.ts';
 import { Isolation } from './isolation.ts';
+import { refusalReason } from './refusal-reason.ts';
 import type { Positions, ScrapeConnection } from './scraper.ts';
 
 /**
@@ -407,11 +408,12 @@ export class Cursor {
     }: { readonly why: string | undefined; readonly isRepeated: boolean; readonly nowMs: number },
   ): StreamId | undefined {
     if (until.size === 0 || receipt === undefined) return undefined;
-    if (why !== undefined && lineReasons.test(why)) {
+    const reason = why === undefined ? undefined : refusalReason(why);
+    if (reason === 'line') {
       this.pace.halve();
       return undefined;
     }
-    const isSize = why !== undefined && sizeReasons.test(why);
+    const isSize = reason === 'size';
     if (isSize || why === undefined) this.pace.refused(receipt.samples);
     const isOfOne = until.size === 1 && receipt.reports > 1;
     const mayBeSize = why === undefined ? !isRepeated || isOfOne : isSize && receipt.reports > 1;
@@ -658,10 +660,6 @@ export class Pace {
 export const samplesMaxDefault = 300_000;
 /** Twice that. */
 export const bytesMaxDefault = 64 * 1024 * 1024;
-// What says that an answer was too large. Other reasons are of one agent, if not of the line.
-const sizeReasons = /sample.?limit|body.?size|scrape.?size|too (?:large|big|long)/i;
-// What says that it did not come, or not in time: a proxy or a slow host loses small ones as well.
-const lineReasons = /deadline|time.?out|EOF|reset by peer|refused/i;
 // 70 KB of text. A single report that is larger is given all the same.
 const samplesMaxLeast = 1000;
 const answersMax = 32;

@@ -161,7 +161,7 @@ function list(value: unknown, what: string): unknown[] {
 
 /** Text of the other side for a log: short, printable, and without what may be a secret in a URL. */
 function clean(text: string): string {
-  return printable(text.slice(0, 300).replace(/:\/\/[^\s/@]*@/g, '://'));
+  return printable(text.replace(/:\/\/[^\s/@]*@/g, '://').slice(0, 300));
 }
 
 const askMsMax = 5000;
