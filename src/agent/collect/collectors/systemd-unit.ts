@@ -25,20 +25,20 @@ import {
 const include = patternOption(
   'systemd-unit.name-include',
   '',
-  'Slices, services and scopes to collect, matched as a whole. Empty: all.',
+  'Slices, services, scopes and containers to collect, matched as a whole. Empty: all.',
 );
 /** Sessions, what systemd-run makes where it is given no name, and single runs of podman's health checks. */
 const exclude = patternOption(
   'systemd-unit.name-exclude',
   'session-c?\\d+\\.scope|run-(r[0-9a-f]{32}|u\\d+(-s\\d+)?|p\\d+(-i\\d+)?)\\.(scope|service)|[0-9a-f]{64}(-.*)?\\.service',
-  'Slices, services and scopes to leave out, matched as a whole. Empty: none.',
+  'Slices, services, scopes and containers to leave out, matched as a whole. Empty: none.',
 );
 const max: OptionRow<number> = option({
   name: 'systemd-unit.max',
   placeholder: 'COUNT',
   parse: integer({ min: 1, max: 2000 }),
   default: '200',
-  help: 'Most slices, services and scopes to collect: those with the most memory.',
+  help: 'Most slices, services, scopes and containers to collect: those with the most memory.',
 });
 
 export const systemdUnit: CollectorRow = {
@@ -61,7 +61,7 @@ const cpuSeconds = counter('node_systemd_unit_cpu_seconds_total', 'CPU time that
 });
 const leftOut = gauge(
   'sysmon_agent_systemd_units_left_out',
-  'Slices, services and scopes that are not collected, because those of --systemd-unit.max have more memory.',
+  'Slices, services, scopes and containers that are not collected: others have more memory (--systemd-unit.max), or there are too many to look at.',
 );
 
 /** What is read of a unit, each at its place in `Unit.values`: NaN is absent. */
