@@ -57,11 +57,16 @@ const isUpToDate = gauge('node_drbd_disk_state_is_up_to_date', "Whether a node's
 const countPrefixes = [...counts].map(([key, count]) => ({ prefix: `${key}:`, key, ...count }));
 
 function collect(host: Host, out: Samples): void {
+  // Undefined where its own line could not be read: its counts are of no device.
   let device: string | undefined;
   host.read('proc/drbd').eachLine('a device, or of its version', (line) => {
     if (line.skip('version: ') || line.skip('GIT-hash: ') || line.skip('srcversion: ')) return true;
-    const number = /^(\d+): cs:/.exec(line.peek())?.[1];
-    if (number === undefined) return device !== undefined && readCounts(line, out, device);
+    const head = /^(?:\S+: cs:|\d+: )/.exec(line.peek())?.[0];
+    if (head === undefined) return device !== undefined && readCounts(line, out, device);
+    device = undefined;
+    const number = /^(\d+): cs:/.exec(head)?.[1];
+    if (number === undefined)
+      throw line.error(`it begins with '${head.trim()}', expected the number of a device and its state`);
     device = `drbd${number}`;
     line.skipWord();
     readStates(line, out, device);
