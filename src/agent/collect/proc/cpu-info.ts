@@ -45,13 +45,17 @@ const empty: CpuFacts = {
  */
 export function parseCpuInfo(text: KernelText): CpuFacts[] {
   const cpus: CpuFacts[] = [];
+  let hasNumber = false;
   text.eachLine('a processor', (line) => {
     const name = line.keyIfThere()?.trimEnd();
     if (name === 'processor') {
+      // Where this throws, what follows is of no CPU.
+      hasNumber = false;
       cpus.push({ ...empty, processor: String(line.unsigned('the number of a CPU')) });
+      hasNumber = true;
       return true;
     }
-    const cpu = cpus.at(-1);
+    const cpu = hasNumber ? cpus.at(-1) : undefined;
     if (name === undefined || cpu === undefined) return false;
     const value = line.rest();
     const fact = facts.get(name);
