@@ -213,14 +213,27 @@ export class VariedHost {
     );
     add('node_hwmon_temp_celsius', 'gauge', 'Hardware monitor for temperature.', 1000, ['chip', 'sensor'], sensors);
     const units = plan.services.map((service) => `${service}.service`);
+    // As an agent has it: how many are in each state, and by name those alone that have failed.
+    const { failed } = plan;
+    const unitCounts = {
+      active: 140,
+      activating: 0,
+      deactivating: 0,
+      failed: failed === undefined ? 0 : 1,
+      inactive: 60,
+    };
     add(
-      ...(['node_systemd_unit_state', 'gauge', 'Systemd unit', 1] as const),
-      ['name', 'state', 'type'],
-      [
-        ...units.map((unit) => [[unit, 'active', 'simple'], () => 1] as const),
-        ...(plan.failed === undefined ? [] : [[[plan.failed, 'failed', 'oneshot'], () => 1] as const]),
-      ],
+      ...(['node_systemd_units', 'gauge', 'How many units are in each state.', 1] as const),
+      ['state'],
+      Object.entries(unitCounts).map(([state, count]) => [[state], () => count]),
     );
+    if (failed !== undefined) {
+      add(
+        ...(['node_systemd_unit_state', 'gauge', 'Whether a unit is in a state: 1, or 0.', 1] as const),
+        ['name', 'state', 'type'],
+        [[[failed, 'failed', 'oneshot'], () => 1]],
+      );
+    }
     add(
       ...(['node_systemd_unit_cpu_seconds_total', 'counter', 'Seconds that the unit used CPUs.', 1e6] as const),
       ['mode', 'name'],
