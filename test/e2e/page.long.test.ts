@@ -34,8 +34,14 @@ class BrowserWorld extends HttpHarness {
     return world;
   }
 
-  async visit(path: string, options: BrowserContextOptions = {}): Promise<Page> {
+  /** `prepare`: before the page is asked for. */
+  async visit(
+    path: string,
+    options: BrowserContextOptions = {},
+    prepare: (page: Page) => Promise<void> = async () => {},
+  ): Promise<Page> {
     const page = await (await this.#browser.newContext(options)).newPage();
+    await prepare(page);
     page.on('console', (message) => {
       if (message.type() === 'error') this.faults.push(message.text());
     });
@@ -268,6 +274,36 @@ test('without script everything is there, and filters and links work', { skip },
   assert.deepEqual(world.faults, []);
 });
 
+test('what is typed last is shown, however late an earlier answer comes; every text can be searched for', {
+  skip,
+}, async (context) => {
+  const world = await BrowserWorld.start(context);
+  for (const name of ['db-1', 'wall-1']) world.host(name);
+  const page = await world.visit('/');
+  let isLate = false;
+  await page.route(/[?&]q=w&/, async (route) => {
+    isLate = true;
+    await page.waitForTimeout(1500);
+    await route.continue().catch(() => {}); // the page may have given it up
+  });
+  await page.fill('input[name=q]', 'w');
+  await eventually(async () => assert.ok(isLate));
+  await page.fill('input[name=q]', 'db');
+  await eventually(async () => assert.deepEqual(await rowsOf(page), ['db-1']));
+  await page.waitForTimeout(2000);
+  assert.deepEqual(await rowsOf(page), ['db-1']);
+  await page.fill('input[name=q]', 'all');
+  await eventually(async () => assert.deepEqual(await rowsOf(page), ['wall-1']));
+  assert.match(page.url(), /q=all/);
+  // Whoever sorts at once sorts what was just typed.
+  await page.fill('input[name=q]', '1');
+  await page.click('thead a:text("Host")');
+  await eventually(async () => assert.deepEqual(await rowsOf(page), ['wall-1', 'db-1']));
+  await page.waitForTimeout(500);
+  assert.match(page.url(), /q=1&sort=host&order=desc/);
+  assert.deepEqual(world.faults, []);
+});
+
 test('a page that is cut off says so, and comes back by itself', { skip }, async (context) => {
   const world = await BrowserWorld.start(context);
   const report = world.host('web-1');
@@ -276,6 +312,9 @@ test('a page that is cut off says so, and comes back by itself', { skip }, async
   const { port } = world;
   await world.stop(2000);
   await eventually(async () => assert.match((await page.textContent('#live'))!, /^Cut off from the server since/));
+  const [said, faults] = [await page.textContent('#live'), world.faults.length];
+  await eventually(async () => assert.ok(world.faults.length > faults + 1, 'it tries again, and again'));
+  assert.equal(await page.textContent('#live'), said, 'since the first time');
   world.host('web-2');
   report();
   await world.listen(port);
@@ -285,6 +324,18 @@ test('a page that is cut off says so, and comes back by itself', { skip }, async
     world.faults.every((fault) => /ERR_CONNECTION_REFUSED|ERR_INCOMPLETE|Failed to fetch/.test(fault)),
     world.faults.join(),
   );
+});
+
+test('a page whose connection nobody ends, and through which nothing comes, says so', { skip }, async (context) => {
+  const world = await BrowserWorld.start(context);
+  world.host('web-1');
+  const page = await world.visit('/', {}, (opened) => opened.clock.install());
+  await eventually(async () => assert.equal(await page.textContent('#live'), 'Live.'));
+  await page.clock.pauseAt(Date.now() + 25_000);
+  await eventually(async () => assert.match((await page.textContent('#live'))!, /^Cut off from the server since/));
+  await page.clock.resume();
+  await eventually(async () => assert.equal(await page.textContent('#live'), 'Live.'));
+  assert.deepEqual(world.faults, []);
 });
 
 test('a thousand hosts, twenty pages of them open, and all of them go down at once', { skip }, async (context) => {

@@ -10,37 +10,69 @@ interface Changes {
 
 const firstRetryMs = 1000;
 const retryMsMax = 30_000;
+// The server sends something every 5 s.
+const silentMsMax = 20_000;
 const typingMs = 300;
 
 let source: EventSource | undefined;
 let retryMs = firstRetryMs;
 let retryTimer: number | undefined;
+let silenceTimer: number | undefined;
+let typingTimer: number | undefined;
+/** The load that is under way: only the last one is shown. */
+let loading: AbortController | undefined;
+/** Until when the page was up to date. */
+let heardAt = new Date();
 
 const section = (): HTMLElement => document.querySelector<HTMLElement>('#hosts')!;
 
 function say(text: string): void {
-  document.querySelector('#live')!.textContent = text;
+  const place = document.querySelector('#live')!;
+  // A screen reader reads out what is written, also where it was there already.
+  if (place.textContent !== text) place.textContent = text;
 }
 
 /** Asks for what comes after the revision that is shown. */
 function connect(): void {
-  source?.close();
+  disconnect();
   const events = new EventSource(`/events?revision=${section().dataset['revision']}`);
   source = events;
   events.addEventListener('open', () => {
     retryMs = firstRetryMs;
+    heard();
     say('Live.');
   });
-  events.addEventListener('changes', (event) => apply(JSON.parse(event.data as string) as Changes));
+  events.addEventListener('changes', (event) => {
+    heard();
+    apply(JSON.parse(event.data as string) as Changes);
+  });
   events.addEventListener('stale', () => void load());
   events.addEventListener('error', () => {
-    events.close();
     if (source === events) retry();
   });
+  watchSilence();
+}
+
+function disconnect(): void {
+  clearTimeout(silenceTimer);
+  source?.close();
+  source = undefined;
+}
+
+function heard(): void {
+  heardAt = new Date();
+  watchSilence();
+}
+
+/** A connection that nothing comes through any more may be one that nobody has ended. */
+function watchSilence(): void {
+  clearTimeout(silenceTimer);
+  silenceTimer = setTimeout(retry, silentMsMax);
 }
 
 function retry(): void {
-  say(`Cut off from the server since ${new Date().toLocaleTimeString()}; what is shown is older. Trying again.`);
+  disconnect();
+  say(`Cut off from the server since ${heardAt.toLocaleTimeString()}; what is shown is older. Trying again.`);
   clearTimeout(retryTimer);
   retryTimer = setTimeout(() => void load(), retryMs);
   retryMs = Math.min(retryMsMax, retryMs * 2);
@@ -63,12 +95,15 @@ function apply({ revision, cells, problems, isOther }: Changes): void {
 /** The page of this URL anew, but for the form, in which somebody may be typing. */
 async function load(): Promise<void> {
   clearTimeout(retryTimer);
-  source?.close();
-  source = undefined;
+  disconnect();
+  loading?.abort();
+  const own = new AbortController();
+  loading = own;
   try {
-    const response = await fetch(location.href);
+    const response = await fetch(location.href, { signal: own.signal });
     if (!response.ok) throw new Error(String(response.status));
     const fresh = new DOMParser().parseFromString(await response.text(), 'text/html');
+    heardAt = new Date();
     document.title = fresh.title;
     for (const place of ['h1', '#problems']) document.querySelector(place)!.replaceWith(fresh.querySelector(place)!);
     const [old, next] = [section(), fresh.querySelector<HTMLElement>('#hosts')!];
@@ -85,59 +120,74 @@ async function load(): Promise<void> {
     listen();
     connect();
   } catch {
-    retry();
+    if (!own.signal.aborted) retry();
   }
 }
 
 function go(url: string, { isNew }: { readonly isNew: boolean }): void {
+  clearTimeout(typingTimer);
   if (isNew) history.pushState(undefined, '', url);
   else history.replaceState(undefined, '', url);
   void load();
 }
 
+/** The URL of what the form has, sorted as it says or as this link does. */
+function urlOf(form: HTMLFormElement, link?: HTMLAnchorElement): string {
+  const parameters = new URLSearchParams();
+  for (const [name, value] of new FormData(form)) {
+    if (value !== '' && !(name === 'state' && value === 'all')) parameters.set(name, String(value));
+  }
+  if (link !== undefined) {
+    for (const [name, value] of new URL(link.href).searchParams) {
+      if (name === 'sort' || name === 'order') parameters.set(name, value);
+    }
+  }
+  return `/?${parameters}`;
+}
+
 /** To what is in the section of hosts, which is replaced by every load. */
 function listen(): void {
   const form = section().querySelector('form');
-  if (form !== null && form.dataset['isHeard'] === undefined) {
+  if (form === null) return;
+  if (form.dataset['isHeard'] === undefined) {
     form.dataset['isHeard'] = '';
-    let typing: number | undefined;
-    const filter = (isNew: boolean) => {
-      const filled = [...new FormData(form)].filter(([, value]) => value !== '' && value !== 'all') as [
-        string,
-        string,
-      ][];
-      go(`/?${new URLSearchParams(filled)}`, { isNew });
-    };
     form.addEventListener('submit', (event) => {
       event.preventDefault();
-      clearTimeout(typing);
-      filter(true);
+      go(urlOf(form), { isNew: true });
     });
     form.addEventListener('input', () => {
-      clearTimeout(typing);
-      typing = setTimeout(() => filter(false), typingMs);
+      clearTimeout(typingTimer);
+      typingTimer = setTimeout(() => go(urlOf(form), { isNew: false }), typingMs);
     });
   }
   for (const link of section().querySelectorAll<HTMLAnchorElement>('thead a')) {
     link.addEventListener('click', (event) => {
       if (event.ctrlKey || event.metaKey || event.shiftKey) return;
       event.preventDefault();
-      go(link.href, { isNew: true });
+      // Also what was typed a moment ago.
+      go(urlOf(form, link), { isNew: true });
     });
   }
 }
 
+/** A browser has few connections to one server: a page that nobody sees needs none. */
+function rest(): void {
+  clearTimeout(retryTimer);
+  loading?.abort();
+  disconnect();
+}
+
 addEventListener('popstate', () => {
+  clearTimeout(typingTimer);
   // The form is of the page before.
   (document.activeElement as HTMLElement | null)?.blur();
   void load();
 });
-// A browser has few connections to one server: a page that nobody sees needs none.
 addEventListener('visibilitychange', () => {
-  if (document.hidden) source?.close();
+  if (document.hidden) rest();
   else void load();
 });
-addEventListener('pagehide', () => source?.close());
+addEventListener('pagehide', rest);
 addEventListener('pageshow', (event) => {
   if (event.persisted) void load();
 });
