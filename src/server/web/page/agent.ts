@@ -6,7 +6,7 @@ import type { ProblemsView } from '../api.ts';
 import type { Reply } from '../reply.ts';
 import { charts, historyOf, pointsOf, unitText } from './charts.ts';
 import { ageOf, type HostView, hostView, spoolReportsOf } from './hosts.ts';
-import { escapeHtml, percentText, rateText, sizeText, tableHtml } from './html.ts';
+import { escapeHtml, optional, percentText, rateText, sizeText, tableHtml } from './html.ts';
 import { page } from './layout.ts';
 import { Reading } from './reading.ts';
 import { lineSvg, rangeText } from './spark.ts';
@@ -145,10 +145,15 @@ function servicesHtml(now: Reading, since: Since | undefined): string {
     ]),
   );
   const names = new Set([...cpu.keys(), ...memory.keys()]);
+  const numberOf = (values: ReadonlyMap<string, number>, name: string, text: (value: number) => string) => {
+    const value = values.get(name);
+    return optional(value === undefined ? undefined : text(value));
+  };
   const rows = [...names]
+    .filter((name) => !name.endsWith('.slice')) // the sum of what is in it
     .sort((a, b) => (cpu.get(b) ?? 0) - (cpu.get(a) ?? 0) || (memory.get(b) ?? 0) - (memory.get(a) ?? 0))
     .slice(0, rowsMax)
-    .map((name) => [escapeHtml(name), percentText(cpu.get(name) ?? 0), sizeText(memory.get(name) ?? 0)]);
+    .map((name) => [escapeHtml(name), numberOf(cpu, name, percentText), numberOf(memory, name, sizeText)]);
   return section('Services', 'Unit,#CPU of one core,#Memory', rows);
 }
 

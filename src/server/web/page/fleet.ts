@@ -2,7 +2,7 @@ import { ageText, plural } from '../../../runtime/words.ts';
 import type { AgentStatus, ServerStatus } from '../../status.ts';
 import type { Reply } from '../reply.ts';
 import { ageOf, fleetProblems, type HostView, spoolReportsOf, versionOf } from './hosts.ts';
-import { escapeHtml, percentText, rateText } from './html.ts';
+import { escapeHtml, optional, percentText, rateText } from './html.ts';
 import { page } from './layout.ts';
 import { lineSvg, type Point, rangeText } from './spark.ts';
 
@@ -38,7 +38,6 @@ interface FleetColumn {
   key(host: FleetHost): number | string | undefined;
 }
 
-const optional = (text: string | undefined): string => text ?? '<span class=soft>–</span>';
 const share = (value: number | undefined): string => optional(value === undefined ? undefined : percentText(value));
 
 /** One for each thing that is shown of a host, in their order. */

@@ -11,6 +11,9 @@ const entities: Readonly<Record<string, string>> = {
   "'": '&#39;',
 };
 
+/** What is not known is no zero. */
+export const optional = (html: string | undefined): string => html ?? '<span class=soft>–</span>';
+
 /** 0.423 → `42 %` */
 export const percentText = (share: number): string => `${Math.round(share * 100)} %`;
 

@@ -15,6 +15,8 @@ const metricsAt = (seconds: number): Metrics => ({
   'node_network_receive_errs_total{device="eth0"}': seconds,
   'node_systemd_unit_cpu_seconds_total{name="nginx.service"}': seconds / 4,
   'node_systemd_unit_cpu_seconds_total{name="cron.service"}': 0,
+  'node_systemd_unit_cpu_seconds_total{name="system.slice"}': seconds / 2,
+  'node_systemd_unit_cpu_seconds_total{name="docker-1.scope"}': seconds / 8,
   'node_systemd_unit_memory_current_bytes{name="nginx.service"}': 5e6,
   'node_systemd_unit_memory_current_bytes{name="cron.service"}': 9e6,
   'node_hwmon_temp_celsius{chip="coretemp",sensor="temp1"}': 51,
@@ -62,7 +64,7 @@ test("a host's page has its labels, connection, key, clock and what waits where"
   const { facts, body } = await pageOf();
   assert.deepEqual(Object.fromEntries(facts), {
     Labels: 'site=north',
-    'Newest report': '0 s ago; one each 5 s, 19 series',
+    'Newest report': '0 s ago; one each 5 s, 21 series',
     Connection: '192.0.2.1:4711, since 3 min ago',
     Key: 'generation 3, of fleet key 60bf07c4',
     Program: 'sysmon-agent 1.2.3',
@@ -79,8 +81,12 @@ test("a host's page has its file systems, interfaces, services, sensors and coll
   const { tables } = await pageOf();
   assert.deepEqual(tables.get('File systems'), ['/ | /dev/sda1 | ext4 | 25 % | 3.0 GB | 4.0 GB']);
   assert.deepEqual(tables.get('Interfaces'), ['eth0 | 2.0 kB/s | 1.0 kB/s | 1.0']);
-  // By CPU, and those that use none by memory.
-  assert.deepEqual(tables.get('Services'), ['nginx.service | 25 % | 5.0 MB', 'cron.service | 0 % | 9.0 MB']);
+  // By CPU, and those that use none by memory. A slice is the sum of what is in it; this scope has no memory controller.
+  assert.deepEqual(tables.get('Services'), [
+    'nginx.service | 25 % | 5.0 MB',
+    'docker-1.scope | 13 % | –',
+    'cron.service | 0 % | 9.0 MB',
+  ]);
   assert.deepEqual(tables.get('Sensors'), ['coretemp temp1 | 51 °C', 'nct fan1 | 900 rpm']);
   assert.deepEqual(tables.get('Collectors'), [
     'cpu | 1.25 ms | has data',
@@ -99,7 +105,7 @@ test('its charts are drawn by the server, with a text for those who do not see t
 
 test('all series are searched by name and labels, each with its newest value and the PromQL that selects it', async () => {
   const all = await pageOf();
-  assert.equal(all.tables.get('Series')!.length, 19);
+  assert.equal(all.tables.get('Series')!.length, 21);
   const found = await pageOf({ search: 'FILESYSTEM avail' });
   assert.deepEqual(found.tables.get('Series'), [
     'node_filesystem_avail_bytes{agent=&quot;web-1&quot;,device=&quot;/dev/sda1&quot;,mountpoint=&quot;/&quot;,fstype=&quot;ext4&quot;} | 3000000000',
