@@ -82,7 +82,9 @@ test('commands', () => {
 
 test('metrics', async () => {
   // Written apart: by agent, and in an answer that has a receipt.
-  const names = new Set(['sysmon_agent_up', 'sysmon_server_answer', 'sysmon_server_probe']);
+  const names = new Set([
+    ...['sysmon_agent_up', 'sysmon_server_agent_lag_seconds', 'sysmon_server_answer', 'sysmon_server_probe'],
+  ]);
   const facts = { version: '', nodeVersion: '', startTimeMs: 0, cpuMicroseconds: () => 0, residentBytes: () => 0 };
   const counters = newAgentCounters();
   const sampler = new Sampler({

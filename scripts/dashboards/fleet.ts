@@ -184,6 +184,13 @@ export const fleet = (): Dashboard =>
             queries: [[`max by (agent) (sysmon_agent_spool_reports{${agents}})`, '{{agent}}']],
           }),
           graph({
+            title: 'Late by',
+            description:
+              'How old the newest report of an agent was when it came: over a few seconds it sends a backlog.',
+            unit: 's',
+            queries: [[`max by (agent) (sysmon_server_agent_lag_seconds{${agents}})`, '{{agent}}']],
+          }),
+          graph({
             title: 'Scrapers behind',
             description: 'Reports that an answer has left for the next scrape: above 0 while a scraper catches up.',
             unit: 'short',

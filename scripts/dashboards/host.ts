@@ -434,6 +434,12 @@ export const host = (): Dashboard =>
             ],
           }),
           graph({
+            title: 'Late by',
+            description: 'How old its newest report was when it came: over a few seconds it sends a backlog.',
+            unit: 's',
+            queries: [[of('sysmon_server_agent_lag_seconds'), 'a report']],
+          }),
+          graph({
             title: 'Gaps',
             description: 'Reports dropped, by reason, and collections left out or late.',
             unit: 'short',

@@ -299,26 +299,39 @@ export class ServerMetrics implements WebMetrics {
     this.#httpRefused.inc();
   }
 
-  /** The text of all metrics, with `sysmon_agent_up` of these sources. */
+  /** The text of all metrics, with those of these sources of agents. */
   async text(sources: readonly SourceUp[]): Promise<string> {
-    return upText(sources) + (await this.#registry.metrics());
+    return sourcesText(sources) + (await this.#registry.metrics());
   }
 }
 
 /** Not by prom-client, because each agent has label names of its own. */
-function upText(sources: readonly SourceUp[]): string {
-  if (sources.length === 0) return '';
-  const help =
-    '1 while reports arrive (one within three intervals and 5 s) and the newest was stored, else 0. As of the scrape. Absent ' +
-    'for at most a minute after a start of the server, until the agent is back.';
-  const lines = sources.map(({ stream: { agent, sourceName, labels }, up }) => {
+function sourcesText(sources: readonly SourceUp[]): string {
+  const ups: string[] = [];
+  const lags: string[] = [];
+  for (const { stream, up } of sources) {
+    const { agent, sourceName, labels, lagMs } = stream;
     const names = sourceName === hostSourceName ? [] : [['source', sourceName] as const];
     const pairs = [['agent', agent.id] as const, ...names, ...labels].filter(([, value]) => value !== '');
     const text = pairs.map(([name, value]) => `${name}="${escapeLabelValue(value)}"`).join();
-    return `sysmon_agent_up{${text}} ${up ? 1 : 0}\n`;
-  });
-  return `# HELP sysmon_agent_up ${help}\n# TYPE sysmon_agent_up gauge\n${lines.join('')}`;
+    ups.push(`sysmon_agent_up{${text}} ${up ? 1 : 0}\n`);
+    // What came last before it was down says nothing of now.
+    if (up && lagMs !== undefined) lags.push(`${lagName}{${text}} ${Math.round(lagMs / 100) / 10}\n`);
+  }
+  return familyText('sysmon_agent_up', upHelp, ups) + familyText(lagName, lagHelp, lags);
 }
+
+function familyText(name: string, help: string, lines: readonly string[]): string {
+  return lines.length === 0 ? '' : `# HELP ${name} ${help}\n# TYPE ${name} gauge\n${lines.join('')}`;
+}
+
+const upHelp =
+  '1 while reports arrive (one within three intervals and 5 s) and the newest was stored, else 0. As of the scrape. Absent ' +
+  'for at most a minute after a start of the server, until the agent is back.';
+const lagName = 'sysmon_server_agent_lag_seconds';
+const lagHelp =
+  'How old the newest report of an agent was when it came, to a tenth of a second. Absent while the agent is down. Over a few ' +
+  'seconds it sends a backlog; if that lasts, its line is too slow.';
 
 /** Why samples are sent again. */
 export const rollBacks = ['aborted', 'unconfirmed', 'restart', 'clock', 'refused'] as const;

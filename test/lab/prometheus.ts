@@ -83,7 +83,7 @@ export class Prometheus {
 
   /** All that it has of one agent, without the labels that it and the server add. */
   async samplesOf(agent: string, range = '30m'): Promise<Stored> {
-    const rows = (await this.#query(`{agent="${agent}",__name__!="sysmon_agent_up"}[${range}]`)) as {
+    const rows = (await this.#query(`{agent="${agent}",__name__!~"sysmon_agent_up|sysmon_server_.*"}[${range}]`)) as {
       metric: Record<string, string>;
       values: [number, string][];
     }[];

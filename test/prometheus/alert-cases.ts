@@ -526,6 +526,43 @@ export const alertCases: readonly AlertCase[] = [
   }),
   event('SysmonAgentDropsReports', 'warning', 'sysmon_agent_reports_dropped_total{reason="full"}', { reason: 'full' }),
   {
+    ...{ alert: 'SysmonAgentLate', severity: 'warning' },
+    fires: {
+      // The series of the host stop for Prometheus, while it is up.
+      series: { sysmon_server_agent_lag_seconds: '0.3x5 45+45x60', sysmon_agent_up: '1x60', node_load1: '1x10' },
+      at: '30m',
+    },
+    stays: [
+      {
+        why: 'it is punctual',
+        series: { sysmon_server_agent_lag_seconds: '2x60', sysmon_agent_up: '1x60', node_load1: '1x60' },
+        at: '30m',
+      },
+      {
+        why: 'it sends what an outage has held up',
+        series: {
+          sysmon_server_agent_lag_seconds: '0.3x5 _x10 1700x1 700x1 0.3x60',
+          sysmon_agent_up: '1x5 0x10 1x60',
+        },
+        at: '27m',
+      },
+    ],
+  },
+  {
+    ...{ alert: 'SysmonAgentLate', severity: 'warning' },
+    fires: {
+      series: { 'sysmon_server_agent_lag_seconds{source="redis"}': '400 _ _ '.repeat(20) },
+      ...{ at: '40m', labels: { source: 'redis' } },
+    },
+    stays: [
+      {
+        why: 'it was late, and is down since',
+        series: { 'sysmon_server_agent_lag_seconds{source="redis"}': '400x8 _x60' },
+        at: '20m',
+      },
+    ],
+  },
+  {
     ...{ alert: 'SysmonAgentBacklogGrows', severity: 'warning' },
     fires: {
       series: { sysmon_agent_spool_reports: '60+12x60', sysmon_agent_reports_sampled_total: '1000+12x60' },

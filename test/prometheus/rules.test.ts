@@ -232,6 +232,25 @@ test('promtool: a rate over reports that are late', { skip: skipWithout(promtool
   }
 });
 
+// An agent with a report a second whose newest 200 are on their way: of the last 5 minutes a third is there.
+test('promtool: how many seconds of reports are in a spool, though reports are late', {
+  skip: skipWithout(promtool),
+}, (context) => {
+  const { expr } = alerts.find(({ alert }) => alert === 'SysmonAgentBacklogGrows')!;
+  const [seconds] = expr.split(' > 300');
+  const file = join(temporaryFolder(context), 'spool.yml');
+  const late = {
+    interval: '1s',
+    input_series: [
+      { series: 'sysmon_agent_spool_reports', values: '118x400' },
+      { series: 'sysmon_agent_reports_sampled_total', values: '1000+1x400' },
+    ],
+    promql_expr_test: [{ expr: seconds, eval_time: '600s', exp_samples: [{ labels: '{}', value: 118 }] }],
+  };
+  writeFileSync(file, JSON.stringify({ evaluation_interval: '1m', tests: [late] }));
+  run(['test', 'rules', file]);
+});
+
 interface TestHost {
   readonly labels: Readonly<Record<string, string>>;
   /** A matcher that selects what has these labels. */

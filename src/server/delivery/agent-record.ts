@@ -270,6 +270,8 @@ export class StreamRecord {
   newestMs = -Infinity;
   /** The time of the last report that was evicted. */
   evictedMs = -Infinity;
+  /** How long before it came the newest report was made that was stored since this server started. */
+  lagMs: number | undefined;
   /** The last report since this server started: when it came, on the monotonic clock, and its outcome. */
   #last: { readonly atMonotonicMs: number; readonly outcome: Outcome } | undefined;
 
@@ -293,8 +295,9 @@ export class StreamRecord {
     this.#schema = schema;
   }
 
-  /** A report has come, now. */
-  reported(outcome: Outcome, { monotonicMs }: Now): void {
+  /** A report of this time has come, now. */
+  reported(timeMs: number, outcome: Outcome, { nowMs, monotonicMs }: Now): void {
+    if (outcome === 'stored') this.lagMs = Math.max(0, nowMs - timeMs);
     this.#last = { atMonotonicMs: monotonicMs, outcome };
   }
 

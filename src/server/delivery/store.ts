@@ -113,7 +113,7 @@ export class Store {
       agent.excesses.count('reports', `more than ${reportsASecondMax} reports a second`, now.nowMs);
     }
     agent.reported(report, outcome, now);
-    stream.reported(outcome, now);
+    stream.reported(report.timeMs, outcome, now);
     this.#evictForReports();
     onReport(outcome);
     onReceived(agent);

@@ -17,7 +17,7 @@ export interface WebMetrics {
   skipped(reports: number): void;
   scraperInfo(info: ScraperInfo): void;
   forgetScraperInfo(scraper: string): void;
-  /** The server's own metrics, with `sysmon_agent_up` of these agents. */
+  /** The server's own metrics, with what is known of these sources of agents. */
   text(sources: readonly SourceUp[]): Promise<string>;
 }
 
@@ -31,8 +31,8 @@ export interface ScraperInfo {
   readonly confirmed_by: ConfirmedBy | 'none';
 }
 
-/** Whether a source of an agent is up, with the labels that are on its series. */
+/** Whether a source of an agent is up, and how late its reports come, with the labels that are on its series. */
 export interface SourceUp {
-  readonly stream: Pick<StreamRecord, 'agent' | 'sourceName' | 'labels'>;
+  readonly stream: Pick<StreamRecord, 'agent' | 'sourceName' | 'labels' | 'lagMs'>;
   readonly up: boolean;
 }

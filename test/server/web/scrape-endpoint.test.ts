@@ -145,6 +145,27 @@ test('each source of an agent has its series and its sysmon_agent_up, with its l
     ]);
   }));
 
+test('how late the newest report of an agent came, as of the scrape, while it is up', () =>
+  withHttp(async (world) => {
+    const [late, punctual] = ['late', 'punctual'].map((name) => world.connect(name));
+    const lags = async () => {
+      const text = (await world.client().get('/metrics', scrapeHeaders)).text;
+      return text.split('\n').filter((line) => line.startsWith('sysmon_server_agent_lag_seconds'));
+    };
+    assert.deepEqual(await lags(), []);
+    late!.report(world.clock.nowMs() - 400_000);
+    punctual!.report(world.clock.nowMs() - 260);
+    const lag = (name: string) => `sysmon_server_agent_lag_seconds{agent="${name}"}`;
+    assert.deepEqual(await lags(), [`${lag('late')} 400`, `${lag('punctual')} 0.3`]);
+    await world.clock.advance(5000);
+    assert.deepEqual(await lags(), [`${lag('late')} 400`, `${lag('punctual')} 0.3`], 'that none comes is no lag');
+    late!.report(world.clock.nowMs() - 399_000);
+    punctual!.report(world.clock.nowMs() + 900);
+    assert.deepEqual(await lags(), [`${lag('late')} 399`, `${lag('punctual')} 0`], 'a clock that is ahead is none');
+    await world.clock.advance(60_000);
+    assert.deepEqual(await lags(), [], 'both are down');
+  }));
+
 test('a restart of the server is no outage of its agents: they have no sysmon_agent_up until they are back', () =>
   withHttp(async (world) => {
     const agents = ['down', 'a', 'gone'].map((name) => world.connect(name));
