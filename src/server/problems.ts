@@ -16,7 +16,7 @@ export interface Present {
 export const problemsView = (present: () => Present): ProblemsView => ({
   stateOf: (agent) => agentState(agent, present()),
   ofAgent: (agent) => agentProblems(agent, present()),
-  ofServer: (server) => serverProblems(server, present()),
+  ofServer: (server) => ownProblems(server, present()),
 });
 
 /** How an agent is, in a word or two. */
@@ -57,7 +57,14 @@ export function agentProblems(agent: AgentStatus, present: Present): string[] {
 }
 
 /** The same of the server itself and its scrapers. */
-export function serverProblems({ agents, clock, scrapers }: ServerStatus, { nowMs }: Present): string[] {
+export function serverProblems(server: ServerStatus, present: Present): string[] {
+  const ofScrapers = server.scrapers.flatMap(({ scraper, problems }) =>
+    problems.map((text) => `scraper '${scraper}': ${text}`),
+  );
+  return [...ownProblems(server, present), ...new Set(ofScrapers)];
+}
+
+function ownProblems({ agents, clock, scrapers }: ServerStatus, { nowMs }: Present): string[] {
   const problems: string[] = [];
   if (agents.known === 0) problems.push("no agent is known: 'sysmon-server enroll NAME' prints how a host joins");
   const { aheadOfAgents, lastStep } = clock;
@@ -69,10 +76,7 @@ export function serverProblems({ agents, clock, scrapers }: ServerStatus, { nowM
     problems.push(`the clock was set by ${lastStep.seconds} s ${ago(lastStep.at, nowMs)}: check NTP (timedatectl)`);
   }
   if (scrapers.length === 0) problems.push('no Prometheus has scraped yet: reports are acknowledged as they arrive');
-  for (const { scraper, problems: texts } of scrapers) {
-    for (const text of texts) problems.push(`scraper '${scraper}': ${text}`);
-  }
-  return [...new Set(problems)];
+  return problems;
 }
 
 /** `12 s ago` */

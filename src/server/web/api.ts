@@ -13,6 +13,7 @@ export interface StatusView {
 export interface ProblemsView {
   stateOf(agent: AgentStatus): string;
   ofAgent(agent: AgentStatus): readonly string[];
+  /** But for those of its scrapers, which are in their status. */
   ofServer(server: ServerStatus): readonly string[];
 }
 

@@ -152,9 +152,8 @@ function servicesHtml(now: Reading, since: Since | undefined): string {
   const rows = [...names]
     .filter((name) => !name.endsWith('.slice')) // the sum of what is in it
     .sort((a, b) => (cpu.get(b) ?? 0) - (cpu.get(a) ?? 0) || (memory.get(b) ?? 0) - (memory.get(a) ?? 0))
-    .slice(0, rowsMax)
     .map((name) => [escapeHtml(name), numberOf(cpu, name, percentText), numberOf(memory, name, sizeText)]);
-  return section('Services', 'Unit,#CPU of one core,#Memory', rows);
+  return section('Services', 'Unit,#CPU of one core,#Memory', rows, rowsMax);
 }
 
 function sensorsHtml(now: Reading): string {
@@ -164,7 +163,7 @@ function sensorsHtml(now: Reading): string {
       name.endsWith('rpm') ? `${Math.round(value)} rpm` : `${Math.round(value)} °C`,
     ]),
   );
-  return section('Sensors', 'Sensor,#Now', rows.slice(0, rowsMax));
+  return section('Sensors', 'Sensor,#Now', rows, rowsMax);
 }
 
 function collectorsHtml(now: Reading): string {
@@ -215,10 +214,14 @@ ${rows.length === 0 ? '' : tableHtml('Series', [{ title: 'PromQL' }, { title: 'N
 }
 
 /** A heading and a table, where there are rows. `titles`: with commas between them, a `#` before those of numbers. */
-function section(title: string, titles: string, rows: readonly (readonly string[])[]): string {
+function section(title: string, titles: string, rows: readonly (readonly string[])[], countMax = Infinity): string {
   if (rows.length === 0) return '';
   const columns = titles.split(',').map((each) => ({ title: each.replace(/^#/, ''), isNumber: each.startsWith('#') }));
-  return `<h2>${title}</h2>\n${tableHtml(title, columns, rows)}`;
+  const cut =
+    rows.length > countMax
+      ? `<p class=soft>The first ${countMax} of ${rows.length} are shown; <a href="#series">all series</a> are below.</p>\n`
+      : '';
+  return `<h2>${title}</h2>\n${tableHtml(title, columns, rows.slice(0, countMax))}${cut}`;
 }
 
 const rowsMax = 50;

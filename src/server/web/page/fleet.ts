@@ -1,7 +1,7 @@
 import { ageText, plural } from '../../../runtime/words.ts';
 import type { AgentStatus, ServerStatus } from '../../status.ts';
 import type { Reply } from '../reply.ts';
-import { ageOf, fleetProblems, type HostView, spoolReportsOf, versionOf } from './hosts.ts';
+import { ageOf, type FleetProblem, fleetProblems, type HostView, spoolReportsOf, versionOf } from './hosts.ts';
 import { escapeHtml, optional, percentText, rateText } from './html.ts';
 import { page } from './layout.ts';
 import { lineSvg, type Point, rangeText } from './spark.ts';
@@ -280,17 +280,43 @@ ${hosts.length === 0 ? `<p>No agent has reported yet. ${joiningHtml(joining)}</p
 const headline = ({ agents: { up, known } }: ServerStatus): string =>
   known === 0 ? 'no agents yet' : `${up} of ${plural(known, 'agent')} up`;
 
-/** What is wrong and what to do. */
+/** What is wrong and what to do. What is wrong with the server is never cut, of hosts the worst are shown. */
 export function problemsHtml(...problems: Parameters<typeof fleetProblems>): string {
   const all = fleetProblems(...problems);
   if (all.length === 0) return '<p class=calm>Nothing is wrong.</p>';
-  const items = all.slice(0, problemsShown).map(({ agent, text }) => {
-    const who = agent === undefined ? '' : `<a href="/agents/${agent}">${escapeHtml(agent)}</a>: `;
-    return `<li>${who}${escapeHtml(text)}`;
-  });
-  const rest = all.length - items.length;
-  const more = rest === 0 ? '' : `<li>and ${rest} more: <a href="/?state=problems">all hosts with problems</a>`;
-  return `<div class=wrong><h2>${plural(all.length, 'thing is', 'things are')} wrong</h2><ul>${items.join('')}${more}</ul></div>`;
+  // By what they are of, in the order of the worst of each.
+  const groups = new Map<string, [FleetProblem, ...FleetProblem[]]>();
+  for (const problem of all) {
+    const key = JSON.stringify(problem.kind === 'server' ? [problem.text] : [problem.kind, problem.name]);
+    const group = groups.get(key);
+    if (group === undefined) groups.set(key, [problem]);
+    else group.push(problem);
+  }
+  const items: string[] = [];
+  let hosts = 0;
+  for (const group of groups.values()) {
+    if (group[0].kind === 'agent' && ++hosts > hostsShown) continue;
+    items.push(`<li>${groupHtml(group)}`);
+  }
+  if (hosts > hostsShown) {
+    const more = plural(hosts - hostsShown, 'more host');
+    items.push(`<li>and ${more}: <a href="/?state=problems&amp;sort=state">all hosts with problems</a>`);
+  }
+  return `<div class=wrong><h2>${plural(all.length, 'thing is', 'things are')} wrong</h2><ul>${items.join('\n')}</ul></div>`;
+}
+
+/** Those of one host or scraper: the page behind its name has all. */
+function groupHtml(group: readonly [FleetProblem, ...FleetProblem[]]): string {
+  const [first] = group;
+  if (first.kind === 'server') return escapeHtml(first.text);
+  const name = escapeHtml(first.name);
+  const [path, who] = first.kind === 'agent' ? [`/agents/${first.name}`, name] : ['/scrapers', `scraper '${name}'`];
+  const link = `<a href="${path}">${who}</a>`;
+  if (group.length === 1) return `${link}: ${escapeHtml(first.text)}`;
+  const items = group.slice(0, problemsShown).map(({ text }) => `<li>${escapeHtml(text)}`);
+  const more = group.length - items.length;
+  if (more > 0) items.push(`<li>and ${more} more of <a href="${path}">${who}</a>`);
+  return `${link}:<ul>${items.join('')}</ul>`;
 }
 
 function formHtml({ text, state, label, sort, order }: FleetQuery): string {
@@ -331,4 +357,6 @@ function joiningHtml(joining: Joining): string {
   }
 }
 
-const problemsShown = 30;
+const hostsShown = 30;
+/** Of one host or scraper. */
+const problemsShown = 3;

@@ -112,13 +112,17 @@ export function cpuTrend(window: Window): Point[] {
   return points;
 }
 
-/** All that is wrong, the worst first; those of an agent begin with its name. */
+/** What is wrong with what: the server itself, one of its scrapers, an agent. */
+export type FleetProblem = Problem &
+  ({ readonly kind: 'server' } | { readonly kind: 'scraper' | 'agent'; readonly name: string });
+
+/** All that is wrong, the worst first. */
 export function fleetProblems(
   hosts: readonly HostView[],
   server: ServerStatus,
   { words, plaintext }: { readonly words: ProblemsView; readonly plaintext: boolean },
-): (Problem & { readonly agent?: string })[] {
-  const own = words.ofServer(server).map((text) => ({ rank: 2, text }));
+): FleetProblem[] {
+  const own: Problem[] = words.ofServer(server).map((text) => ({ rank: 2, text }));
   const share = server.windowBytes / server.windowBytesMax;
   if (share > 0.9) {
     own.push({
@@ -142,8 +146,17 @@ export function fleetProblems(
     const each = [...versions].sort(([a], [b]) => (a < b ? -1 : 1)).map(([version, who]) => `${version} (${who})`);
     own.push({ rank: 5, text: `${versions.size} versions run at once: ${each.join(', ')}; upgrade the older ones` });
   }
-  const ofAgents = hosts.flatMap(({ agent, problems }) => problems.map((each) => ({ ...each, agent: agent.name })));
-  return [...own, ...ofAgents].sort((a, b) => a.rank - b.rank);
+  const all: FleetProblem[] = own.map((each) => ({ ...each, kind: 'server' }));
+  // One that selects different agents in several jobs is several lines of the status.
+  const ofScrapers = new Map<string, Set<string>>();
+  for (const { scraper, problems } of server.scrapers) {
+    ofScrapers.set(scraper, new Set([...(ofScrapers.get(scraper) ?? []), ...problems]));
+  }
+  for (const [name, texts] of ofScrapers) for (const text of texts) all.push({ rank: 2, text, kind: 'scraper', name });
+  for (const { agent, problems } of hosts) {
+    for (const each of problems) all.push({ ...each, kind: 'agent', name: agent.name });
+  }
+  return all.sort((a, b) => a.rank - b.rank);
 }
 
 /** Reports in an agent's spool, by its newest report or by a later ping: the reports of a backlog are old. */

@@ -30,7 +30,7 @@ const metricsAt = (seconds: number): Metrics => ({
 });
 
 /** The page of a host with three reports, and its tables as text: rows with bars between the cells. */
-async function pageOf({ search = '' } = {}) {
+async function pageOf({ search = '', metrics = {} }: { search?: string; metrics?: Metrics } = {}) {
   const world = new HttpHarness();
   const agent = world.connect('web-1');
   const { record } = agent;
@@ -39,10 +39,12 @@ async function pageOf({ search = '' } = {}) {
   record.identity = 'web-1:3:60bf07c4';
   record.software = 'sysmon-agent 1.2.3';
   record.host.labels = [['site', 'north']];
-  agent.maker.schema = schemaOf(metricsAt(0));
+  agent.maker.schema = schemaOf({ ...metricsAt(0), ...metrics });
   for (const seconds of [60, 120, 180]) {
     await world.clock.advance(60_000);
-    const made = agent.maker.make(world.clock.nowMs(), Object.values(metricsAt(seconds)), { key: true });
+    const made = agent.maker.make(world.clock.nowMs(), Object.values({ ...metricsAt(seconds), ...metrics }), {
+      key: true,
+    });
     world.delivery.store.receive(record.host, { ...made, follows: false });
   }
   await world.scrapeAll({ name: 'p' });
@@ -93,6 +95,17 @@ test("a host's page has its file systems, interfaces, services, sensors and coll
     'hwmon | 0.00 ms | fails: &lt;EIO&gt;',
     'zfs | 0.00 ms | nothing of the kind here',
   ]);
+});
+
+test('a long table is cut, and says so', async () => {
+  const units = Array.from({ length: 60 }, (_, at): [string, number] => [
+    `node_systemd_unit_memory_current_bytes{name="u${at}.service"}`,
+    60 - at,
+  ]);
+  const { tables, body } = await pageOf({ metrics: Object.fromEntries(units) });
+  assert.equal(tables.get('Services')!.length, 50);
+  assert.match(body, /The first 50 of 62 are shown; <a href="#series">all series<\/a> are below\./);
+  assert.doesNotMatch((await pageOf()).body, /The first 50/);
 });
 
 test('its charts are drawn by the server, with a text for those who do not see them', async () => {

@@ -70,24 +70,73 @@ test('every cell is escaped', () => {
   assert.doesNotMatch(html, /<img/);
 });
 
+/** What the page says that is wrong: items and their text, those of a list in a list with what it is of before them. */
+function itemsOf(html: string): string[] {
+  let of = '';
+  return html
+    .split('<li>')
+    .slice(1)
+    .flatMap((item) => {
+      const text = item.replace(/<[^>]+>/g, '').trim();
+      const said = of === '' ? text : `${of} ${text}`;
+      if (item.includes('</ul>')) of = '';
+      if (!item.includes(':<ul>')) return [said];
+      of = text;
+      return [];
+    });
+}
+
 test('what is wrong: the worst on top, long lists cut with a link to the rest; nothing wrong is one line', () => {
   const words = problemsView(() => ({ nowMs, startedAtMs: nowMs }));
-  const options = { words, plaintext: false };
-  const scraper = serverOf({ agents: { known: 1, up: 1, connected: 1 } });
   const many = Array.from({ length: 40 }, (_, at) =>
     hostOf(`h${at}`, { problems: [{ rank: 1, text: 'its <disk> is full' }] }),
   );
   const html = problemsHtml(
     [...many, hostOf('z', { problems: [{ rank: 0, text: 'down: no report' }] })],
-    scraper,
-    options,
+    serverOf({ scrapers: [scraper] }),
+    { words, plaintext: false },
   );
   assert.match(
     html,
-    /^<div class=wrong><h2>42 things are wrong<\/h2><ul><li><a href="\/agents\/z">z<\/a>: down: no report/,
+    /^<div class=wrong><h2>41 things are wrong<\/h2><ul><li><a href="\/agents\/z">z<\/a>: down: no report/,
   );
   assert.match(html, /its &lt;disk&gt; is full/);
-  assert.match(html, /and 12 more: <a href="\/\?state=problems">/);
+  assert.match(html, /and 11 more hosts: <a href="\/\?state=problems&amp;sort=state">/);
+});
+
+test('what is wrong with the fleet is said, however much is wrong with its hosts', () => {
+  const words = problemsView(() => ({ nowMs, startedAtMs: nowMs }));
+  const units = Array.from({ length: 31 }, (_, at) => ({ rank: 1, text: `unit ${at} has failed` }));
+  const full = hostOf('web-1', { problems: [...units, { rank: 3, text: 'a collector fails' }] });
+  const [old] = [hostOf('old')].map((host) => ({ ...host, agent: { ...host.agent, software: 'sysmon-agent 0' } }));
+  const blocked = Array.from({ length: 9 }, (_, at) => `it does not store reports of 'h${at}'`);
+  // A scraper that selects different agents in two jobs is two lines of the status, with the same problems.
+  const scrapers = [1, 2].map(() => ({ ...scraper, problems: blocked }));
+  const downs = Array.from({ length: 50 }, (_, at) => hostOf(`h${at}`, { problems: [{ rank: 0, text: 'down' }] }));
+  const htmlOf = (server: Partial<ServerStatus>, ...hosts: FleetHost[]) =>
+    problemsHtml(hosts, serverOf(server), { words, plaintext: true });
+  const problemsOf = (...of: Parameters<typeof htmlOf>) => itemsOf(htmlOf(...of));
+  assert.match(htmlOf({ scrapers }, full), /<h2>42 things are wrong<\/h2>/, '32, 9, and that there are no keys');
+  assert.deepEqual(problemsOf({ windowBytes: 95 }, full, old!), [
+    'windows take 95 % of --memory-max: raise it, or the oldest reports are evicted',
+    ...[0, 1, 2].map((at) => `web-1: unit ${at} has failed`),
+    'web-1: and 29 more of web-1',
+    'no Prometheus has scraped yet: reports are acknowledged as they arrive',
+    'agents connect without keys (--allow-plaintext): anyone who can reach the port can report under any name; make a fleet key (--fleet-key-file) and enroll each agent',
+    '2 versions run at once: 0 (old), 1 (the server); upgrade the older ones',
+  ]);
+  const stormy = problemsOf({ scrapers }, ...downs, full, old!);
+  assert.deepEqual(
+    stormy.slice(0, 30),
+    downs.slice(0, 30).map(({ agent }) => `${agent.name}: down`),
+  );
+  assert.deepEqual(stormy.slice(30), [
+    ...[0, 1, 2].map((at) => `scraper 'prometheus': it does not store reports of &#39;h${at}&#39;`),
+    "scraper 'prometheus': and 6 more of scraper 'prometheus'",
+    stormy.find((text) => text.startsWith('agents connect without keys'))!,
+    '2 versions run at once: 0 (old), 1 (the server); upgrade the older ones',
+    'and 21 more hosts: all hosts with problems',
+  ]);
 });
 
 const scraper: ScraperStatus = {
@@ -121,7 +170,7 @@ test('what is wrong with the server, and nothing where it is not', () => {
   assert.match(html({ scrapers: [] }), /no Prometheus has scraped yet/);
   assert.match(
     html({ scrapers: [{ ...scraper, problems: ['it is <b>'] }] }),
-    /scraper &#39;prometheus&#39;: it is &lt;b&gt;/,
+    /<a href="\/scrapers">scraper 'prometheus'<\/a>: it is &lt;b&gt;/,
   );
   const step = { at: new Date(nowMs - 60_000).toISOString(), seconds: 5 };
   assert.match(html({ clock: { steps: 1, lastStep: step } }), /the clock was set by 5 s 60 s ago/);
