@@ -188,6 +188,29 @@ export const attacks: readonly Attack[] = [
       await sleep(100);
     }
   }),
+  agentAttack(
+    'evil-times',
+    'series',
+    '40 000 new series again and again, between reports of 1970',
+    async (attacker) => {
+      let oldMs = 0;
+      for (let round = 0; !attacker.isEnded && round < 100; round++) {
+        await attacker.begin();
+        await attacker.declare(gauge, counted(40_000, `${Math.random()}-`));
+        oldMs += 32 * 60_000;
+        await attacker.report([0, 1], { timeMs: oldMs });
+        await attacker.report([0, 1]);
+        await sleep(100);
+      }
+    },
+  ),
+  agentAttack('evil-renames', 'schemas', 'a source that is renamed again and again', async (attacker) => {
+    await attacker.begin();
+    for (let round = 0; !attacker.isEnded && round < 10_000; round++) {
+      const name = `${'n'.repeat(50)}-${round}`;
+      await attacker.send(beginOf({ epoch: 1, source: 1, name, intervalMs: 100 }));
+    }
+  }),
   agentAttack('evil-pace', 'reports', 'reports as fast as the line takes them', async (attacker) => {
     await attacker.begin();
     await attacker.declare(gauge, counted(10));

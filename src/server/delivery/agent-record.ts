@@ -99,6 +99,11 @@ export class AgentRecord {
     return this.#streams.size;
   }
 
+  /** Whether a source of this name is known. */
+  has(sourceName: string): boolean {
+    return this.#streams.has(sourceName);
+  }
+
   /** The stream of this source, a new one if there is none. */
   stream(sourceName: string): StreamRecord {
     const stream = this.#streams.get(sourceName) ?? new StreamRecord(this, sourceName, this.schemas);

@@ -12,7 +12,7 @@ import { isoTime, plural, secondsText } from '../../runtime/words.ts';
 export type Budget =
   /** What a frame, a begin or a schema may hold: the limits of the protocol, and those of the scrape job. */
   | 'messages'
-  /** Memory of its schemas, and new ones in half an hour. */
+  /** Memory of its schemas; new ones, and new names of sources, in half an hour. */
   | 'schemas'
   /** New series in half an hour. */
   | 'series'
@@ -90,18 +90,23 @@ export function excessText(
 
 /**
  * New series and schemas of one agent in half an hour of its own time, so that a backlog with its changes is taken at
- * once: what counts is how often they changed when they were made. A database keeps each new series for hours.
+ * once: what counts is how often they changed when they were made. A database keeps each new series for hours. And new
+ * names of sources in half an hour of the server's time: each has a window, positions and a pace of its own.
  */
 export class ChurnBudget {
   readonly #series = new RecentSum();
   readonly #schemas = new RecentSum();
+  readonly #sources = new RecentSum();
 
   /** Series in the last half hour. */
   get series(): number {
     return this.#series.sum;
   }
 
-  /** A report of this time is the first with a new schema, or with so many new series. Throws a BudgetError. */
+  /**
+   * A report of this time, which will be stored, is the first with a new schema, or with so many new series. Throws a
+   * BudgetError. The times of other reports count for nothing: with made-up ones the half hour would be over at once.
+   */
   take({ series, isNewSchema, timeMs }: NewSeries): void {
     const seriesSum = this.#series.sumAt(timeMs) + series;
     if (seriesSum > recentSeriesMax) {
@@ -124,6 +129,19 @@ export class ChurnBudget {
     this.#schemas.add(timeMs, isNewSchema ? 1 : 0);
   }
 
+  /** A source of a name that is not known is begun, now on the monotonic clock. Throws a BudgetError. */
+  takeSource(monotonicMs: number): void {
+    const sourcesSum = this.#sources.sumAt(monotonicMs) + 1;
+    if (sourcesSum > recentSourcesMax) {
+      throw new BudgetError(
+        'limit',
+        'schemas',
+        `${sourcesSum} new names of sources within half an hour, at most ${recentSourcesMax} are allowed`,
+      );
+    }
+    this.#sources.add(monotonicMs, 1);
+  }
+
   /** The wall clock was set: times before and after cannot be compared. */
   clear(): void {
     this.#series.clear();
@@ -140,8 +158,9 @@ export interface NewSeries {
 
 const recentMs = 30 * 60_000;
 const recentSeriesMax = 2 * limits.seriesMax;
-// After the server's start each of 64 sources has a new one.
+// After the server's start each of 64 sources has a new one, and a new name.
 const recentSchemasMax = 2 * limits.sourcesMax;
+const recentSourcesMax = 2 * limits.sourcesMax;
 
 /** The sum of what was added of late, by minutes. */
 class RecentSum {

@@ -12,6 +12,7 @@ import { type ReceiptEvent, Receipts, type ScraperDatabase, type StoredAnswers }
 import { type AnswerPlan, planAnswer, readAnswer } from './scrape.ts';
 import {
   type ConnectionEvent,
+  type Positions,
   type Scrape,
   type ScrapeConnection,
   type ScrapeRequest,
@@ -47,6 +48,8 @@ export class Delivery {
   readonly #options: DeliveryOptions;
   readonly #file: StateFile | undefined;
   readonly #live = new Map<AgentId, Acknowledge>();
+  /** Streams forgotten so far. */
+  #forgottenCount = 0;
   /** By how much the wall clock was set between the last run's last write and this start; 0 also if nobody can tell. */
   readonly steppedBeforeMs: number;
 
@@ -101,11 +104,14 @@ export class Delivery {
   /**
    * A source of a connected agent is begun. Where the epoch's offset shows that the clock of this host was set back before
    * this start, perhaps by a boot, no position may be ahead of what comes: the agent sends it with times by the new clock.
+   * Throws a BudgetError if the agent has begun too many sources of late.
    */
   begin(agent: AgentRecord, message: Omit<Begin, 'kind'>): StreamRecord {
     const stepMs = agent.stepBeforeStart(message);
     if (stepMs < 0) this.#movePositions(agent, positionsShiftMs(stepMs));
-    return this.store.begin(agent, message);
+    const { stream, forgotten } = this.store.begin(agent, message);
+    if (forgotten.length > 0) this.#forgotten(forgotten);
+    return stream;
   }
 
   /** Of all streams of which nothing has come since the start. */
@@ -189,7 +195,10 @@ export class Delivery {
     const given = gives === 'reports' || gives === 'one report' ? records : [];
     const plan = planAnswer(given, cursor, bounds, { nowMs, monotonicMs, notBeforeMs, lastScrapeMs });
     this.#noteShares(plan, request.name, nowMs);
-    const { batches, from, until } = await readAnswer(plan, notBeforeMs, turn);
+    const forgottenBefore = this.#forgottenCount;
+    const { batches, from, until: untilMs } = await readAnswer(plan, notBeforeMs, turn);
+    const until = this.#stillKnown(untilMs, forgottenBefore);
+    const forgottenSince = this.#forgottenCount;
     const { samples, reports } = plan;
     const receipt =
       inquiry === undefined
@@ -203,7 +212,8 @@ export class Delivery {
       mayEnd: receipt === undefined ? Promise.resolve() : this.#written(request.timeoutMs / 4),
       finish: () => {
         cursor.pace.arrived(plan.arrived);
-        this.#changed(this.#cursors.finish(opened, { until, samples: plan.samples }, clock.monotonicMs()));
+        const sent = { until: this.#stillKnown(until, forgottenSince), samples: plan.samples };
+        this.#changed(this.#cursors.finish(opened, sent, clock.monotonicMs()));
         this.#file?.changed();
         inquiry?.sent();
       },
@@ -352,7 +362,18 @@ export class Delivery {
   #forgotten(streams: readonly StreamId[]): void {
     this.#changed(this.#cursors.tidy(streams, this.#options.clock.monotonicMs()));
     for (const stream of streams) this.#acks.forget(stream);
+    this.#forgottenCount += streams.length;
     if (streams.length > 0) this.#file?.changed();
+  }
+
+  /** Without those that were forgotten since `forgottenBefore` had been: nothing may bring them back. */
+  #stillKnown(times: Positions, forgottenBefore: number): Positions {
+    if (this.#forgottenCount === forgottenBefore) return times;
+    const known = [...times].filter(([stream]) => {
+      const { agent, sourceName } = parseStreamId(stream)!;
+      return this.store.agents.get(agent)?.has(sourceName) === true;
+    });
+    return new Map(known);
   }
 
   /**
@@ -408,6 +429,7 @@ export class Delivery {
     const nowMs = clock.nowMs();
     const cursors = this.#cursors.save(clock.monotonicMs(), nowMs);
     const savedClock = this.#clockByBoot();
+    const forgottenBefore = this.#forgottenCount;
     return {
       state: {
         ...{ savedAtMs: nowMs, lastNumber: this.#cursors.lastNumber, ...(savedClock && { clock: savedClock }) },
@@ -415,7 +437,7 @@ export class Delivery {
       },
       onSaved: () => {
         this.#options.onStateWritten();
-        this.#acks.saved(confirmedMs);
+        this.#acks.saved(this.#stillKnown(confirmedMs, forgottenBefore));
         this.#acknowledgeAll();
       },
     };

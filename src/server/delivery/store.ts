@@ -92,21 +92,33 @@ export class Store {
     return agent;
   }
 
-  /** A source of the agent is begun. */
-  begin(agent: AgentRecord, message: Omit<Begin, 'kind'>): StreamRecord {
+  /**
+   * A source of the agent is begun. Returns it, and the streams that are forgotten for it. Throws a BudgetError if the agent
+   * has had too many new names of late.
+   */
+  begin(agent: AgentRecord, message: Omit<Begin, 'kind'>): Begun {
+    if (!agent.has(message.name)) agent.churn.takeSource(this.#options.clock.monotonicMs());
     const stream = agent.begin(message);
-    while (agent.streamCount > limits.sourcesMax + 1) this.#forgetStream(streamToForget(agent, stream));
-    return stream;
+    const forgotten: StreamId[] = [];
+    while (agent.streamCount > limits.sourcesMax + 1) {
+      const oldest = streamToForget(agent, stream);
+      this.#forgetStream(oldest);
+      forgotten.push(oldest.id);
+    }
+    return { stream, forgotten };
   }
 
-  /** Stores a report, or returns why not. */
-  receive(stream: StreamRecord, report: ReceivedReport): Outcome {
+  /**
+   * Stores a report, or returns why not. `recorded`: the schema object that the window is to have for that of the report,
+   * which is asked for only where the report is stored, and may throw a BudgetError.
+   */
+  receive(stream: StreamRecord, report: ReceivedReport, recorded: (declared: Schema) => Schema = same): Outcome {
     const { clock, onReport, onReceived } = this.#options;
     const { agent } = stream;
     const now = { nowMs: clock.nowMs(), monotonicMs: clock.monotonicMs() };
     this.schemas.giveBack();
     const outcome = this.#judge(stream, report, now.nowMs);
-    if (outcome === 'stored') this.#append(stream, report);
+    if (outcome === 'stored') this.#append(stream, { ...report, schema: recorded(report.schema) });
     if (outcome === 'too_old' || outcome === 'not_newer') agent.drops.add(outcome, report.timeMs, now.nowMs);
     if (outcome === 'too_many') {
       agent.drops.add(outcome, report.timeMs, now.nowMs);
@@ -289,6 +301,15 @@ export class Store {
     stream.agent.forgetStream(stream);
   }
 }
+
+/** A source that has been begun. */
+export interface Begun {
+  readonly stream: StreamRecord;
+  /** Those that made room for it. */
+  readonly forgotten: readonly StreamId[];
+}
+
+const same = (schema: Schema): Schema => schema;
 
 /** The one whose oldest report is oldest. */
 function oldestStream(agents: Iterable<AgentRecord>): StreamRecord | undefined {

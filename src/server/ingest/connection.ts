@@ -226,20 +226,22 @@ export class AgentConnection {
     const { stream } = source;
     const count = schema.seriesCount;
     const timeMs = message.timeMs + offsetMs;
-    // A report further ahead is refused.
-    const churnMs = Math.min(timeMs, this.#options.clock.nowMs() + limits.futureMsMax);
-    const outcome = this.#options.delivery.store.receive(stream, {
-      schema: recordedSchema(source, schema, churnMs),
-      labels: stream.labels,
-      epoch: this.#table.epoch!,
-      seq: message.seq,
-      timeMs,
-      key: message.key,
-      payload,
+    const report = {
+      ...{
+        schema,
+        labels: stream.labels,
+        epoch: this.#table.epoch!,
+        seq: message.seq,
+        timeMs,
+        key: message.key,
+        payload,
+      },
       follows: source.follows,
       sums: state.sums.subarray(0, count),
       present: state.present.subarray(0, count),
-    });
+    };
+    const recorded = (declared: Schema) => recordedSchema(source, declared, timeMs);
+    const outcome = this.#options.delivery.store.receive(stream, report, recorded);
     source.follows = outcome === 'stored';
     if (source.follows && this.#storedEpoch !== this.#table.epoch) {
       this.#storedEpoch = this.#table.epoch!;
@@ -393,8 +395,8 @@ interface ConnectedSource {
 }
 
 /**
- * The schema object for what this connection has declared: that of the connection before, if equal. Throws a BudgetError
- * if the agent has had too many new series or schemas of late.
+ * The schema object for what this connection has declared: that of the connection before, if equal. For a report of this
+ * time, which is stored. Throws a BudgetError if the agent has had too many new series or schemas of late.
  */
 function recordedSchema(source: ConnectedSource, declared: Schema, timeMs: number): Schema {
   if (source.schema !== undefined && source.schemaSeries === declared.seriesCount) return source.schema;

@@ -35,7 +35,7 @@ class Sources {
   begin(name: string, epoch = this.epoch): StreamRecord {
     if (epoch !== this.epoch) this.#seq = 0;
     this.epoch = epoch;
-    return this.world.store.begin(this.agent, beginOf({ epoch, source: name === 'host' ? 0 : 1, name }));
+    return this.world.store.begin(this.agent, beginOf({ epoch, source: name === 'host' ? 0 : 1, name })).stream;
   }
 
   report(name: string, timeMs: number): void {
@@ -52,8 +52,8 @@ class Sources {
 test('each source has its window, labels and newest report; numbers count for all of them', () => {
   const { store, agent, clock } = makeStore();
   const nowMs = clock.nowMs();
-  const host = store.begin(agent, beginOf({ labels: [['rack', 'a']] }));
-  const redis = store.begin(agent, beginOf({ source: 1, name: 'redis', intervalMs: 15_000, offsetMs: 7 }));
+  const host = store.begin(agent, beginOf({ labels: [['rack', 'a']] })).stream;
+  const redis = store.begin(agent, beginOf({ source: 1, name: 'redis', intervalMs: 15_000, offsetMs: 7 })).stream;
   assert.equal(host, agent.host);
   assert.deepEqual([host.id, redis.id], ['a', 'a/redis']);
   assert.deepEqual([redis.intervalMs, redis.offsetMs, redis.labels], [15_000, 7, []]);
@@ -133,7 +133,7 @@ test('an agent that begins ever other sources loses the oldest of them, counted'
   const { store, agent, clock, evicted } = makeStore();
   const maker = new ReportMaker();
   for (let source = 1; source <= 100; source++) {
-    const stream = store.begin(agent, beginOf({ source, name: `s${source}` }));
+    const stream = store.begin(agent, beginOf({ source, name: `s${source}` })).stream;
     store.receive(stream, { ...maker.make(clock.nowMs(), [1], { key: true }), seq: source });
   }
   assert.equal(agent.streamCount, 65);
@@ -145,7 +145,7 @@ test('an agent that begins ever other sources loses the oldest of them, counted'
 
 test('a source that is forwarded no longer is forgotten after a day, the host stays', async () => {
   const { store, agent, clock } = makeStore();
-  const redis = store.begin(agent, beginOf({ source: 1, name: 'redis' }));
+  const redis = store.begin(agent, beginOf({ source: 1, name: 'redis' })).stream;
   agent.peer = 'connected';
   store.receive(redis, new ReportMaker().make(clock.nowMs(), [1]));
   await clock.advance(86_400_000);

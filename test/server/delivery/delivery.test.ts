@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { agentId } from '../../../src/model/agent-id.ts';
+import { parseState } from '../../../src/server/delivery/state-file.ts';
 import { beginOf } from '../../support/groups.ts';
 import { settle } from '../../support/virtual-clock.ts';
 import { connect, minuteMs, timeoutMs, windowMs } from './cursors-harness.ts';
@@ -616,4 +617,48 @@ test('the clock is set: what is not acknowledged comes again with other times, a
       assert.equal(world.count('evicted age unscraped'), 0);
     }
   }
+});
+
+test('a source that makes room for another is forgotten by cursors and acks, also amid an answer', async () => {
+  const world = new DeliveryHarness();
+  const agent = world.connect('a');
+  const maker = new ReportMaker();
+  let seq = 0;
+  const rename = (round: number) => {
+    for (let source = 1; source <= 60; source++) {
+      const begin = beginOf({ source, name: `round-${round}-${source}` });
+      const stream = world.delivery.begin(agent.record, begin);
+      const made = maker.make(world.clock.nowMs() - source, [1], { key: true });
+      world.delivery.store.receive(stream, { ...made, seq: ++seq });
+    }
+  };
+  const connection = connect();
+  for (let round = 0; round < 10; round++) {
+    rename(2 * round);
+    const scrape = await world.open(connection);
+    assert.equal(scrape.until.size, 60);
+    // Those that the answer gives have gone when it has been sent.
+    rename(2 * round + 1);
+    scrape.finish();
+    await settle();
+    assert.equal(agent.record.streamCount, 65);
+    for (let minutes = 0; minutes < 35; minutes += 5) {
+      await world.clock.advance(5 * minuteMs);
+      await world.scrape(connection);
+    }
+  }
+  await world.scrape(connection);
+  await world.scrape(connection);
+  await world.delivery.flush();
+  const { cursors, agents } = parseState(world.disk!.text!);
+  const known = new Set<string>([...agent.record.streams].map(({ id }) => id));
+  for (const { positions, unconfirmed } of cursors) {
+    for (const times of [positions, ...unconfirmed.map(({ until }) => until)]) {
+      assert.deepEqual(
+        [...times.keys()].filter((stream) => !known.has(stream)),
+        [],
+      );
+    }
+  }
+  assert.ok([...agents[0]!.committedMs].length <= 65);
 });

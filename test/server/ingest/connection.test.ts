@@ -812,11 +812,81 @@ test('a backlog in which series came and went is taken at once: what counts is w
       0,
       Array.from({ length: 30_000 }, (_, at) => `${round}-${at}`),
     );
-    // In a window of half an hour a part of it is too old, and counts all the same.
+    // In a window of half an hour a part of it is too old, and counts for nothing.
     client.key(round, nowMs - (13 - round) * 10 * minuteMs, 1);
     await settle();
     assert.equal(client.error, undefined, `${round}`);
   }
+});
+
+test('what is not stored takes nothing of the budget of new series, and its time gives nothing back', async () => {
+  const world = new ConnectionHarness();
+  const client = await world.welcomed();
+  let [round, seq, oldMs] = [1, 0, 1000];
+  for (; client.error === undefined && round < 20; round++) {
+    client.begin(1);
+    declareMany(
+      client,
+      0,
+      Array.from({ length: 40_000 }, (_, at) => `${round}-${at}`),
+    );
+    // Half an hour later by its own times, which are made up.
+    oldMs += 32 * minuteMs;
+    client.key(++seq, oldMs, 1);
+    client.key(++seq, world.clock.nowMs() + round, 1);
+    await settle();
+  }
+  assert.deepEqual([client.error, round], ['limit', 5]);
+  assert.deepEqual(
+    record(world).excesses.all.map(({ budget }) => budget),
+    ['series'],
+  );
+  assert.equal(record(world).churn.series, 120_000);
+  const honest = await world.welcomed({ agentName: 'other' });
+  honest.begin(1);
+  declareMany(
+    honest,
+    0,
+    Array.from({ length: 40_000 }, (_, at) => `${at}`),
+  );
+  for (const minutes of [50, 40]) honest.key(61 - minutes, world.clock.nowMs() - minutes * minuteMs, 1);
+  await settle();
+  assert.equal(record(world, 'other').churn.series, 0, 'too old');
+  honest.key(60, world.clock.nowMs() - 20 * minuteMs, 1);
+  await settle();
+  assert.equal(record(world, 'other').churn.series, 40_000, 'of a backlog, by its own time');
+});
+
+test('new names of sources in half an hour are bounded; the same again are not new', async () => {
+  const world = new ConnectionHarness();
+  /** The error of a connection that begins sources of these names. */
+  const errorOf = async (from: number, to: number, times = 1) => {
+    const client = await world.welcomed();
+    client.begin();
+    for (let time = 0; time < times; time++) {
+      for (let name = from; name < to; name++) {
+        client.begin(1, 0, { source: 1 + (name % 60), name: `source-${name}` });
+      }
+    }
+    await settle();
+    const { error } = client;
+    client.link.cut();
+    await settle();
+    return error;
+  };
+  assert.equal(await errorOf(0, 64, 10), undefined);
+  await world.clock.advance(29 * minuteMs);
+  assert.equal(await errorOf(64, 128), undefined);
+  const other = await world.welcomed({ agentName: 'other' });
+  assert.equal(await errorOf(128, 129), 'limit');
+  const [excess, ...more] = record(world).excesses.all;
+  assert.deepEqual([excess?.budget, more.length], ['schemas', 0]);
+  assert.equal(excess?.text, '129 new names of sources within half an hour, at most 128 are allowed');
+  other.send(pingOf(1));
+  await settle();
+  assert.equal(other.received.at(-1)?.kind, 'pong');
+  await world.clock.advance(3 * minuteMs);
+  assert.equal(await errorOf(129, 130), undefined);
 });
 
 test('an agent whose frames take a tenth of the processor is named; one with little to say is not', async () => {

@@ -127,7 +127,7 @@ test('each source of an agent has its series and its sysmon_agent_up, with its l
     const report = (name: string, source: number, labels: Labels, seq: number, timeMs: number) => {
       const begin = beginOf({ source, name, labels });
       const made = new ReportMaker({ schema: testSchema(1) }).make(timeMs, [seq]);
-      return store.receive(store.begin(record, begin), { ...made, labels, seq });
+      return store.receive(store.begin(record, begin).stream, { ...made, labels, seq });
     };
     assert.equal(report('host', 0, [['rack', 'b "7"']], 1, nowMs), 'stored');
     assert.equal(report('redis', 1, [['tier', 'db']], 2, nowMs - 1), 'stored');
