@@ -104,7 +104,7 @@ test('a long table is cut, and says so', async () => {
   ]);
   const { tables, body } = await pageOf({ metrics: Object.fromEntries(units) });
   assert.equal(tables.get('Services')!.length, 50);
-  assert.match(body, /The first 50 of 62 are shown; <a href="#series">all series<\/a> are below\./);
+  assert.match(body, /The first 50 of 63 are shown; <a href="#series">all series<\/a> are below\./);
   assert.doesNotMatch((await pageOf()).body, /The first 50/);
 });
 
