@@ -66,6 +66,13 @@ function check(name: string, fixture: FixtureHost): void {
       const what = `${folder}: ${refusal}`;
       const { lines, errors, failure } = bed.collect({ unlisted: folder, refusal });
       assert.equal(failure, undefined, what);
+      // What is counted is absent then, rather than too small.
+      const known = new Set([...whole.lines, ...others]);
+      assert.deepEqual(
+        lines.filter((line) => !known.has(line)),
+        [],
+        what,
+      );
       assert.deepEqual(lostOf(whole.lines, others, lines, shared[name]), [], what);
       // Some list a folder once more for each of its parts.
       const said = errors.map((error) => `${error.path}: ${codeOf(error)}`);
