@@ -55,6 +55,8 @@ export function parseCpuInfo(text: KernelText): CpuFacts[] {
       hasNumber = true;
       return true;
     }
+    // POWER has the machine's facts behind all CPUs, from here on: its model is none of a CPU.
+    if (name === 'timebase') hasNumber = false;
     const cpu = hasNumber ? cpus.at(-1) : undefined;
     if (name === undefined || cpu === undefined) return false;
     const value = line.rest();
