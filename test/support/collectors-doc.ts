@@ -68,7 +68,7 @@ node_exporter ${nodeExporterVersion}; there an option's name begins with \`colle
 ${collectorRows.length} collectors, of which ${byDefault} are on by default. \`--enable NAME\` and \`--disable NAME\` change that, \`sysmon-agent collect --list\` shows them with their
 options, and \`sysmon-agent collect --enable NAME\` what one gives on this host. A collector that finds nothing of its kind
 is asked again once a minute and costs nothing between; \`node_scrape_collector_success\` is 0 for it, unless it says 1 below.
-\`sysmon-agent check\` says what is absent, and which file is missing. Absent is not zero: what the kernel does not say gives no series.
+\`sysmon-agent check\` says what is absent, and which file is missing. Absent is not zero: what the kernel does not say gives no series. Of a name that is no UTF-8, a label shows each foreign byte as U+FFFD.
 
 A device that never answers costs its own series and delays nothing. What can hang, attributes of devices and the sizes of file systems, is
 read off the main thread, with a deadline: by ${slow.slice(0, -1).join(', ')} and ${slow.at(-1)}. The others read what the kernel has in

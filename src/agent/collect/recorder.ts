@@ -7,6 +7,7 @@ import { limits } from '../../protocol/limits.ts';
 import type { SampledFamily, Samples } from './collectors/collector.ts';
 import { cutToBytes, declaredFamily, problemOf } from './family-rules.ts';
 import { flatText } from './flat-text.ts';
+import { shownOf } from './proc/names.ts';
 import {
   addCost,
   type CostedSeries,
@@ -182,11 +183,11 @@ export class Recorder implements Samples {
     return this.#part;
   }
 
-  #write(part: PartState, series: Series, sum: number): void {
+  #write(part: PartState, series: Series, sum: number, given?: readonly string[]): void {
     const { id } = series;
     const present = this.#present;
     if (id === pending ? series.given !== undefined : present[id] === 1) {
-      this.#duplicate(series);
+      this.#duplicate(series, given);
       return;
     }
     if (id === pending) {
@@ -209,7 +210,7 @@ export class Recorder implements Samples {
     const { labelNames } = source;
     assert(given.length === labelNames.length, `a sample of '${source.name}' has ${given.length} label values`);
     part.cost = undefined;
-    const labels = this.#cutLabels(source, given);
+    const labels = this.#shownLabels(source, given);
     const key = textsKey(labels);
     let series = family.series.get(key);
     if (series === undefined) {
@@ -220,7 +221,7 @@ export class Recorder implements Samples {
       family.series.set(flatText(key), series);
       part.added.push(series);
     }
-    this.#write(part, series, sum);
+    this.#write(part, series, sum, given);
   }
 
   #refuseLong({ name }: SampledFamily): void {
@@ -231,12 +232,24 @@ export class Recorder implements Samples {
     );
   }
 
-  #duplicate({ family, labels }: Series): void {
+  #duplicate(series: Series, given?: readonly string[]): void {
     this.#counters.samplesDuplicate++;
+    if (given !== undefined && !series.isPassed(given)) return this.#warnAlike(series, given);
+    const { family, labels } = series;
     const pairs = labels.map((value, at) => `${family.labelNames[at]}=${JSON.stringify(value)}`);
     this.#warnOnce(
       `duplicate ${family.name}`,
       `'${family.name}{${pairs.join(',')}}' came twice in one collection; keeping the first`,
+    );
+  }
+
+  /** Once for the name, not for each of its families. */
+  #warnAlike({ labels }: Series, given: readonly string[]): void {
+    const shown = labels.find((label, at) => label !== given[at]) ?? '';
+    const start = cutToBytes(shown, warnedBytesMax);
+    this.#warnOnce(
+      `alike ${start}`,
+      `two names become the label '${start}', because they are no UTF-8 or too long; keeping the first`,
     );
   }
 
@@ -279,13 +292,15 @@ export class Recorder implements Samples {
       for (const name of names) this.#names.set(name, declared);
   }
 
-  #cutLabels(family: SampledFamily, given: readonly string[]): readonly string[] {
+  /** As they go into the schema: UTF-8, and not too long. */
+  #shownLabels(family: SampledFamily, given: readonly string[]): readonly string[] {
     let labels = given;
     for (let at = 0; at < given.length; at++) {
-      const cut = cutToBytes(given[at]!, limits.labelValueBytesMax);
-      if (cut === given[at]) continue;
+      const shown = shownOf(given[at]!);
+      const cut = cutToBytes(shown, limits.labelValueBytesMax);
+      if (cut !== given[at]) labels = labels.with(at, cut);
+      if (cut === shown) continue;
       this.#counters.labelsCut++;
-      labels = labels.with(at, cut);
       const label = `${family.name}{${family.labelNames[at]}}`;
       this.#warnOnce(
         `cut ${label}`,
@@ -401,7 +416,7 @@ class Series implements CostedSeries {
   /** of the others. Forty thousand lists of one text or two would be a twentieth of the agent's memory. */
   readonly #many: readonly string[] | undefined;
   /** The label values as they go into the schema, where they are others. */
-  readonly #cut: readonly string[] | undefined;
+  readonly #shown: readonly string[] | undefined;
   readonly labelBytes: number;
   readonly textBytes: number;
   /** The series' id in the schema. */
@@ -420,7 +435,7 @@ class Series implements CostedSeries {
     this.label1 = isFew ? passed[0] : undefined;
     this.label2 = isFew ? passed[1] : undefined;
     this.#many = isFew ? undefined : passed;
-    this.#cut = labels === passed ? undefined : labels;
+    this.#shown = labels === passed ? undefined : labels;
     this.labelBytes = labelBytesOf(labels);
     this.textBytes = textBytes;
   }
@@ -440,7 +455,7 @@ class Series implements CostedSeries {
 
   /** The label values as they go into the schema. */
   get labels(): readonly string[] {
-    return this.#cut ?? this.#many ?? [this.label1, this.label2].filter((value) => value !== undefined);
+    return this.#shown ?? this.#many ?? [this.label1, this.label2].filter((value) => value !== undefined);
   }
 }
 
@@ -490,6 +505,7 @@ const periodInstants = 60;
 const deadShareMax = 1 / 4;
 const familyObjectsMax = 8192;
 const warnedMax = 1000;
+const warnedBytesMax = 200;
 
 /** Families in the order of their first series. */
 function byFamily(series: readonly Series[]): Map<FamilySeries, Series[]> {

@@ -2,6 +2,7 @@ import { close, open, readdir, read as readFile, realpath, statfs } from 'node:f
 import type { Clock, Timer } from '../../runtime/clock.ts';
 import type { Log } from '../../runtime/log.ts';
 import { ageText, durationText } from '../../runtime/words.ts';
+import { areInDoubt, nameOf, pathOf, shownOf } from './proc/names.ts';
 import type { FileSystemSize } from './proc/system.ts';
 
 /** System calls that may take long, or never return: each calls back once, a test's at once. Paths are real ones. */
@@ -19,19 +20,24 @@ export type Done<T> = (error: Error | null, value: T) => void;
 
 /** In libuv's thread pool. */
 export const poolCalls: SlowCalls = {
-  open: (path, done) => open(path, 'r', done),
+  open: (path, done) => open(pathOf(path), 'r', done),
   read: (fd, into, done) => readFile(fd, into, 0, into.length, 0, done),
   close: (fd, done) => close(fd, (error) => done(error ?? null)),
-  names: (path, done) => readdir(path, (error, names) => done(error, names?.sort())),
-  resolved: (path, done) => realpath.native(path, done),
-  size: (path, done) => statfs(path, done),
+  names(path, done) {
+    const real = pathOf(path);
+    readdir(real, (error, names) => {
+      if (error !== null || !areInDoubt(names)) return done(error, names?.sort());
+      readdir(real, 'buffer', (error, names) => done(error, names?.map(nameOf).sort()));
+    });
+  },
+  resolved: (path, done) => realpath.native(pathOf(path), done),
+  size: (path, done) => statfs(pathOf(path), done),
 };
 
 /** Something that the kernel is asked in the slow lane, again and again. */
 export abstract class Question {
   /** Of the collector that asks. */
   readonly asker: Asker;
-  /** As messages show it. */
   readonly path: string;
   /**
    * idle: it has its last answer, or was never asked. waiting: in the queue. asked: a thread is on it. late: it was asked,
@@ -130,7 +136,7 @@ export class SlowLane {
 
   /** What was asked and has not answered: `process.exit()` waits for it. */
   get pending(): readonly string[] {
-    return [...this.#late, ...this.#asked].map(({ path }) => path);
+    return [...this.#late, ...this.#asked].map(({ path }) => shownOf(path));
   }
 
   /** The present instant. */
@@ -274,7 +280,7 @@ export class SlowLane {
       if (this.#loggedPaths.has(path)) continue;
       this.#loggedPaths.add(path);
       question.isLogged = true;
-      const text = `'${path}' has not answered for ${durationText(stuckMs)}: its series are absent until it does`;
+      const text = `'${shownOf(path)}' has not answered for ${durationText(stuckMs)}: its series are absent until it does`;
       const isFull = asker.late >= lateMaxOfOne || this.#late.size >= lateMax;
       this.#log.warn(
         `collector '${asker.collector}': ${text}${isFull ? ', as are others: too many reads do not return' : ''}`,
@@ -286,7 +292,9 @@ export class SlowLane {
     if (!question.isLogged) return;
     question.isLogged = false;
     const ms = this.#clock.monotonicMs() - question.lateSinceMs;
-    this.#log.info(`collector '${question.asker.collector}': '${question.path}' has answered after ${ageText(ms)}`);
+    this.#log.info(
+      `collector '${question.asker.collector}': '${shownOf(question.path)}' has answered after ${ageText(ms)}`,
+    );
   }
 }
 

@@ -2,6 +2,7 @@ import type { Family, MetricType } from '../../../model/family.ts';
 import type { Clock } from '../../../runtime/clock.ts';
 import { boolean, type OptionRow, option, optional, regexp } from '../../../runtime/options.ts';
 import type { Host } from '../proc/host.ts';
+import { shownOf } from '../proc/names.ts';
 
 /**
  * Where a collector puts its samples of this instant, series after series. The same order as the last time is fastest.
@@ -159,7 +160,9 @@ export class NameFilter {
     this.#exclude = exclude;
   }
 
+  /** As a label would show it. */
   keeps(name: string): boolean {
-    return !(this.#exclude?.test(name) ?? false) && (this.#include?.test(name) ?? true);
+    const shown = shownOf(name);
+    return !(this.#exclude?.test(shown) ?? false) && (this.#include?.test(shown) ?? true);
   }
 }

@@ -1,3 +1,5 @@
+import { shownOf } from './names.ts';
+
 /** `no-data`: there is nothing of the kind on this host. `unreadable`: it is there. `format`: it was read. */
 export type CollectErrorCode = 'no-data' | 'unreadable' | 'format';
 
@@ -6,8 +8,8 @@ export abstract class CollectError extends Error {
   abstract readonly code: CollectErrorCode;
   readonly path: string;
   constructor(path: string, what: string, options?: ErrorOptions) {
-    super(`'${path}'${what}`, options);
-    this.path = path;
+    super(shownOf(`'${path}'${what}`), options);
+    this.path = shownOf(path);
   }
 }
 

@@ -11,6 +11,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { CollectError, NoDataError, UnreadableError } from './errors.ts';
+import { areInDoubt, nameOf, pathOf } from './names.ts';
 import { type FileSystemSize, type HostSystem, nodeSystem } from './system.ts';
 import { KernelText, Words } from './text.ts';
 
@@ -240,7 +241,7 @@ export class Host {
   /** What stat(2) says of a file or a folder, undefined where it is missing. Throws UnreadableError. */
   stat(path: string): FileStat | undefined {
     try {
-      return statSync(this.path(path), { throwIfNoEntry: false });
+      return statSync(pathOf(this.path(path)), { throwIfNoEntry: false });
     } catch (error) {
       if (isNoFile(error) || isGone(error)) return undefined;
       throw unreadable(this.path(path), error);
@@ -255,7 +256,7 @@ export class Host {
     const real = this.path(path);
     let fd: number | undefined;
     try {
-      fd = openSync(real, atOnce);
+      fd = openSync(pathOf(real), atOnce);
       const stat = fstatSync(fd);
       if (!stat.isFile()) throw new Error('it is no regular file');
       if (stat.size > bytesMax) throw new Error(`it has ${stat.size} bytes, more than ${bytesMax}`);
@@ -270,7 +271,7 @@ export class Host {
   }
 
   exists(path: string): boolean {
-    return existsSync(this.path(path));
+    return existsSync(pathOf(this.path(path)));
   }
 
   /** Where it is when all symbolic links are followed, as a real path; undefined where there is nothing. */
@@ -403,11 +404,13 @@ export class Host {
   // The system calls behind `list`, `realPath` and `fileSystem`, on real paths. They throw as node:fs does.
 
   protected names(path: string): string[] {
-    return readdirSync(path).sort();
+    const real = pathOf(path);
+    const names = readdirSync(real);
+    return (areInDoubt(names) ? readdirSync(real, 'buffer').map(nameOf) : names).sort();
   }
 
   protected resolved(path: string): string {
-    return realpathSync.native(path);
+    return realpathSync.native(pathOf(path));
   }
 
   protected size(path: string): FileSystemSize {
@@ -456,7 +459,7 @@ export class Host {
   }
 
   #readFresh(file: KernelFile): void {
-    const fd = openSync(file.text.path, atOnce);
+    const fd = openSync(pathOf(file.text.path), atOnce);
     file.fd = fd;
     this.#openCount++;
     try {

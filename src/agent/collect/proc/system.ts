@@ -1,5 +1,6 @@
 import { readFileSync, type StatsFs, statfsSync } from 'node:fs';
 import { hostname, machine, networkInterfaces, release, type, version } from 'node:os';
+import { pathOf } from './names.ts';
 
 export interface NetworkAddress {
   readonly address: string;
@@ -30,7 +31,7 @@ export interface HostSystem {
 export const nodeSystem: HostSystem = {
   timeZone: () => process.env['TZ'],
   ...{ type, release, version, machine, hostname, networkInterfaces, pageSize },
-  fileSystem: statfsSync,
+  fileSystem: (path) => statfsSync(pathOf(path)),
 };
 
 /**

@@ -1,4 +1,5 @@
 import { type CollectError, FormatError } from './errors.ts';
+import { nameOf, shownOf } from './names.ts';
 
 const newline = 0x0a;
 const space = 0x20;
@@ -232,7 +233,7 @@ export class KernelText {
     if (known !== undefined && this.skip(known.withColon)) return known.key;
     const end = this.#text.indexOf(':', start);
     const key = this.#until(start, end < 0 ? this.#lineEnd : end, what);
-    // One byte a character: what was no UTF-8 is U+FFFD by now, which Latin-1 has not, and is not found again.
+    // One byte a character: what is no UTF-8 is half a surrogate pair, which Latin-1 has not, and is not found again.
     if (line < keysMax && key.length === end - start) this.#keys[line] = { key, withColon: `${key}:` };
     return key;
   }
@@ -525,7 +526,7 @@ export class KernelText {
 
   #shown(start: number, end: number): string {
     const cut = Math.min(end, start + shownBytesMax);
-    return `${JSON.stringify(decode(this.#bytes, start, cut))}${cut < end ? '…' : ''}`;
+    return `${JSON.stringify(shownOf(nameOf(this.#bytes.subarray(start, cut))))}${cut < end ? '…' : ''}`;
   }
 }
 
@@ -539,7 +540,7 @@ function decimal(digits: string): number {
 }
 
 /**
- * Strings that were read before, found by their bytes. Two strings with one hash are no error: the later one is decoded
+ * Strings that were read before, found by their bytes: names, which need not be UTF-8 (names.ts). Two strings with one hash are no error: the later one is decoded
  * each time.
  */
 export class Words {
@@ -550,7 +551,7 @@ export class Words {
     for (let at = start; at < end; at++) hash = (Math.imul(hash, 31) + bytes[at]!) & 0x3fffffff;
     const known = this.#byHash.get(hash);
     if (known !== undefined && isAscii(known, bytes, start, end)) return known;
-    const word = decode(bytes, start, end);
+    const word = nameOf(bytes.subarray(start, end));
     if (known === undefined && word.length <= rememberedCharactersMax) {
       // Names come and go (containers): rather than to find out which are gone, it starts again.
       if (this.#byHash.size >= wordsMax) this.#byHash.clear();
@@ -583,13 +584,6 @@ function isAscii(word: string, bytes: Uint8Array, start: number, end: number): b
     if (byte > 0x7f || word.charCodeAt(index) !== byte) return false;
   }
   return true;
-}
-
-const utf8 = new TextDecoder('utf-8', { ignoreBOM: true });
-
-/** Invalid UTF-8 becomes U+FFFD: the name of a device is whatever bytes somebody chose. */
-function decode(bytes: Uint8Array, start: number, end: number): string {
-  return utf8.decode(bytes.subarray(start, end));
 }
 
 function ascii(bytes: Uint8Array, start: number, end: number): string {
