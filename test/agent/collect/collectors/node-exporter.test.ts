@@ -51,6 +51,14 @@ const differences: readonly Difference[] = [
     title: /an ARM machine/,
   },
   {
+    collector: 'cpu',
+    reason:
+      'it reads /proc/cpuinfo by rules of the architecture that it was built for; by those of POWER it has no model either',
+    theirs: /^node_cpu_info\b/,
+    ours: /^node_cpu_info\b/,
+    title: /a machine with POWER/,
+  },
+  {
     collector: 'cpufreq',
     reason: 'governors are new since 1.6, average frequencies since 1.12',
     ours: /^node_cpu_(scaling_governor|frequency_avg_hertz)\b/,
