@@ -101,8 +101,8 @@ const rows = {
     placeholder: 'NAME=VALUE',
     parse: label,
     help:
-      `Label to add to every series of this agent, at most ${limits.labelsMax}. A label that a series already has takes ` +
-      'precedence.',
+      `Label to add to every series of this agent: at most ${limits.labelsMax}, with values of at most ${limits.labelValueBytesMax} bytes. ` +
+      'A label that a series already has takes precedence.',
     commands: running,
   }),
   spoolDir: optional({

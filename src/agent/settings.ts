@@ -197,5 +197,17 @@ export function labelsOf(options: AgentOptions): Labels {
     const excess = bytes - limits.labelsBytesMax;
     throw options.refuse('label', `expected labels that are ${excess} bytes shorter, all together`);
   }
+  for (const [name, value] of labels) {
+    if (name.length > limits.nameBytesMax) {
+      throw options.refuse(
+        'label',
+        `expected names of at most ${limits.nameBytesMax} bytes, '${name}' has ${name.length}`,
+      );
+    }
+    const valueBytes = Buffer.byteLength(value);
+    if (valueBytes <= limits.labelValueBytesMax) continue;
+    const most = `expected values of at most ${limits.labelValueBytesMax} bytes`;
+    throw options.refuse('label', `${most}, that of '${name}' has ${valueBytes}`);
+  }
   return labels;
 }

@@ -28,11 +28,14 @@ export const limits = {
   /** Beyond it: `schema`. A divisor fits 32 bits, so that dividing loses no more than the last bit. */
   divisorMax: 2 ** 31,
 
-  /** Of one series; Prometheus's `label_limit` can be set so. */
-  labelNamesMax: 64,
+  /**
+   * Labels of one series as Prometheus counts them: its own, `__name__`, `agent`, `job` and `instance`, `source` where it is
+   * not the host's, and its source's labels. Prometheus's `label_limit` can be set so.
+   */
+  seriesLabelsMax: 64,
   /** A metric's name with its suffix, and a label's; Prometheus's `label_name_length_limit` can be set so. */
   nameBytesMax: 128,
-  /** Prometheus's `label_value_length_limit` can be set so. Mount points and versions stay well below. */
+  /** A source's labels too. Prometheus's `label_value_length_limit` can be set so. Mount points and versions stay well below. */
   labelValueBytesMax: 512,
   /** What one series comes to as a line of text, its source's labels, value and timestamp included. */
   lineBytesMax: 4096,

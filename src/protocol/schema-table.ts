@@ -8,7 +8,7 @@ import { ProtocolError, shown } from './errors.ts';
 import { limits } from './limits.ts';
 import type { Begin, ReportMessage, SchemaMessage } from './messages.ts';
 import { isLabelName, isMetricName, isReservedMetricName } from './names.ts';
-import { escapedBytes, labelOverheadBytes, lineBytesOf } from './text-size.ts';
+import { escapedBytes, labelCountOf, labelOverheadBytes, lineBytesOf } from './text-size.ts';
 
 /**
  * What one connection has begun and declared, and the sums of the last reports. A report means nothing without it, as a
@@ -115,8 +115,12 @@ export interface LabelBounds {
   readonly valueBytes: number;
 }
 
-/** No narrower than the limits of the protocol. */
-export const wireLabelBounds: LabelBounds = { labels: Infinity, nameBytes: Infinity, valueBytes: Infinity };
+/** The limits of the protocol; those of a server are no wider. */
+export const wireLabelBounds: LabelBounds = {
+  labels: limits.seriesLabelsMax,
+  nameBytes: limits.nameBytesMax,
+  valueBytes: limits.labelValueBytesMax,
+};
 
 /** What the limits count of a source, or of all of a connection together. */
 interface Size {
@@ -160,6 +164,8 @@ export class DeclaredSource implements Source {
     this.#share = share;
     this.#labelBounds = labelBounds;
     this.#lineBytes = lineBytesOf(this);
+    // Those of `sysmon_agent_up`, which has no others.
+    this.#checkCount('begin:', []);
     for (const [label, value] of labels) {
       this.#checkLength('begin: the name of a label', label, labelBounds.nameBytes);
       this.#checkLength(`begin: the value of label ${shown(label)}`, value, labelBounds.valueBytes);
@@ -212,8 +218,8 @@ export class DeclaredSource implements Source {
     else if (known.type !== family.type || known.divisor !== family.divisor) {
       throw badFamily(family, 'is named again with another type or divisor');
     }
-    checkGroup(group, this.id);
     this.#checkLabels(group);
+    checkGroup(group, this.id);
     total.series += seriesCount;
     checkTotal('series since the begin', total.series, limits.seriesMax);
 
@@ -224,7 +230,7 @@ export class DeclaredSource implements Source {
     }
     const textBytes = addSeries(this.#seriesNamed(name, owner !== undefined), group, {
       lineBytes: this.#lineBytes,
-      valueBytesMax: Math.min(limits.labelValueBytesMax, this.#labelBounds.valueBytes),
+      valueBytesMax: this.#labelBounds.valueBytes,
     });
     total.textBytes += textBytes;
     checkTotal('bytes of text a report', total.textBytes, limits.reportTextBytesMax);
@@ -240,19 +246,19 @@ export class DeclaredSource implements Source {
 
   /** By the bounds that a scraper has: the values are looked at one by one later. */
   #checkLabels({ family, suffix, labelNames }: SeriesGroup): void {
-    const { labels: labelsMax, nameBytes, valueBytes } = this.#labelBounds;
+    const { nameBytes, valueBytes } = this.#labelBounds;
     const what = `schema family ${shown(family.name)}:`;
     this.#checkLength(`${what} its name, the value of __name__,`, family.name + suffix, valueBytes);
     for (const label of labelNames) this.#checkLength(`${what} the name of a label`, label, nameBytes);
-    if (labelsMax === Infinity) return;
-    const host = this.labels.filter(([name]) => !labelNames.includes(name)).length;
-    const count = labelNames.length + host + (this.id === hostSourceId ? 4 : 5);
-    if (count > labelsMax) {
-      throw new ProtocolError(
-        'limit',
-        `${what} ${count} labels with __name__, agent, job, instance and those of the host, at most ${labelsMax} are allowed here`,
-      );
-    }
+    this.#checkCount(what, labelNames);
+  }
+
+  #checkCount(what: string, labelNames: readonly string[]): void {
+    const { labels: labelsMax } = this.#labelBounds;
+    const count = labelCountOf(this, labelNames);
+    if (count <= labelsMax) return;
+    const counted = `with __name__, agent, job, instance and those of the ${this.id === hostSourceId ? 'host' : 'source'}`;
+    throw new ProtocolError('limit', `${what} ${count} labels ${counted}, at most ${labelsMax} are allowed here`);
   }
 
   #checkLength(what: string, text: string, bytesMax: number): void {
@@ -318,14 +324,8 @@ function checkGroup({ family, suffix, labelNames }: SeriesGroup, sourceId: numbe
   const name = family.name + suffix;
   if (isReservedMetricName(name)) throw badFamily(family, "is one of the server's own names");
   if (name.length > limits.nameBytesMax) throw tooMuch(family, `a name of ${name.length} bytes`, limits.nameBytesMax);
-  if (labelNames.length > limits.labelNamesMax) {
-    throw tooMuch(family, `${labelNames.length} labels`, limits.labelNamesMax);
-  }
   const names = labelNames.length === 0 ? noNames : new Set<string>();
   for (const label of labelNames) {
-    if (label.length > limits.nameBytesMax) {
-      throw tooMuch(family, `a label name of ${label.length} characters`, limits.nameBytesMax);
-    }
     if (!isLabelName(label) || (label === 'source' && sourceId !== hostSourceId)) {
       throw badFamily(family, `has a label ${shown(label)}, which is not for agents to name`);
     }

@@ -17,6 +17,15 @@ export function lineBytesOf({ id, name, labels }: Pick<Source, 'id' | 'name' | '
   return bytes;
 }
 
+/** How many labels a series has as a scraper counts them: with its name as `__name__`, and the two that every job adds. */
+export function labelCountOf({ id, labels }: Pick<Source, 'id' | 'labels'>, labelNames: readonly string[]): number {
+  const given = labelNames.length + (id === hostSourceId ? fixedLabels : fixedLabels + 1);
+  return labels.reduce((count, [name]) => (labelNames.includes(name) ? count : count + 1), given);
+}
+
+// `__name__`, `agent`, `job`, `instance`; of others than the host `source`, too.
+const fixedLabels = 4;
+
 /** What a label's value takes in the text format, where `"`, `\` and a newline take two bytes. */
 export function escapedBytes(value: string): number {
   let bytes = value.length;

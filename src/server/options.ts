@@ -224,8 +224,9 @@ const rows = {
     placeholder: 'COUNT',
     parse: integer({ min: 8, max: 1000 }),
     help:
-      'label_limit of the scrape jobs, where it is set. An agent with a series of more labels is refused; Prometheus would ' +
-      'refuse the whole scrape. Counts as Prometheus does: with __name__, agent, job, instance and those of the host.',
+      'label_limit of the scrape jobs, where it is set. At most 64 are accepted in any case. An agent with a series of more ' +
+      'labels is refused; Prometheus would refuse the whole scrape. Counts as Prometheus does: with __name__, agent, job, ' +
+      'instance and those of the host.',
     commands: ['run', 'check'],
   }),
   labelNameLengthLimit: optional({
@@ -241,7 +242,7 @@ const rows = {
     parse: integer({ min: 64, max: 10_000 }),
     help:
       'label_value_length_limit of the scrape jobs, where it is set. At most 512 bytes are accepted in any case. Counts ' +
-      'the names of metrics, too.',
+      'the names of metrics and of agents, too.',
     commands: ['run', 'check'],
   }),
   connectionsMax: option({

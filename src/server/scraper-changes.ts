@@ -93,14 +93,14 @@ function refused(
   if (blocked === undefined) return seldom.warn(`refused ${scraper}`, `${text}; ${nextText(change)}`);
   seldom.warn(
     `refused ${scraper} ${blocked}`,
-    `${text}; it had reports of '${blocked}' alone, which wait from now on and are tried again every few minutes: ` +
-      'raise that limit of its job, or change what the agent reports',
+    `${text}; it had nothing but '${blocked}', which waits from now on and is tried again every few minutes: ` +
+      'raise that limit of its job, or change what the agent reports, or its labels',
     hourMs,
   );
 }
 
 function nextText({ samples, nextSamplesMax }: CursorChange & { readonly kind: 'refused' }): string {
-  if (samples === 0) return "it had the server's own metrics alone";
+  if (samples === 0) return "it had sysmon_agent_up and the server's own metrics alone";
   const parts = nextSamplesMax < samples ? `parts of at most ${plural(nextSamplesMax, 'sample')}` : 'parts, by agents';
   return `giving it again in ${parts}`;
 }

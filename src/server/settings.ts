@@ -146,9 +146,9 @@ export function readSettings(options: ServerOptions): Settings {
     windowMs: values.window,
     memoryBytesMax: values.memoryMax,
     labelBounds: {
-      labels: values.labelLimit ?? wireLabelBounds.labels,
-      nameBytes: values.labelNameLengthLimit ?? wireLabelBounds.nameBytes,
-      valueBytes: values.labelValueLengthLimit ?? wireLabelBounds.valueBytes,
+      labels: Math.min(values.labelLimit ?? Infinity, wireLabelBounds.labels),
+      nameBytes: Math.min(values.labelNameLengthLimit ?? Infinity, wireLabelBounds.nameBytes),
+      valueBytes: Math.min(values.labelValueLengthLimit ?? Infinity, wireLabelBounds.valueBytes),
     },
     connectionsMax: values.connectionsMax,
     connectionsPerAddressMax: values.connectionsPerAddressMax,

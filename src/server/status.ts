@@ -379,7 +379,7 @@ function scraperProblems(
   for (const stream of last.isolation.blocked) {
     problems.push(
       `it does not store reports of '${stream}', which alone wait, and are tried again every few minutes: raise that limit of its job, or ` +
-        'change what the agent reports',
+        'change what the agent reports, or its labels',
     );
   }
   const { lastRefusal } = scraper;

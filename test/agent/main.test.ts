@@ -67,6 +67,14 @@ test('wrong use ends with 2 and says the option, what it was and what was expect
     [['run', '--label', 'agent=x'], /option '--label' is 'agent=x' .*expected NAME=VALUE/],
     [['run', '--label', 'a=1', '--label', 'a=2'], /option '--label' .*expected each name once/],
     [['run', ...labels], /option '--label' .*expected at most 32/],
+    [
+      ['run', '--label', `${'n'.repeat(129)}=x`],
+      /option '--label' .*expected names of at most 128 bytes, 'n+' has 129/,
+    ],
+    [
+      ['run', '--label', `rack=${'v'.repeat(513)}`],
+      /'--label' .*expected values of at most 512 bytes, that of 'rack' has 513/,
+    ],
     [['run', '--label', `a=${'x'.repeat(5000)}`], /option '--label' .*expected labels that are \d+ bytes shorter/],
     [['run', '--key-file', join(root, 'missing')], /--key-file: key file '.*missing': there is no such file/],
     [['run', '--key-file', key], /--key-file: .*chmod 0440/],

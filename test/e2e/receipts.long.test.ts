@@ -113,7 +113,7 @@ test('with receipts, an agent for which Prometheus refuses whole scrapes waits a
     assertSameSamples(await prometheus.raw(`{agent="${name}",__name__=~"simulated_.*"}`), agent.samples(), name);
   }
   const line = new RegExp(
-    `did not store it: label_value_length_limit exceeded .*; it had reports of '${bad}' alone, which wait`,
+    `did not store it: label_value_length_limit exceeded .*; it had nothing but '${bad}', which waits`,
   );
   assert.ok(
     server.run.lines.some((each) => line.test(each)),

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import type { Labels } from '../../src/model/source.ts';
 import { decodeAgentMessage, decodeServerMessage, encodeMessage } from '../../src/protocol/codec.ts';
 import { limits } from '../../src/protocol/limits.ts';
 import { agentKinds, serverKinds } from '../../src/protocol/messages.ts';
@@ -33,13 +34,21 @@ const frames: readonly Frame[] = [
   schemaFrame('of many label values', (size) => [
     family('a', [
       '',
-      Array.from({ length: 64 }, (_, i) => `l${i}`),
+      Array.from({ length: 60 }, (_, i) => `l${i}`),
       size,
-      Array.from({ length: size }, (_, i) => [i.toString(36), ...Array<string>(63).fill('')]).flat(),
+      Array.from({ length: size }, (_, i) => [i.toString(36), ...Array<string>(59).fill('')]).flat(),
     ]),
   ]),
   schemaFrame('of many families', (size) =>
     Array.from({ length: size }, (_, i) => family(`a${i.toString(36)}`, ['', [], 1, []])),
+  ),
+  schemaFrame(
+    'of many labels beside those of the host',
+    (size) => {
+      const names = Array.from({ length: 28 }, (_, i) => `b${i}`);
+      return Array.from({ length: size }, (_, i) => family(`a${i.toString(36)}`, ['', names, 1, names]));
+    },
+    Array.from({ length: limits.labelsMax }, (_, i) => [`a${i}`, 'x']),
   ),
   schemaFrame('of one family again and again', (size) =>
     Array.from({ length: size }, (_, i) => family('a', ['', ['l'], 1, [i.toString(36)]])),
@@ -120,7 +129,7 @@ function serverFrame(kind: string, of: string, sizeMax: number, fields: (size: n
   };
 }
 
-function schemaFrame(of: string, families: (size: number) => readonly Packable[]): Frame {
+function schemaFrame(of: string, families: (size: number) => readonly Packable[], hostLabels: Labels = []): Frame {
   const payloadOf = (size: number) => pack([3, 0, ...families(size)]);
   // Nearly as many as fit, by what some more of them come to.
   const [few, more] = [payloadOf(512).length, payloadOf(1024).length];
@@ -133,7 +142,7 @@ function schemaFrame(of: string, families: (size: number) => readonly Packable[]
       assert.ok(size < sizeMax || payload.length > limits.schemaFrameBytesMax * 0.75, `${payload.length} bytes`);
       return () => () => {
         const table = new SchemaTable();
-        table.begin(beginOf());
+        table.begin(beginOf({ labels: hostLabels }));
         const message = decodeAgentMessage(payload);
         assert.ok(message.kind === 'schema');
         table.declare(message, payload.length);

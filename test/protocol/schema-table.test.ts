@@ -411,14 +411,19 @@ test('names, values and labels: at the bound, not one more', () => {
   const family = (labelNames: string[], name = 'm') => ({ ...load, name, labelNames });
   const names = (count: number) => Array.from({ length: count }, (_, i) => `l${i}`);
   const sized = (count: number) => groupOf(family(names(count)), Array(count).fill('x'));
-  begun(sized(limits.labelNamesMax));
-  refuses('limit', () => begun(sized(limits.labelNamesMax + 1)), /65 labels, at most 64/);
+  // With __name__, agent, job and instance.
+  begun(sized(limits.seriesLabelsMax - 4));
+  refuses('limit', () => begun(sized(limits.seriesLabelsMax - 3)), /65 labels with __name__, .*, at most 64/);
   begun(groupOf(family([], 'n'.repeat(limits.nameBytesMax))));
   refuses('limit', () => begun(groupOf(family([], 'n'.repeat(limits.nameBytesMax + 1)))), /a name of 129 bytes/);
   begun(part({ ...latency, name: 'n'.repeat(limits.nameBytesMax - 4) }, '_sum', []));
   refuses('limit', () => begun(part({ ...latency, name: 'n'.repeat(limits.nameBytesMax - 3) }, '_sum', [])));
   begun(groupOf(family(['l'.repeat(limits.nameBytesMax)]), ['x']));
-  refuses('limit', () => begun(groupOf(family(['l'.repeat(limits.nameBytesMax + 1)]), ['x'])), /a label name of 129/);
+  refuses(
+    'limit',
+    () => begun(groupOf(family(['l'.repeat(limits.nameBytesMax + 1)]), ['x'])),
+    /the name of a label has 129/,
+  );
   for (const value of ['x'.repeat(512), 'ü'.repeat(256), '"'.repeat(512), '🙂'.repeat(128)])
     begun(groupOf(family(['l']), [value]));
   for (const value of ['x'.repeat(513), `${'ü'.repeat(256)}x`, '"'.repeat(513), `${'🙂'.repeat(128)}x`]) {
@@ -486,6 +491,37 @@ test('labels as a scraper counts them: with the name, agent, job, instance, sour
   });
   refuses('limit', () => declare(6, { labels: [['site', 'x']] }), /11 labels/);
   declare(6, { labels: [['l1', 'of the host, which the series has too']] });
+});
+
+test('labels of a begin: each name, each value, and with those of a series no more than a scraper may count', () => {
+  const begin = (labels: Begin['labels'], more: Partial<Begin> = {}) => new Peer().begin(1, { labels, ...more });
+  begin([['n'.repeat(limits.nameBytesMax), 'v'.repeat(limits.labelValueBytesMax)]]);
+  refuses('limit', () => begin([['n'.repeat(129), 'v']]), /begin: the name of a label has 129 bytes, at most 128/);
+  refuses(
+    'limit',
+    () => begin([['rack', 'v'.repeat(900)]]),
+    /begin: the value of label "rack" has 900 bytes, at most 512/,
+  );
+  refuses('limit', () => begin([['rack', `${'é'.repeat(256)}x`]]), /has 513 bytes/);
+  const host = Array.from({ length: 32 }, (_, i): [string, string] => [`host${i}`, 'x']);
+  const own = (count: number) => {
+    const labelNames = Array.from({ length: count }, (_, i) => `own${i}`);
+    return groupOf({ ...load, labelNames }, Array<string>(count).fill('y'));
+  };
+  begin(host).schema(own(28));
+  refuses('limit', () => begin(host).schema(own(29)), /65 labels with .* those of the host, at most 64/);
+  refuses(
+    'limit',
+    () => begin(host, { source: 1 }).schema(own(28)),
+    /65 labels with .* those of the source, at most 64/,
+  );
+  const narrow = () => new Peer({ ...wireLabelBounds, labels: 10 });
+  narrow().begin(1, { labels: host.slice(0, 6) });
+  refuses(
+    'limit',
+    () => narrow().begin(1, { labels: host.slice(0, 7) }),
+    /begin: 11 labels .*, at most 10 are allowed here/,
+  );
 });
 
 test("a scraper's bounds on lengths hold names, values, metrics and the labels of the host", () => {

@@ -95,7 +95,7 @@ test('an answer that was refused is logged with its reason, and what is given ne
   change({ ...refused, why: 'label_limit exceeded', blocked: stream });
   assert.match(
     log.lines[0]!,
-    /: label_limit exceeded; it had reports of 'web-1' alone, which wait from now on .*: raise that limit/,
+    /: label_limit exceeded; it had nothing but 'web-1', which waits from now on .*: raise that limit/,
   );
   assert.ok((await metrics.text([])).includes('sysmon_server_receipts_total{scraper="p",outcome="refused"} 3\n'));
 });

@@ -19,7 +19,9 @@ test('a window of over 30 min needs an out-of-order window that is 15 min longer
 });
 
 test("the limits of a scrape job are the agents', where they are given", () => {
-  assert.deepEqual(settings().labelBounds, { labels: Infinity, nameBytes: Infinity, valueBytes: Infinity });
+  assert.deepEqual(settings().labelBounds, { labels: 64, nameBytes: 128, valueBytes: 512 });
   const given = ['--label-limit=30', '--label-name-length-limit=100', '--label-value-length-limit=200'];
   assert.deepEqual(settings(...given).labelBounds, { labels: 30, nameBytes: 100, valueBytes: 200 });
+  const wide = ['--label-limit=100', '--label-name-length-limit=500', '--label-value-length-limit=1000'];
+  assert.deepEqual(settings(...wide).labelBounds, settings().labelBounds, 'no wider than those of the protocol');
 });

@@ -1,11 +1,16 @@
 import { type Family, metricTypes } from '../../model/family.ts';
 import { suffixesOf } from '../../model/series.ts';
+import { hostSourceId, type Labels } from '../../model/source.ts';
 import { limits } from '../../protocol/limits.ts';
 import { isLabelName, isMetricName, isReservedMetricName } from '../../protocol/names.ts';
+import { labelCountOf } from '../../protocol/text-size.ts';
 import type { SampledFamily } from './collectors/collector.ts';
 
-/** Why a server would refuse the family, and with it the connection; undefined if it would not. */
-export function problemOf({ name, suffix = '', type, divisor, labelNames }: SampledFamily): string | undefined {
+/** Why a server would refuse the family on a host with these labels, and with it the connection; undefined if it would not. */
+export function problemOf(
+  { name, suffix = '', type, divisor, labelNames }: SampledFamily,
+  labels: Labels,
+): string | undefined {
   if (!isMetricName(name) || name.length + suffix.length > limits.nameBytesMax) return 'not a name for a metric';
   if (isReservedMetricName(name) || isReservedMetricName(name + suffix)) return 'the name is reserved';
   if (!metricTypes.includes(type)) return `its type is '${type}', expected ${metricTypes.join(', ')}`;
@@ -16,7 +21,10 @@ export function problemOf({ name, suffix = '', type, divisor, labelNames }: Samp
     return `'${name}${suffix}' of a ${type} ${each === suffix ? 'lacks' : 'has'} the label '${ownLabel}'`;
   }
   if (!Number.isInteger(divisor) || divisor < 1 || divisor > limits.divisorMax) return `its divisor is ${divisor}`;
-  if (labelNames.length > limits.labelNamesMax) return `it has more than ${limits.labelNamesMax} labels`;
+  const count = labelCountOf({ id: hostSourceId, labels }, labelNames);
+  if (count > limits.seriesLabelsMax) {
+    return `it has ${count} labels with __name__, agent, job, instance and those of --label, at most ${limits.seriesLabelsMax} are allowed`;
+  }
   for (const label of labelNames) {
     if (!isLabelName(label) || label.length > limits.nameBytesMax) return `no label may be called '${label}'`;
   }

@@ -265,7 +265,7 @@ export class Recorder implements Samples {
 
   #familyNamed(source: SampledFamily): FamilySeries | undefined {
     const family = new FamilySeries(source);
-    const problem = this.#isTaken(family) ? otherDeclaration : problemOf(source);
+    const problem = this.#isTaken(family) ? otherDeclaration : problemOf(source, this.#budget.labels);
     if (problem !== undefined) {
       this.#warnOnce(`refused ${source.name}`, `leaving out '${source.name}': ${problem}`);
       return undefined;

@@ -49,6 +49,7 @@ export interface SeriesBudgetOptions {
  */
 export class SeriesBudget {
   readonly wire: SeriesCost;
+  readonly labels: Labels;
   readonly #lineBytes: number;
   readonly #allMax: SeriesCost;
   readonly #oneMax: SeriesCost;
@@ -56,6 +57,7 @@ export class SeriesBudget {
 
   constructor({ labels = [], wire = wireLimits }: SeriesBudgetOptions = {}) {
     this.wire = wire;
+    this.labels = labels;
     this.#lineBytes = lineBytesOf({ id: hostSourceId, name: hostSourceName, labels });
     this.#allMax = scaleCost(wire, 1 - ownShare);
     this.#oneMax = scaleCost(wire, collectorShare);

@@ -184,6 +184,8 @@ export interface Receipt {
   readonly number: number;
   /** Of each stream that it gives something of: after when. All before was in other answers. */
   readonly from: Positions;
+  /** All streams of which it gives something, be it `sysmon_agent_up` alone. */
+  readonly given: readonly StreamId[];
   readonly samples: number;
   readonly reports: number;
   /** When the last question was begun whose answer had not the number, on the monotonic clock; -Infinity: none. */
@@ -383,7 +385,7 @@ export class Cursor {
     const { state, effects } = after(answer.state, event, this.confirmedBy);
     answer.state = state;
     if (event === 'sent') answer.sentAtMs = nowMs;
-    if (event === 'stored') this.isolation.stored(answer.until.keys());
+    if (event === 'stored') this.isolation.stored(answer.receipt?.given ?? []);
     for (const effect of effects) {
       if (effect === 'advance') this.#advance(answer);
       else if (effect === 'know') this.isKnown = true;
@@ -407,17 +409,17 @@ export class Cursor {
       nowMs,
     }: { readonly why: string | undefined; readonly isRepeated: boolean; readonly nowMs: number },
   ): StreamId | undefined {
-    if (until.size === 0 || receipt === undefined) return undefined;
+    if (receipt === undefined || receipt.given.length === 0) return undefined;
     const reason = why === undefined ? undefined : refusalReason(why);
     if (reason === 'line') {
       this.pace.halve();
       return undefined;
     }
     const isSize = reason === 'size';
-    if (isSize || why === undefined) this.pace.refused(receipt.samples);
+    if ((isSize || why === undefined) && receipt.samples > 0) this.pace.refused(receipt.samples);
     const isOfOne = until.size === 1 && receipt.reports > 1;
     const mayBeSize = why === undefined ? !isRepeated || isOfOne : isSize && receipt.reports > 1;
-    return mayBeSize ? undefined : this.isolation.refused([...until.keys()], nowMs);
+    return mayBeSize ? undefined : this.isolation.refused(receipt.given, nowMs);
   }
 
   /** Passes what is confirmed, as far as nothing before it is missing. */
@@ -573,6 +575,7 @@ export class Cursor {
       }
       const unseen = new Set([...first.receipt.unseen, ...second.receipt.unseen]);
       const from = new Map([...second.receipt.from, ...first.receipt.from]);
+      const given = [...new Set([...first.receipt.given, ...second.receipt.given])];
       const samples = first.receipt.samples + second.receipt.samples;
       const reports = first.receipt.reports + second.receipt.reports;
       const until = new Map([...first.until, ...second.until]);
@@ -580,7 +583,7 @@ export class Cursor {
       const { sentAtMs } = first;
       this.answers.splice(at, 2, {
         ...{ ...second, sentAtMs, until },
-        receipt: { ...second.receipt, unseen, from, samples, reports },
+        receipt: { ...second.receipt, unseen, from, given, samples, reports },
       });
     }
   }

@@ -95,13 +95,13 @@ export class Cursors {
   /** What an answer will give, before it is sent, and the number by which its receipt is known. */
   number(
     { scraper, answer }: OpenedCursor,
-    given: { readonly from: Positions; readonly until: Positions; readonly samples: number; readonly reports: number },
+    content: Pick<Receipt, 'from' | 'given' | 'samples' | 'reports'> & { readonly until: Positions },
     times: { readonly nowMs: number; readonly wallMs: number },
   ): { readonly number: number; readonly probeTimesMs: readonly number[] | undefined } {
-    const { from, until, samples, reports } = given;
+    const { until, from, given, samples, reports } = content;
     const number = ++this.#number;
     answer.until = until;
-    answer.receipt = { unseen: new Set([number]), number, from, samples, reports, missedAtMs: -Infinity };
+    answer.receipt = { unseen: new Set([number]), number, from, given, samples, reports, missedAtMs: -Infinity };
     return { number, probeTimesMs: scraper.probe.due(number, times) };
   }
 
@@ -322,7 +322,13 @@ export class Cursors {
           until: past(until),
           receipt: {
             ...{ unseen: new Set(receipt.numbers), number: Math.max(0, ...receipt.numbers) },
-            ...{ from: past(receipt.from), samples: receipt.samples, reports: receipt.reports, missedAtMs: -Infinity },
+            ...{
+              from: past(receipt.from),
+              given: [...until.keys()],
+              samples: receipt.samples,
+              reports: receipt.reports,
+              missedAtMs: -Infinity,
+            },
           },
         };
         cursor.answers.push(answer);

@@ -199,11 +199,15 @@ export class Delivery {
     const { batches, from, until: untilMs } = await readAnswer(plan, notBeforeMs, turn);
     const until = this.#stillKnown(untilMs, forgottenBefore);
     const forgottenSince = this.#forgottenCount;
-    const { samples, reports } = plan;
+    const { given: streams, samples, reports } = plan;
     const receipt =
       inquiry === undefined
         ? undefined
-        : this.#cursors.number(opened, { from, until, samples, reports }, { nowMs: monotonicMs, wallMs: nowMs });
+        : this.#cursors.number(
+            opened,
+            { from, until, given: streams, samples, reports },
+            { nowMs: monotonicMs, wallMs: nowMs },
+          );
     return {
       ...plan,
       ...{ scraper: request.name, gives, batches, until },

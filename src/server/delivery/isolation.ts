@@ -1,8 +1,8 @@
 import type { StreamId } from '../../model/source.ts';
 
 /**
- * Finds the agent for which a database refuses whole scrapes, as a label that is too long for its job does: what was
- * refused is suspect, and is given apart from all else, half as many streams at a time, until one is refused alone.
+ * Finds the agent for which a database refuses whole scrapes, as a label that is too long for its job does, be it of a report
+ * or of `sysmon_agent_up`: what was refused is suspect, and is given apart from all else, half as many streams at a time, until one is refused alone.
  *
  *     free ──refused with others──▶ suspect ──refused alone──▶ blocked: tried again alone, after 1 min, 2 min, … 10 min
  *       ▲                              │                          │
@@ -20,14 +20,19 @@ export class Isolation {
     return [...this.#blocked.keys()];
   }
 
-  /** Of the streams of which something waits, those that this answer must not have. `turn`: counts the answers. */
+  /** Whether an answer is to show whether it is this one. */
+  suspects(stream: StreamId): boolean {
+    return this.#suspects.has(stream) || this.#blocked.has(stream);
+  }
+
+  /** Of all streams, those that this answer must not have: neither reports nor their labels. `turn`: counts the answers. */
   withheld(
-    waiting: readonly StreamId[],
+    streams: readonly StreamId[],
     { nowMs, turn }: { readonly nowMs: number; readonly turn: number },
   ): ReadonlySet<StreamId> {
     if (this.#suspects.size === 0 && this.#blocked.size === 0) return nothing;
-    const chosen = new Set(this.#chosen(waiting, { nowMs, turn }));
-    return new Set(waiting.filter((stream) => !chosen.has(stream)));
+    const chosen = new Set(this.#chosen(streams, { nowMs, turn }));
+    return new Set(streams.filter((stream) => !chosen.has(stream)));
   }
 
   /** An answer that gave these was refused. Returns the one that is blocked by it. */
@@ -50,6 +55,7 @@ export class Isolation {
   }
 
   stored(streams: Iterable<StreamId>): void {
+    if (this.#suspects.size === 0 && this.#blocked.size === 0) return;
     const before = this.#suspects.size;
     for (const stream of streams) this.forget(stream);
     if (this.#suspects.size < before) this.#suspectsMax *= 2;
@@ -61,13 +67,13 @@ export class Isolation {
   }
 
   #chosen(
-    waiting: readonly StreamId[],
+    streams: readonly StreamId[],
     { nowMs, turn }: { readonly nowMs: number; readonly turn: number },
   ): readonly StreamId[] {
-    const free = waiting.filter((stream) => !this.#suspects.has(stream) && !this.#blocked.has(stream));
-    const due = waiting.find((stream) => (this.#blocked.get(stream)?.untilMs ?? Infinity) <= nowMs);
+    const free = streams.filter((stream) => !this.#suspects.has(stream) && !this.#blocked.has(stream));
+    const due = streams.find((stream) => (this.#blocked.get(stream)?.untilMs ?? Infinity) <= nowMs);
     if (due !== undefined && (turn % 4 === 0 || free.length === 0)) return [due];
-    const those = new Set(waiting);
+    const those = new Set(streams);
     const suspects = [...this.#suspects].filter((stream) => those.has(stream)).slice(0, this.#suspectsMax);
     const isTheirTurn = turn % 2 === 1 || free.length === 0;
     return suspects.length > 0 && isTheirTurn ? suspects : free;

@@ -28,6 +28,8 @@ export interface AnswerPlan {
   readonly reports: number;
   /** Streams that are left out because answers are refused, probably for one of them. */
   readonly withheld: ReadonlySet<StreamId>;
+  /** All others, also those of which the answer has nothing but `sysmon_agent_up`, which has labels, too. */
+  readonly given: readonly StreamId[];
   readonly samples: number;
   /** Samples and bytes of the reports made since this scraper's last scrape, whether they are given or have to wait. */
   readonly arrived: Amount;
@@ -126,18 +128,24 @@ export function planAnswer(
     const sizes = window.sizesAfter(afterMs, untilMs);
     candidates.push({ stream, record, fromMs: next.afterMs, afterMs, untilMs, sizes, waiting, count: 0, samples: 0 });
   }
-  const waiting = candidates.filter((candidate) => candidate.waiting > 0).map(({ stream }) => stream);
   // One that is alone keeps nothing from others.
-  const suspicious = candidates.length > 1 ? waiting : [];
-  const withheld = cursor.isolation.withheld(suspicious, { nowMs: times.monotonicMs, turn: cursor.scrapes });
+  const suspicious = candidates.length > 1 ? candidates.map(({ stream }) => stream) : [];
+  const { isolation } = cursor;
+  const withheld = new Set(isolation.withheld(suspicious, { nowMs: times.monotonicMs, turn: cursor.scrapes }));
   const chosen = candidates.filter(({ stream }) => !withheld.has(stream));
   const shared = share(chosen, cursor, bounds);
+  // A suspect whose reports do not fit is tried with them, later.
+  for (const { stream, waiting, count } of chosen) {
+    if (waiting > 0 && count === 0 && isolation.suspects(stream)) withheld.add(stream);
+  }
+  const given = candidates.map(({ stream }) => stream).filter((stream) => !withheld.has(stream));
   let { samples } = shared;
   const parts: PlannedPart[] = [];
   let backlogReports = 0;
   for (const candidate of candidates) {
     const { stream, record, waiting, count } = candidate;
     backlogReports += waiting - count;
+    if (withheld.has(stream)) continue;
     if (count === 0) {
       // One of which something waits gives no report again that the scraper may have newer ones of.
       const hasAll = cursor.hasAll(stream, { isWaiting: waiting > 0, afterMs: candidate.afterMs });
@@ -149,7 +157,7 @@ export function planAnswer(
   }
   const { arrived } = arrivals;
   const reports = parts.reduce((sum, { count }) => sum + count, 0);
-  return { parts, arrived, backlogReports, skippedReports, withheld, reports, ...shared };
+  return { parts, arrived, backlogReports, skippedReports, withheld, given, reports, ...shared };
 }
 
 /**

@@ -152,6 +152,11 @@ export class AgentConnection {
     if (this.#agent !== undefined) throw new ProtocolError('bad-message', 'hello: a second one');
     const { admission, delivery, clock } = this.#options;
     this.#claimedName = hello.agentName;
+    const { valueBytes } = this.#options.labelBounds;
+    if (hello.agentName.length > valueBytes) {
+      const bytes = `its name, the value of agent, has ${hello.agentName.length} bytes`;
+      throw new ProtocolError('limit', `hello: ${bytes}, at most ${valueBytes} are allowed here`);
+    }
     const admittance = admission.admit(hello, this, this.#connection);
     const agent = delivery.store.agent(admittance.id);
     this.#stored = admittance.stored;

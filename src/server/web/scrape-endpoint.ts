@@ -203,7 +203,9 @@ export class ScrapeEndpoint {
         // The kernel may have taken it at once: whoever reads fast would keep all others waiting, request after request.
         await this.#options.turn();
       }
-      const own = answerText(scrape, request.agents) + (await this.#ownText(agents, scrape?.withheld));
+      // A probe must not be refused for a label of an agent.
+      const shown = scrape?.gives === 'probe' ? [] : agents;
+      const own = answerText(scrape, request.agents) + (await this.#ownText(shown, scrape?.withheld));
       await scrape?.mayEnd;
       if (sink.isLost) return false;
       sink.finish(own);

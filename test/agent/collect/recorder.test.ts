@@ -7,6 +7,7 @@ import { SeriesBudget, SeriesBudgetError, type SeriesCost } from '../../../src/a
 import { type AgentCounters, newAgentCounters } from '../../../src/agent/own-metrics.ts';
 import type { Recording } from '../../../src/model/recording.ts';
 import type { Schema } from '../../../src/model/schema.ts';
+import type { Labels } from '../../../src/model/source.ts';
 import { decodeAgentMessage, encodeSchema } from '../../../src/protocol/codec.ts';
 import { SchemaTable } from '../../../src/protocol/schema-table.ts';
 import { beginOf, type LabelledFamily } from '../../support/groups.ts';
@@ -38,8 +39,8 @@ class Bench {
   /** The parts that had no room the last time, and why. */
   refused: string[] = [];
 
-  constructor(wire: Partial<SeriesCost> = {}, partCount = 2) {
-    const budget = new SeriesBudget({ wire: { ...unlimited, ...wire } });
+  constructor(wire: Partial<SeriesCost> = {}, partCount = 2, labels: Labels = []) {
+    const budget = new SeriesBudget({ labels, wire: { ...unlimited, ...wire } });
     this.recorder = new Recorder({ counters: this.counters, warn: (text) => this.warnings.push(text), budget });
     this.parts = Array.from({ length: partCount }, (_, at) => this.recorder.part(`part${at}`));
     this.own = this.recorder.part('own', { isOwn: true });
@@ -348,6 +349,22 @@ test('a series whose line would be too long for a server is left out alone', () 
   }
   assert.equal(bench.warnings.length, 1);
   assert.match(bench.warnings[0]!, /leaving out a series of 'many': its line would be longer than 4096 bytes/);
+});
+
+test('a family with more labels than a server allows beside those of the host is left out alone', () => {
+  const labels = Array.from({ length: 20 }, (_, at): [string, string] => [`host${at}`, 'x']);
+  const bench = new Bench({}, 2, labels);
+  const wide = (name: string, count: number) =>
+    gauge(name, 'Wide.', { labels: Array.from({ length: count }, (_, at) => (at === 0 ? 'host0' : `l${at}`)) });
+  const values = (count: number) => Array<string>(count).fill('x');
+  // With __name__, agent, job and instance; one is a label of the host, too.
+  const recording = bench.record([[sampleOf(wide('most', 41), 1, ...values(41))], []]);
+  assert.equal(Object.keys(read(recording)).length, 2);
+  bench.record([[sampleOf(wide('wide', 42), 1, ...values(42))], []]);
+  assert.match(
+    bench.warnings.join(),
+    /^leaving out 'wide': it has 65 labels with __name__, agent, job, instance and those of --label, at most 64 are allowed$/,
+  );
 });
 
 test('a part that gives without end is stopped before it fills the memory', () => {

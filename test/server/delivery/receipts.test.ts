@@ -229,6 +229,38 @@ async function findsOneThatIsRefused(value: string): Promise<void> {
   assert.equal(bad.acked, 60);
 }
 
+for (const when of ['before any report of it', 'after its reports'] as const) {
+  test(`an agent whose labels alone are refused is found, ${when}`, async () => {
+    const world = await ReceiptsHarness.start();
+    const agents: TestAgent[] = [];
+    for (let agent = 0; agent < 20; agent++) agents.push(await world.agent(`agent-${agent}`));
+    const bad = agents[13]!;
+    const honest = agents.filter((agent) => agent !== bad);
+    const { id } = bad.record.host;
+    let upCount = 0;
+    for (let scrape = 0; scrape < 60; scrape++) {
+      for (const agent of honest) agent.report();
+      // It is silent while its labels are refused.
+      const isLong = when === 'before any report of it' || scrape >= 10;
+      if (!isLong) bad.report();
+      const one = await world.begin();
+      one.finish();
+      // Its sysmon_agent_up has them in each answer that is not withheld from it.
+      if (isLong && !one.withheld.has(id)) world.database.lastErrors.set('', 'label_value_length_limit exceeded');
+      else {
+        world.database.store(one.number);
+        world.database.lastErrors.clear();
+        if (scrape >= 40 && honest.every(({ record }) => !one.withheld.has(record.host.id))) upCount++;
+      }
+      await world.clock.advance(1000);
+    }
+    assert.ok(world.refusals.some(({ blocked }) => blocked === id));
+    assert.ok(world.refusals.length < 15, `${world.refusals.length} refused`);
+    for (const { acked, record } of honest) assert.ok(acked >= 55, `${record.id}: ${acked}`);
+    assert.ok(upCount >= 18, `in ${upCount} of 20 answers all others`);
+  });
+}
+
 test('after a restart the number is asked for before the first answer, and nothing is given twice', async () => {
   for (const end of ['stored', 'not said'] as const) {
     const world = await ReceiptsHarness.start();

@@ -6,6 +6,7 @@ import { ProtocolError } from '../../../src/protocol/errors.ts';
 import { encodeFrame } from '../../../src/protocol/frame.ts';
 import { limits } from '../../../src/protocol/limits.ts';
 import type { AgentMessage } from '../../../src/protocol/messages.ts';
+import { wireLabelBounds } from '../../../src/protocol/schema-table.ts';
 import { groupOf, pingOf } from '../../support/groups.ts';
 import { pack } from '../../support/messagepack.ts';
 import { settle } from '../../support/virtual-clock.ts';
@@ -43,6 +44,15 @@ test('a hello of a later version gets version 1 as well', async () => {
   const world = new ConnectionHarness();
   const client = await world.welcomed({ version: 2 });
   assert.equal(client.ofKind('welcome')[0]?.version, 1);
+});
+
+test('a name that is longer than values of labels may be is refused', async () => {
+  const world = new ConnectionHarness();
+  world.labelBounds = { ...wireLabelBounds, valueBytes: 64 };
+  const client = await world.welcomed({ agentName: 'a'.repeat(65) });
+  assert.equal(client.error, 'limit');
+  assert.match(client.ofKind('error')[0]!.text, /^hello: its name, .*, has 65 bytes, at most 64 are allowed here/);
+  assert.equal((await world.welcomed({ agentName: 'a'.repeat(64) })).error, undefined);
 });
 
 test('without a hello the connection ends after 5 s, however busy it is', async () => {

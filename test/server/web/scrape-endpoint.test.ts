@@ -357,6 +357,25 @@ test('that scrapes are rarer than reports is said at first, and once a day', () 
     assert.equal(count(), 2);
   }));
 
+test('an answer with a probe alone has no label of an agent, for which it could be refused', () =>
+  withHttp(async (world) => {
+    const database = new VirtualDatabase(world.clock);
+    database.answerMs = 0;
+    world.databases.set('p', database);
+    world.restart();
+    world.connect('a').report();
+    await world.close();
+    await world.listen();
+    const answer = async () => (await world.client().get('/metrics?scraper=p', scrapeHeaders)).text;
+    const probe = await answer();
+    assert.match(probe, /\nsysmon_server_probe\{/);
+    assert.doesNotMatch(probe, /agent="a"|sysmon_agent_up/);
+    assert.match(
+      (await world.client().get('/metrics?scraper=q', scrapeHeaders)).text,
+      /sysmon_agent_up\{agent="a"\} 1/,
+    );
+  }));
+
 test('where receipts confirm, each answer has its number, and the log and a metric say so', () =>
   withHttp(async (world) => {
     const database = new VirtualDatabase(world.clock);
