@@ -32,8 +32,15 @@ export function agentProblems(agent: AgentStatus, present: Present): string[] {
   if (!agent.up && !isAwaited(agent, present)) problems.push(downText(agent, nowMs));
   const behindMs = agent.newestAt === undefined ? 0 : nowMs - Date.parse(agent.newestAt);
   if (agent.up && agent.connected && behindMs > silenceMs(agent)) {
-    const waiting = plural(agent.spoolReports ?? 0, 'report');
-    problems.push(`it sends its backlog: ${waiting} in its spool, the newest here is of ${ageText(behindMs)} ago`);
+    const { spoolReports, spoolReportsAt } = agent;
+    const waiting =
+      spoolReports === undefined || spoolReportsAt === undefined
+        ? ''
+        : `, its spool had ${plural(spoolReports, 'report')} ${ago(spoolReportsAt, nowMs)}`;
+    problems.push(
+      `it sends its backlog: the newest report here is of ${ageText(behindMs)} ago${waiting}; if it does not catch up, its line is ` +
+        'too slow: give it a longer --schedule or fewer collectors',
+    );
   }
   for (const { name, up } of agent.sources) if (agent.up && !up) problems.push(`its source '${name}' is down`);
   if (Math.abs(agent.clockOffsetSeconds) > clockOffsetSecondsMax) {

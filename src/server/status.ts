@@ -11,6 +11,7 @@ import type { KeyRing } from './ingest/key-ring.ts';
 import type { ServerGauges } from './own-metrics.ts';
 import type { ServerClockStatus } from './server-clock.ts';
 import type { KnownScraper, KnownScrapers } from './web/known-scrapers.ts';
+import { Reading } from './web/page/reading.ts';
 
 /** One agent as `/api/v1/agents`, `sysmon-server agents --json` and the page show it. Times are ISO 8601. */
 export interface AgentStatus {
@@ -52,10 +53,11 @@ export interface AgentStatus {
   readonly unscrapedBy: readonly { readonly scraper: string; readonly reports: number }[];
   /** Reports that were refused, or evicted before every scraper had them, since the server's start. */
   readonly drops: readonly DropStatus[];
-  /** By its last ping: reports in its spool, and those that it has dropped since its start. */
+  /** Reports in its spool, by its newest report or a later ping. Missing where neither is known. */
   readonly spoolReports?: number;
-  /** When that ping came: an agent whose reports are acknowledged at once sends hardly any. */
+  /** When there were so many. */
   readonly spoolReportsAt?: string;
+  /** By its last ping: those that it has dropped since its start. */
   readonly droppedByAgent?: number;
   /** When the ping came with which that number had grown. */
   readonly droppedByAgentAt?: string;
@@ -102,7 +104,7 @@ export interface ScraperStatus {
   /** It was sent a whole answer and has scraped within the window, so acknowledgements wait for it. */
   readonly known: boolean;
   readonly backlogReports: number;
-  /** Age of the oldest report that it has not had; 0 if it has all. */
+  /** How long ago the oldest report came that it has not had; 0 if it has all. */
   readonly lagSeconds: number;
   /** By more than what it was given last, which its next scrape confirms. */
   readonly behind: boolean;
@@ -187,11 +189,21 @@ function agentStatus(agent: AgentRecord, monotonicMs: number, delivery: Delivery
     drops: agent.drops.all.map(({ reason, count, firstMs, lastMs, droppedMs }) => ({
       ...{ reason, count, firstAt: isoTime(firstMs), lastAt: isoTime(lastMs), droppedAt: isoTime(droppedMs) },
     })),
-    ...(agent.spoolReports === undefined ? {} : { spoolReports: agent.spoolReports }),
-    ...(agent.spoolReportsAtMs === undefined ? {} : { spoolReportsAt: isoTime(agent.spoolReportsAtMs) }),
+    ...spoolOf(agent),
     ...(agent.droppedReports === undefined ? {} : { droppedByAgent: agent.droppedReports }),
     ...(agent.droppedReportsAtMs === undefined ? {} : { droppedByAgentAt: isoTime(agent.droppedReportsAtMs) }),
   };
+}
+
+/** Agents that are busy, or whose reports are acknowledged at once, send hardly any ping; the reports of a backlog are old. */
+function spoolOf(agent: AgentRecord): Pick<AgentStatus, 'spoolReports' | 'spoolReportsAt'> {
+  const newest = agent.host.window.recent.at(-1);
+  const byReport = newest && new Reading(newest).value('sysmon_agent_spool_reports');
+  const { spoolReports: byPing, spoolReportsAtMs: pingedMs = -Infinity } = agent;
+  if (byReport !== undefined && newest!.timeMs >= pingedMs) {
+    return { spoolReports: byReport, spoolReportsAt: isoTime(newest!.timeMs) };
+  }
+  return byPing === undefined ? {} : { spoolReports: byPing, spoolReportsAt: isoTime(pingedMs) };
 }
 
 /** Over all streams of an agent. */
@@ -279,7 +291,8 @@ function scrapersStatus(sources: StatusSources): ScraperStatus[] {
         for (const { id, window } of agent.streams) {
           const afterMs = Math.min(...cursors.map((cursor) => cursor.positionMs(id)));
           backlogReports += window.countAfter(afterMs, nowMs);
-          oldestMs = Math.min(oldestMs, window.timeAfter(afterMs) ?? nowMs);
+          // Not its own time: that an agent sends it late is no fault of a scraper.
+          oldestMs = Math.min(oldestMs, window.cameAfter(afterMs) ?? nowMs);
         }
       }
       const seenAtMs = Math.max(...cursors.map((cursor) => cursor.seenAtMs));
@@ -343,8 +356,8 @@ function scraperProblems(
     );
   } else if (lagMs > lagMsMin) {
     problems.push(
-      `its oldest report that was not scraped is of ${ageText(lagMs)} ago: it catches up after an outage; if it does not, scrape more often, ` +
-        'or raise max and max-bytes of its job',
+      `the oldest report that it has not had came ${ageText(lagMs)} ago: it catches up after an outage; if it does not, scrape more ` +
+        'often, or raise max and max-bytes of its job',
     );
   }
   if (known?.newestWhy !== undefined) problems.push(`it gets the newest values only: ${known.newestWhy}`);

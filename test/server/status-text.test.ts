@@ -101,9 +101,16 @@ test('each problem of an agent has its sentence', () => {
   assert.deepEqual(problems({ up: false }), [
     'down: it reports, and its reports are not stored; journalctl -u sysmon-server says why',
   ]);
-  assert.deepEqual(problems({ newestAt: before(2100), spoolReports: 420 }), [
-    'it sends its backlog: 420 reports in its spool, the newest here is of 35 min ago',
-  ]);
+  const backlog = (waiting: string) => [
+    `it sends its backlog: the newest report here is of 35 min ago${waiting}; if it does not catch up, its line is too slow: give it ` +
+      'a longer --schedule or fewer collectors',
+  ];
+  assert.deepEqual(
+    problems({ newestAt: before(2100), spoolReports: 420, spoolReportsAt: before(12) }),
+    backlog(', its spool had 420 reports 12 s ago'),
+  );
+  const { spoolReports: _, ...unknown } = well;
+  assert.deepEqual(problems({ newestAt: before(2100) }, unknown), backlog(''), 'how many wait is not known');
   assert.deepEqual(problems({ sources: [{ name: 'db', up: false, intervalSeconds: 5, series: 3 }] }), [
     "its source 'db' is down",
   ]);

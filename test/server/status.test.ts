@@ -1,27 +1,24 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { type ScraperStatus, type StatusSources, serverStatus } from '../../src/server/status.ts';
+import { agentsStatus, type ScraperStatus, type StatusSources, serverStatus } from '../../src/server/status.ts';
 import type { KnownScraper } from '../../src/server/web/known-scrapers.ts';
 import { VirtualDatabase } from '../support/virtual-database.ts';
 import { connect, windowMs } from './delivery/cursors-harness.ts';
 import { DeliveryHarness, memoryBytesMax } from './delivery/delivery-harness.ts';
+import { testSchema } from './delivery/report-maker.ts';
 
-function scrapersOf(
+function sourcesOf(
   { clock, delivery }: DeliveryHarness,
   known: ReadonlyMap<string, KnownScraper> = new Map(),
-): readonly ScraperStatus[] {
-  const serverClock = { status: { steps: 0 } };
-  const sources: StatusSources = {
-    clock,
-    delivery,
-    version: '1',
-    startedAtMs: 0,
-    windowMs,
-    memoryBytesMax,
-    serverClock,
-    scrapers: { all: known },
+): StatusSources {
+  return {
+    ...{ clock, delivery, version: '1', startedAtMs: 0, windowMs, memoryBytesMax },
+    ...{ serverClock: { status: { steps: 0 } }, scrapers: { all: known } },
   };
-  return serverStatus(sources).scrapers;
+}
+
+function scrapersOf(harness: DeliveryHarness, known?: ReadonlyMap<string, KnownScraper>): readonly ScraperStatus[] {
+  return serverStatus(sourcesOf(harness, known)).scrapers;
 }
 
 test('a scraper lags by the age of the oldest report that it was not given, and says how many there are', async () => {
@@ -106,6 +103,51 @@ test('a scraper is behind by more than its last answer, which its next scrape co
   assert.equal(scrapersOf(harness)[0]!.behind, true);
 });
 
+test('that an agent sends late is no lag of the scraper that has all at once', async () => {
+  const harness = new DeliveryHarness();
+  const late = harness.connect('web-1');
+  const connection = connect();
+  for (let scrape = 0; scrape < 8; scrape++) {
+    late.report(harness.clock.nowMs() - 1_000_000 + 40_000 * scrape);
+    await harness.scrape(connection, { name: 'steady' });
+    await harness.clock.advance(4000);
+  }
+  const [steady] = scrapersOf(harness);
+  assert.deepEqual([steady!.lagSeconds, steady!.behind, steady!.problems], [4, false, []]);
+  assert.equal(steady!.backlogReports, 1);
+  // What it has not fetched for a while is: from when it came on.
+  for (let report = 0; report < 10; report++) {
+    late.report(harness.clock.nowMs() - 500_000 + 1000 * report);
+    await harness.clock.advance(10_000);
+  }
+  assert.equal(scrapersOf(harness)[0]!.lagSeconds, 104);
+});
+
+test('how many reports are in the spool of an agent, by what is newer, a ping or a report', async () => {
+  const harness = new DeliveryHarness();
+  const agent = harness.connect('web-1');
+  const nowMs = harness.clock.nowMs();
+  const spool = () => {
+    const { spoolReports, spoolReportsAt } = agentsStatus(sourcesOf(harness))[0]!;
+    return [spoolReports, spoolReportsAt && Date.parse(spoolReportsAt) - nowMs];
+  };
+  assert.deepEqual(spool(), [undefined, undefined]);
+  // Of another program than sysmon-agent.
+  agent.report(nowMs - 90_000);
+  assert.deepEqual(spool(), [undefined, undefined]);
+  agent.record.pinged({ spoolReports: 300, droppedReports: 0 }, nowMs - 60_000);
+  assert.deepEqual(spool(), [300, -60_000]);
+  agent.maker.schema = testSchema(1, 'sysmon_agent_spool_reports');
+  agent.maker.breakChain();
+  const times = [nowMs - 70_000, nowMs - 30_000];
+  agent.report(times[0]);
+  assert.deepEqual(spool(), [300, -60_000], 'the report is older than the ping');
+  agent.report(times[1]);
+  assert.deepEqual(spool(), [2, -30_000]);
+  agent.record.pinged({ spoolReports: 0, droppedReports: 0 }, nowMs);
+  assert.deepEqual(spool(), [0, 0]);
+});
+
 test('a scraper that is late, away, behind a proxy, or under a name that another has; one that is well is none of these', async () => {
   const harness = new DeliveryHarness();
   const agent = harness.connect('web-1');
@@ -139,7 +181,7 @@ test('a scraper that is late, away, behind a proxy, or under a name that another
     await harness.scrape(steady, { reportsMax: 1 });
     await harness.clock.advance(2500);
   }
-  assert.match(problems().join(), /^its oldest report that was not scraped is of \d+ (?:s|min) ago: it catches up/);
+  assert.match(problems().join(), /^the oldest report that it has not had came \d+ (?:s|min) ago: it catches up/);
   for (let scrape = 0; scrape < 2; scrape++) await harness.scrape(steady);
   assert.deepEqual(problems(), []);
 

@@ -118,7 +118,7 @@ export class Store {
     const now = { nowMs: clock.nowMs(), monotonicMs: clock.monotonicMs() };
     this.schemas.giveBack();
     const outcome = this.#judge(stream, report, now.nowMs);
-    if (outcome === 'stored') this.#append(stream, { ...report, schema: recorded(report.schema) });
+    if (outcome === 'stored') this.#append(stream, { ...report, schema: recorded(report.schema) }, now.nowMs);
     if (outcome === 'too_old' || outcome === 'not_newer') agent.drops.add(outcome, report.timeMs, now.nowMs);
     if (outcome === 'too_many') {
       agent.drops.add(outcome, report.timeMs, now.nowMs);
@@ -140,12 +140,12 @@ export class Store {
     return pace.take(timeMs) ? 'stored' : 'too_many';
   }
 
-  #append(stream: StreamRecord, report: ReceivedReport): void {
+  #append(stream: StreamRecord, report: ReceivedReport, nowMs: number): void {
     const { window } = stream;
     const before = window.bytes;
     const isKey = report.key || !report.follows || window.needsKey(report);
     const payload = isKey && !report.key ? keyPayload(report) : report.payload;
-    window.append(report, { arrival: this.#arrivals++, key: isKey, payload });
+    window.append(report, { arrival: this.#arrivals++, nowMs, key: isKey, payload });
     stream.newestMs = report.timeMs;
     stream.schema = report.schema;
     this.#windowBytes += window.bytes - before;

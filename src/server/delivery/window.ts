@@ -61,7 +61,7 @@ export class Window {
       this.#chunks.push(chunk);
       this.#bytes += chunkOverheadBytes;
     }
-    this.#bytes += chunk.append(report, as.payload);
+    this.#bytes += chunk.append(report, as);
     this.#reportCount++;
     const oldest = this.#newest.length < newestHeldMax ? undefined : this.#newest.shift();
     if (oldest !== undefined) this.#bytes -= heldBytes(oldest);
@@ -118,6 +118,12 @@ export class Window {
   timeAfter(afterMs: number): number | undefined {
     const chunk = this.#chunks[this.#chunkAfter(afterMs)];
     return chunk?.timesMs[Math.max(chunk.first, firstAfter(chunk.timesMs, afterMs))];
+  }
+
+  /** When the oldest report after `afterMs` came, to a second, by the wall clock as it is set now. */
+  cameAfter(afterMs: number): number | undefined {
+    const chunk = this.#chunks[this.#chunkAfter(afterMs)];
+    return chunk?.cameMs(Math.max(chunk.first, firstAfter(chunk.timesMs, afterMs)));
   }
 
   /**
@@ -355,6 +361,8 @@ export interface AppendedReport {
 export interface AppendedAs {
   /** Counts as the reports of all agents come. */
   readonly arrival: number;
+  /** When it came, on the wall clock. */
+  readonly nowMs: number;
   readonly key: boolean;
   /** A frame's payload. Copied. */
   readonly payload: Uint8Array;
@@ -393,6 +401,9 @@ class Chunk {
   /** How many samples each report has, if not all have the same number. */
   #samples: number[] | undefined;
   #samplesOfAll = 0;
+  /** How late each report came, if not all came as late, to a second: those of a backlog are older and older. */
+  #lateMs: number[] | undefined;
+  #lateMsOfAll = 0;
   readonly #ends: number[] = [];
   #payloads = Buffer.allocUnsafeSlow(payloadBytesFirst);
   /** The first report that is not evicted. */
@@ -409,11 +420,16 @@ class Chunk {
   }
 
   get bytes(): number {
-    return this.#payloads.length + this.seqs.length * entryBytes + (this.#samples?.length ?? 0) * countBytes;
+    const counts = (this.#samples?.length ?? 0) + (this.#lateMs?.length ?? 0);
+    return this.#payloads.length + this.seqs.length * entryBytes + counts * countBytes;
   }
 
   samplesAt(index: number): number {
     return this.#samples?.[index] ?? this.#samplesOfAll;
+  }
+
+  cameMs(index: number): number {
+    return this.timesMs[index]! + (this.#lateMs?.[index] ?? this.#lateMsOfAll) + this.steppedMs;
   }
 
   receipt(index: number): Receipt {
@@ -421,7 +437,7 @@ class Chunk {
   }
 
   /** Returns by how many bytes it grew. */
-  append(report: AppendedReport, whole: Uint8Array): number {
+  append(report: AppendedReport, { payload: whole, nowMs }: AppendedAs): number {
     const before = this.seqs.length === 0 ? 0 : this.bytes;
     const start = this.#ends.at(-1) ?? 0;
     const endMost = start + whole.length;
@@ -431,6 +447,7 @@ class Chunk {
     this.seqs.push(report.seq);
     this.timesMs.push(report.timeMs);
     this.#countSamples(presentCount(report.present));
+    this.#countLate(nowMs - this.steppedMs - report.timeMs);
     return this.bytes - before;
   }
 
@@ -441,11 +458,21 @@ class Chunk {
     this.#samples?.push(samples);
   }
 
+  /** Of the report that has just come. */
+  #countLate(lateMs: number): void {
+    if (this.seqs.length === 1) this.#lateMsOfAll = lateMs;
+    else if (Math.abs(lateMs - this.#lateMsOfAll) > lateMsIgnored) {
+      this.#lateMs ??= Array(this.seqs.length - 1).fill(this.#lateMsOfAll);
+    }
+    this.#lateMs?.push(lateMs);
+  }
+
   /** Forgets the reports from `to` on. Returns the change in bytes. */
   cut(to: number): number {
     const before = this.bytes;
     this.seqs.length = this.timesMs.length = this.#ends.length = to;
     if (this.#samples !== undefined) this.#samples.length = to;
+    if (this.#lateMs !== undefined) this.#lateMs.length = to;
     return this.bytes - before;
   }
 
@@ -484,6 +511,8 @@ class Chunk {
   }
 }
 
+// Of an agent that is punctual, nothing is kept.
+const lateMsIgnored = 1000;
 // The key report of a small host. Grows by half each time.
 const payloadBytesFirst = 1024;
 

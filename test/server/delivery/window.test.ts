@@ -15,8 +15,8 @@ import {
 } from '../../../src/server/delivery/window.ts';
 import { growSchema, ReportMaker, testSchema, type Values, valuesOf } from './report-maker.ts';
 
-/** As the store does. */
-function append(window: Window, report: ReceivedReport): void {
+/** As the store does, of a report that comes so late. */
+function append(window: Window, report: ReceivedReport, lateMs = 0): void {
   const key = report.key || !report.follows || window.needsKey(report);
   const pairs = encodeKey(report);
   const payload = encodeMessage({
@@ -27,12 +27,15 @@ function append(window: Window, report: ReceivedReport): void {
     timeMs: report.timeMs,
     pairs,
   });
-  window.append(report, { arrival: 0, key, payload: key && !report.key ? payload : report.payload });
+  const nowMs = report.timeMs + lateMs;
+  window.append(report, { arrival: 0, nowMs, key, payload: key && !report.key ? payload : report.payload });
 }
 
 interface Row {
   readonly chunk: number;
   readonly report: ReceivedReport;
+  /** When it came, by the wall clock as it was then. */
+  readonly cameMs: number;
   /** By how much the wall clock was set since. */
   readonly steppedMs: number;
 }
@@ -47,7 +50,7 @@ class Model {
   readonly read: { runs: WindowRun[]; saw: unknown }[] = [];
   #chunk = 0;
 
-  append(dtMs: number, values: Values, options: { key?: boolean; follows?: boolean }): void {
+  append(dtMs: number, values: Values, options: { key?: boolean; follows?: boolean; lateMs?: number }): void {
     this.nowMs += dtMs;
     const all = Array.from({ length: this.maker.schema.seriesCount }, (_, series) => values[series % values.length]);
     const report = this.maker.make(this.nowMs, all, options);
@@ -55,10 +58,11 @@ class Model {
     // The arrays of the epoch are used on: what is held must be a copy.
     const sums = report.sums.slice();
     const present = report.present.slice();
-    append(this.window, { ...report, sums, present });
+    const { lateMs = 0 } = options;
+    append(this.window, { ...report, sums, present }, lateMs);
     sums.fill(Number.NaN);
     present.fill(0);
-    this.rows.push({ chunk: this.#chunk, report, steppedMs: 0 });
+    this.rows.push({ chunk: this.#chunk, report, cameMs: this.nowMs + lateMs, steppedMs: 0 });
   }
 
   evictBefore(ms: number): void {
@@ -109,6 +113,12 @@ class Model {
     assert.equal(
       window.timeAfter(afterMs),
       times.find((ms) => ms > afterMs),
+    );
+    const oldest = rows.find(({ report }) => report.timeMs > afterMs);
+    const cameMs = oldest && oldest.cameMs + oldest.steppedMs;
+    assert.ok(
+      Math.abs((window.cameAfter(afterMs) ?? 0) - (cameMs ?? 0)) <= 1000,
+      `${window.cameAfter(afterMs)}, ${cameMs}`,
     );
     const upTo = rows.findLast(({ report }) => report.timeMs <= untilMs)?.report;
     assert.deepEqual(window.receipt(untilMs), upTo && receiptOf(upTo));
@@ -166,7 +176,10 @@ const command = fc.oneof(
       do: fc.constant('append' as const),
       dtMs: fc.integer({ min: 1, max: 20_000 }),
       values: fc.array(value, { minLength: 1, maxLength: 6 }),
-      options: fc.record({ key: fc.boolean(), follows: fc.boolean() }, { requiredKeys: [] }),
+      options: fc.record(
+        { key: fc.boolean(), follows: fc.boolean(), lateMs: fc.constantFrom(200, 900, 1100, 9_000, 500_000) },
+        { requiredKeys: [] },
+      ),
     }),
   },
   { weight: 1, arbitrary: fc.record({ do: fc.constant('grow' as const), series: fc.integer({ min: 1, max: 3 }) }) },

@@ -5,7 +5,7 @@ import type { AgentStatus } from '../../status.ts';
 import type { ProblemsView } from '../api.ts';
 import type { Reply } from '../reply.ts';
 import { charts, historyOf, pointsOf, unitText } from './charts.ts';
-import { ageOf, type HostView, hostView, spoolReportsOf } from './hosts.ts';
+import { ageOf, hostView } from './hosts.ts';
 import { escapeHtml, optional, percentText, rateText, sizeText, tableHtml } from './html.ts';
 import { page } from './layout.ts';
 import { Reading } from './reading.ts';
@@ -33,16 +33,16 @@ export function agentPage(options: AgentPageOptions): Reply {
   const problems = view.problems.map(({ text }) => `<li>${escapeHtml(text)}`);
   const main = `<h1>${escapeHtml(agent.name)} <span class=${view.state === 'down' ? 'down' : view.state === 'up' ? 'up' : 'warn'}>${escapeHtml(view.state)}</span></h1>
 ${problems.length === 0 ? '<p class=calm>Nothing is wrong.</p>' : `<div class=wrong><ul>${problems.join('')}</ul></div>`}
-${factsHtml(options, view)}
+${factsHtml(options)}
 ${chartsHtml(options)}
 ${now === undefined ? '<p>There is no report in its window.</p>' : [fileSystemsHtml(now), interfacesHtml(since), servicesHtml(now, since), sensorsHtml(now), collectorsHtml(now), seriesHtml(now, agent, search)].join('')}`;
   return page({ title: `sysmon: ${agent.name}`, path: '', main, scripts: ['agent.js'], styles: ['uPlot.css'] });
 }
 
-function factsHtml({ agent, nowMs }: AgentPageOptions, view: HostView): string {
+function factsHtml({ agent, nowMs }: AgentPageOptions): string {
   const ago = (iso: string) => `${ageText(nowMs - Date.parse(iso))} ago`;
   const offset = agent.clockOffsetSeconds;
-  const spoolReports = spoolReportsOf(view);
+  const { spoolReports } = agent;
   const facts: [string, string | undefined][] = [
     [
       'Labels',

@@ -1,7 +1,7 @@
 import { ageText, plural } from '../../../runtime/words.ts';
 import type { AgentStatus, ServerStatus } from '../../status.ts';
 import type { Reply } from '../reply.ts';
-import { ageOf, type FleetProblem, fleetProblems, type HostView, spoolReportsOf, versionOf } from './hosts.ts';
+import { ageOf, type FleetProblem, fleetProblems, type HostView, versionOf } from './hosts.ts';
 import { escapeHtml, optional, percentText, rateText } from './html.ts';
 import { page } from './layout.ts';
 import { lineSvg, type Point, rangeText } from './spark.ts';
@@ -162,8 +162,8 @@ const columns = [
     id: 'spool',
     title: 'Waits in spool',
     isNumber: true,
-    cell: (host) => waitingText(spoolReportsOf(host) ?? 0),
-    key: (host) => spoolReportsOf(host) ?? 0,
+    cell: ({ agent: { spoolReports } }) => (spoolReports === undefined ? '–' : waitingText(spoolReports)),
+    key: ({ agent }) => agent.spoolReports,
   },
   {
     id: 'unscraped',

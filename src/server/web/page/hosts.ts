@@ -159,13 +159,6 @@ export function fleetProblems(
   return all.sort((a, b) => a.rank - b.rank);
 }
 
-/** Reports in an agent's spool, by its newest report or by a later ping: the reports of a backlog are old. */
-export function spoolReportsOf({ agent, vitals }: HostView): number | undefined {
-  const { spoolReports, spoolReportsAt } = agent;
-  const isPingNewer = spoolReportsAt !== undefined && !(Date.parse(spoolReportsAt) <= (vitals?.timeMs ?? -Infinity));
-  return isPingNewer ? spoolReports : (vitals?.spoolReports ?? spoolReports);
-}
-
 /** `sysmon-agent 0.1.0` → `0.1.0`; what another program says of itself, whole. */
 export const versionOf = ({ software }: AgentStatus): string | undefined => software?.replace(/^sysmon-agent /, '');
 

@@ -28,8 +28,6 @@ export interface Vitals {
   readonly uptimeSeconds?: number;
   /** Processes killed for want of memory since the boot. */
   readonly oomKills?: number;
-  /** Reports in the agent's spool. */
-  readonly spoolReports?: number;
   readonly failedCollectors: readonly FailedCollector[];
 }
 
@@ -71,7 +69,6 @@ export function vitalsOf(now: Reading, before: Reading | undefined): Vitals {
       uptimeSeconds: uptimeOf(now),
       oomKills: now.value('node_vmstat_oom_kill'),
       failedUnits: failedUnitsOf(now),
-      spoolReports: now.value('sysmon_agent_spool_reports'),
     }),
   };
 }
