@@ -52,7 +52,7 @@ export class VirtualDatabase implements ScraperDatabase {
     };
   }
 
-  async lastError(_scraper: string, selection: string): Promise<string | undefined> {
+  async lastError(_name: string | undefined, selection: string): Promise<string | undefined> {
     if (this.answerMs > 0) await this.#clock.sleep(this.answerMs);
     return this.isDown ? undefined : this.lastErrors.get(selection);
   }

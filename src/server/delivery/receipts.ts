@@ -11,8 +11,11 @@ export interface ScraperDatabase {
   readonly url: string;
   /** Rejects with a {@link DatabaseError} when it does not answer, in bounded time. */
   ask(question: StoredQuestion): Promise<StoredAnswers>;
-  /** Why the last scrape of these agents under this name failed; undefined if it did not, or that is not known. Never rejects. */
-  lastError(scraper: string, selection: string): Promise<string | undefined>;
+  /**
+   * Why the last scrape of these agents failed; undefined if it did not, or that is not known. `urlName`: `scraper=NAME` of the
+   * URL; undefined where it has none, for the scraper's user or its address is its name. Never rejects.
+   */
+  lastError(urlName: string | undefined, selection: string): Promise<string | undefined>;
   stop(): void;
 }
 
@@ -149,7 +152,8 @@ export class Inquiry {
       await this.#asking;
       if (this.#oldestMs !== undefined) await this.#ask();
       if (this.#oldestMs === undefined || this.health.kind === 'fails') return nothing;
-      return { lastError: await this.database.lastError(scraperText(this.name), selection) };
+      const { space, text } = this.name;
+      return { lastError: await this.database.lastError(space === 'param' ? text : undefined, selection) };
     };
     const { clock } = this.#options;
     return new Promise((resolve) => {

@@ -11,6 +11,8 @@ export class QueryApi implements ScraperDatabase {
   readonly #get: BoundedGet;
   /** Asked for again when it has been unreachable: it may be another one then. */
   #kind: DatabaseKind | undefined;
+  /** The targets with whose labels answers were stored, of late: an address or a user does not show in a target's URL. */
+  #storedFrom: ReadonlySet<TargetId> = new Set();
 
   /** The URL is that of the page, without userinfo, query or a slash at its end. */
   constructor(url: string, access: Access) {
@@ -32,22 +34,26 @@ export class QueryApi implements ScraperDatabase {
       const query = `${series}[${Math.ceil(backMs / 1000)}s]`;
       // VictoriaMetrics leaves out the last half minute otherwise, and remembers that it was empty.
       const data = await this.#data('/api/v1/query', { query, latency_offset: '1ms', nocache: '1' });
-      return { ...this.#kind, ...storedOf(data) };
+      const { targets, ...stored } = storedOf(data);
+      if (targets.size > 0) this.#storedFrom = targets;
+      return { ...this.#kind, ...stored };
     } catch (error) {
       this.#kind = undefined;
       throw error;
     }
   }
 
-  async lastError(scraper: string, selection: string): Promise<string | undefined> {
+  async lastError(urlName: string | undefined, selection: string): Promise<string | undefined> {
     try {
       const { activeTargets } = record(await this.#data('/api/v1/targets', { state: 'active' }), 'data');
-      const errors = list(activeTargets, 'activeTargets').flatMap((value) => {
-        const { scrapeUrl, lastError } = record(value, 'target');
-        return isScrapedBy(String(scrapeUrl), scraper, selection) ? [String(lastError ?? '')] : [];
-      });
-      const found = errors.find((error) => error !== '');
-      return found === undefined ? undefined : clean(found);
+      const named = list(activeTargets, 'activeTargets')
+        .map(targetOf)
+        .filter(({ url }) => isScrapedBy(url, urlName, selection));
+      const own = named.filter(({ id }) => this.#storedFrom.has(id));
+      // Before the first answer is stored, a name in the URL shows which it is, if only one has it.
+      const isAlone = urlName !== undefined && named.length === 1;
+      const found = (own.length === 0 && isAlone ? named : own).find(({ lastError }) => lastError !== '');
+      return found === undefined ? undefined : clean(found.lastError);
     } catch (error) {
       if (error instanceof DatabaseError) return undefined;
       throw error;
@@ -123,14 +129,18 @@ function dataOf({ status, text }: GetAnswer): unknown {
   throw new DatabaseError('refused', `it answers ${status}: ${clean(String(answer['error'] ?? 'no reason'))}`);
 }
 
-function storedOf(data: unknown): Pick<StoredAnswers, 'numbers' | 'probes'> {
+function storedOf(
+  data: unknown,
+): Pick<StoredAnswers, 'numbers' | 'probes'> & { readonly targets: ReadonlySet<TargetId> } {
   const { resultType, result } = record(data, 'data');
   if (resultType !== 'matrix') throw new DatabaseError('malformed', 'its answer is no matrix of samples');
   const numbers = new Set<number>();
   const probes = new Map<number, Set<number>>();
+  const targets = new Set<TargetId>();
   for (const each of list(result, 'result')) {
     const { metric, values } = record(each, 'series');
-    const { __name__: name, answer } = record(metric, 'metric');
+    const { __name__: name, answer, ...labels } = record(metric, 'metric');
+    targets.add(targetId(labels));
     for (const sample of list(values, 'values')) {
       const [seconds, value] = list(sample, 'sample');
       const number = Number(name === 'sysmon_server_probe' ? answer : value);
@@ -139,13 +149,27 @@ function storedOf(data: unknown): Pick<StoredAnswers, 'numbers' | 'probes'> {
       else probes.set(number, (probes.get(number) ?? new Set()).add(Math.round(Number(seconds) * 1000)));
     }
   }
-  return { numbers, probes };
+  return { numbers, probes, targets };
 }
 
-/** Whether a target's URL has this name and these agents. */
-function isScrapedBy(scrapeUrl: string, scraper: string, selection: string): boolean {
-  const parameters = new URLSearchParams(/\?(.*)$/s.exec(scrapeUrl)?.[1] ?? '');
-  if (parameters.get('scraper') !== scraper) return false;
+/** A target by the labels that its samples have, too. */
+type TargetId = string;
+
+const targetId = ({ job, instance }: Record<string, unknown>): TargetId => JSON.stringify([job, instance]);
+
+function targetOf(value: unknown): { readonly url: string; readonly id: TargetId; readonly lastError: string } {
+  const { scrapeUrl, labels, lastError } = record(value, 'target');
+  return {
+    url: String(scrapeUrl),
+    id: targetId(record(labels ?? {}, 'labels')),
+    lastError: String(lastError ?? ''),
+  };
+}
+
+/** Whether a target's URL has these agents and this name, or none. */
+function isScrapedBy(url: string, name: string | undefined, selection: string): boolean {
+  const parameters = new URLSearchParams(/\?(.*)$/s.exec(url)?.[1] ?? '');
+  if (parameters.get('scraper') !== (name ?? null)) return false;
   return [...new Set(parameters.getAll('agent'))].sort().join(',') === selection;
 }
 

@@ -205,3 +205,52 @@ test('the reason of a failed scrape is that of the target with this name and the
   assert.deepEqual(requests[0]!.query, { state: 'active' });
   assert.equal(await apiAt(context, 'http://127.0.0.1:1').lastError('a', ''), undefined, 'not known');
 });
+
+test('a scraper without a name in its URL is known by the labels with which its answers were stored', async (context) => {
+  const target = (job: string, instance: string, scrapeUrl: string, lastError: string) => ({
+    ...{ labels: { job, instance }, scrapeUrl, lastError },
+  });
+  let stored = [{ job: 'sysmon', instance: 'h:9733' }];
+  const targets = [
+    target('node', 'h:9100', 'http://h:9100/metrics', 'connection refused'),
+    target('sysmon', 'other:9733', 'http://other:9733/metrics', 'unexpected EOF'),
+    target('sysmon', 'h:9733', 'http://h:9733/metrics?scraper=a', 'of a'),
+    target('sysmon', 'h:9733', 'http://h:9733/metrics?agent=x', 'of x'),
+    target('sysmon', 'h:9733', 'http://h:9733/metrics', 'sample limit exceeded'),
+  ];
+  const { url } = await listen(context, (request, response, where) => {
+    if (where.pathname.endsWith('/targets')) return void response.end(success({ activeTargets: targets }));
+    if (!where.pathname.endsWith('/query')) return prometheus()(request, response, where);
+    const result = stored.map((metric) => ({ metric, values: [[1_700_000_000, '7']] }));
+    response.end(success({ resultType: 'matrix', result }));
+  });
+  for (const scraper of ['addr/192.0.2.1', 'user/bob']) {
+    const api = apiAt(context, url);
+    assert.equal(await api.lastError(undefined, ''), undefined, 'nothing is stored yet: it may be any');
+    await api.ask({ ...question, scraper });
+    assert.equal(await api.lastError(undefined, ''), 'sample limit exceeded');
+    assert.equal(await api.lastError(undefined, 'x'), 'of x');
+    stored = [];
+    await api.ask({ ...question, scraper });
+    assert.equal(await api.lastError(undefined, ''), 'sample limit exceeded', 'where the last ones came from');
+    stored = [{ job: 'sysmon', instance: 'h:9733' }];
+  }
+});
+
+test('of two targets with one name, the reason is that of the one whose answers are stored', async (context) => {
+  const target = (instance: string, lastError: string) => ({
+    ...{ labels: { job: 'sysmon', instance }, scrapeUrl: `http://${instance}/metrics?scraper=a`, lastError },
+  });
+  const { url } = await listen(context, (request, response, where) => {
+    if (where.pathname.endsWith('/targets')) {
+      return void response.end(success({ activeTargets: [target('one', 'of the other'), target('two', 'its own')] }));
+    }
+    if (!where.pathname.endsWith('/query')) return prometheus()(request, response, where);
+    const result = [{ metric: { job: 'sysmon', instance: 'two' }, values: [[1_700_000_000, '7']] }];
+    response.end(success({ resultType: 'matrix', result }));
+  });
+  const api = apiAt(context, url);
+  assert.equal(await api.lastError('a', ''), undefined);
+  await api.ask({ ...question, scraper: 'a' });
+  assert.equal(await api.lastError('a', ''), 'its own');
+});
