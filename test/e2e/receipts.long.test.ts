@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { test } from 'node:test';
+import { type TestContext, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { assertSameSamples } from '../support/agents-record.ts';
 import { command, eventually, freePort, ServerProgram } from '../support/programs.ts';
@@ -80,14 +80,18 @@ test('with receipts, a limit that a catch-up exceeds and a server that is killed
   assert.ok((await server.metric(`sysmon_server_receipts_total{scraper="${scraper}",outcome="confirmed"}`)) > 0);
 });
 
-test('with receipts, an agent for which Prometheus refuses whole scrapes waits alone, and is named', {
-  skip: prometheusSkip,
-  timeout: 180_000,
-}, async (context) => {
+for (const name of [scraper, 'addr/127.0.0.1']) {
+  test(`with receipts of '${name}', an agent for which Prometheus refuses whole scrapes waits alone, and is named`, {
+    skip: prometheusSkip,
+    timeout: 180_000,
+  }, (context) => waitsAlone(context, name));
+}
+
+async function waitsAlone(context: TestContext, scraper: string): Promise<void> {
   const port = await freePort();
   const server = await ServerProgram.start(context, ['--prometheus', `${scraper}=http://127.0.0.1:${port}`]);
   const prometheus = await Prometheus.start(context, {
-    ...{ port, target: server.webPort, scraper, scrapeInterval: '1s', job: '    label_value_length_limit: 62\n' },
+    ...{ port, target: server.webPort, scraper: scraper.startsWith('addr/') ? '' : scraper, scrapeInterval: '1s', job: '    label_value_length_limit: 62\n' },
   });
   const bad = 'x'.repeat(64);
   const agents = ['a', 'b', 'c', bad, 'd', 'e'].map(
@@ -124,13 +128,13 @@ test('with receipts, an agent for which Prometheus refuses whole scrapes waits a
     status,
     new RegExp(`^ +scraper '${scraper}': it does not store reports of '${bad}', which alone wait`, 'm'),
   );
-  assert.match(status, /^a +Prometheus 2\.\S+ +127\.0\.0\.1 +all agents +\d+ s ago +receipt /m);
+  assert.match(status, new RegExp(`^${scraper} +Prometheus 2\\.\\S+ +127\\.0\\.0\\.1 +all agents +\\d+ s ago +receipt `, 'm'));
   await assert.rejects(
     command('server', 'forget-scraper', 'nobody', '--control-socket', server.controlSocket),
-    /no scraper is named 'nobody': expected one of 'a'/,
+    new RegExp(`no scraper is named 'nobody': expected one of '${scraper}'`),
   );
   assert.equal(
     await command('server', 'forget-scraper', scraper, '--control-socket', server.controlSocket),
-    `scraper 'a' is forgotten: 1 cursor removed, ${agents[3]!.times.length} reports no longer held for it\n`,
+    `scraper '${scraper}' is forgotten: 1 cursor removed, ${agents[3]!.times.length} reports no longer held for it\n`,
   );
-});
+}
