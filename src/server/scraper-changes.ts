@@ -99,8 +99,9 @@ function refused(
   );
 }
 
-function nextText({ samples, nextSamplesMax }: CursorChange & { readonly kind: 'refused' }): string {
+function nextText({ samples, nextSamplesMax, why }: CursorChange & { readonly kind: 'refused' }): string {
   if (samples === 0) return "it had sysmon_agent_up and the server's own metrics alone";
+  if (why === undefined && nextSamplesMax >= samples) return 'giving it again';
   const parts = nextSamplesMax < samples ? `parts of at most ${plural(nextSamplesMax, 'sample')}` : 'parts, by agents';
   return `giving it again in ${parts}`;
 }

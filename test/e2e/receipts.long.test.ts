@@ -81,17 +81,27 @@ test('with receipts, a limit that a catch-up exceeds and a server that is killed
 });
 
 for (const name of [scraper, 'addr/127.0.0.1']) {
-  test(`with receipts of '${name}', an agent for which Prometheus refuses whole scrapes waits alone, and is named`, {
-    skip: prometheusSkip,
-    timeout: 180_000,
-  }, (context) => waitsAlone(context, name));
+  test(
+    `with receipts of '${name}', an agent for which Prometheus refuses whole scrapes waits alone, and is named`,
+    {
+      skip: prometheusSkip,
+      timeout: 180_000,
+    },
+    (context) => waitsAlone(context, name),
+  );
 }
 
 async function waitsAlone(context: TestContext, scraper: string): Promise<void> {
   const port = await freePort();
   const server = await ServerProgram.start(context, ['--prometheus', `${scraper}=http://127.0.0.1:${port}`]);
   const prometheus = await Prometheus.start(context, {
-    ...{ port, target: server.webPort, scraper: scraper.startsWith('addr/') ? '' : scraper, scrapeInterval: '1s', job: '    label_value_length_limit: 62\n' },
+    ...{
+      port,
+      target: server.webPort,
+      scraper: scraper.startsWith('addr/') ? '' : scraper,
+      scrapeInterval: '1s',
+      job: '    label_value_length_limit: 62\n',
+    },
   });
   const bad = 'x'.repeat(64);
   const agents = ['a', 'b', 'c', bad, 'd', 'e'].map(
@@ -128,7 +138,10 @@ async function waitsAlone(context: TestContext, scraper: string): Promise<void> 
     status,
     new RegExp(`^ +scraper '${scraper}': it does not store reports of '${bad}', which alone wait`, 'm'),
   );
-  assert.match(status, new RegExp(`^${scraper} +Prometheus 2\\.\\S+ +127\\.0\\.0\\.1 +all agents +\\d+ s ago +receipt `, 'm'));
+  assert.match(
+    status,
+    new RegExp(`^${scraper} +Prometheus 2\\.\\S+ +127\\.0\\.0\\.1 +all agents +\\d+ s ago +receipt `, 'm'),
+  );
   await assert.rejects(
     command('server', 'forget-scraper', 'nobody', '--control-socket', server.controlSocket),
     new RegExp(`no scraper is named 'nobody': expected one of '${scraper}'`),

@@ -165,7 +165,7 @@ export class Cursors {
         for (const number of receipt.unseen) if (numbers.has(number)) receipt.unseen.delete(number);
         if (receipt.unseen.size > 0) receipt.missedAtMs = askedAtMs;
         else {
-          scraper.receipts = { kind: 'come' };
+          scraper.storedOne(answer.connection, nowMs);
           this.#happened(scraper, cursor, answer, 'stored', nowMs, changes);
         }
       }
@@ -308,6 +308,7 @@ export class Cursors {
       const cursor = new Cursor(selection, address, seenMs, past(positions), confirmedBy);
       cursor.isKnown = isKnown;
       scraper.add(cursor);
+      if (confirmedBy === 'receipt' && isKnown && positions.size > 0) scraper.restored(nowMs);
       for (const [at, { until, receipt }] of unconfirmed.entries()) {
         const latestMs = nowMs - restMs * (unconfirmed.length - at);
         if (receipt === undefined || confirmedBy === 'connection') {
@@ -408,7 +409,7 @@ export class Cursors {
       const isMissed = missedAtMs >= requestedAtMs && (failed !== undefined || showsAfterMs === 0);
       if (!isMissed && missedAtMs < readByMs(answer) + showsAfterMs) continue;
       if (state.kind === 'lost') this.#happened(scraper, cursor, answer, 'refused', nowMs, changes);
-      else if (failed !== undefined || mayRefuse(scraper.receipts)) {
+      else if (failed !== undefined || scraper.mayRefuse(nowMs)) {
         this.#refused(scraper, cursor, answer, failed, { nowMs, changes });
       }
     }
@@ -416,7 +417,7 @@ export class Cursors {
     const unconfirmed = cursor.askable.filter(({ state }) => state.kind === 'unconfirmed');
     const heldSinceMs = Math.min(...unconfirmed.map(({ sentAtMs }) => sentAtMs));
     cursor.isHeld =
-      !takesAnyOrder && !isFailing && isKnownToCome && mayRefuse(scraper.receipts) && nowMs - heldSinceMs < holdMs;
+      !takesAnyOrder && !isFailing && isKnownToCome && scraper.mayRefuse(nowMs) && nowMs - heldSinceMs < holdMs;
   }
 
   #refused(
@@ -428,13 +429,15 @@ export class Cursors {
   ): void {
     // One that was under way when the last was found to be missing shows nothing new.
     const isNew = answer.sentAtMs >= (scraper.lastRefusal?.atMs ?? -Infinity);
-    if (why === undefined && isNew) scraper.receipts = missingAgain(scraper.receipts);
+    const isOfOther = why === undefined && scraper.isOfOther(answer.connection, nowMs);
+    if (why === undefined && isNew && !isOfOther) scraper.receipts = missingAgain(scraper.receipts);
     this.#happened(scraper, cursor, answer, 'refused', nowMs, changes);
     const { receipts } = scraper;
     const isRepeated = isNew && receipts.kind === 'missing' && receipts.answers > 1;
-    const blocked = cursor.refuse(answer, { why, isRepeated, nowMs });
-    // Then it is not the size.
-    if (why === undefined && !mayRefuse(scraper.receipts)) cursor.pace.reset();
+    // Too many in a row are not of the size, nor of one agent.
+    const isShown = why !== undefined || (!isOfOther && receipts.kind === 'missing' && receipts.answers <= missingMax);
+    const blocked = isShown ? cursor.refuse(answer, { why, isRepeated, nowMs }) : undefined;
+    if (why === undefined && scraper.areReceiptsMissing) cursor.pace.reset();
     const { number, samples } = answer.receipt;
     scraper.lastRefusal = { atMs: nowMs, number, why };
     const nextSamplesMax = cursor.pace.samplesMax;
@@ -793,6 +796,9 @@ export class Scraper {
   lastRefusal: { readonly atMs: number; readonly number: number; readonly why: string | undefined } | undefined;
   /** How often what was sent twice and never confirmed was assumed to have been read. */
   assumedAnswers = 0;
+  /** When an answer was last found to be stored, on the monotonic clock, and from which address it was asked for. */
+  #storedAtMs = -Infinity;
+  #storedFrom: string | undefined;
 
   constructor(name: ScraperName) {
     this.name = name;
@@ -801,7 +807,37 @@ export class Scraper {
 
   /** Its database answers, and shows none of the last answers, though no scrape is known to have failed. */
   get areReceiptsMissing(): boolean {
-    return this.receipts.kind === 'missing' && !mayRefuse(this.receipts);
+    return this.receipts.kind === 'missing' && this.receipts.answers >= missingMax;
+  }
+
+  /** An answer over this connection is stored; undefined: it was given before a restart. */
+  storedOne(connection: ScrapeConnection | undefined, nowMs: number): void {
+    this.receipts = { kind: 'come' };
+    this.#storedAtMs = nowMs;
+    this.#storedFrom = connection?.address ?? this.#storedFrom;
+  }
+
+  /** Before a restart, numbers came. */
+  restored(nowMs: number): void {
+    this.receipts = { kind: 'come' };
+    this.#storedAtMs = nowMs;
+  }
+
+  /**
+   * Whether an answer that is missing in the database counts as refused, where no scrape is known to have failed. Others may
+   * ask under this name, however often between two requests of the scraper itself: what they are given is missing, and must
+   * not be passed, as a database that takes only what is in order would never take it. If nothing has been stored for long,
+   * the numbers are probably dropped on their way.
+   */
+  mayRefuse(nowMs: number): boolean {
+    if (this.receipts.kind === 'none yet') return false;
+    return !this.areReceiptsMissing || nowMs - this.#storedAtMs < missingMsMax;
+  }
+
+  /** Whether this connection is probably another program's: what is missing of it says nothing of the scraper's database. */
+  isOfOther(connection: ScrapeConnection | undefined, nowMs: number): boolean {
+    if (connection === undefined || this.#storedFrom === undefined) return false;
+    return connection.address !== this.#storedFrom && nowMs - this.#storedAtMs < missingMsMax;
   }
 
   *all(): Generator<Cursor> {
@@ -828,11 +864,6 @@ const forgotten = (scraper: Scraper): CursorChange[] =>
   }));
 
 const keyOf = ({ space, text }: ScraperName): string => `${space}:${text}`;
-
-/** Whether an answer that is missing in the database counts as refused, where no scrape is known to have failed. */
-function mayRefuse(receipts: ReceiptsComing): boolean {
-  return receipts.kind === 'come' || (receipts.kind === 'missing' && receipts.answers < missingMax);
-}
 
 /** When an answer was read at the latest, if at all. */
 function readByMs({ sentAtMs, givesUpMs: [, toMs] }: Answer): number {
@@ -868,8 +899,9 @@ const beforeRestart = {
 const holdMs = 30_000;
 // An answer may wait in the buffers of a slow line.
 const bufferedMsMax = 15_000;
-// Beyond this, the numbers are probably dropped on their way into the database.
+// Beyond both, the numbers are probably dropped on their way into the database.
 const missingMax = 4;
+const missingMsMax = 5 * 60_000;
 // Numbers are exact up to 2^53; a database that has larger ones has them from somebody else.
 const numbersMax = 2 ** 52;
 // More than 32 names are a mistake or an attack; a name may have a job for each of some agents.
