@@ -5,22 +5,37 @@ import { Agent, get } from 'node:http';
 import { join } from 'node:path';
 import { describe, type TestContext, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+import type { CollectorRow } from '../../src/agent/collect/collectors/collector.ts';
+import { collectorRows } from '../../src/agent/collect/collectors/index.ts';
 import { AgentsRecord, seriesKey } from '../support/agents-record.ts';
 import { wholeHost } from '../support/collect-fixture.ts';
+import { filesRead } from '../support/files-read.ts';
 import type { FixtureTree } from '../support/fixture-proc.ts';
 import { skipHere } from '../support/installed.ts';
 import { bundleOf, eventually, Program, ServerProgram, temporaryFolder } from '../support/programs.ts';
 import { Tap } from '../support/tap.ts';
 
 // A sensor and a file system that never answer: a FIFO that nobody writes to, for the agent opens attributes to read them;
-// and a FUSE mount whose server hangs.
+// and a FUSE mount whose server hangs. Then a file of each collector that reads sysfs: where a FIFO is in its place, all that the
+// agent gives is what it gives where a folder is, which is an error at once.
 
 interface Trouble {
   readonly fifos: number;
   readonly mounts: number;
   /** deaf, by default: the server takes no question. mute: it takes all, and then no thread that asked can be killed. */
   readonly server?: 'deaf' | 'mute';
+  /** Further FIFOs, one for each of these collectors. */
+  readonly collectors?: readonly CollectorRow[];
 }
+
+const sysfsFiles = readSysfsFiles();
+const inSysfs = collectorRows.filter(({ name }) => sysfsFiles.get(name) !== undefined);
+const [slow, fast] = [inSysfs.filter(({ lane }) => lane === 'slow'), inSysfs.filter(({ lane }) => lane === undefined)];
+// Eight late reads are the most that an agent has at a time.
+const collectorsMax = 6;
+const slowGroups = Array.from({ length: Math.ceil(slow.length / collectorsMax) }, (_, at) =>
+  slow.slice(at * collectorsMax, (at + 1) * collectorsMax),
+);
 
 describe('what never answers', { concurrency: true, timeout: 180_000 }, () => {
   test('a FIFO under --sysfs costs its own series alone', (context) => live(context, { fifos: 1, mounts: 0 }));
@@ -29,22 +44,36 @@ describe('what never answers', { concurrency: true, timeout: 180_000 }, () => {
   test('an agent stops in good order though the kernel does not let its thread go', stopBesideMute);
 });
 
+// One after another: each is two agents with all collectors.
+describe('a file of each collector that reads sysfs never answers', { timeout: 600_000 }, () => {
+  for (const collectors of [...slowGroups, fast]) {
+    test(collectors.map(({ name }) => name).join(', '), (context) =>
+      live(context, { fifos: 0, mounts: 0, collectors }),
+    );
+  }
+});
+
 async function live(context: TestContext, trouble: Trouble): Promise<void> {
   const world = await startWorld(context, trouble);
   if (world === undefined) return;
   const { hung, twin, tap } = world;
 
-  const texts = [...fifoPaths(trouble), ...mountPoints(trouble)];
+  const texts = [...fifoPaths(trouble), ...hungFiles(trouble), ...mountPoints(trouble)];
   for (const text of texts) await hung.program.line(new RegExp(`'\\S+${text}' has not answered for 5s`));
-  await delay(3000);
+  await delay(texts.length > 0 ? 3000 : 10_000);
 
   // Whoever has no such device has the same series.
   const missing = difference(newestSeries(twin), newestSeries(hung));
   const more = difference(newestSeries(hung), newestSeries(twin));
   assert.deepEqual(missing, seriesLost(trouble));
   assert.deepEqual(more, seriesOfErrors(trouble));
-  assert.equal(newestValue(hung, 'sysmon_agent_reads_late', { collector: 'thermal_zone' }), trouble.fifos);
-  assert.equal(newestValue(hung, 'sysmon_agent_reads_late', { collector: 'filesystem' }), trouble.mounts);
+  const late = (collector: string) => newestValue(hung, 'sysmon_agent_reads_late', { collector });
+  for (const { name, lane } of trouble.collectors ?? []) {
+    if (lane === 'slow') continue;
+    assert.match(hung.program.lines.join('\n'), new RegExp(`${sysfsFiles.get(name)}' cannot be read`), name);
+  }
+  if (trouble.collectors === undefined) assert.equal(late('thermal_zone'), trouble.fifos);
+  assert.equal(late('filesystem'), trouble.mounts);
 
   // A report each second, and each is acknowledged.
   assert.ok(hung.record.times(hung.name).length >= 8);
@@ -75,7 +104,8 @@ async function live(context: TestContext, trouble: Trouble): Promise<void> {
   const ending = await hung.program.kill('SIGTERM');
   const stoppedMs = performance.now() - stoppingMs;
   // No exit code: exit() would wait for the thread.
-  assert.deepEqual(ending, { code: null, signal: 'SIGTERM' }, hung.program.lines.join('\n'));
+  const expected = texts.length > 0 ? { code: null, signal: 'SIGTERM' } : { code: 0, signal: null };
+  assert.deepEqual(ending, expected, hung.program.lines.join('\n'));
   assert.ok(stoppedMs <= 5000, `it stopped after ${stoppedMs} ms`);
   for (const text of texts) {
     const said = hung.program.lines.filter((line) => line.includes(`${text}' has not answered`));
@@ -123,9 +153,13 @@ async function startWorld(context: TestContext, trouble: Trouble) {
   const server = await ServerProgram.start(context);
   startScraper(context, server.webPort);
   const [healthyTree, tree] = [hostWith(context, trouble), hostWith(context, trouble)];
-  for (const fifo of fifoPaths(trouble)) {
+  for (const fifo of [...fifoPaths(trouble), ...filesOfCollectors(trouble)]) {
     rmSync(tree.path(fifo));
     execFileSync('mkfifo', [tree.path(fifo)]);
+  }
+  for (const file of filesOfCollectors(trouble)) {
+    rmSync(healthyTree.path(file));
+    mkdirSync(healthyTree.path(file));
   }
   const holder = await startHolder(context, {
     kind: trouble.server ?? 'deaf',
@@ -139,6 +173,7 @@ async function startWorld(context: TestContext, trouble: Trouble) {
       ...[process.execPath, bundleOf('agent'), 'run', '--name', name, '--schedule=1s'],
       ...[`--server=127.0.0.1:${tap.port}`, '--control-socket', join(folder, 'agent.sock'), '--spool-dir', folder],
       ...Object.entries(roots).map(([root, path]) => `--${root}=${path}`),
+      ...(trouble.collectors ?? []).map((row) => `--enable=${row.name}`),
     ];
     const [file, ...rest] = within === undefined ? argv : ['nsenter', `--mount=/proc/${within.pid}/ns/mnt`, ...argv];
     const env = { PATH: process.env['PATH'], SYSMON_CONFIG_FILE: '/dev/null' };
@@ -179,7 +214,7 @@ function startScraper(context: TestContext, port: number): void {
 }
 
 function hostWith(context: TestContext, trouble: Trouble) {
-  const tree = wholeHost('Linux 6.18');
+  const tree = wholeHostWithArray();
   context.after(() => tree.remove());
   const mounts = mountPoints(trouble).map(
     (point, at) => `${900 + at} 27 0:${90 + at} / ${point} rw,relatime - fuse hung rw,user_id=0,group_id=0\n`,
@@ -188,6 +223,39 @@ function hostWith(context: TestContext, trouble: Trouble) {
   writeFileSync(path, readFileSync(path, 'utf8') + mounts.join(''));
   for (const point of mountPoints(trouble)) mkdirSync(tree.path(`root${point}`), { recursive: true });
   return tree;
+}
+
+/** The whole host has no array of disks. */
+function wholeHostWithArray(): FixtureTree {
+  const tree = wholeHost('Linux 6.18');
+  tree.write(
+    'proc/mdstat',
+    'Personalities : [raid1]\nmd0 : active raid1 sdb1[1] sda1[0]\n      1000 blocks [2/2] [UU]\n      \nunused devices: <none>\n',
+  );
+  tree.write('sys/block/md0/md/raid_disks', '2\n');
+  tree.write('sys/block/md0/md/degraded', '0\n');
+  return tree;
+}
+
+/** By collector, the first file of sysfs that it reads, if there is one. */
+function readSysfsFiles(): ReadonlyMap<string, string | undefined> {
+  const tree = wholeHostWithArray();
+  try {
+    return new Map(
+      collectorRows.map(({ name }) => [name, filesRead(name, tree).find((file) => file.startsWith('sys/'))]),
+    );
+  } finally {
+    tree.remove();
+  }
+}
+
+function filesOfCollectors({ collectors = [] }: Trouble): string[] {
+  return [...new Set(collectors.map(({ name }) => sysfsFiles.get(name)!))];
+}
+
+/** Those that the agent waits for. */
+function hungFiles({ collectors = [] }: Trouble): string[] {
+  return filesOfCollectors({ fifos: 0, mounts: 0, collectors: collectors.filter(({ lane }) => lane === 'slow') });
 }
 
 const inNamespace = ['--mount', '--propagation', 'private'];
@@ -261,7 +329,9 @@ function newestSeries({ name, record, hostFolder }: RecordedAgent): Set<string> 
   const present = [...record.samples()].filter(([, values]) => values.has(timeMs));
   const bare = (series: string) =>
     series.replace(`agent="${name}",`, '').replace(`{agent="${name}"}`, '{}').replaceAll(hostFolder, '');
-  return new Set(present.map(([series]) => bare(series)));
+  // The reason of a failure is another with a FIFO than with a folder.
+  const isFailure = (series: string) => series.startsWith('sysmon_agent_collector_failed{');
+  return new Set(present.map(([series]) => bare(series)).filter((series) => !isFailure(series)));
 }
 
 function newestValue({ name, record }: RecordedAgent, series: string, labels: Readonly<Record<string, string>> = {}) {

@@ -6,9 +6,10 @@ import { after, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { collectorRows } from '../../../src/agent/collect/collectors/index.ts';
 import { CollectError } from '../../../src/agent/collect/proc/errors.ts';
-import { Host, type ReadFile } from '../../../src/agent/collect/proc/host.ts';
+import { Host } from '../../../src/agent/collect/proc/host.ts';
 import type { CollectedEach } from '../../support/collect-each.ts';
-import { collectOn, newCollector, wholeHost } from '../../support/collect-fixture.ts';
+import { collectOn, wholeHost } from '../../support/collect-fixture.ts';
+import { filesRead } from '../../support/files-read.ts';
 import { type FixtureTree, systemOf } from '../../support/fixture-proc.ts';
 
 // A FIFO that nobody writes to stands for a file that never answers: whoever opens it as usual waits for ever. Of each collector one
@@ -43,40 +44,11 @@ for (const [which, at] of [
 }
 
 function fileOf(name: string, at: 0 | -1): string {
-  const files = filesRead(name);
+  const files = filesRead(name, whole);
   const inSysfs = files.filter((file) => file.startsWith('sys/'));
   const file = (inSysfs.length > 0 ? inSysfs : files).at(at);
   assert.ok(file !== undefined, `${name} reads no file`);
   return file;
-}
-
-/** The files that a collector reads, and that are there. */
-function filesRead(name: string): string[] {
-  const host = new TracingHost(whole.roots, systemOf());
-  try {
-    newCollector(name).collect(host, { sample() {}, sampleLabels() {} });
-  } catch (error) {
-    if (!(error instanceof CollectError)) throw error;
-  } finally {
-    host.close();
-  }
-  return [...host.filesRead];
-}
-
-class TracingHost extends Host {
-  readonly filesRead = new Set<string>();
-
-  override passing(path: string) {
-    const text = super.passing(path);
-    if (text !== undefined) this.filesRead.add(path);
-    return text;
-  }
-
-  protected override file(path: string): ReadFile {
-    const file = super.file(path);
-    if (file.error === undefined) this.filesRead.add(path);
-    return file;
-  }
 }
 
 /** By collector, its series as sorted lines; none where it fails. */
