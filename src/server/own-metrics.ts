@@ -2,6 +2,7 @@ import { Counter, collectDefaultMetrics, Gauge, type Registry } from 'prom-clien
 import { hostSourceName } from '../model/source.ts';
 import { escapeLabelValue } from '../model/text-format.ts';
 import { type Outcome, outcomes } from './delivery/agent-record.ts';
+import { selectionText } from './delivery/scraper.ts';
 import type { ScraperInfo, SourceUp, WebMetrics } from './web/metrics.ts';
 
 /**
@@ -114,7 +115,7 @@ export class ServerMetrics implements WebMetrics {
     );
     this.#namesRefused = counter(
       'scraper_names_refused_total',
-      'Scrapes answered with the newest values only, because 32 scraper names were in use.',
+      'Scrapes answered with the newest values only, because 32 scraper names, or too many selections of agents, were in use.',
     );
     this.#backlog = gauge(
       'scrape_backlog_reports',
@@ -264,12 +265,13 @@ export class ServerMetrics implements WebMetrics {
     selection: string,
     given: { readonly samples: number; readonly backlogReports: number },
   ): void {
-    this.#samples.set({ scraper, selection }, given.samples);
-    this.#backlog.set({ scraper, selection }, given.backlogReports);
+    const labels = { scraper, selection: selectionText(selection) };
+    this.#samples.set(labels, given.samples);
+    this.#backlog.set(labels, given.backlogReports);
   }
   /** Removes the series of a selection that is forgotten; with the last one those of its scraper. */
   forgetScraper(scraper: string, selection: string, isLast: boolean): void {
-    for (const gauge of [this.#samples, this.#backlog]) gauge.remove({ scraper, selection });
+    for (const gauge of [this.#samples, this.#backlog]) gauge.remove({ scraper, selection: selectionText(selection) });
     if (!isLast) return;
     for (const counter of [this.#assumed, this.#conflicts]) counter.remove({ scraper });
     for (const outcome of ['confirmed', 'refused', 'unanswered']) this.#receipts.remove({ scraper, outcome });

@@ -1,4 +1,5 @@
 import { ageText, mebibytesText, plural, printable } from '../runtime/words.ts';
+import { selectionText } from './delivery/scraper.ts';
 import { agentProblems, agentState, ago, type Present, serverProblems } from './problems.ts';
 import type { ServerClockStatus } from './server-clock.ts';
 import type { AgentStatus, ScraperStatus, ServerStatus } from './status.ts';
@@ -96,7 +97,7 @@ function scrapersTable(scrapers: readonly ScraperStatus[], { nowMs }: Present): 
     scraper.scraper,
     `${scraper.program || 'not seen yet'} ${scraper.version}`.trim(),
     scraper.address,
-    scraper.selection || 'all agents',
+    selectionText(scraper.selection) || 'all agents',
     ago(scraper.lastScrapeAt, nowMs),
     confirmations[scraper.confirmedBy],
     behindText(scraper),

@@ -253,6 +253,8 @@ export class Cursor {
   intervalsMs: readonly [last: number | undefined, before: number | undefined] = [undefined, undefined];
   /** An answer was sent whole: acks wait for this cursor. */
   isKnown = false;
+  /** It is from before the server's start. */
+  isRestored = false;
   /** The latest request whose answer was confirmed over its own connection. */
   provenRequest = -1;
   origin: Origin = { kind: 'own' };
@@ -285,6 +287,16 @@ export class Cursor {
 
   selects(agent: string): boolean {
     return this.#agents?.has(agent) ?? true;
+  }
+
+  /** How many agents it selects by their names; 0: it is for all. */
+  get selectedAgents(): number {
+    return this.#agents?.size ?? 0;
+  }
+
+  /** Its agents were selected for one scrape, and no second. */
+  get isAskedOnce(): boolean {
+    return this.#agents !== undefined && this.scrapes === 1 && !this.isRestored;
   }
 
   /** It was sent a whole answer and has scraped within the window, so acknowledgements wait for it. */

@@ -34,6 +34,7 @@ import type { ConnectionEvent, Positions, ScrapeConnection, ScraperName } from '
 export class Cursors {
   readonly #windowMs: number;
   readonly #confirmedBy: (name: ScraperName) => ConfirmedBy;
+  readonly #agentCount: () => number;
   readonly #startedMs: number;
   readonly #scrapers = new Map<string, Scraper>();
   /** The open connections, by the scraper that used each last. */
@@ -47,8 +48,9 @@ export class Cursors {
    * A scraper that has been away for `windowMs` delays no acks. Times are of the monotonic clock unless noted. Numbers of
    * answers begin with the time, so that they are new also where those of the last run were not written.
    */
-  constructor({ windowMs, nowMs, wallMs = 0, confirmedBy = () => 'connection' }: CursorsOptions) {
+  constructor({ windowMs, nowMs, wallMs = 0, agentCount, confirmedBy = () => 'connection' }: CursorsOptions) {
     this.#windowMs = windowMs;
+    this.#agentCount = agentCount;
     this.#startedMs = nowMs;
     this.#number = wallMs;
     this.#confirmedBy = confirmedBy;
@@ -307,6 +309,7 @@ export class Cursors {
       const confirmedBy = this.#confirmedBy(name);
       const cursor = new Cursor(selection, address, seenMs, past(positions), confirmedBy);
       cursor.isKnown = isKnown;
+      cursor.isRestored = true;
       scraper.add(cursor);
       if (confirmedBy === 'receipt' && isKnown && positions.size > 0) scraper.restored(nowMs);
       for (const [at, { until, receipt }] of unconfirmed.entries()) {
@@ -444,6 +447,21 @@ export class Cursors {
     changes.push({ kind: 'refused', scraper, number, samples, nextSamplesMax, why, blocked });
   }
 
+  /**
+   * Whether a name may have this selection beside its others. Each position is memory, a line of the state file and work
+   * for each ack: together they are no more than those of as many cursors for all agents as a name may have.
+   */
+  #hasRoom(scraper: Scraper, selection: string): boolean {
+    if (scraper.groups.size >= selectionsMax) return false;
+    if (selection === '') return true;
+    let groups = 0;
+    for (const each of this.#scrapers.values()) groups += each.groups.size;
+    if (groups >= allSelectionsMax) return false;
+    let selected = selection.split(',').length;
+    for (const cursor of scraper.all()) selected += cursor.selectedAgents;
+    return selected <= Math.max(selectionsMax, cursorsMax * this.#agentCount());
+  }
+
   /** The cursor that this request continues with; none if there are too many. */
   #choose(
     scraper: Scraper,
@@ -454,7 +472,7 @@ export class Cursors {
     const { address } = connection;
     const cursors = scraper.groups.get(selection)?.cursors ?? [];
     if (cursors.length === 0) {
-      if (scraper.groups.size >= selectionsMax) return undefined;
+      if (!this.#hasRoom(scraper, selection)) return undefined;
       const cursor = new Cursor(selection, address, nowMs, undefined, this.#confirmedBy(scraper.name));
       scraper.add(cursor);
       return { cursor, isNew: true };
@@ -611,7 +629,9 @@ export class Cursors {
       if (inUse.length === 1) inUse[0]!.origin = { kind: 'own' };
       return inUse;
     }
-    const past = cursors.filter((cursor) => nowMs - cursor.seenAtMs <= cursorKeptMs);
+    const past = cursors.filter((cursor) => {
+      return nowMs - cursor.seenAtMs <= (cursor.isAskedOnce ? Math.max(this.#windowMs, askedOnceKeptMs) : cursorKeptMs);
+    });
     if (past.length < 2) return past;
     const last = past.reduce((a, b) => (b.seenAtMs > a.seenAtMs ? b : a));
     last.isKnown = past.some(({ isKnown }) => isKnown);
@@ -653,6 +673,8 @@ export interface CursorsOptions {
   readonly nowMs: number;
   /** The present time of the wall clock. */
   readonly wallMs?: number;
+  /** How many agents are known. */
+  readonly agentCount: () => number;
   /** By its connections where it is not said. */
   readonly confirmedBy?: (name: ScraperName) => ConfirmedBy;
 }
@@ -907,9 +929,13 @@ const numbersMax = 2 ** 52;
 // More than 32 names are a mistake or an attack; a name may have a job for each of some agents.
 export const scrapersMax = 32;
 const selectionsMax = 128;
+// Of all names: each has two series in every answer.
+const allSelectionsMax = 1024;
 const cursorsMax = 4;
 // How long a position is kept. It delays acks only for the window.
 const cursorKeptMs = 24 * 3_600_000;
+// Of some agents, and asked for once: a person's, or a mistake. Nothing that scrapes is as rare.
+const askedOnceKeptMs = 2 * 3_600_000;
 const silentMsMin = 60_000;
 // Of a scraper whose interval is not known: Prometheus looks back no further for a value.
 const intervalMsMost = 5 * 60_000;

@@ -66,6 +66,7 @@ export class Delivery {
     });
     this.#cursors = new Cursors({
       ...{ windowMs, nowMs: clock.monotonicMs(), wallMs: clock.nowMs() },
+      agentCount: () => this.store.agents.size,
       confirmedBy: (name) => (this.#receipts.has(name) ? 'receipt' : 'connection'),
     });
     this.#acks = new Acks({ clock, hasDisk: disk !== undefined });

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import type { AgentId } from '../../model/agent-id.ts';
 import type { StreamId } from '../../model/source.ts';
 import type { AgentBatch } from '../exposition/exposition.ts';
@@ -18,6 +19,19 @@ export function scraperNameOf(text: string): ScraperName {
   const [, space, rest] = /^(user|addr)\/(.*)$/s.exec(text) ?? [];
   return rest === undefined ? { space: 'param', text } : { space: space as 'user' | 'addr', text: rest };
 }
+
+/**
+ * A selection as the value of a label, and for people. A long one is named by its SHA-256: it stands in the answers to all
+ * scrapers, and a job may refuse each for one long value. No agent's name has a blank.
+ */
+export function selectionText(selection: string): string {
+  if (selection.length <= selectionTextMax) return selection;
+  const hash = createHash('sha256').update(selection).digest('hex').slice(0, 12);
+  return `${selection.split(',').length} agents, ${hash}`;
+}
+
+// The least that `--label-value-length-limit` may be.
+const selectionTextMax = 64;
 
 /** One connection over which scrapes come. Compared by identity. */
 export interface ScrapeConnection {

@@ -131,7 +131,7 @@ export class KnownScrapers {
 
 function newestWhy({ given }: Identified, gives: Gives | undefined): string {
   if (gives === 'newest') return 'a probe shows that it ignores timestamps: set honor_timestamps: true in its job';
-  return given.kind === 'newest' ? given.why : 'too many scraper names are in use';
+  return given.kind === 'newest' ? given.why : 'too many scraper names or selections of agents are in use';
 }
 
 function givenText(request: Identified, { confirmedBy, gives }: AnsweredTo): string {

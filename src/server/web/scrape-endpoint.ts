@@ -6,7 +6,13 @@ import type { SeldomLog } from '../../runtime/log.ts';
 import type { AgentRecord, StreamRecord } from '../delivery/agent-record.ts';
 import type { Delivery } from '../delivery/delivery.ts';
 import { takeNewest } from '../delivery/scrape.ts';
-import { type Scrape, type ScrapeConnection, scraperText } from '../delivery/scraper.ts';
+import {
+  type Scrape,
+  type ScrapeConnection,
+  type ScraperName,
+  scraperText,
+  selectionText,
+} from '../delivery/scraper.ts';
 import type { AgentBatch, Exposition } from '../exposition/exposition.ts';
 import { AnswerQueue, type Turn } from './answer-queue.ts';
 import type { Identified } from './identify.ts';
@@ -134,12 +140,17 @@ export class ScrapeEndpoint {
     });
     if (scrape === undefined) {
       metrics.nameRefused();
-      seldom.warn(
-        'names',
-        `scraper '${scraperText(name)}' gets the newest values only: 32 scraper names are in use, which is the limit`,
-      );
+      seldom.warn('names', `scraper '${scraperText(name)}' gets the newest values only: ${this.#limitOf(name)}`);
     }
     return scrape;
+  }
+
+  /** Why there is no cursor for a request of this name. */
+  #limitOf(name: ScraperName): string {
+    const isKnown = [...this.#options.delivery.scrapers].some((each) => scraperText(each.name) === scraperText(name));
+    return isKnown
+      ? 'its selections of agents (agent=) are too many, or have too many agents together; use fewer targets, or one for all agents'
+      : '32 scraper names are in use, which is the limit';
   }
 
   async #giveReports(job: Job, scrape: Scrape): Promise<boolean> {
@@ -292,7 +303,7 @@ function answerText(scrape: Scrape | undefined, selection: readonly AgentId[]): 
   if (scrape?.number === undefined) return '';
   const labels = [`scraper="${escapeLabelValue(scraperText(scrape.scraper))}"`];
   // Of two targets of one scraper, each has a series of its own.
-  if (selection.length > 0) labels.push(`selection="${selection.join(',')}"`);
+  if (selection.length > 0) labels.push(`selection="${selectionText(selection.join(','))}"`);
   const help = 'The number of this answer. Where Prometheus has stored it, it has stored the whole answer.';
   return `${probeText(scrape, labels)}# HELP ${answerName} ${help}\n# TYPE ${answerName} gauge\n${answerName}{${labels.join()}} ${scrape.number}\n`;
 }

@@ -16,6 +16,7 @@ export const hostOf = (agent: AgentId): StreamId => streamId(agent, hostSourceNa
 /** Cursors over agents whose reports are only times, and what became of them. */
 export class CursorsHarness {
   readonly clock = new VirtualClock();
+  agentCount = 2;
   readonly reports = new Map<AgentId, number[]>();
   readonly events: string[] = [];
   readonly changes: CursorChange[] = [];
@@ -23,7 +24,7 @@ export class CursorsHarness {
 
   /** A new server; nothing is restored. */
   restarted(): Cursors {
-    return new Cursors({ windowMs, nowMs: this.clock.monotonicMs() });
+    return new Cursors({ windowMs, nowMs: this.clock.monotonicMs(), agentCount: () => this.agentCount });
   }
 
   /** The same after a restart with what was saved. */

@@ -68,7 +68,46 @@ test('the selections of a name are bounded', () => {
   const isOpened = (selection: string) => world.tryOpen(connect(), { selection }) !== undefined;
   for (let at = 0; at < 128; at++) assert.equal(isOpened(`s${at}`), true);
   assert.equal(isOpened('one too many'), false);
+  assert.equal(isOpened('s7'), true, 'one that is known always is');
   assert.equal(isOpened('s0'), true);
+});
+
+test('all selections of a name have no more agents than four cursors for all of them, and all names 1024 selections', () => {
+  const world = new CursorsHarness();
+  world.agentCount = 300;
+  const names = Array.from({ length: world.agentCount }, (_, at) => `host-${at}`);
+  const isOpened = (selection: string, name = 'p') => world.tryOpen(connect(), { name, selection }) !== undefined;
+  let opened = 0;
+  for (let left = 0; left < 20; left++) if (isOpened(names.toSpliced(left, 1).join())) opened++;
+  assert.equal(opened, 4);
+  assert.equal(isOpened(names.slice(0, 4).join()), true, 'what is left');
+  assert.equal(isOpened('host-9'), false);
+  assert.equal(isOpened(''), true, 'all');
+  for (let at = 0; at < 10; at++) for (const host of names.slice(0, 128)) isOpened(host, `q${at}`);
+  assert.equal(
+    [...world.cursors.scrapers].reduce((sum, { groups }) => sum + groups.size, 0),
+    1024,
+  );
+});
+
+test('a selection that was asked for once is kept for two hours, any other for a day', async () => {
+  const world = new CursorsHarness();
+  const tidy = () => world.cursors.tidy([], world.clock.monotonicMs());
+  const selections = () => [...world.cursors.scrapers].flatMap(({ groups }) => [...groups.keys()]);
+  for (const selection of ['', 'a', 'b']) world.scrapeOnce({ selection });
+  await world.clock.advance(minuteMs);
+  world.scrapeOnce({ selection: 'b' });
+  await world.clock.advance(119 * minuteMs);
+  tidy();
+  assert.deepEqual(selections(), ['', 'a', 'b']);
+  await world.clock.advance(minuteMs);
+  tidy();
+  assert.deepEqual(selections(), ['', 'b']);
+  world.restart();
+  world.scrapeOnce({ selection: 'b' });
+  await world.clock.advance(3 * 60 * minuteMs);
+  tidy();
+  assert.ok(selections().includes('b'), 'it was known before the start');
 });
 
 // Confirmed by connection.

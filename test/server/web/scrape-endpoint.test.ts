@@ -306,6 +306,29 @@ test('the 33rd name gets the newest values, without timestamps, and it is logged
     assert.match(world.warnings[0]!, /scraper 'late' gets the newest values only: 32 scraper names are in use/);
   }));
 
+test('a long selection has a short name in the answers to all, and too many get the newest values', () =>
+  withHttp(async (world) => {
+    const names = Array.from({ length: 60 }, (_, at) => `host-number-${at}`);
+    for (const name of names) world.connect(name).report();
+    const query = (left: number) =>
+      names
+        .toSpliced(left, 1)
+        .map((name) => `agent=${name}`)
+        .join('&');
+    const client = world.client();
+    for (let left = 0; left < 5; left++) await client.get(`/metrics?scraper=z&${query(left)}`, scrapeHeaders);
+    assert.equal(await world.own('sysmon_server_scraper_names_refused_total'), 1);
+    assert.match(world.warnings.join('\n'), /scraper 'z' gets the newest values only: its selections .* too many/);
+    await client.get('/metrics?scraper=z&agent=host-number-1', scrapeHeaders);
+    const { text } = await client.get('/metrics?scraper=p', scrapeHeaders);
+    const values = [...text.matchAll(/selection="([^"]*)"/g)].map(([, value]) => value!);
+    assert.ok(values.includes('host-number-1'));
+    assert.equal(new Set(values.filter((value) => /^59 agents, [0-9a-f]{12}$/.test(value))).size, 4);
+    assert.ok(Math.max(...values.map(({ length }) => length)) <= 64);
+    world.delivery.forgetScraper({ space: 'param', text: 'z' });
+    assert.doesNotMatch((await client.get('/metrics?scraper=p', scrapeHeaders)).text, /scraper="z"/);
+  }));
+
 test('scrapes that are rarer than reports, and reports that are rare, are warned of', () =>
   withHttp(async (world) => {
     const agent = world.connect('a');

@@ -1,4 +1,5 @@
 import { ageText, plural } from '../../../runtime/words.ts';
+import { selectionText } from '../../delivery/scraper.ts';
 import type { ScraperStatus, ServerStatus } from '../../status.ts';
 import type { Reply } from '../reply.ts';
 import { escapeHtml, sizeText, tableHtml } from './html.ts';
@@ -34,7 +35,7 @@ function rowOf(scraper: ScraperStatus, nowMs: number): string[] {
     escapeHtml(scraper.scraper),
     escapeHtml(`${scraper.program || 'not seen since the start'} ${scraper.version}`.trim()),
     escapeHtml(scraper.address),
-    escapeHtml(scraper.selection || 'all agents'),
+    escapeHtml(selectionText(scraper.selection) || 'all agents'),
     confirmations[scraper.confirmedBy],
     `${ageText(nowMs - Date.parse(scraper.lastScrapeAt))} ago`,
     scraper.confirmedBy === 'none'
