@@ -1,7 +1,7 @@
 import { ageText, plural } from '../runtime/words.ts';
 import { awaitedMs } from './delivery/agent-record.ts';
 import type { DropReason } from './delivery/drops.ts';
-import type { AgentStatus, ServerStatus } from './status.ts';
+import { type AgentStatus, ofLateMs, type ServerStatus } from './status.ts';
 import type { ProblemsView } from './web/api.ts';
 
 // What a person should act on, in words: for `agents` and `status`, and for the pages.
@@ -132,7 +132,5 @@ const dropWords: { readonly [reason in DropReason]: string } = {
   memory: 'evicted before every scraper had them, for --memory-max: raise it, or scrape more often',
 };
 
-// Somebody who looks in the morning is to see what the night has cost; what was put right does not stay a problem for ever.
-const ofLateMs = 24 * 3_600_000;
 // What is measured of a clock is right to a second or so.
 const clockOffsetSecondsMax = 2;

@@ -99,6 +99,7 @@ export interface ScraperStatus {
   readonly confirmedBy: ConfirmedBy | 'none';
   /** Connections that read for it, each with a position of its own: usually one. */
   readonly connections: number;
+  /** How often two of them read under its name at once, since the server's start. */
   readonly conflicts: number;
   readonly lastScrapeAt: string;
   /** It was sent a whole answer and has scraped within the window, so acknowledgements wait for it. */
@@ -302,7 +303,7 @@ function scrapersStatus(sources: StatusSources): ScraperStatus[] {
       statuses.push({
         ...{ scraper: text, selection, program, version, address: last.address },
         confirmedBy: known?.confirmedBy === 'none' ? 'none' : last.confirmedBy,
-        ...{ connections: cursors.length, conflicts, backlogReports, lagSeconds: lagMs / 1000 },
+        ...{ connections: cursors.length, conflicts: conflicts.count, backlogReports, lagSeconds: lagMs / 1000 },
         behind,
         lastScrapeAt: isoTime(nowMs - (monotonicMs - seenAtMs)),
         known: getsReports && cursors.some((cursor) => cursor.holdsAcks(monotonicMs, sources.windowMs)),
@@ -361,20 +362,26 @@ function scraperProblems(
     );
   }
   if (known?.newestWhy !== undefined) problems.push(`it gets the newest values only: ${known.newestWhy}`);
-  if (known?.proxy !== undefined && last.confirmedBy === 'connection') {
+  const ofLate = (lastMs: number | undefined): string | undefined =>
+    lastMs === undefined || monotonicMs - lastMs >= ofLateMs ? undefined : `${ageText(monotonicMs - lastMs)} ago`;
+  const proxied = ofLate(known?.proxy?.seenAtMs);
+  if (proxied !== undefined && last.confirmedBy === 'connection') {
     problems.push(
-      `an HTTP proxy is in between (${known.proxy}), whose reading counts as scraped: connect directly, or use --prometheus`,
+      `an HTTP proxy is in between (${known!.proxy!.sign}, the last time ${proxied}), whose reading counts as scraped: connect directly, or use --prometheus`,
     );
   }
-  if (scraper.conflicts > 0) {
+  const { conflicts, assumedAnswers } = scraper;
+  const conflicted = ofLate(conflicts.lastMs);
+  if (conflicted !== undefined) {
     problems.push(
-      'two connections have scraped under its name at once: give each Prometheus a scraper=NAME of its own',
+      `two connections scraped under its name at once, the last time ${conflicted}: give each Prometheus a scraper=NAME of its own`,
     );
   }
-  if (scraper.assumedAnswers > 0) {
+  const assumed = ofLate(assumedAnswers.lastMs);
+  if (assumed !== undefined) {
     problems.push(
-      `${plural(scraper.assumedAnswers, 'time')} it did not confirm what was sent twice: raise the idle time-outs of its connections, ` +
-        'or use --prometheus',
+      `${plural(assumedAnswers.count, 'time')} it did not confirm what was sent twice, the last ${assumed}: raise the idle time-outs of ` +
+        'its connections, or use --prometheus',
     );
   }
   const inquiry = delivery.receipts.of(scraper.name);
@@ -405,6 +412,11 @@ function scraperProblems(
   return problems;
 }
 
+/**
+ * What has happened is shown for as long: somebody who looks in the morning is to see what the night has cost; what was put right
+ * does not stay a problem for ever.
+ */
+export const ofLateMs = 24 * 3_600_000;
 // A scraper that keeps no cursor is shown for as long after its last request.
 const statelessShownMs = 3_600_000;
 const refusalShownMs = 3_600_000;

@@ -166,9 +166,11 @@ test('a scraper that is late, away, behind a proxy, or under a name that another
     await harness.clock.advance(5000);
   }
   assert.deepEqual(problems(), []);
-  assert.deepEqual(problems({ proxy: 'Via: 1.1 nginx' }), [
-    'an HTTP proxy is in between (Via: 1.1 nginx), whose reading counts as scraped: connect directly, or use --prometheus',
+  const proxy = { sign: 'Via: 1.1 nginx', seenAtMs: harness.clock.monotonicMs() - 3000 };
+  assert.deepEqual(problems({ proxy }), [
+    'an HTTP proxy is in between (Via: 1.1 nginx, the last time 3 s ago), whose reading counts as scraped: connect directly, or use --prometheus',
   ]);
+  assert.deepEqual(problems({ proxy: { ...proxy, seenAtMs: proxy.seenAtMs - 24 * 3_600_000 } }), []);
   assert.deepEqual(problems({ newestWhy: 'it ignores timestamps' }), [
     'it gets the newest values only: it ignores timestamps',
   ]);
@@ -196,10 +198,43 @@ test('a scraper that is late, away, behind a proxy, or under a name that another
     for (const connection of [steady, other]) await harness.scrape(connection);
     await harness.clock.advance(5000);
   }
-  assert.ok(
-    problems().includes(
-      'two connections have scraped under its name at once: give each Prometheus a scraper=NAME of its own',
-    ),
-    problems().join('\n'),
-  );
+  const conflict =
+    /^two connections scraped under its name at once, the last time (.+) ago: give each Prometheus a scraper=NAME of its own$/m;
+  assert.equal(conflict.exec(problems().join('\n'))?.[1], '5 s');
+  // One of the two has gone. Of what was, a day later nothing is said.
+  const alone = async (hours: number) => {
+    for (let hour = 0; hour < hours; hour++) {
+      await harness.clock.advance(3_600_000);
+      agent.report();
+      await harness.scrape(steady);
+    }
+    return problems().join('\n');
+  };
+  assert.equal(conflict.exec(await alone(20))?.[1], '20 h');
+  assert.equal(await alone(4), '');
+  assert.equal(scrapersOf(harness)[0]!.conflicts, 1);
+});
+
+test('that a scraper does not confirm is said for a day after the last time', async () => {
+  const harness = new DeliveryHarness();
+  const agent = harness.connect('web-1');
+  const unconfirmed = async () => {
+    const connection = connect();
+    agent.report();
+    await harness.scrape(connection);
+    await harness.clock.advance(60_000);
+    await harness.end(connection, 'reset');
+  };
+  for (let scrape = 0; scrape < 3; scrape++) await unconfirmed();
+  const problems = () => scrapersOf(harness).flatMap((each) => each.problems);
+  assert.deepEqual(problems(), [
+    '1 time it did not confirm what was sent twice, the last 60 s ago: raise the idle time-outs of its connections, or use --prometheus',
+  ]);
+  const steady = connect();
+  for (let hour = 0; hour < 24; hour++) {
+    agent.report();
+    await harness.scrape(steady);
+    await harness.clock.advance(3_600_000);
+  }
+  assert.deepEqual(problems(), []);
 });

@@ -85,7 +85,7 @@ export class Cursors {
     cursor.asked(connection, nowMs);
     const assumed = cursor.moveOn(nowMs);
     if (assumed.length > 0) {
-      scraper.assumedAnswers++;
+      scraper.assumedAnswers = again(scraper.assumedAnswers, nowMs);
       changes.push({ kind: 'assumed', scraper, cursor, assumed });
     }
     return {
@@ -545,7 +545,7 @@ export class Cursors {
       if (effect === 'advance') {
         changes.push({ kind: 'confirmed', scraper, by: cursor.confirmedBy, streams: [...until.keys()] });
         cursor.provenRequest = Math.max(cursor.provenRequest, answer.request);
-        if (cursor.confirmedBy === 'connection') this.#proven(scraper, cursor, changes);
+        if (cursor.confirmedBy === 'connection') this.#proven(scraper, cursor, nowMs, changes);
       } else if (effect === 'count' && answer.state.kind === 'lost') {
         changes.push({ kind: 'lost', scraper, how: answer.state.how });
       }
@@ -555,7 +555,7 @@ export class Cursors {
   /**
    * A scraper has read an answer. If another has as well, since the younger of the two came, there are two of one name.
    */
-  #proven(scraper: Scraper, proven: Cursor, changes: CursorChange[]): void {
+  #proven(scraper: Scraper, proven: Cursor, nowMs: number, changes: CursorChange[]): void {
     const group = scraper.groups.get(proven.selection);
     if (group === undefined) return;
     const { cursors } = group;
@@ -565,7 +565,7 @@ export class Cursors {
       // Those before it are older.
       if (!cursors.slice(0, at).some((each) => each.provenRequest > origin.sinceRequest)) continue;
       cursor.origin = { kind: 'own' };
-      scraper.conflicts++;
+      scraper.conflicts = again(scraper.conflicts, nowMs);
       changes.push({ kind: 'conflict', scraper });
     }
     const atWork = cursors.filter(
@@ -805,19 +805,28 @@ export interface CursorGroup {
   mostAtWork: number;
 }
 
+/** How often something has happened, and when it last did, on the monotonic clock. */
+export interface Times {
+  readonly count: number;
+  readonly lastMs: number;
+}
+
+const noTimes: Times = { count: 0, lastMs: -Infinity };
+const again = ({ count }: Times, nowMs: number): Times => ({ count: count + 1, lastMs: nowMs });
+
 /** All cursors of one name, by selection. */
 export class Scraper {
   readonly name: ScraperName;
   readonly key: string;
   groups = new Map<string, CursorGroup>();
-  /** How often a second scraper read under the name. */
-  conflicts = 0;
+  /** A second scraper read under the name. */
+  conflicts = noTimes;
   receipts: ReceiptsComing = { kind: 'none yet' };
   readonly probe = new Probe();
   /** Of its answers, the last that its database did not store. On the monotonic clock. */
   lastRefusal: { readonly atMs: number; readonly number: number; readonly why: string | undefined } | undefined;
-  /** How often what was sent twice and never confirmed was assumed to have been read. */
-  assumedAnswers = 0;
+  /** What was sent twice and never confirmed was assumed to have been read. */
+  assumedAnswers = noTimes;
   /** When an answer was last found to be stored, on the monotonic clock, and from which address it was asked for. */
   #storedAtMs = -Infinity;
   #storedFrom: string | undefined;

@@ -28,8 +28,8 @@ export interface KnownScraper {
   readonly newestWhy: string | undefined;
   /** On the monotonic clock. */
   readonly seenAtMs: number;
-  /** The sign of a proxy, since it was first seen; undefined: none. */
-  readonly proxy: string | undefined;
+  /** The last sign of a proxy within a day, and when it was seen, on the monotonic clock; undefined: none. */
+  readonly proxy: { readonly sign: string; readonly seenAtMs: number } | undefined;
   /** What was logged of it. */
   readonly line: string;
   /** The last that was sent whole. */
@@ -89,10 +89,14 @@ export class KnownScrapers {
       const isFew = this.#known.size < shownMax;
       this.#seldom.info(isFew ? `scraper ${scraper}` : `scraper at ${to.owner}`, line);
     }
-    const proxy = (confirmedBy === 'none' ? undefined : to.proxy) ?? before?.proxy;
+    const seenAtMs = this.#clock.monotonicMs();
+    // Not every answer through a proxy shows it.
+    const past =
+      before?.proxy !== undefined && seenAtMs - before.proxy.seenAtMs < proxyKeptMs ? before.proxy : undefined;
+    const proxy = to.proxy === undefined || confirmedBy === 'none' ? past : { sign: to.proxy, seenAtMs };
     this.#known.delete(scraper);
     this.#known.set(scraper, {
-      ...{ program, address, confirmedBy, line, proxy, seenAtMs: this.#clock.monotonicMs() },
+      ...{ program, address, confirmedBy, line, proxy, seenAtMs },
       newestWhy: confirmedBy === 'none' ? newestWhy(request, to.gives) : undefined,
       lastAnswer: before?.lastAnswer,
     });
@@ -154,3 +158,4 @@ const confirmation: { readonly [by in ConfirmedBy]: string } = {
 
 const shownMax = 64;
 const hourMs = 3_600_000;
+const proxyKeptMs = 24 * hourMs;

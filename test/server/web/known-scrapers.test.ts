@@ -32,3 +32,24 @@ test('a proxy is no danger where receipts confirm: it is shown, and not warned o
     { ...info, confirmed_by: 'connection' },
   ]);
 });
+
+test('a day after the last sign of a proxy there is none', () => {
+  const infos: ScraperInfo[] = [];
+  const metrics = { scraperInfo: (info: ScraperInfo) => infos.push(info), forgetScraperInfo: () => {} };
+  const clock = new HandClock();
+  const known = new KnownScrapers({ clock, seldom: onceAMinute(new MemoryLog(), clock), metrics });
+  const answered = (proxy: string | undefined) => {
+    known.answered(request, { ...to, proxy, confirmedBy: 'connection' });
+    return [infos.at(-1)!.via, known.all.get('p')!.proxy?.seenAtMs];
+  };
+  const startMs = clock.monotonicMs();
+  assert.deepEqual(answered(undefined), ['direct', undefined]);
+  assert.deepEqual(answered('a header Via'), ['proxy', startMs]);
+  clock.pass(12 * 3_600_000);
+  assert.deepEqual(answered(undefined), ['proxy', startMs], 'not every answer through it shows it');
+  assert.deepEqual(answered('a header Via'), ['proxy', startMs + 12 * 3_600_000]);
+  clock.pass(24 * 3_600_000 - 1);
+  assert.equal(answered(undefined)[0], 'proxy');
+  clock.pass(1);
+  assert.deepEqual(answered(undefined), ['direct', undefined]);
+});
