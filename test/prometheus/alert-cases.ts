@@ -283,20 +283,24 @@ export const alertCases: readonly AlertCase[] = [
     };
   }),
 
-  ...(['receive', 'transmit'] as const).map((way): AlertCase => {
+  ...(['receive', 'transmit'] as const).flatMap((way): AlertCase[] => {
     const series = (errors: string, packets: string): Series => ({
       [`node_network_${way}_errs_total{device="eth0"}`]: errors,
       [`node_network_${way}_packets_total{device="eth0"}`]: packets,
     });
-    return {
-      alert: way === 'receive' ? 'NodeNetworkReceiveErrs' : 'NodeNetworkTransmitErrs',
-      severity: 'warning',
-      fires: { series: series('0+2x200', '0+100x200'), at: '70m', labels: { device: 'eth0' } },
-      stays: [
-        { why: 'one of 200 packets', series: series('0+1x200', '0+200x200'), at: '70m' },
-        { why: 'there is no packet', series: series('0x200', '0x200'), at: '70m' },
-      ],
-    };
+    const alert = way === 'receive' ? 'NodeNetworkReceiveErrs' : 'NodeNetworkTransmitErrs';
+    const fires = (errors: string, packets: string) => ({
+      ...{ series: series(errors, packets), at: '70m', labels: { device: 'eth0' } },
+    });
+    const stays = [
+      { why: 'one of 200 packets', series: series('0+1x200', '0+200x200'), at: '70m' },
+      { why: 'there is no packet', series: series('0x200', '0x200'), at: '70m' },
+    ];
+    return [
+      { alert, severity: 'warning', fires: fires('0+2x200', '0+100x200'), stays },
+      // Not one comes through.
+      { alert, severity: 'warning', fires: fires('0+600x200', '7x200'), stays },
+    ];
   }),
   {
     ...{ alert: 'NodeBondingDegraded', severity: 'warning' },
@@ -329,18 +333,33 @@ export const alertCases: readonly AlertCase[] = [
     ],
   },
 
+  ...[1, -1].map((sign): AlertCase => {
+    const offset = (...values: [from: number, step: number, minutes: number][]): Series => ({
+      node_timex_offset_seconds: values
+        .map(([from, step, minutes]) => `${sign * from}${sign * step < 0 ? '' : '+'}${sign * step}x${minutes - 1}`)
+        .join(' '),
+    });
+    return {
+      ...{ alert: 'NodeClockSkewDetected', severity: 'warning' },
+      // By answers that are 34 min apart.
+      fires: { series: offset([0.001, 0, 30], [0.06, 0, 34], [0.07, 0, 34], [0.09, 0, 60]), at: '125m' },
+      stays: [
+        { why: 'it gets nearer', series: offset([0.9, -0.001, 200]), at: '150m' },
+        { why: 'it is small', series: offset([0.04, 0, 60], [0.049, 0, 60]), at: '100m' },
+        {
+          why: 'one answer was off, and stood for 34 min',
+          series: offset([0.002, 0, 60], [0.06, 0, 34], [0.001, 0, 60]),
+          at: '94m',
+        },
+        { why: 'only one has ever come', series: offset([0.06, 0, 200]), at: '150m' },
+      ],
+    };
+  }),
   {
+    // At each answer of chronyd.
     ...{ alert: 'NodeClockSkewDetected', severity: 'warning' },
-    fires: { series: { node_timex_offset_seconds: '0.06+0.001x60' }, at: '20m' },
-    stays: [
-      { why: 'it gets nearer', series: { node_timex_offset_seconds: '0.5-0.001x60' }, at: '20m' },
-      { why: 'it is small', series: { node_timex_offset_seconds: '0.04x60' }, at: '20m' },
-    ],
-  },
-  {
-    ...{ alert: 'NodeClockSkewDetected', severity: 'warning' },
-    fires: { series: { node_timex_offset_seconds: '-0.06-0.001x60' }, at: '20m' },
-    stays: [{ why: 'it gets nearer', series: { node_timex_offset_seconds: '-0.5+0.001x60' }, at: '20m' }],
+    fires: { series: { node_timex_offset_seconds: '0.06+0.001x90' }, at: '80m' },
+    stays: [{ why: 'it has just begun', series: { node_timex_offset_seconds: '0.001x59 0.06+0.001x30' }, at: '80m' }],
   },
   {
     ...{ alert: 'NodeClockNotSynchronising', severity: 'warning' },
