@@ -19,7 +19,7 @@ async function assets() {
   const esbuild = await import('esbuild'); // not at the top: setup() may still have to install it
   const { outputFiles, metafile } = await esbuild.build({
     absWorkingDir: root,
-    entryPoints: ['src/server/web/page/browser/fleet.ts', 'src/server/web/page/browser/agent.ts'],
+    entryPoints: ['fleet', 'agent', 'scrapers'].map((page) => `src/server/web/page/browser/${page}.ts`),
     bundle: true,
     write: false,
     metafile: true,

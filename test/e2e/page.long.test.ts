@@ -53,21 +53,21 @@ class BrowserWorld extends HttpHarness {
     return page;
   }
 
-  /** An agent that is connected and has made two reports. */
+  /** An agent that is connected and has made two reports. A metric may be a getter. */
   host(name: string, labels: readonly (readonly [string, string])[] = [], metrics: Metrics = {}): () => void {
     const agent = this.connect(name);
     agent.record.peer = '192.0.2.1:1';
     agent.record.software = 'sysmon-agent 1.2.3';
     agent.record.host.labels = labels;
     let count = 0;
-    const all = {
+    const all = () => ({
       'node_cpu_seconds_total{cpu="0",mode="idle"}': 0,
       'node_cpu_seconds_total{cpu="0",mode="user"}': 0,
       ...metrics,
-    };
-    agent.maker.schema = schemaOf(all);
+    });
+    agent.maker.schema = schemaOf(all());
     const report = () => {
-      const values = Object.values(all).map((value, at) => (at < 2 ? ++count * 5 : value));
+      const values = Object.values(all()).map((value, at) => (at < 2 ? ++count * 5 : value));
       const made = agent.maker.make(this.clock.nowMs() + count, values, { key: true });
       this.delivery.store.receive(agent.record.host, { ...made, follows: false });
     };
@@ -226,6 +226,129 @@ test('hosts that go down and come back, live; filters, sorting and the way back'
   await page.goBack();
   await eventually(async () => assert.deepEqual(await rowsOf(page), ['db-1', 'web-2', 'web-9']));
   assert.deepEqual(world.faults, []);
+});
+
+test('a page of the hosts that are down, or sorted, follows what happens; so do headline and title', {
+  skip,
+}, async (context) => {
+  const world = await BrowserWorld.start(context);
+  const reports = ['db-1', 'web-1', 'web-2'].map((name) => world.host(name));
+  const [all, down, worst] = [
+    await world.visit('/'),
+    await world.visit('/?state=down'),
+    await world.visit('/?sort=state'),
+  ];
+  for (const page of [all, down, worst]) {
+    await eventually(async () => assert.equal(await page.textContent('#live'), 'Live.'));
+    assert.equal(await page.textContent('h1'), 'sysmon: 3 of 3 agents up');
+  }
+  assert.match((await down.textContent('#hosts'))!, /None of 3 hosts is like that/);
+  assert.deepEqual(await rowsOf(worst), ['db-1', 'web-1', 'web-2']);
+  await worst.focus('tr[data-host=web-1] a');
+  const later = async (...up: number[]) => {
+    await world.clock.advance(60_000);
+    for (const at of up) reports[at]!();
+    await world.clock.advance(5000);
+  };
+  await later(0, 2);
+  await eventually(async () => assert.deepEqual(await rowsOf(down), ['web-1']));
+  await eventually(async () => assert.deepEqual(await rowsOf(worst), ['web-1', 'db-1', 'web-2']));
+  assert.equal(await worst.evaluate('document.activeElement.textContent'), 'web-1', 'whoever was there still is');
+  for (const page of [all, down, worst]) {
+    await eventually(async () => assert.equal(await page.textContent('h1'), 'sysmon: 2 of 3 agents up'));
+    assert.equal(await page.title(), 'sysmon: 2 of 3 agents up');
+    assert.match((await page.textContent('#about'))!, /^Version 1\.2\.3, up for \d+ /);
+  }
+  // Another one, whose line the page never had; and one that goes, in a list that stays.
+  await later(0);
+  await eventually(async () => assert.deepEqual(await rowsOf(down), ['web-1', 'web-2']));
+  assert.match((await down.textContent('tr[data-host=web-2]'))!, /down for 70 s/);
+  await later(0, 1);
+  await eventually(async () => assert.deepEqual(await rowsOf(down), ['web-2']));
+  await assertAccessible(down);
+  // To a problem in the list: it is not lost because the times beside it change.
+  await all.focus('#problems li a');
+  await later(0, 1);
+  await eventually(async () => assert.match((await all.textContent('#problems'))!, /web-2: .*no report for 3 min/));
+  assert.equal(await all.evaluate('document.activeElement.textContent'), 'web-2');
+  await later(0, 1, 2);
+  for (const page of [all, down, worst]) {
+    await eventually(async () => assert.equal(await page.textContent('h1'), 'sysmon: 3 of 3 agents up'));
+  }
+  await eventually(async () => assert.match((await down.textContent('#hosts'))!, /None of 3 hosts is like that/));
+  world.host('web-9');
+  await world.clock.advance(5000);
+  await eventually(async () => assert.match((await down.textContent('#hosts'))!, /None of 4 hosts is like that/));
+  await eventually(async () => assert.equal((await rowsOf(all)).length, 4));
+  assert.deepEqual(world.faults, []);
+});
+
+test("a host's page and that of scrapers follow what happens; whoever types or selects is not disturbed", {
+  skip,
+}, async (context) => {
+  const world = await BrowserWorld.start(context);
+  let available = 50;
+  const full = 'node_filesystem_avail_bytes{device="/dev/sda1",mountpoint="/",fstype="ext4"}';
+  const metrics = {
+    'node_filesystem_size_bytes{device="/dev/sda1",mountpoint="/",fstype="ext4"}': 100,
+    get [full]() {
+      return available;
+    },
+  };
+  const report = world.host('web-1', [], metrics);
+  const page = await world.visit('/agents/web-1', {}, (opened) => opened.clock.install());
+  const scrapers = await world.visit('/scrapers', {}, (opened) => opened.clock.install());
+  for (const each of [page, scrapers]) {
+    await eventually(async () => assert.equal(await each.textContent('#live'), 'Live.'));
+  }
+  assert.match((await page.textContent('#state'))!, /web-1 up\s+Nothing is wrong\./);
+  assert.match((await scrapers.textContent('main'))!, /No Prometheus has scraped yet/);
+  assert.equal(await page.locator('figure').count(), 0, 'one rate is no line yet');
+  await page.locator('input[name=series]').pressSequentially('size');
+  await page.evaluate('document.querySelector("#tables td").isOwn = true');
+  const nextLook = async (each: Page) => await each.clock.fastForward(11_000);
+
+  available = 5;
+  for (let count = 0; count < 3; count++) {
+    await world.clock.advance(2000);
+    report();
+  }
+  await world.scrapeAll();
+  await nextLook(page);
+  await eventually(async () => assert.match((await page.textContent('#state'))!, /file system \/ is 95 % full/));
+  assert.match((await page.textContent('#tables'))!, /ext4\s*95 %/);
+  assert.ok((await page.textContent('#tables'))!.includes('mountpoint="/",fstype="ext4"}5'), 'the newest values');
+  await eventually(async () => assert.equal(await page.locator('figure canvas').count(), 1, 'a chart that is new'));
+  assert.equal(
+    await page.evaluate('document.querySelector("#tables td").isOwn'),
+    true,
+    'what is the same stays in its place',
+  );
+  assert.equal(await page.inputValue('input[name=series]'), 'size');
+  assert.equal(await page.evaluate('document.activeElement.name'), 'series');
+  await nextLook(scrapers);
+  await eventually(async () => assert.match((await scrapers.textContent('main'))!, /its connection/));
+  assert.equal(await scrapers.locator('#scrapers tbody tr').count(), 1);
+
+  await world.clock.advance(65_000);
+  await nextLook(page);
+  await eventually(async () => assert.match((await page.textContent('h1'))!, /web-1 down/));
+  assert.match((await page.textContent('#state'))!, /down: .*no report for 65 s/);
+  await assertAccessible(page);
+  await assertAccessible(scrapers);
+  assert.deepEqual(world.faults, []);
+
+  const { port } = world;
+  await world.stop(2000);
+  for (const each of [page, scrapers]) {
+    await nextLook(each);
+    await eventually(async () => assert.match((await each.textContent('#live'))!, /^Cut off from the server since/));
+  }
+  await world.listen(port);
+  for (const each of [page, scrapers]) {
+    await nextLook(each);
+    await eventually(async () => assert.equal(await each.textContent('#live'), 'Live.'));
+  }
 });
 
 test("a host's page: charts, tables, and a search of its series", { skip }, async (context) => {

@@ -255,7 +255,7 @@ async function respond(web: Web, exchange: Exchange): Promise<void> {
     'code' in user ? { route: 'other', kind: 'reply', reply: user } : routed(web.routes, { method, path, query });
   response.once('close', () => web.metrics.request(answer.route, response.statusCode));
   if (answer.kind === 'reply') sendReply(response, answer.reply, { gzip: takesGzip(web, request) });
-  else if (answer.kind === 'events') sendEvents(web, exchange, answer.revision);
+  else if (answer.kind === 'events') sendEvents(web, exchange, answer);
   else if (answer.kind === 'archive') await archive(web, exchange, answer.file);
   else await metrics(web, exchange, { query, user: 'code' in user ? undefined : user.name });
 }
@@ -366,7 +366,11 @@ function sendReply(
 }
 
 /** What changes on the fleet's page, until its browser leaves. */
-function sendEvents({ fleet, clock }: Web, { request, response }: Exchange, revision: number): void {
+function sendEvents(
+  { fleet, clock }: Web,
+  { request, response }: Exchange,
+  asked: { readonly revision: number; readonly query: string },
+): void {
   if (!fleet.hasRoom) return sendReply(response, text(503, 'too many pages are open\n'));
   response.writeHead(200, {
     ...{ 'Content-Type': 'text/event-stream; charset=utf-8', 'Cache-Control': 'no-store', 'X-Accel-Buffering': 'no' },
@@ -381,7 +385,7 @@ function sendEvents({ fleet, clock }: Web, { request, response }: Exchange, revi
         return !response.destroyed;
       },
     },
-    revision,
+    asked,
   );
   // So that the browser, and whatever is in between, sees that the connection is alive.
   const beat = runEvery(clock, beatMs, () => void response.write(': \n\n'));

@@ -2,9 +2,9 @@ import { isIP } from 'node:net';
 import type { Clock } from '../../runtime/clock.ts';
 import type { AgentRecord } from '../delivery/agent-record.ts';
 import { agentReply, agentsReply, noSuchAgent, type StatusView } from './api.ts';
-import { agentPage } from './page/agent.ts';
+import { type AgentPageOptions, agentLive, agentPage } from './page/agent.ts';
 import { assetReply } from './page/assets.ts';
-import { chartsJson } from './page/charts.ts';
+import { chartsOf, historyOf } from './page/charts.ts';
 import type { LiveFleet } from './page/live.ts';
 import { scrapersPage } from './page/scrapers.ts';
 import { json, type Reply, text } from './reply.ts';
@@ -40,7 +40,8 @@ export interface RoutesOptions {
 export const routesOf = ({ clock, status, agents, fleet, isReady }: RoutesOptions): readonly Route[] => [
   { path: '/', answer: ({ query }) => fleet.page(query) },
   { path: '/events', answer: 'events' },
-  { path: '/agents/*', answer: (request) => agentPageReply({ clock, status, agents }, request) },
+  { path: '/agents/*', answer: (request) => ofAgent({ clock, status, agents }, request, agentPage) },
+  { path: '/live/*', answer: (request) => ofAgent({ clock, status, agents }, request, agentLive) },
   { path: '/scrapers', answer: () => scrapersPage(status.server(), clock.nowMs()) },
   { path: '/assets/*', answer: ({ rest }) => assetReply(rest) },
   { path: '/metrics', answer: 'metrics' },
@@ -57,24 +58,25 @@ export type Routed = { readonly route: string } & (
   | { readonly kind: 'reply'; readonly reply: Reply }
   | { readonly kind: 'metrics' }
   | { readonly kind: 'archive'; readonly file: string }
-  /** The changes of the fleet's page since a revision. */
-  | { readonly kind: 'events'; readonly revision: number }
+  /** The changes of the fleet's page of a query, since a revision. */
+  | { readonly kind: 'events'; readonly revision: number; readonly query: string }
 );
 
-function agentPageReply(
+function ofAgent(
   { clock, status, agents }: Pick<RoutesOptions, 'clock' | 'status' | 'agents'>,
   { rest: name, query }: RouteRequest,
+  reply: (options: AgentPageOptions) => Reply,
 ): Reply {
   const agent = status.agents().find((each) => each.name === name);
   const record = agents.get(name);
   if (agent === undefined || record === undefined) return noSuchAgent(name);
   const search = (new URLSearchParams(query).get('series') ?? '').slice(0, 200);
-  return agentPage({ agent, record, words: status.problems, search, nowMs: clock.nowMs() });
+  return reply({ agent, record, words: status.problems, search, nowMs: clock.nowMs() });
 }
 
 function chartsReply(agents: ReadonlyMap<string, AgentRecord>, name: string): Reply {
   const record = agents.get(name);
-  return record === undefined ? noSuchAgent(name) : json(chartsJson(record.host.window));
+  return record === undefined ? noSuchAgent(name) : json(chartsOf(historyOf(record.host.window)));
 }
 
 /** The first route that matches answers. All are read-only. */
@@ -89,7 +91,8 @@ export function routed(
     if (route.answer === 'metrics') return { route: route.path, kind: 'metrics' };
     if (route.answer === 'archive') return { route: route.path, kind: 'archive', file: rest };
     if (route.answer === 'events') {
-      return { route: route.path, kind: 'events', revision: Number(new URLSearchParams(query).get('revision')) };
+      const revision = Number(new URLSearchParams(query).get('revision'));
+      return { route: route.path, kind: 'events', revision, query };
     }
     return { route: route.path, kind: 'reply', reply: route.answer({ rest, query }) };
   }

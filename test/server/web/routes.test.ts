@@ -162,6 +162,10 @@ test('charts as JSON: what is not known is null, and a chart of nothing is left 
     assert.match(page, /node_memory_MemTotal_bytes\{agent=&quot;a&quot;\}<\/code><td class=n>100/);
     assert.match(page, /1 series found/);
     assert.match(page, /aria-label="Memory in use: 75 %"/);
+    const live = JSON.parse((await world.client().get('/live/a?series=memtotal')).text);
+    assert.deepEqual(live.charts, { times, values });
+    assert.match(live.parts.tables, /1 series found/);
+    assert.equal((await world.client().get('/live/b')).code, 404);
   }));
 
 test('the changes of the page are a stream of events', () =>

@@ -4,13 +4,13 @@ import type { AgentRecord } from '../../delivery/agent-record.ts';
 import type { AgentStatus } from '../../status.ts';
 import type { ProblemsView } from '../api.ts';
 import type { Reply } from '../reply.ts';
-import { charts, historyOf, pointsOf, unitText } from './charts.ts';
+import { charts, chartsOf, historyOf, pointsOf, unitText } from './charts.ts';
 import { ageOf, hostView } from './hosts.ts';
 import { escapeHtml, optional, percentText, rateText, sizeText, tableHtml } from './html.ts';
 import { page } from './layout.ts';
 import { Reading } from './reading.ts';
 import { lineSvg, rangeText } from './spark.ts';
-import { failedCollectorsOf, fileSystemsOf, Since } from './vitals.ts';
+import { failedCollectorsOf, fileSystemsOf, Since, type Vitals } from './vitals.ts';
 
 export interface AgentPageOptions {
   readonly agent: AgentStatus;
@@ -23,6 +23,26 @@ export interface AgentPageOptions {
 
 /** The page of one host: whole without script. */
 export function agentPage(options: AgentPageOptions): Reply {
+  const { agent, record } = options;
+  const { state, tables } = partsOf(options);
+  const main = `<div id=state>${state}</div>
+<p id=live class=soft role=status></p>
+<div id=charts data-agent="${agent.name}">${chartsHtml(historyOf(record.host.window), { hasLines: true })}</div>
+<div id=tables>${tables}</div>
+`;
+  return page({ title: `sysmon: ${agent.name}`, path: '', main, scripts: ['agent.js'], styles: ['uPlot.css'] });
+}
+
+/** All of the same page that changes while it is open, for its script. */
+export function agentLive(options: AgentPageOptions): Reply {
+  const history = historyOf(options.record.host.window);
+  const figures = chartsHtml(history, { hasLines: false });
+  const body = JSON.stringify({ parts: partsOf(options), figures, charts: chartsOf(history) });
+  return { code: 200, type: 'application/json', body, headers: { 'Cache-Control': 'no-store' } };
+}
+
+/** By the id of its element. HTML. */
+function partsOf(options: AgentPageOptions): { readonly state: string; readonly tables: string } {
   const { agent, record, words, search } = options;
   const { window } = record.host;
   const view = hostView(agent, record, words);
@@ -31,12 +51,18 @@ export function agentPage(options: AgentPageOptions): Reply {
   const now = newest && new Reading(newest);
   const since = now === undefined || oldest === undefined ? undefined : new Since(now, new Reading(oldest));
   const problems = view.problems.map(({ text }) => `<li>${escapeHtml(text)}`);
-  const main = `<h1>${escapeHtml(agent.name)} <span class=${view.state === 'down' ? 'down' : view.state === 'up' ? 'up' : 'warn'}>${escapeHtml(view.state)}</span></h1>
+  return {
+    state: `<h1>${escapeHtml(agent.name)} <span class=${view.state === 'down' ? 'down' : view.state === 'up' ? 'up' : 'warn'}>${escapeHtml(view.state)}</span></h1>
 ${problems.length === 0 ? '<p class=calm>Nothing is wrong.</p>' : `<div class=wrong><ul>${problems.join('')}</ul></div>`}
-${factsHtml(options)}
-${chartsHtml(options)}
-${now === undefined ? '<p>There is no report in its window.</p>' : [fileSystemsHtml(now), interfacesHtml(since), servicesHtml(now, since), sensorsHtml(now), collectorsHtml(now), seriesHtml(now, agent, search)].join('')}`;
-  return page({ title: `sysmon: ${agent.name}`, path: '', main, scripts: ['agent.js'], styles: ['uPlot.css'] });
+${factsHtml(options)}`,
+    tables:
+      now === undefined
+        ? '<p>There is no report in its window.</p>'
+        : [
+            ...[fileSystemsHtml(now), interfacesHtml(since), servicesHtml(now, since), sensorsHtml(now)],
+            ...[collectorsHtml(now), seriesHtml(now, agent, search)],
+          ].join(''),
+  };
 }
 
 function factsHtml({ agent, nowMs }: AgentPageOptions): string {
@@ -90,8 +116,8 @@ function keyText({ identity }: AgentStatus): string {
   return generation === undefined ? 'none' : `generation ${generation}, of fleet key ${fleetKey}`;
 }
 
-function chartsHtml({ agent, record }: AgentPageOptions): string {
-  const history = historyOf(record.host.window);
+/** `hasLines`: drawn by the server, until a script draws them. */
+function chartsHtml(history: readonly Vitals[], { hasLines }: { readonly hasLines: boolean }): string {
   const figures = charts.flatMap((chart) => {
     const points = pointsOf(history, chart);
     const text = unitText[chart.unit];
@@ -99,10 +125,10 @@ function chartsHtml({ agent, record }: AgentPageOptions): string {
     const label = `${chart.title}: ${range}`;
     const svg = lineSvg(points, { width: 360, height: 80, most: chart.unit === 'share' ? 1 : 0, label });
     if (svg === '') return [];
-    return `<figure data-chart=${chart.id} data-unit="${chart.unit}"><figcaption>${chart.title} <span class=soft>${escapeHtml(range)}</span></figcaption>${svg}</figure>`;
+    return `<figure data-chart=${chart.id} data-unit="${chart.unit}"><figcaption>${chart.title} <span class=soft>${escapeHtml(range)}</span></figcaption>${hasLines ? svg : ''}</figure>`;
   });
   if (figures.length === 0) return '';
-  return `<h2>The window</h2><section class=charts data-agent="${agent.name}" aria-label=Charts>${figures.join('\n')}</section>`;
+  return `<h2>The window</h2><section class=charts aria-label=Charts>${figures.join('\n')}</section>`;
 }
 
 function fileSystemsHtml(now: Reading): string {

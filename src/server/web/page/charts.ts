@@ -52,9 +52,13 @@ export function historyOf(window: Window): Vitals[] {
 export const pointsOf = (history: readonly Vitals[], { read }: ChartKind): Point[] =>
   history.map((vitals) => ({ timeMs: vitals.timeMs, value: read(vitals) }));
 
+export interface ChartData {
+  readonly times: readonly number[];
+  readonly values: Readonly<Record<string, readonly (number | null)[]>>;
+}
+
 /** What a chart is drawn of: seconds since 1970, and values by chart; null where nothing is known. */
-export function chartsJson(window: Window): unknown {
-  const history = historyOf(window);
+export function chartsOf(history: readonly Vitals[]): ChartData {
   const values = charts.map((chart) => [chart.id, pointsOf(history, chart).map(({ value }) => value ?? null)] as const);
   return {
     times: history.map(({ timeMs }) => timeMs / 1000),

@@ -2,7 +2,7 @@ import { ageText, plural } from '../../../runtime/words.ts';
 import type { AgentStatus, ServerStatus } from '../../status.ts';
 import type { Reply } from '../reply.ts';
 import { ageOf, type FleetProblem, fleetProblems, type HostView, versionOf } from './hosts.ts';
-import { escapeHtml, optional, percentText, rateText } from './html.ts';
+import { escapeHtml, optional, percentText, rateText, roundedSize } from './html.ts';
 import { page } from './layout.ts';
 import { lineSvg, type Point, rangeText } from './spark.ts';
 
@@ -34,10 +34,11 @@ interface FleetColumn {
   readonly isNumber: boolean;
   /** HTML. */
   cell(host: FleetHost, nowMs: number): string;
-  /** By what its rows are sorted; undefined comes last. */
-  key(host: FleetHost): number | string | undefined;
+  /** By what its rows are sorted, no finer than it is shown: rows that look the same keep their order. Undefined comes last. */
+  key(host: FleetHost, nowMs: number): number | string | undefined;
 }
 
+const percentOf = (value: number | undefined): number | undefined => value && Math.round(value * 100);
 const share = (value: number | undefined): string => optional(value === undefined ? undefined : percentText(value));
 
 /** One for each thing that is shown of a host, in their order. */
@@ -75,7 +76,10 @@ const columns = [
         : agent.newestAt === undefined
           ? 'none'
           : `${ageOf(agent, nowMs)} ago`,
-    key: ({ agent }) => (agent.newestAt === undefined ? undefined : -Date.parse(agent.newestAt)),
+    key({ agent, state }, nowMs) {
+      if (state === 'up' && isFresh(agent, nowMs)) return -Infinity;
+      return agent.newestAt === undefined ? undefined : -Date.parse(agent.newestAt);
+    },
   },
   {
     id: 'cpu',
@@ -83,14 +87,14 @@ const columns = [
     isNumber: true,
     cell: ({ vitals, trend }) =>
       `${share(vitals?.cpu)}${lineSvg(trend, { width: 60, height: 16, most: 1, className: 's', label: `CPU over the window: ${rangeText(trend, percentText)}` })}`,
-    key: ({ vitals }) => vitals?.cpu,
+    key: ({ vitals }) => percentOf(vitals?.cpu),
   },
   {
     id: 'memory',
     title: 'Memory',
     isNumber: true,
     cell: ({ vitals }) => share(vitals?.memory),
-    key: ({ vitals }) => vitals?.memory,
+    key: ({ vitals }) => percentOf(vitals?.memory),
   },
   {
     id: 'disk',
@@ -98,28 +102,28 @@ const columns = [
     isNumber: true,
     cell: ({ vitals }) =>
       optional(vitals?.disk && `${escapeHtml(vitals.disk.mountpoint)} ${percentText(vitals.disk.used)}`),
-    key: ({ vitals }) => vitals?.disk?.used,
+    key: ({ vitals }) => percentOf(vitals?.disk?.used),
   },
   {
     id: 'io',
     title: 'Disk I/O',
     isNumber: true,
     cell: ({ vitals }) => optional(sumText(vitals?.readBytes, vitals?.writtenBytes)),
-    key: ({ vitals }) => sumOf(vitals?.readBytes, vitals?.writtenBytes),
+    key: ({ vitals }) => roundedSumOf(vitals?.readBytes, vitals?.writtenBytes),
   },
   {
     id: 'network',
     title: 'Network',
     isNumber: true,
     cell: ({ vitals }) => optional(sumText(vitals?.receivedBytes, vitals?.sentBytes)),
-    key: ({ vitals }) => sumOf(vitals?.receivedBytes, vitals?.sentBytes),
+    key: ({ vitals }) => roundedSumOf(vitals?.receivedBytes, vitals?.sentBytes),
   },
   {
     id: 'load',
     title: 'Load by core',
     isNumber: true,
     cell: ({ vitals }) => optional(vitals?.load?.toFixed(2)),
-    key: ({ vitals }) => vitals?.load,
+    key: ({ vitals }) => percentOf(vitals?.load),
   },
   {
     id: 'pressure',
@@ -127,14 +131,14 @@ const columns = [
     isNumber: true,
     cell: ({ vitals }) =>
       optional(vitals?.pressure && `${vitals.pressure.resource} ${percentText(vitals.pressure.share)}`),
-    key: ({ vitals }) => vitals?.pressure?.share,
+    key: ({ vitals }) => percentOf(vitals?.pressure?.share),
   },
   {
     id: 'celsius',
     title: 'Hottest',
     isNumber: true,
     cell: ({ vitals }) => optional(vitals?.celsius === undefined ? undefined : `${Math.round(vitals.celsius)} °C`),
-    key: ({ vitals }) => vitals?.celsius,
+    key: ({ vitals }) => vitals?.celsius && Math.round(vitals.celsius),
   },
   {
     id: 'failed',
@@ -149,7 +153,9 @@ const columns = [
     isNumber: true,
     cell: ({ vitals }) =>
       optional(vitals?.uptimeSeconds === undefined ? undefined : ageText(vitals.uptimeSeconds * 1000)),
-    key: ({ vitals }) => vitals?.uptimeSeconds,
+    // When it was booted, which does not change from report to report.
+    key: ({ vitals }) =>
+      vitals?.uptimeSeconds === undefined ? undefined : Math.round(vitals.uptimeSeconds - vitals.timeMs / 1000),
   },
   {
     id: 'version',
@@ -162,15 +168,15 @@ const columns = [
     id: 'spool',
     title: 'Waits in spool',
     isNumber: true,
-    cell: ({ agent: { spoolReports } }) => (spoolReports === undefined ? '–' : waitingText(spoolReports)),
-    key: ({ agent }) => agent.spoolReports,
+    cell: ({ agent: { spoolReports } }) => optional(spoolReports === undefined ? undefined : waitingText(spoolReports)),
+    key: ({ agent: { spoolReports } }) => (spoolReports === undefined ? undefined : backlogOf(spoolReports)),
   },
   {
     id: 'unscraped',
     title: 'Waits in window',
     isNumber: true,
     cell: ({ agent }) => waitingHtml(agent),
-    key: ({ agent }) => agent.unscrapedReports ?? undefined,
+    key: ({ agent: { unscrapedReports } }) => (unscrapedReports === null ? undefined : backlogOf(unscrapedReports)),
   },
 ] as const satisfies readonly FleetColumn[];
 
@@ -180,6 +186,10 @@ const isFresh = ({ newestAt, intervalSeconds }: AgentStatus, nowMs: number): boo
   newestAt !== undefined && nowMs - Date.parse(newestAt) < 3000 * intervalSeconds + 5000;
 const sumOf = (a: number | undefined, b: number | undefined): number | undefined =>
   a === undefined && b === undefined ? undefined : (a ?? 0) + (b ?? 0);
+const roundedSumOf = (a: number | undefined, b: number | undefined): number | undefined => {
+  const sum = sumOf(a, b);
+  return sum === undefined ? undefined : roundedSize(sum);
+};
 const sumText = (a: number | undefined, b: number | undefined): string | undefined => {
   const sum = sumOf(a, b);
   return sum === undefined ? undefined : rateText(sum);
@@ -195,7 +205,8 @@ function waitingHtml({ unscrapedReports, unscrapedBy }: AgentStatus): string {
 }
 
 /** What was made since the last scrapes is no backlog. */
-const waitingText = (reports: number): string => (reports < waitingReportsMin ? '0' : String(reports));
+const backlogOf = (reports: number): number => (reports < waitingReportsMin ? 0 : reports);
+const waitingText = (reports: number): string => String(backlogOf(reports));
 const waitingReportsMin = 10;
 
 /** From the query of a URL. What is not known counts as not said. */
@@ -213,7 +224,8 @@ export function parseFleetQuery(query: string): FleetQuery {
   };
 }
 
-function urlOf({ text, state, label, sort, order }: FleetQuery): string {
+/** The same for each query that chooses the same. */
+export function urlOf({ text, state, label, sort, order }: FleetQuery): string {
   const parameters = new URLSearchParams();
   if (text !== '') parameters.set('q', text);
   if (state !== 'all') parameters.set('state', state);
@@ -224,12 +236,14 @@ function urlOf({ text, state, label, sort, order }: FleetQuery): string {
 }
 
 /** Those that the query chooses, in its order. */
-export function chosen(hosts: readonly FleetHost[], query: FleetQuery): FleetHost[] {
+export function chosen(hosts: readonly FleetHost[], query: FleetQuery, nowMs: number): FleetHost[] {
   const text = query.text.toLowerCase();
   const [labelName = '', ...labelValue] = query.label.split('=');
   const kept = hosts.filter(({ agent, state, problems }) => {
-    const labels = Object.entries(agent.labels).map(([name, value]) => `${name}=${value}`);
-    if (text !== '' && ![agent.name, ...labels].some((each) => each.toLowerCase().includes(text))) return false;
+    if (text !== '') {
+      const labels = Object.entries(agent.labels).map(([name, value]) => `${name}=${value}`);
+      if (![agent.name, ...labels].some((each) => each.toLowerCase().includes(text))) return false;
+    }
     if (query.label !== '' && (agent.labels[labelName] ?? '') !== labelValue.join('=')) return false;
     if (query.state === 'up') return state === 'up';
     if (query.state === 'down') return state === 'down';
@@ -237,7 +251,7 @@ export function chosen(hosts: readonly FleetHost[], query: FleetQuery): FleetHos
   });
   const { key } = columns.find(({ id }) => id === query.sort)!;
   const sign = query.order === 'asc' ? 1 : -1;
-  const keys = new Map(kept.map((host) => [host, key(host)]));
+  const keys = new Map(kept.map((host) => [host, key(host, nowMs)]));
   return kept.sort((a, b) => {
     const [left, right] = [keys.get(a), keys.get(b)];
     if (left === right) return a.agent.name < b.agent.name ? -1 : 1;
@@ -247,38 +261,72 @@ export function chosen(hosts: readonly FleetHost[], query: FleetQuery): FleetHos
   });
 }
 
+/** Which hosts a page shows, in their order. */
+export interface Table {
+  readonly names: readonly string[];
+  /** How many hosts there are. */
+  readonly of: number;
+}
+
+export const tableOf = (hosts: readonly FleetHost[], query: FleetQuery, nowMs: number): Table => ({
+  names: chosen(hosts, query, nowMs).map(({ agent }) => agent.name),
+  of: hosts.length,
+});
+
 /** The cells of a host's line. */
 export const cellsOf = (host: FleetHost, nowMs: number): string[] => columns.map(({ cell }) => cell(host, nowMs));
 
+/** The line of a host. */
+export function rowHtml(name: string, [first, ...others]: readonly string[]): string {
+  const tds = others.map((cell, at) => `<td${columns[at + 1]!.isNumber ? '' : ' class=t'}>${cell}`);
+  return `<tr data-host="${name}"><th scope=row>${first}${tds.join('')}\n`;
+}
+
+/** What is above the table, by the id of its element. HTML. */
+export interface Parts {
+  readonly headline: string;
+  readonly about: string;
+  readonly problems: string;
+}
+
+export function partsOf(
+  hosts: readonly FleetHost[],
+  server: ServerStatus,
+  { nowMs, ...options }: Parameters<typeof fleetProblems>[2] & { readonly nowMs: number },
+): Parts {
+  return {
+    headline: headline(server),
+    about: `Version ${escapeHtml(server.version)}, up for ${ageText(nowMs - Date.parse(server.startedAt))}.`,
+    problems: problemsHtml(hosts, server, options),
+  };
+}
+
 export interface FleetPageOptions {
-  readonly server: ServerStatus;
-  /** All of them, with their cells. */
-  readonly hosts: readonly FleetHost[];
+  /** Of all hosts. */
   readonly cells: ReadonlyMap<string, readonly string[]>;
+  readonly parts: Parts;
+  readonly table: Table;
   readonly query: FleetQuery;
   readonly joining: Joining;
-  readonly problems: string;
   /** Which changes it has already. */
   readonly revision: number;
-  readonly nowMs: number;
 }
 
 /** The page at `/`: whole without script. */
 export function fleetPage(options: FleetPageOptions): Reply {
-  const { server, hosts, query, joining, problems, revision, nowMs } = options;
-  const list = chosen(hosts, query);
-  const main = `<h1>sysmon: ${headline(server)}</h1>
-<p class=soft>Version ${escapeHtml(server.version)}, up for ${ageText(nowMs - Date.parse(server.startedAt))}. <span id=live role=status></span></p>
-<div id=problems>${problems}</div>
-<section id=hosts data-revision=${revision} aria-label=Hosts>
-${hosts.length === 0 ? `<p>No agent has reported yet. ${joiningHtml(joining)}</p>` : `${formHtml(query)}${hostsTable(list, options)}`}
+  const { table, query, joining, parts, revision } = options;
+  const main = `<h1 id=headline>${parts.headline}</h1>
+<p class=soft><span id=about>${parts.about}</span> <span id=live role=status></span></p>
+<div id=problems>${parts.problems}</div>
+<section id=hosts data-revision=${revision} data-of=${table.of} aria-label=Hosts>
+${table.of === 0 ? `<p>No agent has reported yet. ${joiningHtml(joining)}</p>` : `${formHtml(query)}${tableHtml(options)}`}
 </section>
 `;
-  return page({ title: `sysmon: ${headline(server)}`, path: '/', main, scripts: ['fleet.js'] });
+  return page({ title: parts.headline, path: '/', main, scripts: ['fleet.js'] });
 }
 
 const headline = ({ agents: { up, known } }: ServerStatus): string =>
-  known === 0 ? 'no agents yet' : `${up} of ${plural(known, 'agent')} up`;
+  `sysmon: ${known === 0 ? 'no agents yet' : `${up} of ${plural(known, 'agent')} up`}`;
 
 /** What is wrong and what to do. What is wrong with the server is never cut, of hosts the worst are shown. */
 export function problemsHtml(...problems: Parameters<typeof fleetProblems>): string {
@@ -328,20 +376,15 @@ function formHtml({ text, state, label, sort, order }: FleetQuery): string {
 `;
 }
 
-function hostsTable(list: readonly FleetHost[], { hosts, cells, query }: FleetPageOptions): string {
-  if (list.length === 0)
-    return `<p>None of ${plural(hosts.length, 'host')} is like that. <a href="/">All hosts</a></p>`;
+function tableHtml({ table: { names, of }, cells, query }: FleetPageOptions): string {
+  if (names.length === 0) return `<p>None of ${plural(of, 'host')} is like that. <a href="/">All hosts</a></p>`;
   const head = columns.map(({ id, title, isNumber }) => {
     const isSorted = query.sort === id;
     const order = isSorted ? (query.order === 'desc' ? 'asc' : 'desc') : isNumber ? 'desc' : 'asc';
     const sorted = isSorted ? ` aria-sort=${query.order === 'asc' ? 'ascending' : 'descending'}` : '';
     return `<th scope=col${isNumber ? ' class=n' : ''}${sorted}><a href="${escapeHtml(urlOf({ ...query, sort: id, order }))}">${title}</a>`;
   });
-  const rows = list.map(({ agent: { name } }) => {
-    const [first, ...others] = cells.get(name)!;
-    const tds = others.map((cell, at) => `<td${columns[at + 1]!.isNumber ? '' : ' class=t'}>${cell}`);
-    return `<tr data-host="${name}"><th scope=row>${first}${tds.join('')}\n`;
-  });
+  const rows = names.map((name) => rowHtml(name, cells.get(name)!));
   return `<div class=wide role=region aria-label="Table of hosts" tabindex=0><table><thead><tr>${head.join('')}<tbody>
 ${rows.join('')}</table></div>`;
 }

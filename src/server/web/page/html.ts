@@ -23,10 +23,21 @@ export const rateText = (bytesPerSecond: number): string => `${scaledText(bytesP
 /** 1234567 → `1.2 MB` */
 export const sizeText = (bytes: number): string => `${scaledText(bytes)}B`;
 
+/** A size or a rate as it is shown: what looks the same is equal. */
+export function roundedSize(value: number): number {
+  const { power, scaled } = scaledOf(value);
+  return scaled * 1000 ** power;
+}
+
 function scaledText(value: number): string {
+  const { power, scaled } = scaledOf(value);
+  return `${scaled < 10 && power > 0 ? scaled.toFixed(1) : scaled} ${prefixes[power]}`;
+}
+
+function scaledOf(value: number): { readonly power: number; readonly scaled: number } {
   const power = Math.min(prefixes.length - 1, value < 1000 ? 0 : Math.floor(Math.log10(value) / 3));
   const scaled = value / 1000 ** power;
-  return `${scaled < 10 && power > 0 ? scaled.toFixed(1) : Math.round(scaled)} ${prefixes[power]}`;
+  return { power, scaled: scaled < 10 && power > 0 ? Math.round(scaled * 10) / 10 : Math.round(scaled) };
 }
 
 const prefixes = ['', 'k', 'M', 'G', 'T', 'P'] as const;

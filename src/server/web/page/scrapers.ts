@@ -24,9 +24,10 @@ export function scrapersPage({ scrapers }: ServerStatus, nowMs: number): Reply {
       ? '<p class=calm>Nothing is wrong.</p>'
       : `<div class=wrong><ul>${problems.join('')}</ul></div>`;
   const main = `<h1>Scrapers</h1>
-${scrapers.length === 0 ? '<p>No Prometheus has scraped yet. Until one does, reports are acknowledged as they arrive.</p>' : `${wrong}${tableHtml('Scrapers', columns, rows)}`}
+<p id=live class=soft role=status></p>
+<div id=scrapers>${scrapers.length === 0 ? '<p>No Prometheus has scraped yet. Until one does, reports are acknowledged as they arrive.</p>' : `${wrong}${tableHtml('Scrapers', columns, rows)}`}</div>
 `;
-  return page({ title: 'sysmon: scrapers', path: '/scrapers', main, scripts: [] });
+  return page({ title: 'sysmon: scrapers', path: '/scrapers', main, scripts: ['scrapers.js'] });
 }
 
 function rowOf(scraper: ScraperStatus, nowMs: number): string[] {

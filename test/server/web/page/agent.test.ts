@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { agentPage } from '../../../../src/server/web/page/agent.ts';
+import { agentLive, agentPage } from '../../../../src/server/web/page/agent.ts';
 import { HttpHarness } from '../http-harness.ts';
 import { type Metrics, schemaOf } from './host-reports.ts';
 import { cellsOf } from './table.ts';
@@ -49,9 +49,10 @@ async function pageOf({ search = '', metrics = {} }: { search?: string; metrics?
   }
   await world.scrapeAll({ name: 'p' });
   record.host.offsetMs = 3000;
-  const { body } = agentPage({
+  const options = {
     ...{ agent: world.view.agents()[0]!, record, words: world.view.problems, nowMs: world.clock.nowMs(), search },
-  });
+  };
+  const { body } = agentPage(options);
   const tables = new Map(
     [...body.matchAll(/aria-label="([^"]+)" tabindex=0><table>.*?<tbody>\n(.*?)<\/table>/gs)].map(([, title, rows]) => [
       title!,
@@ -59,7 +60,7 @@ async function pageOf({ search = '', metrics = {} }: { search?: string; metrics?
     ]),
   );
   const facts = new Map([...body.matchAll(/<dt>([^<]+)<dd>([^<]*)/g)].map(([, name, value]) => [name!, value!]));
-  return { body, tables, facts };
+  return { body, tables, facts, live: JSON.parse(agentLive(options).body) };
 }
 
 test("a host's page has its labels, connection, key, clock and what waits where", async () => {
@@ -127,4 +128,17 @@ test('all series are searched by name and labels, each with its newest value and
   const none = await pageOf({ search: '"><script>' });
   assert.equal(none.tables.get('Series'), undefined);
   assert.doesNotMatch(none.body, /<script>/);
+});
+
+test('what changes on the page is what is on it, but for the lines, whose points are there', async () => {
+  const { body, live } = await pageOf({ search: 'filesystem' });
+  const { state, tables, ...others } = live.parts;
+  assert.deepEqual(others, {});
+  assert.ok(body.includes(`<div id=state>${state}</div>`));
+  assert.ok(body.includes(`<div id=tables>${tables}</div>`));
+  assert.match(tables, /2 series found/);
+  assert.ok(body.replace(/<svg.*?<\/svg>/g, '').includes(live.figures));
+  const drawn = [...live.figures.matchAll(/data-chart=(\w+)/g)].map(([, name]) => name!);
+  assert.deepEqual(drawn, ['cpu', 'received', 'sent', 'celsius']);
+  for (const name of drawn) assert.equal(live.charts.values[name].length, live.charts.times.length, name);
 });

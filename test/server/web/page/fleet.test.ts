@@ -9,6 +9,7 @@ import {
   fleetPage,
   parseFleetQuery,
   problemsHtml,
+  tableOf,
 } from '../../../../src/server/web/page/fleet.ts';
 import { percentText, rateText } from '../../../../src/server/web/page/html.ts';
 import { lineSvg, rangeText } from '../../../../src/server/web/page/spark.ts';
@@ -34,11 +35,14 @@ const serverOf = (fields: Partial<ServerStatus> = {}): ServerStatus => ({
   ...fields,
 });
 
-const fleetPageOf = (hosts: readonly FleetHost[]): string =>
-  fleetPage({
-    ...{ server: serverOf(), hosts, cells: new Map(hosts.map((host) => [host.agent.name, cellsOf(host, nowMs)])) },
-    ...{ query: parseFleetQuery(''), joining: { kind: 'by-key' }, problems: '', revision: 1, nowMs },
+const fleetPageOf = (hosts: readonly FleetHost[], queryText = ''): string => {
+  const query = parseFleetQuery(queryText);
+  const parts = { headline: '', about: '', problems: '' };
+  return fleetPage({
+    ...{ cells: new Map(hosts.map((host) => [host.agent.name, cellsOf(host, nowMs)])), parts },
+    ...{ query, table: tableOf(hosts, query, nowMs), joining: { kind: 'by-key' }, revision: 1 },
   }).body;
+};
 const names = (hosts: readonly FleetHost[]) => hosts.map(({ agent }) => agent.name);
 const vitals = (cpu: number) => ({ timeMs: nowMs, failedCollectors: [], cpu });
 
@@ -48,7 +52,7 @@ test('the URL filters by text, state and label, and sorts; what is unknown comes
     hostOf('b', { labels: { site: 'south' }, vitals: vitals(0.9), problems: [{ rank: 1, text: 'x' }] }),
     hostOf('c', { state: 'down', problems: [{ rank: 0, text: 'down' }] }),
   ];
-  const by = (query: string) => names(chosen(hosts, parseFleetQuery(query)));
+  const by = (query: string) => names(chosen(hosts, parseFleetQuery(query), nowMs));
   assert.deepEqual(by(''), ['a', 'b', 'c']);
   assert.deepEqual(by('q=NORTH'), ['a']);
   assert.deepEqual(by('q=b'), ['b']);
@@ -237,8 +241,13 @@ test('every column sorts both ways', () => {
         failedUnits: Array.from({ length: value }, () => 'a.service'),
       },
     });
-    const newestAt = new Date(nowMs - value * 1000).toISOString();
-    const waiting = { spoolReports: value, unscrapedReports: value, software: `sysmon-agent ${value}`, newestAt };
+    const newestAt = new Date(nowMs - value * 100_000).toISOString();
+    const waiting = {
+      spoolReports: 10 * value,
+      unscrapedReports: 10 * value,
+      software: `sysmon-agent ${value}`,
+      newestAt,
+    };
     return { ...host, agent: { ...host.agent, ...waiting } };
   }) as [FleetHost, FleetHost];
   const ids = [...fleetPageOf([a, b]).matchAll(/<th scope=col[^>]*><a href="\/\?[^"]*sort=(\w+)/g)].map(
@@ -246,9 +255,41 @@ test('every column sorts both ways', () => {
   );
   assert.equal(ids.length, 16);
   for (const id of ids) {
-    const order = (way: string) => names(chosen([a, b], parseFleetQuery(`sort=${id}&order=${way}`)));
+    const order = (way: string) => names(chosen([a, b], parseFleetQuery(`sort=${id}&order=${way}`), nowMs));
     assert.deepEqual(order('asc'), ['h1', 'h2'], id);
     assert.deepEqual(order('desc'), ['h2', 'h1'], id);
+  }
+});
+
+test('rows that look the same keep their order, by name, whatever their last digits do', () => {
+  const boundary = 0.004;
+  const hostWith = (name: string, more: number) =>
+    hostOf(name, {
+      vitals: {
+        ...{ timeMs: nowMs + more * 1e6, failedCollectors: [], cpu: 0.5 + more, memory: 0.5 + more, load: 1 + more },
+        ...{ celsius: 50 + more, readBytes: 1e6 * (1.2 + more), sentBytes: 345.1e3 + more, oomKills: 0 },
+        ...{ uptimeSeconds: 90_000 + more * 1000, pressure: { resource: 'io', share: 0.5 + more } },
+        disk: { mountpoint: '/', device: 'a', fstype: 'xfs', sizeBytes: 9, availableBytes: 1, used: 0.5 + more },
+      },
+    });
+  const [a, b] = [0, boundary].map((more, at) => {
+    const host = hostWith(`h${at}`, more);
+    const newestAt = new Date(nowMs - at * 3000).toISOString();
+    return { ...host, agent: { ...host.agent, newestAt, unscrapedReports: 3 * at, spoolReports: 3 * at } };
+  }) as [FleetHost, FleetHost];
+  assert.deepEqual(cellsOf(a, nowMs).slice(1), cellsOf(b, nowMs).slice(1));
+  const ids = [...fleetPageOf([a, b]).matchAll(/[?;]sort=(\w+)/g)].map(([, id]) => id!).filter((id) => id !== 'host');
+  assert.equal(ids.length, 15);
+  for (const id of ids) {
+    for (const order of ['asc', 'desc'] as const) {
+      for (const hosts of [
+        [a, b],
+        [b, a],
+      ]) {
+        const query = parseFleetQuery(`sort=${id}&order=${order}`);
+        assert.deepEqual(names(chosen(hosts, query, nowMs)), ['h0', 'h1'], `${id} ${order}`);
+      }
+    }
   }
 });
 

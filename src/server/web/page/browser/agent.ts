@@ -1,5 +1,16 @@
 // Charts of a host's page: in the place of the lines that the server has drawn, those that a pointer can read, and live.
 import uPlot from 'uplot';
+import { keepFresh, textAt } from './contact.ts';
+import { follow, followHtml } from './follow.ts';
+
+/** What the server sends: see ../agent.ts. */
+interface Live {
+  /** HTML by the id of its element. */
+  readonly parts: Readonly<Record<string, string>>;
+  /** The charts without their lines. HTML. */
+  readonly figures: string;
+  readonly charts: Charts;
+}
 
 interface Charts {
   /** Seconds since 1970. */
@@ -28,7 +39,8 @@ const textOf: Readonly<Record<string, (value: number) => string>> = {
 /** `14:05:09`, as this browser's clock has it. */
 const timeText = (seconds: number): string => new Date(seconds * 1000).toTimeString().slice(0, 8);
 
-const section = document.querySelector<HTMLElement>('.charts');
+const place = document.querySelector<HTMLElement>('#charts')!;
+const drawn = new Map<string, uPlot>();
 
 function chart(figure: HTMLElement): uPlot {
   const style = getComputedStyle(document.documentElement);
@@ -65,38 +77,57 @@ function chart(figure: HTMLElement): uPlot {
   );
 }
 
-async function run(charts: HTMLElement): Promise<void> {
-  const drawn = new Map<string, uPlot>();
-  const update = async () => {
-    const response = await fetch(`/api/v1/charts/${charts.dataset['agent']}`);
-    if (!response.ok) throw new Error(String(response.status));
-    const { times, values } = (await response.json()) as Charts;
-    for (const figure of charts.querySelectorAll<HTMLElement>('figure')) {
-      const name = figure.dataset['chart']!;
-      const own = values[name];
-      if (own === undefined) continue;
-      const plot = drawn.get(name) ?? chart(figure);
-      drawn.set(name, plot);
-      // What is drawn already says the same in words.
-      figure.querySelector(':scope > svg')?.remove();
-      plot.setData([times, own]);
-      const known = own.filter((value) => value !== null);
-      const [least, most] = [Math.min(...known), Math.max(...known)].map(textOf[figure.dataset['unit']!]!);
-      figure.querySelector('figcaption span')!.textContent = least === most ? least! : `${least} to ${most}`;
-    }
-  };
-  addEventListener('resize', () => {
-    for (const [name, plot] of drawn) {
-      const figure = charts.querySelector<HTMLElement>(`figure[data-chart=${name}]`)!;
-      plot.setSize({ width: figure.clientWidth, height: 180 });
-    }
-  });
-  const again = async () => {
-    // A server that is away has nothing newer: what is drawn stays.
-    if (!document.hidden) await update().catch(() => undefined);
-    setTimeout(() => void again(), everyMs);
-  };
-  await again();
+/** The charts that there are: a host gets others when its agent collects something else. */
+function arrange(html: string): void {
+  const fresh = place.cloneNode(false) as Element;
+  fresh.innerHTML = html;
+  const section = place.querySelector('.charts');
+  const next = fresh.querySelector('.charts');
+  if (section === null || next === null) {
+    place.replaceChildren(...fresh.childNodes);
+    drawn.clear();
+    return;
+  }
+  const known = new Map(figuresOf(section).map((figure) => [figure.dataset['chart']!, figure]));
+  for (const [at, figure] of figuresOf(next).entries()) {
+    const name = figure.dataset['chart']!;
+    const own = known.get(name);
+    known.delete(name);
+    const there = section.children[at] ?? null;
+    if (own === undefined || own !== there) section.insertBefore(own ?? figure, there);
+    if (own !== undefined) follow(own.querySelector('figcaption')!, figure.querySelector('figcaption')!);
+  }
+  for (const [name, figure] of known) {
+    figure.remove();
+    drawn.delete(name);
+  }
 }
 
-if (section !== null) void run(section);
+const figuresOf = (parent: Element): HTMLElement[] => [...parent.querySelectorAll<HTMLElement>('figure')];
+
+function draw({ times, values }: Charts): void {
+  for (const figure of figuresOf(place)) {
+    const name = figure.dataset['chart']!;
+    const own = values[name];
+    if (own === undefined) continue;
+    const plot = drawn.get(name) ?? chart(figure);
+    drawn.set(name, plot);
+    // What is drawn already says the same in words.
+    figure.querySelector(':scope > svg')?.remove();
+    plot.setData([times, own]);
+  }
+}
+
+addEventListener('resize', () => {
+  for (const [name, plot] of drawn) {
+    const figure = place.querySelector<HTMLElement>(`figure[data-chart=${name}]`)!;
+    plot.setSize({ width: figure.clientWidth, height: 180 });
+  }
+});
+
+keepFresh(async (signal) => {
+  const live = JSON.parse(await textAt(`/live/${place.dataset['agent']}${location.search}`, signal)) as Live;
+  for (const [id, html] of Object.entries(live.parts)) followHtml(document.getElementById(id)!, html);
+  arrange(live.figures);
+  draw(live.charts);
+}, everyMs);

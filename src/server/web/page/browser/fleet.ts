@@ -1,11 +1,20 @@
 // The fleet's page while it is open: what has changed comes as events, and filters and sorting need no new page.
 
+import { heard, onSeen, say, sayLost, textAt } from './contact.ts';
+import { follow, followHtml } from './follow.ts';
+
 /** What the server sends: see live.ts. */
 interface Changes {
   readonly revision: number;
   readonly cells: Readonly<Record<string, Readonly<Record<string, string>>>>;
-  readonly problems?: string;
-  readonly isOther: boolean;
+  readonly parts: Readonly<Record<string, string>>;
+  readonly table?: Table;
+}
+
+interface Table {
+  readonly names: readonly string[];
+  readonly of: number;
+  readonly rows: Readonly<Record<string, string>>;
 }
 
 const firstRetryMs = 1000;
@@ -21,29 +30,23 @@ let silenceTimer: number | undefined;
 let typingTimer: number | undefined;
 /** The load that is under way: only the last one is shown. */
 let loading: AbortController | undefined;
-/** Until when the page was up to date. */
-let heardAt = new Date();
 
 const section = (): HTMLElement => document.querySelector<HTMLElement>('#hosts')!;
-
-function say(text: string): void {
-  const place = document.querySelector('#live')!;
-  // A screen reader reads out what is written, also where it was there already.
-  if (place.textContent !== text) place.textContent = text;
-}
 
 /** Asks for what comes after the revision that is shown. */
 function connect(): void {
   disconnect();
-  const events = new EventSource(`/events?revision=${section().dataset['revision']}`);
+  const parameters = new URLSearchParams(location.search);
+  parameters.set('revision', section().dataset['revision']!);
+  const events = new EventSource(`/events?${parameters}`);
   source = events;
   events.addEventListener('open', () => {
     retryMs = firstRetryMs;
-    heard();
+    listened();
     say('Live.');
   });
   events.addEventListener('changes', (event) => {
-    heard();
+    listened();
     apply(JSON.parse(event.data as string) as Changes);
   });
   events.addEventListener('stale', () => void load());
@@ -59,29 +62,29 @@ function disconnect(): void {
   source = undefined;
 }
 
-function heard(): void {
-  heardAt = new Date();
+function listened(): void {
+  heard();
   watchSilence();
 }
 
 /** A connection that nothing comes through any more may be one that nobody has ended. */
 function watchSilence(): void {
   clearTimeout(silenceTimer);
-  silenceTimer = setTimeout(retry, silentMsMax);
+  silenceTimer = setTimeout(() => retry(), silentMsMax);
 }
 
-function retry(): void {
+function retry(error?: unknown): void {
   disconnect();
-  say(`Cut off from the server since ${heardAt.toLocaleTimeString()}; what is shown is older. Trying again.`);
+  sayLost(error);
   clearTimeout(retryTimer);
   retryTimer = setTimeout(() => void load(), retryMs);
   retryMs = Math.min(retryMsMax, retryMs * 2);
 }
 
-function apply({ revision, cells, problems, isOther }: Changes): void {
-  if (isOther) return void load();
+function apply({ revision, cells, parts, table }: Changes): void {
   section().dataset['revision'] = String(revision);
-  if (problems !== undefined) document.querySelector('#problems')!.innerHTML = problems;
+  for (const [id, html] of Object.entries(parts)) followHtml(document.getElementById(id)!, html);
+  document.title = document.querySelector('#headline')!.textContent!;
   for (const row of document.querySelectorAll<HTMLTableRowElement>('tr[data-host]')) {
     const changed = cells[row.dataset['host']!];
     if (changed === undefined) continue;
@@ -90,6 +93,31 @@ function apply({ revision, cells, problems, isOther }: Changes): void {
       if (cell !== undefined) cell.innerHTML = html;
     }
   }
+  if (table !== undefined && !arrange(table)) void load();
+}
+
+/** Puts the rows in this order. False where they are not all known: the page is another one. */
+function arrange({ names, of, rows }: Table): boolean {
+  const body = section().querySelector('tbody');
+  if (body === null) return names.length === 0 && section().dataset['of'] === String(of);
+  const known = new Map([...body.rows].map((row) => [row.dataset['host']!, row]));
+  const fresh = document.createElement('tbody');
+  fresh.innerHTML = Object.values(rows).join('');
+  for (const row of fresh.rows) known.set(row.dataset['host']!, row);
+  if (names.length === 0 || names.some((name) => !known.has(name))) return false;
+  const kept = new Set(names);
+  for (const row of [...body.rows]) if (!kept.has(row.dataset['host']!)) row.remove();
+  const focused = document.activeElement;
+  let next = body.rows[0] ?? null;
+  for (const name of names) {
+    const row = known.get(name)!;
+    if (row === next) next = row.nextElementSibling as HTMLTableRowElement | null;
+    else body.insertBefore(row, next);
+  }
+  // A row that is moved loses the focus.
+  if (focused instanceof HTMLElement && body.contains(focused)) focused.focus({ preventScroll: true });
+  section().dataset['of'] = String(of);
+  return true;
 }
 
 /** The page of this URL anew, but for the form, in which somebody may be typing. */
@@ -100,27 +128,27 @@ async function load(): Promise<void> {
   const own = new AbortController();
   loading = own;
   try {
-    const response = await fetch(location.href, { signal: own.signal });
-    if (!response.ok) throw new Error(String(response.status));
-    const fresh = new DOMParser().parseFromString(await response.text(), 'text/html');
-    heardAt = new Date();
+    const fresh = new DOMParser().parseFromString(await textAt(location.href, own.signal), 'text/html');
+    heard();
     document.title = fresh.title;
-    for (const place of ['h1', '#problems']) document.querySelector(place)!.replaceWith(fresh.querySelector(place)!);
+    for (const place of ['#headline', '#about', '#problems']) {
+      follow(document.querySelector(place)!, fresh.querySelector(place)!);
+    }
     const [old, next] = [section(), fresh.querySelector<HTMLElement>('#hosts')!];
     const form = old.querySelector('form');
     const focused = document.activeElement?.closest('th')?.cellIndex;
     const nextForm = next.querySelector('form');
     if (form !== null && nextForm !== null && form.contains(document.activeElement)) {
       // It stays where it is: an element that is moved loses the focus.
-      old.dataset['revision'] = next.dataset['revision'];
+      for (const name of ['revision', 'of']) old.dataset[name] = next.dataset[name];
       while (form.nextSibling !== null) form.nextSibling.remove();
       while (nextForm.nextSibling !== null) old.append(nextForm.nextSibling);
     } else old.replaceWith(next);
     if (focused !== undefined) next.querySelectorAll<HTMLElement>('thead a')[focused]?.focus();
     listen();
     connect();
-  } catch {
-    if (!own.signal.aborted) retry();
+  } catch (error) {
+    if (!own.signal.aborted) retry(error);
   }
 }
 
@@ -170,7 +198,6 @@ function listen(): void {
   }
 }
 
-/** A browser has few connections to one server: a page that nobody sees needs none. */
 function rest(): void {
   clearTimeout(retryTimer);
   loading?.abort();
@@ -183,13 +210,6 @@ addEventListener('popstate', () => {
   (document.activeElement as HTMLElement | null)?.blur();
   void load();
 });
-addEventListener('visibilitychange', () => {
-  if (document.hidden) rest();
-  else void load();
-});
-addEventListener('pagehide', rest);
-addEventListener('pageshow', (event) => {
-  if (event.persisted) void load();
-});
+onSeen(() => void load(), rest);
 listen();
-connect();
+if (!document.hidden) connect();
