@@ -37,13 +37,19 @@ export function rows(): Promise<BenchRow[]> {
     await fleet.run();
     const idleShare = await cpuShare(server);
     const costs: string[] = [];
-    for (const pages of [1, 20]) {
-      const { close, bytes } = await openPages(server, pages);
+    for (const [pages, query, what] of [
+      [1, '', ''],
+      [20, '', ''],
+      [20, 'sort=cpu', ' sorted by CPU'],
+    ] as const) {
+      const { close, bytes } = await openPages(server, pages, query);
       await delay(intervalMs);
       const before = bytes();
       const share = await cpuShare(server);
       const perPage = (bytes() - before) / pages / (measuredMs / 1000);
-      costs.push(`with ${pages}: ${percent(share - idleShare)} more, ${(perPage / 1000).toFixed(1)} kB/s a page`);
+      costs.push(
+        `with ${pages}${what}: ${percent(share - idleShare)} more, ${(perPage / 1000).toFixed(1)} kB/s a page`,
+      );
       close();
     }
     server.close();
@@ -103,13 +109,17 @@ async function bodyOf(response: IncomingMessage): Promise<Buffer> {
 }
 
 /** Pages as a browser keeps them open: each its stream of changes. */
-async function openPages({ webPort }: Server, count: number): Promise<{ close(): void; bytes(): number }> {
+async function openPages(
+  { webPort }: Server,
+  count: number,
+  query: string,
+): Promise<{ close(): void; bytes(): number }> {
   let bytes = 0;
   const streams: IncomingMessage[] = [];
   for (let at = 0; at < count; at++) {
-    const text = (await bodyOf(await request(webPort, '/'))).toString();
+    const text = (await bodyOf(await request(webPort, `/?${query}`))).toString();
     const revision = /data-revision=(\d+)/.exec(text)![1];
-    const stream = await request(webPort, `/events?revision=${revision}`);
+    const stream = await request(webPort, `/events?${query}&revision=${revision}`);
     stream.on('data', (chunk: Buffer) => (bytes += chunk.length));
     stream.on('error', () => {}); // its end is ours
     streams.push(stream);
