@@ -153,6 +153,22 @@ export const attacks: readonly Attack[] = [
       await attacker.report(pairs, { timeMs: fromMs + report * 100 });
     }
   }),
+  agentAttack(
+    'evil-holes',
+    'answer',
+    '20 000 series, all of them absent, in a backlog of a few bytes a report',
+    async (attacker) => {
+      await attacker.begin();
+      const values = counted(20_000);
+      await attacker.declare(gauge, values);
+      const absent = values.flatMap(() => [-1, null]);
+      const fromMs = Date.now() - 120_000;
+      for (let report = 0; report < 1200 && !attacker.isEnded; report++) {
+        const key = report % limits.reportsPerKeyMax === 0;
+        await attacker.report(key ? absent : [], { timeMs: fromMs + report * 100, key });
+      }
+    },
+  ),
   agentAttack('evil-absent', 'reports', '20 000 absent series, and deltas without end', async (attacker) => {
     await attacker.begin();
     await attacker.declare(gauge, counted(20_000));
@@ -191,12 +207,12 @@ export const attacks: readonly Attack[] = [
   agentAttack(
     'evil-times',
     'series',
-    '40 000 new series again and again, between reports of 1970',
+    '20 000 new series again and again, between reports of 1970',
     async (attacker) => {
       let oldMs = 0;
       for (let round = 0; !attacker.isEnded && round < 100; round++) {
         await attacker.begin();
-        await attacker.declare(gauge, counted(40_000, `${Math.random()}-`));
+        await attacker.declare(gauge, counted(20_000, `${Math.random()}-`));
         oldMs += 32 * 60_000;
         await attacker.report([0, 1], { timeMs: oldMs });
         await attacker.report([0, 1]);

@@ -614,6 +614,15 @@ function followsOn(first: Answer, second: Answer | undefined): boolean {
  */
 export type Origin = { readonly kind: 'own' } | { readonly kind: 'beside'; readonly sinceRequest: number };
 
+/** Of an answer, or of one agent in it. */
+export interface Amount {
+  readonly samples: number;
+  /** Of text, about. */
+  readonly bytes: number;
+  /** Of memory: a decoded report has a place for each series of its schema, also for those that are absent. */
+  readonly decodedBytes: number;
+}
+
 /** How many samples an answer may have: less for a scraper that has not taken them, never less than comes in. */
 export class Pace {
   samplesMax = samplesMaxDefault;
@@ -622,15 +631,18 @@ export class Pace {
   /** The database has refused so many; Infinity: none. Then there is a limit, which may be less than what comes in. */
   #refusedSamples = Infinity;
   #bytesMost = bytesMaxDefault;
+  /** Bytes of memory of the decoded reports. An answer that is smaller in this is not sent any sooner. */
+  decodedBytesMax = decodedBytesMaxDefault;
 
   /** Bytes of text: as much more or less than usual as samples. */
   get bytesMax(): number {
     return Math.max(limits.reportTextBytesMax, (this.#bytesMost * this.samplesMax) / this.#most);
   }
 
-  /** So many samples have been made between two scrapes, which come to so many bytes. */
-  arrived({ samples, bytes }: { readonly samples: number; readonly bytes: number }): void {
+  /** So many samples have been made between two scrapes, which come to so many bytes, as text and in memory. */
+  arrived({ samples, bytes, decodedBytes }: Amount): void {
     this.#bytesMost = Math.max(bytesMaxDefault, 3 * bytes);
+    this.decodedBytesMax = Math.max(decodedBytesMaxDefault, 3 * decodedBytes);
     this.#most = Math.max(samplesMaxDefault, 3 * samples);
     this.#least = Math.max(samplesMaxLeast, 3 * samples);
     const least = this.#refusedSamples === Infinity ? this.#least : 0;
@@ -675,6 +687,8 @@ export class Pace {
 export const samplesMaxDefault = 300_000;
 /** Twice that. */
 export const bytesMaxDefault = 64 * 1024 * 1024;
+/** Three times the samples, with 9 bytes each. */
+export const decodedBytesMaxDefault = 8 * 1024 * 1024;
 // 70 KB of text. A single report that is larger is given all the same.
 const samplesMaxLeast = 1000;
 const answersMax = 32;

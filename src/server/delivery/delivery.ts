@@ -190,6 +190,7 @@ export class Delivery {
       samplesMax: Math.min(request.samplesMax ?? Infinity, cursor.pace.samplesMax),
       firstSamplesMax: request.samplesMax ?? Infinity,
       bytesMax: Math.min(request.bytesMax ?? Infinity, cursor.pace.bytesMax),
+      decodedBytesMax: cursor.pace.decodedBytesMax,
       reportsMax: gives === 'one report' ? 1 : (request.reportsMax ?? Infinity),
     };
     const lastScrapeMs = nowMs - (cursor.intervalsMs[0] ?? 0);
@@ -269,7 +270,8 @@ export class Delivery {
   /** Which agents wait for room in the answers to a scraper, although others do not. */
   #noteShares({ beyondShare }: AnswerPlan, { text }: ScraperName, nowMs: number): void {
     for (const { agent, reports, given } of beyondShare) {
-      const samples = `${given.samples} of its samples (${mebibytesText(given.bytes)})`;
+      const memory = mebibytesText(given.decodedBytes);
+      const samples = `${given.samples} of its samples (${mebibytesText(given.bytes)}, in memory ${memory})`;
       const waits = `${plural(reports, 'report')} ${reports === 1 ? 'waits' : 'wait'} for the next scrapes of '${text}'`;
       agent.excesses.add('answer', `an answer has room for ${samples} beside others, ${waits}`, nowMs);
     }

@@ -6,9 +6,9 @@ import { escapedBytes, labelOverheadBytes } from '../../protocol/text-size.ts';
 import type { Clock } from '../../runtime/clock.ts';
 import type { AgentBatch } from '../exposition/exposition.ts';
 import type { AgentRecord, StreamRecord } from './agent-record.ts';
-import { bytesMaxDefault, type Cursor, samplesMaxDefault } from './cursor.ts';
+import { type Amount, bytesMaxDefault, type Cursor, decodedBytesMaxDefault, samplesMaxDefault } from './cursor.ts';
 import type { Positions } from './scraper.ts';
-import type { WindowRun, WindowSize } from './window.ts';
+import { decodedBytes, decodedSeriesBytes, type WindowRun, type WindowSize } from './window.ts';
 
 /** What bounds an answer. */
 export interface AnswerBounds {
@@ -17,6 +17,8 @@ export interface AnswerBounds {
   readonly firstSamplesMax: number;
   /** Bytes of text, about. */
   readonly bytesMax: number;
+  /** Bytes of memory. A first report that is larger by itself is given all the same. */
+  readonly decodedBytesMax: number;
   /** Of each stream. */
   readonly reportsMax: number;
 }
@@ -44,12 +46,8 @@ export interface AnswerPlan {
   /** The agent that takes most of the answer, of several. */
   readonly dominant: AgentRecord | undefined;
   readonly bytes: number;
-}
-
-/** Of an answer: samples, and about how many bytes of text they are. */
-export interface Amount {
-  readonly samples: number;
-  readonly bytes: number;
+  /** Memory of its reports, those that are given once more included. */
+  readonly decodedBytes: number;
 }
 
 export interface BeyondShare {
@@ -68,7 +66,6 @@ interface PlannedPart {
   readonly untilMs: number;
   /** How many reports, oldest first; 0: the newest that the scraper has had is given once more. */
   readonly count: number;
-  readonly samples: number;
 }
 
 /** A stream while an answer is planned. */
@@ -82,7 +79,6 @@ interface Candidate {
   /** How many reports wait, whether they fit or not. */
   readonly waiting: number;
   count: number;
-  samples: number;
 }
 
 /**
@@ -126,7 +122,7 @@ export function planAnswer(
     const isOld = window.countAfter(afterMs, Math.min(sentMs, nowMs - oldMs)) > 0;
     const untilMs = isOld ? sentMs : next.untilMs;
     const sizes = window.sizesAfter(afterMs, untilMs);
-    candidates.push({ stream, record, fromMs: next.afterMs, afterMs, untilMs, sizes, waiting, count: 0, samples: 0 });
+    candidates.push({ stream, record, fromMs: next.afterMs, afterMs, untilMs, sizes, waiting, count: 0 });
   }
   // One that is alone keeps nothing from others.
   const suspicious = candidates.length > 1 ? candidates.map(({ stream }) => stream) : [];
@@ -139,7 +135,7 @@ export function planAnswer(
     if (waiting > 0 && count === 0 && isolation.suspects(stream)) withheld.add(stream);
   }
   const given = candidates.map(({ stream }) => stream).filter((stream) => !withheld.has(stream));
-  let { samples } = shared;
+  let { samples, decodedBytes: decoded } = shared;
   const parts: PlannedPart[] = [];
   let backlogReports = 0;
   for (const candidate of candidates) {
@@ -149,16 +145,19 @@ export function planAnswer(
     if (count === 0) {
       // One of which something waits gives no report again that the scraper may have newer ones of.
       const hasAll = cursor.hasAll(stream, { isWaiting: waiting > 0, afterMs: candidate.afterMs });
-      const size = record.window.newestSize?.samples ?? 0;
+      const { samples: size, series } = record.window.newestSize ?? nothing;
       if (!hasAll || !record.up(times.monotonicMs) || samples + size > bounds.samplesMax) continue;
       samples += size;
+      decoded += decodedBytes(series);
     }
     parts.push(candidate);
   }
   const { arrived } = arrivals;
   const reports = parts.reduce((sum, { count }) => sum + count, 0);
-  return { parts, arrived, backlogReports, skippedReports, withheld, given, reports, ...shared };
+  return { parts, arrived, backlogReports, skippedReports, withheld, given, reports, ...shared, decodedBytes: decoded };
 }
+
+const nothing = { samples: 0, series: 0 };
 
 /**
  * What comes next of a stream. A gap before later answers that holds no report, because these were evicted or the clock was
@@ -182,35 +181,34 @@ function nextOf({ id, window, newestMs }: StreamRecord, cursor: Cursor, nowMs: n
  */
 class Arrivals {
   readonly #most: Amount;
-  readonly #byAgent = new Map<AgentRecord, { samples: number; bytes: number }>();
+  readonly #byAgent = new Map<AgentRecord, AgentShare>();
 
   constructor(sinceMs: number) {
     this.#most = {
       samples: Math.max(samplesMaxDefault / 3, (limits.seriesMax * sinceMs) / 5000),
       bytes: Math.max(bytesMaxDefault / 3, (limits.reportTextBytesMax * sinceMs) / 5000),
+      decodedBytes: Math.max(decodedBytesMaxDefault / 3, (limits.seriesMax * decodedSeriesBytes * sinceMs) / 5000),
     };
   }
 
   add({ agent, window, labels, sourceName }: StreamRecord, reports: number): void {
     const size = window.newestSize;
     if (reports === 0 || size === undefined) return;
-    const bytes = reports * reportBytes(size, rest(agent.id, sourceName, labels));
-    const known = this.#byAgent.get(agent);
-    if (known === undefined) this.#byAgent.set(agent, { samples: reports * size.samples, bytes });
-    else {
-      known.samples += reports * size.samples;
-      known.bytes += bytes;
-    }
+    const own = this.#byAgent.get(agent) ?? new AgentShare();
+    this.#byAgent.set(agent, own);
+    own.add(amountOf(size, rest(agent.id, sourceName, labels)), reports);
   }
 
   get arrived(): Amount {
-    let samples = 0;
-    let bytes = 0;
-    for (const of of this.#byAgent.values()) {
-      samples += Math.min(of.samples, this.#most.samples);
-      bytes += Math.min(of.bytes, this.#most.bytes);
+    const sum = new AgentShare();
+    for (const own of this.#byAgent.values()) {
+      sum.add({
+        samples: Math.min(own.samples, this.#most.samples),
+        bytes: Math.min(own.bytes, this.#most.bytes),
+        decodedBytes: Math.min(own.decodedBytes, this.#most.decodedBytes),
+      });
     }
-    return { samples, bytes };
+    return sum;
   }
 }
 
@@ -219,7 +217,7 @@ function share(
   candidates: readonly Candidate[],
   { waitingSince, scrapes }: Cursor,
   bounds: AnswerBounds,
-): Pick<AnswerPlan, 'samples' | 'bytes' | 'tooLarge' | 'beyondShare' | 'dominant'> {
+): Pick<AnswerPlan, keyof Amount | 'tooLarge' | 'beyondShare' | 'dominant'> {
   const takers = candidates.filter((candidate) => candidate.waiting > 0).map((candidate) => new Taker(candidate));
   for (const { stream, waiting } of candidates) if (waiting === 0) waitingSince.delete(stream);
   const agents = new Map<AgentRecord, AgentShare>();
@@ -241,11 +239,12 @@ function share(
       });
     }
   };
-  const { bytesMax, samplesMax } = bounds;
+  const { bytesMax, samplesMax, decodedBytesMax } = bounds;
+  const all: Amount = { samples: samplesMax, bytes: bytesMax, decodedBytes: decodedBytesMax };
   const firstSamplesMax = Math.max(samplesMax, bounds.firstSamplesMax);
   const take = (taker: Taker, next: Amount): boolean => {
-    const samples = total.reports === 0 ? firstSamplesMax : samplesMax;
-    if (!total.has(next, { samples, bytes: bytesMax })) return false;
+    const most = total.reports === 0 ? { ...all, samples: firstSamplesMax, decodedBytes: Infinity } : all;
+    if (!total.has(next, most)) return false;
     total.add(next);
     taker.own.add(next);
     taker.take();
@@ -259,7 +258,8 @@ function share(
     const next = first.next();
     if (next !== undefined) take(first, next);
   }
-  rounds(byWaiting, { samples: samplesMax / agents.size, bytes: bytesMax / agents.size });
+  const { size } = agents;
+  rounds(byWaiting, { samples: samplesMax / size, bytes: bytesMax / size, decodedBytes: decodedBytesMax / size });
   rounds(byWaiting, everything);
   for (const taker of takers) {
     const { count, stream } = taker.candidate;
@@ -272,11 +272,12 @@ function share(
     if (!waitingSince.has(stream)) waitingSince.set(stream, scrapes);
     if (next.samples > firstSamplesMax || next.bytes > bytesMax) tooLarge.push(stream);
   }
+  const { samples, bytes, decodedBytes } = total;
+  const isMost = (own: AgentShare) => (own.bytes + own.decodedBytes) * 2 > bytes + decodedBytes;
   return {
-    ...{ samples: total.samples, bytes: total.bytes, tooLarge },
+    ...{ samples, bytes, decodedBytes, tooLarge },
     beyondShare: bounds.reportsMax === Infinity ? beyondShare(agents) : [],
-    dominant:
-      agents.size < 2 ? undefined : [...agents.keys()].find((each) => agents.get(each)!.bytes * 2 > total.bytes),
+    dominant: agents.size < 2 ? undefined : [...agents.keys()].find((each) => isMost(agents.get(each)!)),
   };
 }
 
@@ -284,31 +285,38 @@ function beyondShare(agents: ReadonlyMap<AgentRecord, AgentShare>): BeyondShare[
   const waiting = [...agents].filter(([, { isLimited }]) => isLimited);
   if (waiting.length * 2 >= agents.size) return [];
   return waiting.map(([agent, own]) => ({
-    ...{ agent, reports: own.waiting - own.reports, given: { samples: own.samples, bytes: own.bytes } },
+    ...{ agent, reports: own.waiting - own.reports, given: own },
   }));
 }
 
 /** What one agent is given, or all. */
-class AgentShare {
+class AgentShare implements Amount {
   samples = 0;
   bytes = 0;
+  decodedBytes = 0;
   reports = 0;
   waiting = 0;
   /** The next report did not fit. */
   isLimited = false;
 
-  has({ samples, bytes }: Amount, most: Amount): boolean {
-    return this.samples + samples <= most.samples && this.bytes + bytes <= most.bytes;
+  has({ samples, bytes, decodedBytes }: Amount, most: Amount): boolean {
+    return (
+      this.samples + samples <= most.samples &&
+      this.bytes + bytes <= most.bytes &&
+      this.decodedBytes + decodedBytes <= most.decodedBytes
+    );
   }
 
-  add({ samples, bytes }: Amount): void {
-    this.samples += samples;
-    this.bytes += bytes;
-    this.reports++;
+  /** So many reports of this size. */
+  add({ samples, bytes, decodedBytes }: Amount, reports = 1): void {
+    this.samples += reports * samples;
+    this.bytes += reports * bytes;
+    this.decodedBytes += reports * decodedBytes;
+    this.reports += reports;
   }
 }
 
-const everything: Amount = { samples: Infinity, bytes: Infinity };
+const everything: Amount = { samples: Infinity, bytes: Infinity, decodedBytes: Infinity };
 
 /** A candidate, and the size of its next report. */
 class Taker {
@@ -332,19 +340,18 @@ class Taker {
     if (this.#next !== undefined) return this.#next;
     const { done, value } = this.candidate.sizes.next();
     if (done === true) return undefined;
-    this.#next = { samples: value.samples, bytes: reportBytes(value, this.#restBytes) };
+    this.#next = amountOf(value, this.#restBytes);
     return this.#next;
   }
 
   /** The next is given. */
   take(): void {
-    this.candidate.samples += this.#next?.samples ?? 0;
     this.candidate.count++;
     this.#next = undefined;
   }
 }
 
-/** What a plan comes to, decoded. Between large parts the event loop turns, so that agents are heard. */
+/** What a plan comes to, decoded. Amid large parts the event loop turns, so that agents are heard. */
 export async function readAnswer(
   { parts }: AnswerPlan,
   notBeforeMs: number,
@@ -353,40 +360,60 @@ export async function readAnswer(
   const batches: AgentBatch[] = [];
   const from = new Map<StreamId, number>();
   const until = new Map<StreamId, number>();
-  let sinceTurn = 0;
-  for (const { stream, record, fromMs, afterMs, untilMs, count, samples } of parts) {
+  const steps = new Steps(turn);
+  for (const { stream, record, fromMs, afterMs, untilMs, count } of parts) {
     if (count === 0) {
       // Not what has come since the plan was made: it may have older ones before it, and Prometheus would refuse those then.
-      const newest = record.window.newest(Math.min(afterMs, untilMs));
+      const newest = await steps.all(record.window.readingNewest(Math.min(afterMs, untilMs)));
       if (newest !== undefined && newest.reports[0]!.timeMs > notBeforeMs) batches.push(batchOf(record, [newest]));
       continue;
     }
-    const runs = record.window.read(afterMs, untilMs, count);
+    const runs = await steps.all(record.window.reading(afterMs, untilMs, count));
     const last = runs.at(-1)?.reports.at(-1);
     // Evicted meanwhile.
     if (last === undefined) continue;
     batches.push(batchOf(record, runs));
     if (fromMs !== -Infinity) from.set(stream, fromMs);
     until.set(stream, last.timeMs);
-    sinceTurn += samples;
-    if (sinceTurn > samplesATurn) {
-      sinceTurn = 0;
-      await turn();
-    }
   }
   return { batches, from, until };
 }
 
 /** The newest values of the streams that are up: for curl, and for scrapers that want no timestamps. */
-export function takeNewest({ clock }: { readonly clock: Clock }, streams: readonly StreamRecord[]): AgentBatch[] {
+export async function takeNewest(
+  { clock, turn }: { readonly clock: Clock; turn(): Promise<void> },
+  streams: readonly StreamRecord[],
+): Promise<AgentBatch[]> {
+  const steps = new Steps(turn);
   const nowMs = clock.nowMs();
   const monotonicMs = clock.monotonicMs();
   const batches: AgentBatch[] = [];
   for (const stream of streams) {
-    const newest = stream.up(monotonicMs) ? stream.window.newest(nowMs) : undefined;
+    const newest = stream.up(monotonicMs) ? await steps.all(stream.window.readingNewest(nowMs)) : undefined;
     if (newest !== undefined) batches.push(batchOf(stream, [newest]));
   }
   return batches;
+}
+
+/** Does what windows do in steps, and lets the event loop turn after many of them. */
+class Steps {
+  readonly #turn: () => Promise<void>;
+  #left = stepsATurn;
+
+  constructor(turn: () => Promise<void>) {
+    this.#turn = turn;
+  }
+
+  async all<T>(steps: Generator<number, T>): Promise<T> {
+    for (;;) {
+      const step = steps.next();
+      if (step.done === true) return step.value;
+      this.#left -= step.value;
+      if (this.#left >= 0) continue;
+      this.#left = stepsATurn;
+      await this.#turn();
+    }
+  }
 }
 
 const batchOf = ({ agent, sourceName }: StreamRecord, runs: readonly WindowRun[]): AgentBatch => ({
@@ -402,6 +429,12 @@ function rest(agent: AgentId, sourceName: string, labels: Labels): number {
   for (const [name, value] of labels) bytes += name.length + value.length + 4;
   return bytes;
 }
+
+const amountOf = (size: WindowSize, restBytes: number): Amount => ({
+  samples: size.samples,
+  bytes: reportBytes(size, restBytes),
+  decodedBytes: decodedBytes(size.series),
+});
 
 /** The text of a report at most: of one that lacks series, as much as its longest would come to. */
 function reportBytes({ samples, schema }: WindowSize, restBytes: number): number {
@@ -450,5 +483,5 @@ const compare = (a: number, b: number): number => (a === b ? 0 : a - b);
 
 // Given for the second time, it is out of order. An out-of-order window is longer, or of no use.
 const oldMs = 60_000;
-// About 10 ms of decoding.
-const samplesATurn = 100_000;
+// Series, or bytes of what is decoded: about 10 ms.
+const stepsATurn = 100_000;

@@ -66,6 +66,8 @@ export interface Scrape {
   /** Of each stream that it gives something new of: up to when. */
   readonly until: Positions;
   readonly samples: number;
+  /** Memory of its reports: absent series take some, too. */
+  readonly decodedBytes: number;
   /** Reports that were left for the next scrape. */
   readonly backlogReports: number;
   /** Reports that this scraper has not had and can no longer be given: at the old end of the window. */

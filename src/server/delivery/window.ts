@@ -96,7 +96,7 @@ export class Window {
       const chunk = this.#chunks[at]!;
       const to = firstAfter(chunk.timesMs, untilMs);
       for (let index = Math.max(chunk.first, firstAfter(chunk.timesMs, afterMs)); index < to; index++) {
-        yield { samples: chunk.samplesAt(index), schema: chunk.schema };
+        yield chunk.sizeAt(index);
       }
     }
   }
@@ -131,7 +131,15 @@ export class Window {
    * read stays as it is, whatever comes and goes meanwhile: an answer is rendered over many turns.
    */
   read(afterMs: number, untilMs: number, reportsMax: number): WindowRun[] {
-    const runs: WindowRun[] = [];
+    return inOneGo(this.reading(afterMs, untilMs, reportsMax));
+  }
+
+  /**
+   * The same in steps, each of a report at most, between which reports may come and go. Yields how much a step was: series, or
+   * bytes of what had to be decoded.
+   */
+  *reading(afterMs: number, untilMs: number, reportsMax: number): Generator<number, WindowRun[]> {
+    const parts: { readonly chunk: Chunk; readonly from: number; readonly to: number }[] = [];
     let left = reportsMax;
     const chunks = this.#chunks;
     for (let at = this.#chunkAfter(afterMs); at < chunks.length && left > 0; at++) {
@@ -139,17 +147,26 @@ export class Window {
       const from = Math.max(chunk.first, firstAfter(chunk.timesMs, afterMs));
       const to = Math.min(firstAfter(chunk.timesMs, untilMs), from + left);
       if (to <= from) continue;
-      const reports = this.#decode(chunk, from, to);
-      left -= reports.length;
+      parts.push({ chunk, from, to });
+      left -= to - from;
+    }
+    const runs: WindowRun[] = [];
+    for (const { chunk, from, to } of parts) {
+      const reports = yield* this.#decode(chunk, from, to);
       const last = runs.at(-1);
       if (last?.schema === chunk.schema && last.labels === chunk.labels) last.reports.push(...reports);
-      else runs.push({ schema: chunk.schema, labels: chunk.labels, reports });
+      else if (reports.length > 0) runs.push({ schema: chunk.schema, labels: chunk.labels, reports });
     }
     return runs;
   }
 
   /** The newest report with `time ≤ untilMs`. */
   newest(untilMs: number): WindowRun | undefined {
+    return inOneGo(this.readingNewest(untilMs));
+  }
+
+  /** The same in steps, as {@link reading}. */
+  *readingNewest(untilMs: number): Generator<number, WindowRun | undefined> {
     for (let at = this.#newest.length - 1; at >= 0; at--) {
       const held = this.#newest[at]!;
       if (held.timeMs <= untilMs) return { schema: held.schema, labels: held.labels, reports: [held] };
@@ -157,9 +174,9 @@ export class Window {
     for (let at = this.#chunkUpTo(untilMs); at >= 0; at--) {
       const chunk = this.#chunks[at]!;
       const index = firstAfter(chunk.timesMs, untilMs) - 1;
-      if (index >= chunk.first) {
-        return { schema: chunk.schema, labels: chunk.labels, reports: this.#decode(chunk, index, index + 1) };
-      }
+      if (index < chunk.first) continue;
+      const reports = yield* this.#decode(chunk, index, index + 1);
+      return reports.length === 0 ? undefined : { schema: chunk.schema, labels: chunk.labels, reports };
     }
     return undefined;
   }
@@ -169,11 +186,27 @@ export class Window {
     return this.#newest;
   }
 
-  /** A report of each chunk, oldest first, at the cost of one decoded report each: what the last hour was like. */
+  /**
+   * A report of each chunk, oldest first, at the cost of one decoded report each: what the last hour was like. Of every
+   * second chunk, third, … where those are more than a page may cost.
+   */
   *sparse(): Generator<StampedReport> {
-    for (const chunk of this.#chunks) {
-      if (chunk.first === 0) yield { ...chunk.decode(0, 1)[0]!, schema: chunk.schema };
+    const chunks = this.#chunks;
+    const series = chunks.reduce((sum, { seriesCount }) => sum + seriesCount, 0);
+    const every = Math.ceil(Math.max(1, chunks.length / historyReportsMax, series / historySeriesMax));
+    for (let at = (chunks.length - 1) % every; at < chunks.length; at += every) {
+      const chunk = chunks[at]!;
+      if (chunk.first === 0) yield { ...inOneGo(chunk.decode(0, 1))[0]!, schema: chunk.schema };
     }
+  }
+
+  /** All reports, oldest first, where they are no more than a page may cost; else those of {@link sparse}. */
+  history(): Iterable<StampedReport> {
+    const series = this.#chunks.reduce((sum, chunk) => sum + chunk.reportCount * chunk.seriesCount, 0);
+    if (this.#reportCount > historyReportsMax || series > historySeriesMax) return this.sparse();
+    return this.read(-Infinity, Infinity, historyReportsMax).flatMap(({ schema, reports }) =>
+      reports.map((report) => ({ ...report, schema })),
+    );
   }
 
   /** When {@link sparse} last got one more: the time of its newest. */
@@ -184,9 +217,7 @@ export class Window {
   /** Size of the newest report; undefined if there is none. */
   get newestSize(): WindowSize | undefined {
     const chunk = this.#chunks.at(-1);
-    return chunk === undefined
-      ? undefined
-      : { samples: chunk.samplesAt(chunk.timesMs.length - 1), schema: chunk.schema };
+    return chunk?.sizeAt(chunk.timesMs.length - 1);
   }
 
   /** The newest report with `time ≤ untilMs`, which an ack for that time may name. */
@@ -245,6 +276,8 @@ export class Window {
       this.#chunks.pop();
       this.#bytes -= chunk.bytes + chunkOverheadBytes;
       this.#schemas.release(chunk.schema);
+      // It may be amid a reading.
+      chunk.cut(0);
     }
   }
 
@@ -301,13 +334,15 @@ export class Window {
     return Math.min(this.#chunkAfter(ms), this.#chunks.length - 1);
   }
 
-  #decode(chunk: Chunk, from: number, to: number): Report[] {
+  *#decode(chunk: Chunk, from: number, to: number): Generator<number, Report[]> {
     const oldestHeld = this.#newest[0];
     if (oldestHeld !== undefined && chunk.timesMs[from]! >= oldestHeld.timeMs) {
       const start = this.#newest.findIndex((held) => held.timeMs === chunk.timesMs[from]);
-      return this.#newest.slice(start, start + to - from);
+      const reports = this.#newest.slice(start, start + to - from);
+      yield reports.length * chunk.seriesCount;
+      return reports;
     }
-    return chunk.decode(from, to);
+    return yield* chunk.decode(from, to);
   }
 }
 
@@ -317,7 +352,24 @@ type SchemaHolders = Pick<HeldSchemas, 'hold' | 'release'>;
 export interface WindowSize {
   /** Absent series have none. */
   readonly samples: number;
+  /** Absent ones too: when it is decoded, each takes memory. */
+  readonly series: number;
   readonly schema: Schema;
+}
+
+/** The memory of a decoded report: a number of 8 bytes and a mark of presence for each series, and its objects. */
+export const decodedBytes = (series: number): number => series * decodedSeriesBytes + decodedReportBytes;
+
+export const decodedSeriesBytes = 9;
+// Measured: one of five series takes 670 bytes beside them.
+const decodedReportBytes = 650;
+
+/** The result of what is done in steps, without a pause between them. */
+function inOneGo<T>(steps: Generator<unknown, T>): T {
+  for (;;) {
+    const step = steps.next();
+    if (step.done === true) return step.value;
+  }
 }
 
 export interface WindowRun {
@@ -385,6 +437,9 @@ const chunkOverheadBytes = 1000;
 // Three numbers in arrays of doubles.
 const entryBytes = 24;
 const countBytes = 8;
+// Of a page's charts: an hour at 5 s; and of a host of 2900 series half an hour, some 30 ms of decoding.
+const historyReportsMax = 720;
+const historySeriesMax = 1 << 20;
 
 const heldBytes = (held: HeldReport): number => held.sums.byteLength + held.present.byteLength + 200;
 
@@ -424,8 +479,14 @@ class Chunk {
     return this.#payloads.length + this.seqs.length * entryBytes + counts * countBytes;
   }
 
-  samplesAt(index: number): number {
-    return this.#samples?.[index] ?? this.#samplesOfAll;
+  /** Of those that are not evicted. */
+  get reportCount(): number {
+    return this.timesMs.length - this.first;
+  }
+
+  sizeAt(index: number): WindowSize {
+    const samples = this.#samples?.[index] ?? this.#samplesOfAll;
+    return { samples, series: this.seriesCount, schema: this.schema };
   }
 
   cameMs(index: number): number {
@@ -483,23 +544,28 @@ class Chunk {
     return this.bytes - before;
   }
 
-  /** Reports `from` up to `to`, decoded through all before them. */
-  decode(from: number, to: number): Report[] {
+  /**
+   * Reports `from` up to `to`, decoded through all before them, those that are still there. Yields after each how much that
+   * was: its series, or its bytes.
+   */
+  *decode(from: number, to: number): Generator<number, Report[]> {
     const sums = new Float64Array(this.seriesCount);
     const present = new Uint8Array(this.seriesCount);
     const reports: Report[] = [];
-    for (let index = 0; index < to; index++) {
+    for (let index = 0; index < Math.min(to, this.seqs.length); index++) {
       const payload = this.#payloads.subarray(this.#ends[index - 1] ?? 0, this.#ends[index]);
       const message = decodeAgentMessage(payload);
       if (message.kind !== 'report') throw new Error(`a window holds a '${message.kind}' where a report should be`);
       applyPairs({ sums, present }, this.seriesCount, message.key, message.pairs);
-      if (index < from) continue;
-      reports.push({
-        seq: this.seqs[index]!,
-        timeMs: this.timesMs[index]!,
-        sums: sums.slice(),
-        present: present.slice(),
-      });
+      if (index >= from) {
+        reports.push({
+          seq: this.seqs[index]!,
+          timeMs: this.timesMs[index]!,
+          sums: sums.slice(),
+          present: present.slice(),
+        });
+      }
+      yield index < from ? payload.length : Math.max(payload.length, this.seriesCount);
     }
     return reports;
   }

@@ -13,6 +13,7 @@ import {
   scraperText,
   selectionText,
 } from '../delivery/scraper.ts';
+import { decodedSeriesBytes } from '../delivery/window.ts';
 import type { AgentBatch, Exposition } from '../exposition/exposition.ts';
 import { AnswerQueue, type Turn } from './answer-queue.ts';
 import type { Identified } from './identify.ts';
@@ -80,7 +81,7 @@ export class ScrapeEndpoint {
     };
     // A client that does not read holds this answer's memory: until its own deadline and no longer.
     const deadline = this.#options.clock.after(deadlineMs, () => cut(`it took longer than ${deadlineMs / 1000} s`));
-    const bytes = sampleBytes * samplesAtMost(request, agents);
+    const bytes = decodedSeriesBytes * samplesAtMost(request, agents);
     const turn = await this.#queue.enter({ owner: from.owner, bytes }, sink.ended);
     try {
       const isSent =
@@ -113,7 +114,7 @@ export class ScrapeEndpoint {
     scrapers.answered(job.request, { address, owner, proxy, confirmedBy, gives: scrape?.gives });
     const isSent =
       scrape === undefined
-        ? await this.#send(job, takeNewest(this.#options, streamsOf(job.agents)), { timestamps: false })
+        ? await this.#send(job, await takeNewest(this.#options, streamsOf(job.agents)), { timestamps: false })
         : await this.#giveReports(job, scrape);
     const ms = clock.monotonicMs() - job.startedMs;
     if (isSent)
@@ -160,11 +161,11 @@ export class ScrapeEndpoint {
     this.#warnOfRareScrapes(scraper, scrape.intervalMs, agents);
     if (scrape.skippedReports > 0) metrics.skipped(scrape.skippedReports);
     for (const stream of scrape.tooLarge) this.#warnOfTooLarge(scraper, stream);
-    turn.holds(scrape.samples * sampleBytes);
+    turn.holds(scrape.decodedBytes);
     let isSent = false;
     try {
       const isNewest = scrape.gives === 'newest';
-      const batches = isNewest ? takeNewest(this.#options, streamsOf(agents)) : scrape.batches;
+      const batches = isNewest ? await takeNewest(this.#options, streamsOf(agents)) : scrape.batches;
       isSent = await this.#send(job, batches, { timestamps: !isNewest, scrape });
     } finally {
       if (isSent) {
@@ -338,8 +339,6 @@ const statelessMs = 60_000;
 const lateMs = 2000;
 // No client holds an answer's memory for longer, whatever it says.
 const deadlineMsMax = 120_000;
-// A decoded report: a number of 8 bytes and a mark of presence for each series.
-const sampleBytes = 9;
 // Three answers keep a core busy while one of them waits for its reader, and two owners leave room for a third.
 const queueLimits = {
   turnsMax: 3,

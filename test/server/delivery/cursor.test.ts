@@ -262,10 +262,10 @@ test('K is three times what comes in, halved by an abort, doubled by a confirmat
   assert.deepEqual(halved, [150_000, 75_000, 37_500, 18_750, 9375, 4687, 2343, 1171, 1000, 1000]);
   pace.widen();
   assert.equal(pace.samplesMax, 2000);
-  pace.arrived({ samples: 500_000, bytes: 0 });
+  pace.arrived({ samples: 500_000, bytes: 0, decodedBytes: 10_000_000 });
   assert.equal(pace.samplesMax, 1_500_000);
   pace.halve();
-  assert.equal(pace.samplesMax, 1_500_000, 'never below three times what comes in');
-  pace.arrived({ samples: 10, bytes: 0 });
+  assert.deepEqual([pace.samplesMax, pace.decodedBytesMax], [1_500_000, 30_000_000], 'three times what comes in');
+  pace.arrived({ samples: 10, bytes: 0, decodedBytes: 0 });
   assert.equal(pace.samplesMax, samplesMaxDefault);
 });

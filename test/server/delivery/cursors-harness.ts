@@ -159,7 +159,7 @@ export class OpenScrape {
   }
 
   finish({ samples = 0 } = {}): void {
-    this.cursor.pace.arrived({ samples: 0, bytes: 0 });
+    this.cursor.pace.arrived({ samples: 0, bytes: 0, decodedBytes: 0 });
     const until = new Map([...this.given].map(([agent, times]) => [hostOf(agent), times.at(-1)!] as const));
     this.#harness.finish(this.opened, until, samples);
   }

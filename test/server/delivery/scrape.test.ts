@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { seriesValue } from '../../../src/model/family.ts';
-import { Cursor } from '../../../src/server/delivery/cursor.ts';
+import { Cursor, decodedBytesMaxDefault } from '../../../src/server/delivery/cursor.ts';
 import { planAnswer, takeNewest } from '../../../src/server/delivery/scrape.ts';
 import { Exposition } from '../../../src/server/exposition/exposition.ts';
 import { connect, minuteMs, timeoutMs, windowMs } from './cursors-harness.ts';
@@ -53,7 +53,7 @@ test('what has come since the last scrape is counted, whether it fits or has to 
     await world.clock.advance(5000);
     report();
   }
-  const bounds = { samplesMax: 100, firstSamplesMax: 100, bytesMax: Infinity, reportsMax: Infinity };
+  const bounds = { samplesMax: 100, firstSamplesMax: 100, reportsMax: Infinity, ...unbounded };
   const nowMs = world.clock.nowMs();
   const times = { nowMs, monotonicMs: world.clock.monotonicMs(), notBeforeMs: -Infinity, lastScrapeMs };
   const plan = planAnswer([agent.record.host], new Cursor('', '', 0), bounds, times);
@@ -62,6 +62,8 @@ test('what has come since the last scrape is counted, whether it fits or has to 
   const first = planAnswer([agent.record.host], new Cursor('', '', 0), bounds, { ...times, lastScrapeMs: nowMs });
   assert.equal(first.arrived.samples, 0, 'nobody knows since when');
 });
+
+const unbounded = { bytesMax: Infinity, decodedBytesMax: Infinity };
 
 test('only what does not fit waits, and comes first with the next scrape', async () => {
   const world = new DeliveryHarness();
@@ -223,10 +225,11 @@ test('a report of a clock that is a little ahead waits until its time has come',
   const aheadMs = agent.report(world.clock.nowMs() + 9000);
   const connection = connect();
   assert.deepEqual(await world.scrape(connection), {});
-  assert.deepEqual(takeNewest(world, [agent.record.host]), []);
+  const newest = () => takeNewest({ clock: world.clock, turn: async () => {} }, [agent.record.host]);
+  assert.deepEqual(await newest(), []);
   await world.clock.advance(9000);
   assert.deepEqual(await world.scrape(connection), { a: [aheadMs] });
-  assert.equal(takeNewest(world, [agent.record.host]).length, 1);
+  assert.equal((await newest()).length, 1);
 });
 
 test('the newest values are of the agents that are up', async () => {
@@ -235,7 +238,8 @@ test('the newest values are of the agents that are up', async () => {
   down.report();
   await world.clock.advance(minuteMs);
   up.report();
-  const [batch, ...others] = takeNewest(world, [up.record.host, down.record.host]);
+  const options = { clock: world.clock, turn: async () => {} };
+  const [batch, ...others] = await takeNewest(options, [up.record.host, down.record.host]);
   assert.equal(others.length, 0);
   const newest = batch!.runs[0]!.reports[0]!;
   assert.equal(seriesValue(newest.sums[0]!, 1), 0);
@@ -414,8 +418,83 @@ test('an agent with more than its share waits alone: the others have all of thei
   assert.equal(excess?.budget, 'answer');
   assert.match(
     excess.text,
-    /^an answer has room for \d+000 of its samples \(\d+\.\d MiB\) beside others, \d+ reports wait/,
+    /^an answer has room for \d+000 of its samples \(\d+\.\d MiB, in memory \d\.\d MiB\) beside others, \d+ reports wait/,
   );
+});
+
+test('absent series take memory when they are decoded: an agent that has hardly any others waits alone, and is named', async () => {
+  const world = new DeliveryHarness();
+  const honest = Array.from({ length: 3 }, (_, at) => world.connect(`web-${at}`));
+  const evil = world.connect('evil');
+  evil.maker.schema = testSchema(20_000);
+  const nowMs = world.clock.nowMs();
+  for (const values of [Array(20_000).fill(undefined), Array.from({ length: 20_000 }, (_, at) => at || undefined)]) {
+    for (let report = 0; report < 100; report++) {
+      const timeMs = nowMs - 90_000 + evil.maker.seq * 100;
+      for (const agent of honest) agent.report(timeMs);
+      const made = evil.maker.make(timeMs, values.fill(undefined, 1));
+      world.delivery.store.receive(evil.record.host, made);
+    }
+  }
+  const made = { honest: 200, evil: 200 };
+  const connection = connect();
+  let [turns, most] = [0, 0];
+  world.onTurn = () => turns++;
+  const got: number[] = [];
+  for (let scrape = 0; got.length < made.evil; scrape++) {
+    const answer = await world.open(connection);
+    const given = timesOf(answer);
+    if (scrape === 0) for (const { record } of honest) assert.equal(given[record.id]?.length, made.honest);
+    let bytes = 0;
+    for (const { runs } of answer.batches) {
+      for (const { reports } of runs)
+        for (const { sums, present } of reports) bytes += sums.byteLength + present.byteLength;
+    }
+    most = Math.max(most, bytes);
+    assert.ok(bytes <= answer.decodedBytes, `${bytes} of ${answer.decodedBytes}`);
+    got.push(...(given['evil'] ?? []));
+    answer.finish();
+    assert.ok(scrape < 6, `${got.length} reports after ${scrape} scrapes`);
+  }
+  assert.ok(most > 0.9 * decodedBytesMaxDefault && most <= decodedBytesMaxDefault, `${most}`);
+  assert.ok(turns >= (made.evil * 20_000) / 120_000, `${turns} turns`);
+  assert.deepEqual(
+    got,
+    [...got].sort((a, b) => a - b),
+  );
+  assert.deepEqual(
+    [...world.delivery.store.agents.values()].filter(({ excesses }) => excesses.all.length > 0),
+    [evil.record],
+  );
+  const [excess] = evil.record.excesses.all;
+  assert.equal(excess?.budget, 'answer');
+  assert.match(
+    excess.text,
+    /^an answer has room for \d+ of its samples \(0\.0 MiB, in memory [78]\.\d MiB\) beside others/,
+  );
+});
+
+test('a fleet of which most series are absent is caught up with', async () => {
+  const world = new DeliveryHarness();
+  const agents = ['a', 'b', 'c', 'd'].map((name) => world.connect(name));
+  for (const agent of agents) agent.maker.schema = testSchema(15_000);
+  const values = Array.from({ length: 15_000 }, (_, at) => (at === 0 ? 1 : undefined));
+  const connection = connect();
+  const backlogs: number[] = [];
+  // 11 MB of decoded reports come between two scrapes.
+  for (let scrape = 0; scrape < 5; scrape++) {
+    for (let report = 0; report < 20; report++) {
+      await world.clock.advance(600);
+      for (const agent of agents) {
+        world.delivery.store.receive(agent.record.host, agent.maker.make(world.clock.nowMs(), values));
+      }
+    }
+    const answer = await world.open(connection);
+    answer.finish();
+    backlogs.push(answer.backlogReports);
+  }
+  assert.ok(backlogs[0]! > 10, `${backlogs}`);
+  assert.deepEqual(backlogs.slice(2), [0, 0, 0], `${backlogs}`);
 });
 
 test('whoever has most of an answer that is not sent completely is named', async () => {

@@ -107,6 +107,7 @@ class Model {
       [...window.sizesAfter(afterMs, untilMs)],
       between.map(({ report }) => ({
         samples: report.present.filter((isHere) => isHere === 1).length,
+        series: report.present.length,
         schema: report.schema,
       })),
     );
@@ -256,6 +257,69 @@ test('what was read stays as it is, whatever comes and goes meanwhile', () => {
   window.clear();
   const values = (runs: WindowRun[]) => saw(runs).map((report) => (report as { values: Values }).values);
   assert.deepEqual([values(read), values(newest)], [[[1], [2]], [[2]]]);
+});
+
+test('what is read in steps is what was there, whatever comes and goes between two steps', () => {
+  const make = (reports: number) => {
+    const window = new Window(new SchemasInUse());
+    const maker = new ReportMaker();
+    const add = (at: number) => append(window, maker.make(at, [at], { key: at % 10 === 1 }));
+    for (let at = 1; at <= reports; at++) add(at);
+    return { window, add };
+  };
+  const happenings: Readonly<Record<string, (world: ReturnType<typeof make>, at: number) => void>> = {
+    nothing: () => {},
+    'reports come': ({ add }, at) => add(100 + at),
+    'reports are evicted': ({ window }, at) => window.evictBefore(at),
+    'the memory is full': ({ window }) => window.evictOldestChunk(),
+  };
+  for (const [what, happens] of Object.entries(happenings)) {
+    for (const [afterMs, untilMs, max] of [
+      [0, 40, 99],
+      [5, 35, 20],
+      [12, 40, 1],
+      [37, 40, 9],
+    ] as const) {
+      const world = make(40);
+      const expected = saw(world.window.read(afterMs, untilMs, max));
+      const steps = world.window.reading(afterMs, untilMs, max);
+      let runs: WindowRun[] | undefined;
+      for (let at = 1; runs === undefined; at++) {
+        const step = steps.next();
+        if (step.done === true) runs = step.value;
+        else {
+          assert.ok(step.value > 0);
+          happens(world, at);
+        }
+      }
+      assert.deepEqual(saw(runs), expected, `${what}, after ${afterMs}`);
+    }
+  }
+  // Reports that an agent sends again with other times are not given.
+  const { window } = make(40);
+  const steps = window.reading(0, 40, 99);
+  steps.next();
+  window.forgetAfter(25);
+  let step = steps.next();
+  while (step.done !== true) step = steps.next();
+  assert.equal(saw(step.value).length, 25);
+});
+
+test('what a page shows of a window is bounded, however many and large its reports are', () => {
+  const made = ({ series, reports, key }: { series: number; reports: number; key: boolean }) => {
+    const window = new Window(new SchemasInUse());
+    const maker = new ReportMaker({ schema: testSchema(series) });
+    const values: Values = Array(series).fill(undefined);
+    const first = maker.make(1, values, { key });
+    append(window, first);
+    for (let at = 2; at <= reports; at++) append(window, { ...maker.make(at, values, { key }), follows: true });
+    return [[...window.history()].length, [...window.sparse()].length, [...window.history()].at(-1)!.timeMs];
+  };
+  assert.deepEqual(made({ series: 10, reports: 300, key: false }), [300, 5, 300]);
+  assert.deepEqual(made({ series: 10, reports: 721, key: false }), [13, 13, 721]);
+  assert.deepEqual(made({ series: 4000, reports: 300, key: false }), [5, 5, 241], 'of 1 200 000 series');
+  assert.deepEqual(made({ series: 10, reports: 1500, key: true }), [500, 500, 1500]);
+  assert.deepEqual(made({ series: 4000, reports: 300, key: true }), [150, 150, 300]);
 });
 
 test('a chunk holds at most as many reports as an agent may send without a key', () => {

@@ -31,17 +31,11 @@ export const unitText: { readonly [unit in ChartKind['unit']]: (value: number) =
   celsius: (value) => `${Math.round(value)} °C`,
 };
 
-/** How a host was over its window, oldest first: report by report, or chunk by chunk where there are many. */
+/** How a host was over its window, oldest first: report by report, or chunk by chunk where there are many, or large ones. */
 export function historyOf(window: Window): Vitals[] {
-  const reports =
-    window.reportCount <= reportsMax
-      ? window
-          .read(-Infinity, Infinity, reportsMax)
-          .flatMap(({ schema, reports }) => reports.map((report) => ({ ...report, schema })))
-      : window.sparse();
   const history: Vitals[] = [];
   let before: Reading | undefined;
-  for (const report of reports) {
+  for (const report of window.history()) {
     const now = new Reading(report);
     if (before !== undefined) history.push(vitalsOf(now, before));
     before = now;
@@ -65,6 +59,3 @@ export function chartsOf(history: readonly Vitals[]): ChartData {
     values: Object.fromEntries(values.filter(([, each]) => each.some((value) => value !== null))),
   };
 }
-
-// An hour at 5 s: each is decoded.
-const reportsMax = 720;
