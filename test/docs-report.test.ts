@@ -30,6 +30,40 @@ test('results of the bench are of files that are there', () => {
   for (const name of Object.keys(benchResults)) assert.ok(existsSync(rootFile(`bench/${name}.ts`)), name);
 });
 
+test('figures of the bench in sentences are those of its last run', () => {
+  const measured = (bench: keyof typeof benchResults, row: RegExp, figure: RegExp): number => {
+    const found = benchResults[bench]!.rows.find(({ what }) => row.test(what));
+    return Number(figure.exec(found!.measured)![1]);
+  };
+  const memory = /RSS above an empty process/;
+  const added = measured('server', memory, /^(\d+) MiB/);
+  const empty = measured('server', memory, /empty (\d+)/);
+  const sentences: [path: string, sentence: RegExp, ...figures: number[]][] = [
+    [
+      ...(['docs/sizing.md', /on a large host \(42 000 series\) (\d+) MiB and (\d+) % of one/] as const),
+      measured('agent', /^agent, large host.*: resident memory/, /^([\d.]+) MiB/),
+      // Each 5 s.
+      measured('agent', /^agent, large host.*: CPU a collection/, /^([\d.]+) ms/) / 50,
+    ],
+    ['docs/sizing.md', /\| (\d+) MiB, and (\d+) MiB for 1000 agents of 505 series/, empty, added],
+    [
+      'docs/operating.md',
+      /A server takes (\d+) MiB at rest, and with 1000 agents of 505 series\n(\d+) in/,
+      empty,
+      added,
+    ],
+    [
+      ...(['docs/developing.md', /which prints timestamps and is (\d+) times as fast/] as const),
+      1 / measured('exposition', /^server, rendering with timestamps/, /copy, ([\d.]+) x prom-client/),
+    ],
+  ];
+  for (const [path, sentence, ...figures] of sentences) {
+    const said = sentence.exec(read(path));
+    assert.ok(said !== null, `${path}: ${sentence}`);
+    assert.deepEqual(said.slice(1).map(Number), figures.map(Math.round), `${path}: ${said[0]}`);
+  }
+});
+
 interface Outline {
   /** Levels of the headings with their numbers, and between them pictures and generated parts. */
   readonly parts: readonly string[];
