@@ -44,7 +44,7 @@ export async function run(
     databases,
     webConfig: watched ?? { current: settings.webConfig },
     ...{ boot: bootClock(clock, uptimeMs), hostBoot: hostBoot() },
-    ...{ settings, clock, log, loop: nodeLoop, listen, openWeb },
+    ...{ settings, clock, log, random: Math.random, loop: nodeLoop, listen, openWeb },
     disk: stateDir === undefined ? undefined : cursorsDisk(stateDir),
   });
   server.metrics.addProcess();

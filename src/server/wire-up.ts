@@ -45,6 +45,8 @@ export interface ServerParts {
   /** Undefined where the host does not tell one boot from another. */
   readonly hostBoot: HostBoot | undefined;
   readonly log: Log;
+  /** 0 ≤ random() < 1. */
+  readonly random: () => number;
   /** Where the cursors are kept; undefined: in memory only. */
   readonly disk: StateDisk | undefined;
   readonly loop: EventLoop;
@@ -306,7 +308,7 @@ export interface Revoked {
 
 /** Delivery, with every event counted, and logged if a person should act on it. */
 function newDelivery(
-  { settings, clock, hostBoot, log, disk, loop, databases }: ServerParts,
+  { settings, clock, hostBoot, log, random, disk, loop, databases }: ServerParts,
   {
     metrics,
     seldom,
@@ -320,7 +322,7 @@ function newDelivery(
 ): Delivery {
   const { stateDir, windowMs, memoryBytesMax } = settings;
   return new Delivery({
-    ...{ clock, hostBoot, windowMs, disk, lookAtClock, databases },
+    ...{ clock, random, hostBoot, windowMs, disk, lookAtClock, databases },
     onReceiptEvent: (name, event) => receiptQuestion(name, event, { metrics, log, databases }),
     store: {
       memoryBytesMax,

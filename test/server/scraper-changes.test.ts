@@ -118,7 +118,7 @@ test('a database that does not answer: a line at the second time, after 10 min, 
   const name = { space: 'param', text: 'prometheus-a' } as const;
   const databases = new Map([['prometheus-a', database]]);
   const receipts = new Receipts({
-    ...{ clock, databases, oldestUnknownMs: () => 0, hasProbe: () => false, onStored: () => {} },
+    ...{ clock, databases, serverId: () => '', oldestUnknownMs: () => 0, hasProbe: () => false, onStored: () => {} },
     onEvent: (of, event) => receiptQuestion(of, event, { metrics, log, databases }),
   });
   receipts.of(name)!.sent();

@@ -19,7 +19,7 @@ function wired(parts: Partial<ServerParts> = {}, clock = new VirtualClock()) {
   const server = new Server({
     settings: serverSettings(),
     ...{ webConfig: { current: noWebConfig }, databases: new Map() },
-    ...{ clock, log, disk, boot: { bootMs: () => clock.monotonicMs() }, hostBoot: undefined },
+    ...{ clock, log, random: Math.random, disk, boot: { bootMs: () => clock.monotonicMs() }, hostBoot: undefined },
     loop: { turn: () => settle(), next: (callback) => void clock.after(0, callback) },
     async listen() {
       events.push('agents open');

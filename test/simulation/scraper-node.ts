@@ -55,6 +55,13 @@ export type ScraperKind =
   /** Prometheus 2.53.0: of an answer it keeps the first sample of each series. */
   | { readonly kind: 'keeps the first' };
 
+/** The number of an answer that is stored: of which series, and with which series of a probe. */
+interface StoredNumber {
+  readonly series: string;
+  readonly atMs: number;
+  readonly probe: string | undefined;
+}
+
 /** What a database was given of one scrape. The times are of the clock of its Prometheus, see `PrometheusModel`. */
 export interface Scrape {
   readonly scraper: ScraperPlan;
@@ -82,7 +89,7 @@ export class ScraperNode {
   cuts = 0;
   readonly #proxy: HttpProxy | undefined;
   /** What its database can be asked for: the numbers of answers, by its own clock. */
-  readonly #numbers: { readonly number: number; readonly atMs: number; readonly probe: string | undefined }[] = [];
+  readonly #numbers: (StoredNumber & { readonly number: number })[] = [];
   /** It was given newest values without times, for its database keeps none: its clock and the server's are far apart. */
   hasNewest = false;
   /** Of each selection, what its last scrape has failed with. */
@@ -141,8 +148,8 @@ export class ScraperNode {
   }
 
   /** Of a scrape that is stored: the number of the answer, and the series of its probe. */
-  storedNumber(number: number, { atMs, probe }: { readonly atMs: number; readonly probe: string | undefined }): void {
-    this.#numbers.push({ number, atMs, probe });
+  storedNumber(number: number, stored: StoredNumber): void {
+    this.#numbers.push({ ...stored, number });
   }
 
   /** Its query API, asked by this process. */
@@ -162,10 +169,11 @@ export class ScraperNode {
     };
     return {
       url: `http://${name}`,
-      ask: async ({ backMs }: StoredQuestion): Promise<StoredAnswers> => {
+      ask: async ({ serverId, backMs }: StoredQuestion): Promise<StoredAnswers> => {
         await asked();
         const sinceMs = this.#process!.clock.nowMs() - backMs;
-        const shown = this.#numbers.filter(({ atMs }) => atMs >= sinceMs);
+        const isOwn = (series: string) => series.includes(`["server_id",${JSON.stringify(serverId)}]`);
+        const shown = this.#numbers.filter(({ atMs, series }) => atMs >= sinceMs && isOwn(series));
         const timesOf = (series: string | undefined) => this.database.series.get(series ?? '')?.samples.keys() ?? [];
         return {
           numbers: new Set(shown.map(({ number }) => number)),
@@ -315,9 +323,9 @@ class Job {
       return;
     }
     world.stored(id);
-    const number = all.find(({ series }) => series.startsWith('sysmon_server_answer['))?.value;
+    const answer = all.find(({ series }) => series.startsWith('sysmon_server_answer['));
     const probe = all.find(({ series }) => isProbe(series))?.series;
-    if (number !== undefined) node.storedNumber(number, { atMs, probe });
+    if (answer !== undefined) node.storedNumber(answer.value, { series: answer.series, atMs, probe });
     for (const { reason, sample } of verdict.refused) {
       node.refused.set(reason, (node.refused.get(reason) ?? 0) + 1);
       world.refused(node, reason, sample);

@@ -117,11 +117,12 @@ export class ServerNode {
     const process = new Process(`server.${++this.#runs}`, this.host, world.timeline, world.random('server inbox'));
     const { clock } = process;
     const log = world.logOf(process);
+    const random = world.random(`server ${this.#runs}`);
     log.info(`starts, ${this.volume.hasFile ? 'with' : 'without'} a file from before`);
     const sockets = new Set<VirtualSocket>();
     const server = new Server({
       settings: serverSettings({ windowMs: this.plan.windowMs, memoryBytesMax: this.plan.memoryBytesMax }),
-      ...{ clock, log, boot: { bootMs: () => clock.monotonicMs() } },
+      ...{ clock, log, random: () => random.next(), boot: { bootMs: () => clock.monotonicMs() } },
       hostBoot: { id: `boot ${this.host.boot}`, uptimeMs: () => world.timeline.nowMs },
       webConfig: { current: noWebConfig },
       databases: new Map(

@@ -41,18 +41,15 @@ export class Cursors {
   readonly #connections = new Map<ScrapeConnection, Scraper>();
   readonly #ended = new WeakSet<ScrapeConnection>();
   #requests = 0;
-  /** Of the last answer with a receipt, over all scrapers and all runs of the server. */
+  /** Of the last answer with a receipt, over all scrapers. */
   #number: number;
 
-  /**
-   * A scraper that has been away for `windowMs` delays no acks. Times are of the monotonic clock unless noted. Numbers of
-   * answers begin with the time, so that they are new also where those of the last run were not written.
-   */
-  constructor({ windowMs, nowMs, wallMs = 0, agentCount, confirmedBy = () => 'connection' }: CursorsOptions) {
+  /** A scraper that has been away for `windowMs` delays no acks. Times are of the monotonic clock unless noted. */
+  constructor({ windowMs, nowMs, numberBefore = 0, agentCount, confirmedBy = () => 'connection' }: CursorsOptions) {
     this.#windowMs = windowMs;
     this.#agentCount = agentCount;
     this.#startedMs = nowMs;
-    this.#number = wallMs;
+    this.#number = numberBefore;
     this.#confirmedBy = confirmedBy;
   }
 
@@ -146,10 +143,7 @@ export class Cursors {
     return changes;
   }
 
-  /**
-   * The database of a scraper has answered the question for numbers that was begun at `askedAtMs`. Any number is new that
-   * it does not know: after a loss of the state, the next answers are numbered above those that it has.
-   */
+  /** The database of a scraper has answered the question for numbers that was begun at `askedAtMs`. */
   stored(
     name: ScraperName,
     { numbers, probes, showsAfterMs }: StoredAnswers,
@@ -160,7 +154,6 @@ export class Cursors {
     if (scraper === undefined) return changes;
     const keeps = scraper.probe.stored(numbers, probes, { nowMs, showsAfterMs });
     if (keeps !== undefined) changes.push({ kind: 'probed', scraper, keeps });
-    for (const number of numbers) if (number < numbersMax) this.#number = Math.max(this.#number, number);
     for (const cursor of scraper.all()) {
       for (const answer of cursor.askable) {
         const { receipt } = answer;
@@ -291,15 +284,9 @@ export class Cursors {
     return saved;
   }
 
-  /** The number of the last answer, to be saved too. */
-  get lastNumber(): number {
-    return this.#number;
-  }
-
   /** Restores what {@link save} returned. Times of the future are of a clock that was wrong, and are forgotten. */
-  restore(saved: readonly SavedCursor[], nowMs: number, wallMs: number, lastNumber = 0): readonly CursorChange[] {
+  restore(saved: readonly SavedCursor[], nowMs: number, wallMs: number): readonly CursorChange[] {
     const changes: CursorChange[] = [];
-    this.#number = Math.max(this.#number, lastNumber);
     const past = (times: Positions) => new Map([...times].filter(([, ms]) => ms <= wallMs));
     for (const { scraper: name, selection, address, seenAtMs, isKnown, positions, unconfirmed } of saved) {
       const key = keyOf(name);
@@ -438,7 +425,8 @@ export class Cursors {
     const { receipts } = scraper;
     const isRepeated = isNew && receipts.kind === 'missing' && receipts.answers > 1;
     // Too many in a row are not of the size, nor of one agent.
-    const isShown = why !== undefined || (!isOfOther && receipts.kind === 'missing' && receipts.answers <= missingMax);
+    const isBeyond = receipts.kind === 'missing' && receipts.answers > missingMax;
+    const isShown = why !== undefined || !(isOfOther || isBeyond);
     const blocked = isShown ? cursor.refuse(answer, { why, isRepeated, nowMs }) : undefined;
     if (why === undefined && scraper.areReceiptsMissing) cursor.pace.reset();
     const { number, samples } = answer.receipt;
@@ -671,8 +659,8 @@ export class Cursors {
 export interface CursorsOptions {
   readonly windowMs: number;
   readonly nowMs: number;
-  /** The present time of the wall clock. */
-  readonly wallMs?: number;
+  /** Numbers of answers begin after this one; no other run, and no other server, has them. */
+  readonly numberBefore?: number;
   /** How many agents are known. */
   readonly agentCount: () => number;
   /** By its connections where it is not said. */
@@ -933,8 +921,6 @@ const bufferedMsMax = 15_000;
 // Beyond both, the numbers are probably dropped on their way into the database.
 const missingMax = 4;
 const missingMsMax = 5 * 60_000;
-// Numbers are exact up to 2^53; a database that has larger ones has them from somebody else.
-const numbersMax = 2 ** 52;
 // More than 32 names are a mistake or an attack; a name may have a job for each of some agents.
 export const scrapersMax = 32;
 const selectionsMax = 128;

@@ -50,14 +50,18 @@ export class Delivery {
   readonly #live = new Map<AgentId, Acknowledge>();
   /** Streams forgotten so far. */
   #forgottenCount = 0;
+  /** This server among those that one Prometheus scrapes: random, and kept with the state. */
+  #serverId: string;
   /** By how much the wall clock was set between the last run's last write and this start; 0 also if nobody can tell. */
   readonly steppedBeforeMs: number;
 
   constructor(options: DeliveryOptions) {
     this.#options = options;
-    const { clock, windowMs, disk } = options;
+    const { clock, random, windowMs, disk } = options;
+    this.#serverId = newServerId(random);
     this.#receipts = new Receipts({
       clock,
+      serverId: () => this.#serverId,
       databases: options.databases ?? new Map(),
       oldestUnknownMs: (name) => this.#cursors.oldestUnknownMs(name),
       hasProbe: (name) => this.#cursors.hasProbe(name),
@@ -65,7 +69,7 @@ export class Delivery {
       onEvent: (name, event) => options.onReceiptEvent?.(name, event),
     });
     this.#cursors = new Cursors({
-      ...{ windowMs, nowMs: clock.monotonicMs(), wallMs: clock.nowMs() },
+      ...{ windowMs, nowMs: clock.monotonicMs(), numberBefore: newNumberBefore(random) },
       agentCount: () => this.store.agents.size,
       confirmedBy: (name) => (this.#receipts.has(name) ? 'receipt' : 'connection'),
     });
@@ -88,6 +92,10 @@ export class Delivery {
     this.steppedBeforeMs = this.#restore();
     // Of the last run's answers, before the first of this one.
     for (const { name } of this.#cursors.scrapers) this.#receipts.of(name)?.sent();
+  }
+
+  get serverId(): string {
+    return this.#serverId;
   }
 
   get windowMs(): number {
@@ -439,7 +447,7 @@ export class Delivery {
     const forgottenBefore = this.#forgottenCount;
     return {
       state: {
-        ...{ savedAtMs: nowMs, lastNumber: this.#cursors.lastNumber, ...(savedClock && { clock: savedClock }) },
+        ...{ savedAtMs: nowMs, serverId: this.#serverId, ...(savedClock && { clock: savedClock }) },
         ...{ cursors, agents },
       },
       onSaved: () => {
@@ -474,7 +482,8 @@ export class Delivery {
     }
     const { clock } = this.#options;
     const nowMs = clock.nowMs();
-    this.#changed(this.#cursors.restore(state.cursors, clock.monotonicMs(), nowMs, state.lastNumber));
+    this.#serverId = state.serverId;
+    this.#changed(this.#cursors.restore(state.cursors, clock.monotonicMs(), nowMs));
     for (const saved of state.agents) {
       const id = agentId(saved.name);
       if (id === undefined) continue;
@@ -501,6 +510,8 @@ export type Acknowledge = (ack: EpochSeq) => void;
 
 export interface DeliveryOptions {
   readonly clock: Clock;
+  /** 0 ≤ random() < 1. */
+  readonly random: () => number;
   /** Undefined where the host does not tell one boot from another: a step of its clock during a restart goes unnoticed. */
   readonly hostBoot: HostBoot | undefined;
   readonly windowMs: number;
@@ -521,6 +532,20 @@ export interface DeliveryOptions {
   /** The file could not be read, or not be written: acks wait until it can. */
   onStateError(error: unknown): void;
 }
+
+function newServerId(random: () => number): string {
+  const part = () =>
+    Math.floor(random() * 2 ** 32)
+      .toString(16)
+      .padStart(8, '0');
+  return part() + part();
+}
+
+/**
+ * Before the number of the first answer. Each run begins somewhere else, so that no two have a number in common: not after the
+ * clock was set, nor two servers with copies of one state. With 15 digits each is exact in any database.
+ */
+const newNumberBefore = (random: () => number): number => 1e14 + Math.floor(random() * 8e14);
 
 /** What positions are moved by when the wall clock is set, so that none is ahead of what agents send again. */
 const positionsShiftMs = (stepMs: number): number => Math.min(0, stepMs - stepMarginMs);

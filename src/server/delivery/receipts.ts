@@ -22,6 +22,8 @@ export interface ScraperDatabase {
 export interface StoredQuestion {
   /** The label of the numbers. */
   readonly scraper: string;
+  /** The other label: whose answers; undefined: those of any server. */
+  readonly serverId: string | undefined;
   /** How far the question looks back. */
   readonly backMs: number;
   /** Whether probes are asked for as well. */
@@ -56,6 +58,7 @@ export interface ReceiptsOptions {
   readonly clock: Clock;
   /** By the text of the scraper's name. */
   readonly databases: ReadonlyMap<string, ScraperDatabase>;
+  serverId(): string;
   /** When the oldest answer was sent of which the database may still say something; undefined: none. On the monotonic clock. */
   oldestUnknownMs(name: ScraperName): number | undefined;
   /** Whether the database may still say something of a probe. */
@@ -194,7 +197,7 @@ export class Inquiry {
   }
 
   async #question(): Promise<void> {
-    const { clock, hasProbe, onStored, onEvent } = this.#options;
+    const { clock, serverId, hasProbe, onStored, onEvent } = this.#options;
     const oldestMs = this.#oldestMs;
     if (this.#isStopped || oldestMs === undefined) return;
     this.#attempts++;
@@ -203,6 +206,7 @@ export class Inquiry {
     try {
       const stored = await this.database.ask({
         scraper: scraperText(this.name),
+        serverId: serverId(),
         backMs,
         hasProbe: hasProbe(this.name),
       });

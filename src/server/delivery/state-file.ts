@@ -9,8 +9,8 @@ export interface SavedState {
   readonly savedAtMs: number;
   /** By what clock all times are; undefined where the host does not tell one boot from another. */
   readonly clock?: SavedClock;
-  /** The number of the last answer with a receipt. */
-  readonly lastNumber: number;
+  /** See `Delivery.serverId`. */
+  readonly serverId: string;
   readonly cursors: readonly SavedCursor[];
   readonly agents: readonly SavedAgent[];
 }
@@ -48,7 +48,7 @@ export class StateFileError extends Error {
   readonly code = 'format';
 }
 
-const formatVersion = 3;
+const formatVersion = 4;
 
 /** Writes the state when it has changed, one write at a time: changes during a write share the next one. */
 export class StateFile {
@@ -136,7 +136,7 @@ export function stateByClock(
 }
 
 export function encodeState(state: SavedState): string {
-  const { savedAtMs, clock, lastNumber, cursors, agents } = state;
+  const { savedAtMs, clock, serverId, cursors, agents } = state;
   const written = cursors.map(({ scraper: { space, text }, positions, unconfirmed, ...cursor }) => ({
     ...{ space, scraper: text, ...cursor },
     positions: Object.fromEntries(positions),
@@ -145,7 +145,7 @@ export function encodeState(state: SavedState): string {
       ...(receipt === undefined ? {} : { receipt: { ...receipt, from: Object.fromEntries(receipt.from) } }),
     })),
   }));
-  return `${JSON.stringify({ version: formatVersion, savedAtMs, clock, lastNumber, cursors: written, agents })}\n`;
+  return `${JSON.stringify({ version: formatVersion, savedAtMs, clock, serverId, cursors: written, agents })}\n`;
 }
 
 /** The state in a file's text. Throws a StateFileError that names the field. */
@@ -163,7 +163,7 @@ export function parseState(text: string): SavedState {
   return {
     savedAtMs: number(root['savedAtMs'], 'savedAtMs'),
     ...(root['clock'] !== undefined && { clock: parseClock(root['clock']) }),
-    lastNumber: count(root['lastNumber'], 'lastNumber'),
+    serverId: serverId(root['serverId'], 'serverId'),
     cursors: list(root['cursors'], 'cursors').map((value, at) => parseCursor(value, `cursors[${at}]`)),
     agents: list(root['agents'], 'agents').map((value, at) => parseAgent(value, `agents[${at}]`)),
   };
@@ -273,6 +273,12 @@ function boolean(value: unknown, field: string): boolean {
 function string(value: unknown, field: string): string {
   if (typeof value === 'string') return value;
   throw new StateFileError(`${field} is no string`);
+}
+
+function serverId(value: unknown, field: string): string {
+  const id = string(value, field);
+  if (/^[0-9a-f]{16}$/.test(id)) return id;
+  throw new StateFileError(`${field}: '${id}' is no server's id`);
 }
 
 function sourceName(value: unknown, field: string): string {

@@ -28,7 +28,7 @@ export async function checkPrometheus(
   }
   try {
     const kind = await api.kind();
-    const { numbers } = await api.ask({ scraper, backMs: answersBackMs, hasProbe: false });
+    const { numbers } = await api.ask({ scraper, serverId: undefined, backMs: answersBackMs, hasProbe: false });
     notes.push(
       `it is ${kind.program || 'not known by name'}${kind.version === '' ? '' : ` ${kind.version}`}`,
       numbers.size === 0

@@ -24,13 +24,14 @@ export class QueryApi implements ScraperDatabase {
     this.#get.access = access;
   }
 
-  async ask({ scraper, backMs, hasProbe }: StoredQuestion): Promise<StoredAnswers> {
+  async ask({ scraper, serverId, backMs, hasProbe }: StoredQuestion): Promise<StoredAnswers> {
     try {
       this.#kind ??= await this.kind();
-      const label = `scraper=${JSON.stringify(scraper)}`;
+      const server = serverId === undefined ? '' : `,server_id="${serverId}"`;
+      const labels = `scraper=${JSON.stringify(scraper)}${server}`;
       const series = hasProbe
-        ? `{__name__=~"sysmon_server_answer|sysmon_server_probe",${label}}`
-        : `sysmon_server_answer{${label}}`;
+        ? `{__name__=~"sysmon_server_answer|sysmon_server_probe",${labels}}`
+        : `sysmon_server_answer{${labels}}`;
       const query = `${series}[${Math.ceil(backMs / 1000)}s]`;
       // VictoriaMetrics leaves out the last half minute otherwise, and remembers that it was empty.
       const data = await this.#data('/api/v1/query', { query, latency_offset: '1ms', nocache: '1' });

@@ -217,7 +217,9 @@ export class ScrapeEndpoint {
       }
       // A probe must not be refused for a label of an agent.
       const shown = scrape?.gives === 'probe' ? [] : agents;
-      const own = answerText(scrape, request.agents) + (await this.#ownText(shown, scrape?.withheld));
+      const own =
+        answerText(scrape, this.#options.delivery.serverId, request.agents) +
+        (await this.#ownText(shown, scrape?.withheld));
       await scrape?.mayEnd;
       if (sink.isLost) return false;
       sink.finish(own);
@@ -300,9 +302,10 @@ interface Job {
 }
 
 /** The number by which the scraper's database is asked for this answer. */
-function answerText(scrape: Scrape | undefined, selection: readonly AgentId[]): string {
+function answerText(scrape: Scrape | undefined, serverId: string, selection: readonly AgentId[]): string {
   if (scrape?.number === undefined) return '';
-  const labels = [`scraper="${escapeLabelValue(scraperText(scrape.scraper))}"`];
+  // One Prometheus may scrape several servers under one name.
+  const labels = [`scraper="${escapeLabelValue(scraperText(scrape.scraper))}"`, `server_id="${serverId}"`];
   // Of two targets of one scraper, each has a series of its own.
   if (selection.length > 0) labels.push(`selection="${selectionText(selection.join(','))}"`);
   const help = 'The number of this answer. Where Prometheus has stored it, it has stored the whole answer.';

@@ -120,6 +120,7 @@ export class DeliveryHarness {
       databases: this.databases,
       onReceiptEvent: (_, event) => this.receiptEvents.push(event),
       clock: this.clock,
+      random: Math.random,
       hostBoot: { id: this.bootId, uptimeMs: () => this.clock.monotonicMs() },
       windowMs,
       disk: this.disk,

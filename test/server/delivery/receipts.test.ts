@@ -5,7 +5,7 @@ import type { CursorChange } from '../../../src/server/delivery/cursors.ts';
 import type { Scrape, ScrapeConnection } from '../../../src/server/delivery/scraper.ts';
 import { VirtualDatabase } from '../../support/virtual-database.ts';
 import { connect } from './cursors-harness.ts';
-import { DeliveryHarness, type MemoryState, type ScrapeOptions, type TestAgent, timesOf } from './delivery-harness.ts';
+import { DeliveryHarness, MemoryState, type ScrapeOptions, type TestAgent, timesOf } from './delivery-harness.ts';
 import { testSchema } from './report-maker.ts';
 
 type Times = Record<string, number[]>;
@@ -287,26 +287,51 @@ test('after a restart the number is asked for before the first answer, and nothi
   }
 });
 
-test('numbers rise over restarts, with the state folder, without it, and above what the database has', async () => {
+test('no two runs have a number in common, nor two servers; the state keeps who a server is', async () => {
   const world = await ReceiptsHarness.start();
   await world.agent('a');
-  const first = (await world.begin()).number!;
+  const { serverId } = world.delivery;
+  assert.match(serverId, /^[0-9a-f]{16}$/);
+  const numbers = [(await world.begin()).number!];
   world.restart();
-  const second = (await world.begin()).number!;
-  assert.ok(second > first);
+  assert.equal(world.delivery.serverId, serverId);
+  numbers.push((await world.begin()).number!);
+  // One with a copy of its state.
+  const disk = new MemoryState();
+  disk.text = world.disk!.text;
+  const copy = new ReceiptsHarness({ disk });
+  assert.equal(copy.delivery.serverId, serverId);
+  numbers.push((await copy.begin()).number!);
   world.disk!.text = undefined;
-  await world.clock.advance(10);
   world.restart();
-  const third = (await world.begin()).number!;
-  assert.ok(third > second, 'by the clock');
-  world.disk!.text = undefined;
-  world.database.store(third + 1_000_000);
-  world.clock.step(-60_000);
-  world.restart();
-  const scrape = await world.begin();
-  scrape.finish();
-  await world.clock.advance(1000);
-  assert.ok((await world.begin()).number! > third + 1_000_000, 'a set clock, and no state');
+  assert.notEqual(world.delivery.serverId, serverId);
+  numbers.push((await world.begin()).number!);
+  for (const [at, number] of numbers.entries()) {
+    assert.ok(number >= 1e14 && number < 1e15, `${number}`);
+    for (const other of numbers.slice(at + 1)) assert.ok(Math.abs(number - other) > 1e6, `${numbers}`);
+  }
+});
+
+test('of two servers that one Prometheus scrapes under one name, none confirms what the other has given', async () => {
+  const [one, other] = [new ReceiptsHarness(), new ReceiptsHarness()];
+  one.databases.set('p', other.database);
+  other.database.answerMs = 0;
+  one.restart();
+  const store = async (world: ReceiptsHarness, isStored: boolean) => {
+    const scrape = await world.begin();
+    scrape.finish();
+    if (isStored) other.database.store(scrape.number, scrape.probeTimesMs);
+    await world.clock.advance(1000);
+  };
+  for (const world of [one, other]) await store(world, true);
+  const [agent, stored] = [await one.agent('a'), await other.agent('b')];
+  for (let round = 0; round < 20; round++) {
+    agent.report();
+    stored.report();
+    await store(other, true);
+    await store(one, false);
+  }
+  assert.deepEqual([agent.acked, stored.acked], [0, 20]);
 });
 
 test('while the database does not answer, new data flow, nothing is acknowledged, and it is said', async () => {

@@ -17,7 +17,7 @@ const stream = (text: string) => parseStreamId(text)!.id;
 const state: SavedState = {
   savedAtMs: 1_700_000_000_000,
   clock: { bootId: '7b3f', aheadOfUptimeMs: 1_699_000_000_000 },
-  lastNumber: 1_700_000_000_123,
+  serverId: '0123456789abcdef',
   cursors: [
     {
       ...{ scraper: { space: 'addr', text: '192.0.2.7' }, selection: '', address: '192.0.2.7', isKnown: true },
@@ -67,8 +67,8 @@ test('what was written is read', () => {
 test('every damaged field is named', () => {
   // Each path, what is put there, and how the error begins.
   const damages: readonly [path: string, value: unknown, error: string][] = [
-    ['version', 1, "'version' is 1, expected 3"],
-    ['version', undefined, "'version' is undefined, expected 3"],
+    ['version', 1, "'version' is 1, expected 4"],
+    ['version', undefined, "'version' is undefined, expected 4"],
     ['savedAtMs', '1', 'savedAtMs is no number'],
     ['savedAtMs', null, 'savedAtMs is no number'],
     ['clock', null, 'clock is no object'],
@@ -108,7 +108,8 @@ test('every damaged field is named', () => {
       1,
       'cursors[0].unconfirmed[1].receipt.isStored is neither true nor false',
     ],
-    ['lastNumber', 1.5, 'lastNumber is no whole number'],
+    ['serverId', undefined, 'serverId is no string'],
+    ['serverId', 'a"b', `serverId: 'a"b' is no server's id`],
     ['agents', 'web-1', 'agents is no list'],
     ['agents.1', null, 'agents[1] is no object'],
     ['agents.1.name', '', "agents[1].name: '' is no agent's name"],

@@ -7,7 +7,7 @@ import { type Answers, apiAt, listen, matrix, prometheus, success } from './api-
 
 // The API over real HTTP, as programs speak it, and as none should.
 
-const question = { scraper: 'prometheus-a', backMs: 60_500, hasProbe: false };
+const question = { scraper: 'prometheus-a', serverId: '0123456789abcdef', backMs: 60_500, hasProbe: false };
 
 test('a Prometheus is asked for the numbers of the time since, and says what it is', async (context) => {
   const { url, requests } = await listen(context, prometheus('4711', '4712', '1.764316194004e+12'));
@@ -27,7 +27,7 @@ test('a Prometheus is asked for the numbers of the time since, and says what it 
     ['/api/v1/status/buildinfo', '/api/v1/query', '/api/v1/query'],
   );
   assert.deepEqual(requests[1]!.query, {
-    query: 'sysmon_server_answer{scraper="prometheus-a"}[61s]',
+    query: 'sysmon_server_answer{scraper="prometheus-a",server_id="0123456789abcdef"}[61s]',
     ...{ latency_offset: '1ms', nocache: '1' },
   });
 });
@@ -50,7 +50,7 @@ test('a probe is asked for with the numbers, and read by its own', async (contex
   assert.deepEqual(probes, new Map([[7, new Set([1_699_999_998_123, 1_699_999_999_120])]]));
   assert.equal(
     requests.at(-1)!.query['query'],
-    '{__name__=~"sysmon_server_answer|sysmon_server_probe",scraper="prometheus-a"}[61s]',
+    '{__name__=~"sysmon_server_answer|sysmon_server_probe",scraper="prometheus-a",server_id="0123456789abcdef"}[61s]',
   );
 });
 

@@ -419,8 +419,9 @@ test('where receipts confirm, each answer has its number, and the log and a metr
       assert.ok(found, text);
       return Number(found[1]);
     };
-    const first = await numberIn('?scraper=p', 'scraper="p"');
-    const second = await numberIn('?scraper=p&agent=a', 'scraper="p",selection="a"');
+    const labels = `scraper="p",server_id="${world.delivery.serverId}"`;
+    const first = await numberIn('?scraper=p', labels);
+    const second = await numberIn('?scraper=p&agent=a', `${labels},selection="a"`);
     assert.equal(second, first + 1);
     assert.doesNotMatch((await client.get('/metrics?scraper=q', scrapeHeaders)).text, /sysmon_server_answer\{/);
     assert.doesNotMatch((await client.get('/metrics?scraper=p')).text, /sysmon_server_answer\{/, 'a person');
