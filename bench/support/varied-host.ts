@@ -251,6 +251,7 @@ export class VariedHost {
       return Math.floor(this.#nowMs / 1000) - plan.uptimeDays * 86_400;
     });
     add('node_time_seconds', 'gauge', 'System time in seconds since epoch (1970).', 1000, [], () => this.#timeMs);
+    add('sysmon_agent_spool_reports', 'gauge', 'Unacknowledged reports in the spool.', 1, [], () => 1);
     const killedMs = plan.outOfMemoryAgo === undefined ? undefined : this.#nowMs - plan.outOfMemoryAgo * 60_000;
     add('node_vmstat_oom_kill', 'untyped', '/proc/vmstat information field oom_kill.', 1, [], () => {
       return killedMs !== undefined && this.#timeMs > killedMs ? 1 : 0;
