@@ -1,3 +1,3 @@
 import { testHistories } from './histories.ts';
 
-testHistories({ first: 1, count: 50 });
+testHistories({ first: 1, count: 36 });

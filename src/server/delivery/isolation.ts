@@ -2,7 +2,8 @@ import type { StreamId } from '../../model/source.ts';
 
 /**
  * Finds the agent for which a database refuses whole scrapes, as a label that is too long for its job does, be it of a report
- * or of `sysmon_agent_up`: what was refused is suspect, and is given apart from all else, half as many streams at a time, until one is refused alone.
+ * or of `sysmon_agent_up`: what was refused is suspect, and is given apart from all else, half as many streams at a time,
+ * until one is refused alone.
  *
  *     free ──refused with others──▶ suspect ──refused alone──▶ blocked: tried again alone, after 1 min, 2 min, … 10 min
  *       ▲                              │                          │
