@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { seriesValue } from '../../../src/model/family.ts';
+import type { AgentRecord } from '../../../src/server/delivery/agent-record.ts';
 import { Cursor, decodedBytesMaxDefault } from '../../../src/server/delivery/cursor.ts';
 import { planAnswer, takeNewest } from '../../../src/server/delivery/scrape.ts';
 import { Exposition } from '../../../src/server/exposition/exposition.ts';
@@ -410,14 +411,9 @@ test('an agent with more than its share waits alone: the others have all of thei
     assert.ok(given['evil']!.length <= 5, `${given['evil']!.length} of its reports`);
     assert.ok(answer.samples <= 301_000, `${answer.samples}`);
   }
-  assert.deepEqual(
-    [...world.delivery.store.agents.values()].filter(({ excesses }) => excesses.all.length > 0),
-    [evil.record],
-  );
-  const [excess] = evil.record.excesses.all;
-  assert.equal(excess?.budget, 'answer');
-  assert.match(
-    excess.text,
+  checkOnlyExcess(
+    world,
+    evil.record,
     /^an answer has room for \d+000 of its samples \(\d+\.\d MiB, in memory \d\.\d MiB\) beside others, \d+ reports wait/,
   );
 });
@@ -462,14 +458,9 @@ test('absent series take memory when they are decoded: an agent that has hardly 
     got,
     [...got].sort((a, b) => a - b),
   );
-  assert.deepEqual(
-    [...world.delivery.store.agents.values()].filter(({ excesses }) => excesses.all.length > 0),
-    [evil.record],
-  );
-  const [excess] = evil.record.excesses.all;
-  assert.equal(excess?.budget, 'answer');
-  assert.match(
-    excess.text,
+  checkOnlyExcess(
+    world,
+    evil.record,
     /^an answer has room for \d+ of its samples \(0\.0 MiB, in memory [78]\.\d MiB\) beside others/,
   );
 });
@@ -544,3 +535,12 @@ test('one that waits for an answer that others fill gets on in the end', async (
   while ((await world.scrape(connection, { samplesMax: 60 }))['large'] === undefined) scrapes++;
   assert.equal(scrapes, 4);
 });
+
+/** Nobody else is beyond a budget, and this agent beyond its share of an answer. */
+function checkOnlyExcess({ delivery }: DeliveryHarness, agent: AgentRecord, text: RegExp): void {
+  const beyond = [...delivery.store.agents.values()].filter(({ excesses }) => excesses.all.length > 0);
+  assert.deepEqual(beyond, [agent]);
+  const [excess] = agent.excesses.all;
+  assert.equal(excess?.budget, 'answer');
+  assert.match(excess.text, text);
+}
